@@ -1,0 +1,65 @@
+"""The shipped weights: the paper's two networks made narrow, for two CPU cores.
+
+    python train.py small --workdir runs/small
+
+What is ours, and off in the paper's configs: patches of 8 samples in front of both networks; skips
+in the conditioner; the mixture and the direct estimate as further inputs of the generator, and
+preconditioning about that estimate; attention at 512 frames and below only. Hardware, time and
+scores of the run that made the shipped weights: `diffsep_jax/pretrained/small/README.md`.
+"""
+
+from configs.experiment import DataConfig, Experiment
+from data_pipelines.pipeline import PipelineConfig
+from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.generator import Generator
+from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.optimizer import OptimizerConfig
+
+
+def get() -> Experiment:
+    """The experiment."""
+    model = SeparationModel(
+        segment=32_768,
+        estimate_error=0.3,
+        conditioner=Conditioner(
+            widths=(96, 128, 160, 192, 192, 256),
+            factors=(2, 2, 2, 2, 2),
+            patch_size=8,
+            attention_levels=1,
+            attention_width=128,
+            attention_heads=4,
+            injection_levels=3,
+            transformer_layers=2,
+            transformer_width=128,
+            transformer_heads=4,
+            skips=True,
+        ),
+        generator=Generator(
+            widths=(48, 64, 96, 128, 128, 160),
+            factors=(2, 2, 2, 2, 2),
+            blocks=(1, 1, 1, 1, 1),
+            patch_size=8,
+            attention_levels=0,
+            injection_levels=3,
+            fourier_features=128,
+            embedding_width=256,
+            use_mixture=True,
+            use_estimate=True,
+        ),
+    )
+    return Experiment(
+        model=model,
+        data=DataConfig(num_songs=240, pipeline=PipelineConfig(batch_size=8)),
+        train=TrainConfig(
+            num_steps=3_600,
+            stratified_sigma=True,
+            ema_decay=0.998,
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=150),
+            log_every=20,
+            validate_every=250,
+            validation_batches=3,
+            validation_sampler_steps=10,
+            checkpoint_every=100,
+        ),
+    )

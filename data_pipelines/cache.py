@@ -1,0 +1,36 @@
+"""The disk cache of songs: whole files or none, memory-mapped, safe among threads and processes."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from diffsep_jax.errors import UserError
+
+
+def cache_folder(cache_dir: str | None) -> Path:
+    """The given folder, or the user's: $XDG_CACHE_HOME (or ~/.cache) /diffsep-jax/songs."""
+    if cache_dir is not None:
+        return Path(cache_dir)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "diffsep-jax" / "songs"
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array under a temporary name, then rename. Raises `UserError` naming the folder."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            try:
+                np.save(file, array)
+                file.flush()
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write the song cache {path.parent}: {error.strerror or error}; "
+            "give another folder as cache_dir or set XDG_CACHE_HOME"
+        ) from error

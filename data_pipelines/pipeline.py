@@ -1,0 +1,131 @@
+"""Training batches by position: batch i is a pure function of (source, config, i).
+
+So a run resumes with `dataset[step:]`, whatever the number of hosts or threads, and nothing about
+the data is stored in a checkpoint. Nothing is filtered while running: where the voice sings is
+known in advance (`Source.activity`), and positions are drawn from that.
+"""
+
+import dataclasses
+
+import grain
+import numpy as np
+from jaxtyping import Float
+from numpy.random import Generator
+
+from data_pipelines.augment import AugmentConfig, augment
+from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source
+from diffsep_jax.errors import UserError
+
+Example = dict[str, Float[np.ndarray, "time 2"]]
+"""`mixture` and `vocals`, float32; a batch has one more dimension in front."""
+
+_LAST_EXAMPLE = 2**48
+_SILENCE = 0.03
+"""A block is silent when its RMS is under this share of the song's loudest block."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """What a batch is and how it is drawn."""
+
+    segment: int = 131072
+    """Samples of an example (2.97 s at 44.1 kHz)."""
+    batch_size: int
+    """Examples of a global batch, over all hosts."""
+    seed: int = 0
+    anywhere_share: float = 0.05
+    """Share of examples drawn anywhere in a song; the others hold a block with active vocals."""
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    num_threads: int = 4
+    """Threads that prepare batches ahead; changes nothing in what comes."""
+    prefetch: int = 8
+    """Batches prepared ahead."""
+
+    def __post_init__(self) -> None:
+        for name in ("segment", "batch_size", "num_threads", "prefetch"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: expected 0 or more")
+        if not 0.0 <= self.anywhere_share <= 1.0:
+            raise UserError(f"anywhere_share={self.anywhere_share}: expected 0 to 1")
+
+
+def batches(
+    source: Source, config: PipelineConfig, *, host_index: int = 0, host_count: int = 1
+) -> grain.MapDataset:
+    """The endless data set of batches; element i is this host's part of the batch of step i.
+
+    The hosts' parts, one after the other, are the global batch, the same for every `host_count`.
+    Raises `UserError` where the batch does not divide among the hosts or a song is too short.
+    """
+    if config.batch_size % host_count:
+        raise UserError(
+            f"batch_size={config.batch_size} does not divide among {host_count} hosts; "
+            "use a multiple"
+        )
+    for song in range(len(source)):
+        if source.num_samples(song) < config.segment:
+            raise UserError(
+                f"{source.name(song)} has {source.num_samples(song)} samples, "
+                f"fewer than the segment of {config.segment}"
+            )
+    local = config.batch_size // host_count
+
+    def load(position: int) -> Example:
+        step, row = divmod(position, local)
+        index = step * config.batch_size + host_index * local + row
+        return example(source, config, index)
+
+    steps = _LAST_EXAMPLE // config.batch_size
+    return grain.MapDataset.range(steps * local).map(load).batch(local, drop_remainder=True)
+
+
+def iterate(
+    dataset: grain.MapDataset, start_step: int, config: PipelineConfig
+) -> grain.DatasetIterator:
+    """Iterate over batches from a step on, prepared ahead in threads.
+
+    Close the iterator when done (`.close()`).
+    """
+    options = grain.ReadOptions(
+        num_threads=config.num_threads, prefetch_buffer_size=config.prefetch
+    )
+    return iter(dataset[start_step:].to_iter_dataset(options))
+
+
+def example(source: Source, config: PipelineConfig, index: int) -> Example:
+    """Example number `index` of the endless sequence: a pure function of its arguments.
+
+    The mixture is exactly vocals + accompaniment after augmentation.
+    """
+    key = np.random.SeedSequence([config.seed, index])
+    rng = np.random.Generator(np.random.Philox(key))
+    segment = _draw(rng, source, config)
+    other = _draw_anywhere(rng, source, config)
+    # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
+    if rng.random() < config.augment.remix_probability:
+        song, start = other
+        accompaniment = source.segment(song, start, config.segment).accompaniment
+        segment = Segment(vocals=segment.vocals, accompaniment=accompaniment)
+    vocals, accompaniment = augment(rng, segment, config.augment)
+    return {"mixture": vocals + accompaniment, "vocals": vocals}
+
+
+def _draw_anywhere(rng: Generator, source: Source, config: PipelineConfig) -> tuple[int, int]:
+    """A song, and a start that is uniform in it."""
+    song = int(rng.integers(len(source)))
+    return song, int(rng.integers(source.num_samples(song) - config.segment + 1))
+
+
+def _draw(rng: Generator, source: Source, config: PipelineConfig) -> Segment:
+    """A segment around an active block, at a random place in the segment; rarely, any segment."""
+    song, start = _draw_anywhere(rng, source, config)
+    anywhere, choice, offset = rng.random(3)
+    activity = source.activity(song)
+    active = np.flatnonzero(activity > _SILENCE * activity.max(initial=0.0))
+    if anywhere >= config.anywhere_share and len(active):
+        block = int(active[int(choice * len(active))])
+        start = block * ACTIVITY_BLOCK - int(offset * max(config.segment - ACTIVITY_BLOCK, 1))
+        start = min(max(start, 0), source.num_samples(song) - config.segment)
+    return source.segment(song, start, config.segment)

@@ -1,0 +1,123 @@
+"""The studio: doubles, harmonies, effects and place of the voice, and its balance with the band."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+from numpy.random import Generator
+
+from data_pipelines import band, dsp, voice
+from data_pipelines.composition import Composition, Note, compose
+from data_pipelines.singer import Singer, random_singer
+
+
+def produce(
+    rng: Generator, seconds: float, sample_rate: int
+) -> tuple[Float[np.ndarray, "time 2"], Float[np.ndarray, "time 2"]]:
+    """Compose, sing, play and mix one song: (vocals, accompaniment), float32, peaks below 1.
+
+    Over the blocks where the voice is active, the vocals lie about 3 dB below the accompaniment
+    (-9 to +3 dB over songs); the mixture's RMS is about 0.1 (0.04 to 0.2).
+    """
+    n = round(seconds * sample_rate)
+    singer = random_singer(rng)
+    density = 2.4 if singer.speech else float(rng.choice([0.7, 1.2, 1.7, 2.2]))
+    score = compose(rng, seconds, singer.centre, density)
+    vocals = sing_song(rng, singer, score, n, sample_rate)
+    accompaniment = band.play(rng, score, n, sample_rate)
+
+    block = max(1, sample_rate // 10)
+    count = max(1, n // block)
+    power = np.square(vocals[: count * block]).reshape(count, -1).mean(axis=1)
+    active = power > 0.03 * (power.max() + 1e-12)
+    behind = np.square(accompaniment[: count * block]).reshape(count, -1).mean(axis=1)
+    sung = np.sqrt(power[active].mean()) if active.any() else 0.0
+    played = np.sqrt(max(behind[active].mean() if active.any() else 0.0, 0.1 * behind.mean()))
+    ratio = dsp.db_to_gain(float(np.clip(rng.normal(-2.5, 3.0), -9.0, 3.0)))
+    if sung > 0 and played > 0:
+        vocals = vocals * np.float32(ratio * played / sung)
+    loudness = 0.1 * np.exp(float(np.clip(rng.normal(0, 0.35), -0.9, 0.7)))
+    mixture = vocals + accompaniment
+    peak = max(float(np.abs(x).max(initial=0.0)) for x in (mixture, vocals, accompaniment))
+    gain = np.float32(min(loudness / (dsp.rms(mixture) + 1e-9), 0.99 / (peak + 1e-9)))
+    return vocals * gain, accompaniment * gain
+
+
+def sing_song(
+    rng: Generator, singer: Singer, score: Composition, n: int, sample_rate: int
+) -> Float[np.ndarray, "time 2"]:
+    """Lead and backing voices with their effects, stereo; the level is free."""
+    lyrics = voice.write_lyrics(rng, len(score.melody), float(rng.choice([0.05, 0.15, 0.3])))
+    lead = voice.sing(rng, singer, score.melody, lyrics, n, sample_rate)
+    # Mostly near the centre as in records, but one lead in five stands clearly to a side.
+    aside = rng.random() < 0.2
+    position = rng.uniform(-0.75, 0.75) if aside else np.clip(rng.normal(0, 0.08), -0.3, 0.3)
+    dry = dsp.pan(lead, float(position))
+    backed = [i for i, note in enumerate(score.melody) if _has_backing(score, note)]
+    style = str(rng.choice(["none", "double", "harmony", "choir"], p=[0.4, 0.25, 0.2, 0.15]))
+    if backed and style != "none":
+        voices = {"double": [0, 0], "harmony": [2], "choir": [2, 4, -3]}[style]
+        width = float(rng.uniform(0.2, 0.95))
+        level = dsp.db_to_gain(float(rng.uniform(-12, -3)))
+        for index, steps in enumerate(voices):
+            other = singer if style == "double" else _relative(rng, singer)
+            late = float(rng.uniform(-0.02, 0.035))
+            notes = tuple(_shifted(score, score.melody[i], steps, late) for i in backed)
+            track = voice.sing(rng, other, notes, [lyrics[i] for i in backed], n, sample_rate)
+            side = width * (1 if index % 2 else -1) * (0.4 if len(voices) == 1 else 1.0)
+            dry += dsp.pan(track * np.float32(level), side)
+    return _effects(rng, dry, score, sample_rate)
+
+
+def _has_backing(score: Composition, note: Note) -> bool:
+    """Whether the note lies in a section with backing voices."""
+    bar = int((note.start + 1e-6) * score.tempo_bpm / 15.0 / score.steps)
+    return score.section_of(bar).backing
+
+
+def _relative(rng: Generator, singer: Singer) -> Singer:
+    """Another singer of a similar kind."""
+    other = random_singer(rng)
+    return dataclasses.replace(other, speech=singer.speech, centre=singer.centre)
+
+
+def _shifted(score: Composition, note: Note, steps: int, late: float) -> Note:
+    """The note `steps` scale steps away, a little displaced in time."""
+    degrees = range(-14, 36)
+    nearest = min(degrees, key=lambda degree: abs(score.pitch(degree) - note.pitch))
+    pitch = note.pitch + score.pitch(nearest + steps) - score.pitch(nearest)
+    return note._replace(start=note.start + late, end=note.end + late, pitch=pitch)
+
+
+def _effects(
+    rng: Generator, dry: Float[np.ndarray, "time 2"], score: Composition, sample_rate: int
+) -> Float[np.ndarray, "time 2"]:
+    """Equaliser, compressor, saturation, delay, reverb: each by chance and with its own setting."""
+    curve = [(20.0, -30.0), (float(rng.uniform(60, 140)), 0.0)]
+    presence = {250.0: 0.0, 700.0: 0.5, 1800.0: 2.0, 3500.0: 3.0, 7000.0: 3.0, 14000.0: 2.0}
+    curve += [(hz, float(rng.normal(mean, 3.0))) for hz, mean in presence.items()]
+    if rng.random() < 0.05:
+        curve = [(150.0, -30.0), (450.0, 0.0), (2800.0, 2.0), (4200.0, -24.0)]
+    x = dsp.equalise(dry, sample_rate, curve)
+    x = dsp.compress(x, sample_rate, float(rng.uniform(1.5, 5)), float(rng.uniform(-9, 3)))
+    if rng.random() < 0.35:
+        drive = np.float32(rng.uniform(0.5, 4.0) / (5 * dsp.rms(x) + 1e-9))
+        x = np.tanh(x * drive) / drive
+    if rng.random() < 0.1:
+        late = int(rng.uniform(0.008, 0.02) * sample_rate)
+        x[:, 1] = 0.3 * x[:, 1] + 0.7 * np.concatenate([np.zeros(late, np.float32), x[:-late, 1]])
+    send = x
+    if rng.random() < 0.35:
+        beat = 60.0 / score.tempo_bpm * float(rng.choice([0.25, 0.5, 0.75, 1.0]))
+        echo, gain = x, float(rng.uniform(0.08, 0.3))
+        for repeat in range(4):
+            late = int(beat * sample_rate)
+            echo = np.concatenate([np.zeros((late, 2), np.float32), echo])[: len(x)]
+            echo = echo[:, ::-1] * np.float32(gain if repeat == 0 else 0.5)
+            send = send + echo
+    seconds = float(rng.choice([0.3, 0.8, 1.3, 1.8, 2.3]))
+    impulse = dsp.room(
+        rng, sample_rate, seconds, float(rng.uniform(1500, 6000)), rng.uniform(0, 0.04)
+    )
+    wet = dsp.db_to_gain(float(rng.uniform(-26, -9)))
+    return send + dsp.reverberate(send, impulse) * np.float32(wet)

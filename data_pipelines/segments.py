@@ -1,0 +1,56 @@
+"""What a source of songs offers: random access to segments of two stems."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+ACTIVITY_BLOCK = 4096
+"""Samples behind one value of a source's activity index."""
+
+
+class Segment(NamedTuple):
+    """A stretch of a song; the mixture is the sum of the two."""
+
+    vocals: Float[np.ndarray, "time 2"]
+    accompaniment: Float[np.ndarray, "time 2"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Random access to the stems of a numbered set of songs, stereo float32."""
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of every segment."""
+
+    def __len__(self) -> int:
+        """Number of songs."""
+
+    def name(self, song: int) -> str:
+        """A name for reports, unique in the source."""
+
+    def num_samples(self, song: int) -> int:
+        """Length of a song."""
+
+    def segment(self, song: int, start: int, length: int) -> Segment:
+        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
+
+    def activity(self, song: int) -> Float[np.ndarray, "block"]:
+        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
+
+
+def block_rms(vocals: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "block"]:
+    """RMS over both channels in each block of `ACTIVITY_BLOCK` samples; the last may be shorter."""
+    starts = np.arange(0, len(vocals), ACTIVITY_BLOCK)
+    power = 0.5 * (np.square(vocals[:, 0], dtype=np.float64) + np.square(vocals[:, 1]))
+    counts = np.diff(np.append(starts, len(vocals)))
+    return np.sqrt(np.add.reduceat(power, starts) / counts).astype(np.float32)
+
+
+def check_range(name: str, start: int, length: int, num_samples: int) -> None:
+    """Raise `ValueError` where a segment leaves its song."""
+    if start < 0 or length < 0 or start + length > num_samples:
+        raise ValueError(
+            f"{name}: samples {start} to {start + length} asked for, it has {num_samples}"
+        )

@@ -1,0 +1,109 @@
+"""Sources of songs: embedded ones rendered from a seed, or folders of audio files.
+
+A source gives random access to any segment of any song; what is drawn from it, and how it is
+augmented, is the pipeline's business.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from data_pipelines import synthesis
+from data_pipelines.folders import FolderSongs
+from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, check_range
+from data_pipelines.synthesis import Split
+from diffsep_jax.errors import UserError
+
+__all__ = ["ACTIVITY_BLOCK", "EmbeddedSongs", "FolderSongs", "Segment", "Source", "open_source"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddedSongs:
+    """Songs composed and rendered from a seed (see `synthesis`), kept in a disk cache.
+
+    A song is rendered when it is first asked for. Raises `UserError` for bad values and where the
+    cache cannot be written.
+    """
+
+    split: Split = "train"
+    """The three splits share no song."""
+    num_songs: int
+    seconds: float = 60.0
+    """Length of each song."""
+    seed: int = 0
+    cache_dir: str | None = None
+    """By default a folder in the user's cache."""
+    sample_rate: int = 44100
+
+    def __post_init__(self) -> None:
+        for name in ("num_songs", "seconds", "sample_rate"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: expected 0 or more")
+
+    def __len__(self) -> int:
+        return self.num_songs
+
+    def name(self, song: int) -> str:
+        """For instance test-0003."""
+        if not 0 <= song < self.num_songs:
+            raise IndexError(f"song {song} of {self.num_songs}")
+        return f"{self.split}-{song:04d}"
+
+    def num_samples(self, song: int) -> int:
+        """Length of a song, the same for all."""
+        return round(self.seconds * self.sample_rate)
+
+    def segment(self, song: int, start: int, length: int) -> Segment:
+        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
+        check_range(self.name(song), start, length, self.num_samples(song))
+        stored = self._song(song)
+        vocals, accompaniment = stored.audio[:, start : start + length] * np.float32(stored.scale)
+        return Segment(vocals=vocals, accompaniment=accompaniment)
+
+    def activity(self, song: int) -> Float[np.ndarray, "block"]:
+        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
+        return self._song(song).activity
+
+    def _song(self, song: int) -> synthesis.RenderedSong:
+        return synthesis.cached_song(
+            self.cache_dir,
+            split=self.split,
+            seed=self.seed,
+            song=song,
+            seconds=self.seconds,
+            sample_rate=self.sample_rate,
+        )
+
+
+def open_source(
+    spec: str,
+    *,
+    split: Split = "train",
+    num_songs: int = 100,
+    seconds: float = 60.0,
+    seed: int = 0,
+    cache_dir: str | None = None,
+    sample_rate: int = 44100,
+) -> Source:
+    """The source that a command's `--data` names: "embedded", or the path of a folder of songs.
+
+    In a folder that has a sub-folder named like the split (MUSDB18-HQ has train and test), the
+    songs are in there; otherwise the folder's songs are the same for every split. `num_songs`,
+    `seconds` and `seed` are for embedded songs. Raises `UserError` for bad input.
+    """
+    if spec == "embedded":
+        return EmbeddedSongs(
+            split=split,
+            num_songs=num_songs,
+            seconds=seconds,
+            seed=seed,
+            cache_dir=cache_dir,
+            sample_rate=sample_rate,
+        )
+    part = Path(spec) / split
+    folder = part if part.is_dir() else Path(spec)
+    return FolderSongs(path=str(folder), cache_dir=cache_dir, sample_rate=sample_rate)

@@ -1,0 +1,1 @@
+"""Generative music source separation in JAX."""

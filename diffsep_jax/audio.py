@@ -1,0 +1,218 @@
+"""Audio as blocks of float32 samples: sources to read from, resampling in a stream, wav files."""
+
+import contextlib
+import dataclasses
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import soxr
+
+from diffsep_jax.decoding import BLOCK_FRAMES, Block, probe
+from diffsep_jax.errors import UserError
+
+# Outside these a header is damaged, and resampling would blow a block up without bound.
+SAMPLE_RATES = (1_000, 1_000_000)
+
+
+@runtime_checkable
+class AudioSource(Protocol):
+    """Mono or stereo audio that can be read from its start more than once, block by block."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def num_channels(self) -> int: ...
+    def blocks(self) -> Iterator[Block]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioArray:
+    """Audio in memory as an `AudioSource`: float32 `[time, channel]` at `sample_rate` Hz."""
+
+    audio: Block
+    sample_rate: int
+    name: str = "waveform"
+
+    def __post_init__(self) -> None:
+        _check_format(self.name, self.sample_rate, self.num_channels)
+
+    @property
+    def num_channels(self) -> int:
+        return self.audio.shape[1]
+
+    def blocks(self) -> Iterator[Block]:
+        for start in range(0, len(self.audio), BLOCK_FRAMES):
+            yield self.audio[start : start + BLOCK_FRAMES]
+
+
+class AudioFile:
+    """An audio file as an `AudioSource`; of a file with several audio streams, the first.
+
+    Raises:
+      UserError: missing, empty, not audio, truncated or damaged, not mono or stereo. What headers
+        do not tell is raised by `blocks`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        try:
+            if self.path.is_dir():
+                raise UserError(f"{path}: is a folder, expected an audio file")
+            if not self.path.is_file():
+                os.stat(self.path)  # says why, unless it is there and is a pipe or a device
+                raise UserError(f"{path}: not a regular file, and audio is read twice")
+            if self.path.stat().st_size == 0:
+                raise UserError(f"{path}: the file is empty, expected audio")
+            format_ = probe(self.path)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
+        if format_ is None:
+            raise UserError(
+                f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
+                "mp4 or another format of libsndfile or FFmpeg, whole"
+            )
+        self.sample_rate, self.num_channels, self._decode = format_
+        _check_format(self.name, self.sample_rate, self.num_channels)
+
+    def blocks(self) -> Iterator[Block]:
+        """The samples from the start, in blocks of the decoder's choice; PCM full scale is 1."""
+        return self._decode(self.path)
+
+
+def finite_blocks(source: AudioSource) -> Iterator[Block]:
+    """The blocks of `source`. UserError at a NaN or inf, or when there was not one sample."""
+    position = 0
+    for block in source.blocks():
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            first = position + int(np.argmin(finite))
+            raise UserError(
+                f"{source.name}: NaN or infinity at sample {first} "
+                f"({first / source.sample_rate:.3f} s), expected finite samples; repair the file"
+            )
+        position += len(block)
+        yield block
+    if position == 0:
+        raise UserError(f"{source.name}: no samples, expected at least one")
+
+
+def read_audio(path: str | os.PathLike[str]) -> tuple[Block, int]:
+    """A whole file: float32 `[time, channel]` and its sample rate in Hz. UserError if bad."""
+    source = AudioFile(path)
+    return np.concatenate(list(finite_blocks(source))), source.sample_rate
+
+
+def resample_blocks(blocks: Iterable[Block], from_rate: int, to_rate: int) -> Iterator[Block]:
+    """The same audio at another rate in Hz; the result does not depend on how it was cut.
+
+    n samples become floor(n to_rate / from_rate + 1/2).
+    """
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    stream = None
+    for block in blocks:
+        if stream is None:
+            stream = soxr.ResampleStream(
+                from_rate, to_rate, block.shape[1], dtype="float32", quality="VHQ"
+            )
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros((0, block.shape[1]), np.float32), last=True)
+
+
+@contextlib.contextmanager
+def wav_writer(
+    path: Path, *, sample_rate: int, num_channels: int, num_frames: int
+) -> Iterator[Callable[[Block], None]]:
+    """Gives a function that appends a block to a float32 wav of exactly `num_frames` samples.
+
+    The file appears under its name when it is whole; on any error or interrupt it is not there.
+    Past 4 GiB it is an RF64 file. The bytes depend on the samples alone: libsndfile, by contrast,
+    stamps float files with the time of day.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written = 0
+    try:
+        with _write_errors(path):
+            file = temporary.open("wb")
+        with file:
+
+            def write_bytes(data: bytes) -> None:
+                with _write_errors(path):
+                    file.write(data)
+                    file.flush()  # a full disk shows here, and not when the file is closed
+
+            def write(block: Block) -> None:
+                nonlocal written
+                write_bytes(block.astype("<f4").tobytes())
+                written += len(block)
+
+            write_bytes(_wav_header(sample_rate, num_channels, num_frames))
+            yield write
+        if written != num_frames:
+            raise ValueError(f"{path}: {written} samples written, {num_frames} were announced")
+        with _write_errors(path):
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_wav(path: Path, audio: Block, sample_rate: int) -> None:
+    """Writes `[time, channel]` to a float32 wav. UserError if it cannot be written."""
+    num_frames, num_channels = audio.shape
+    with wav_writer(
+        path, sample_rate=sample_rate, num_channels=num_channels, num_frames=num_frames
+    ) as write:
+        write(audio)
+
+
+def _wav_header(sample_rate: int, num_channels: int, num_frames: int) -> bytes:
+    frame_bytes = 4 * num_channels
+    data_bytes = frame_bytes * num_frames
+    ieee_float = 3
+    fmt = struct.pack(
+        "<HHIIHHH",
+        *(ieee_float, num_channels, sample_rate, sample_rate * frame_bytes, frame_bytes, 32, 0),
+    )
+    unknown = 0xFFFFFFFF  # in RF64: look in the chunk ds64
+    is_large = data_bytes + 100 > unknown
+    fact = struct.pack("<I", unknown if is_large else num_frames)
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"fact" + struct.pack("<I", 4) + fact
+    if not is_large:
+        riff_bytes = 4 + len(chunks) + 8 + data_bytes
+        sizes = struct.pack("<I", riff_bytes), struct.pack("<I", data_bytes)
+        return b"RIFF" + sizes[0] + b"WAVE" + chunks + b"data" + sizes[1]
+    riff_bytes = 4 + 36 + len(chunks) + 8 + data_bytes
+    ds64 = b"ds64" + struct.pack("<IQQQI", 28, riff_bytes, data_bytes, num_frames, 0)
+    size = struct.pack("<I", unknown)
+    return b"RF64" + size + b"WAVE" + ds64 + chunks + b"data" + size
+
+
+def _check_format(name: str, sample_rate: int, num_channels: int) -> None:
+    if num_channels not in (1, 2):
+        raise UserError(
+            f"{name}: {num_channels} channels, expected mono or stereo; "
+            "mix it down first, e.g. ffmpeg -i INPUT -ac 2 stereo.wav"
+        )
+    low, high = SAMPLE_RATES
+    if not low <= sample_rate <= high:
+        raise UserError(f"{name}: sample rate {sample_rate} Hz, expected {low} to {high} Hz")

@@ -1,0 +1,161 @@
+"""Model directories: `config.json` + `model.safetensors`, all that inference needs.
+
+The names that the package ships are folders of `diffsep_jax/pretrained/`.
+"""
+
+import dataclasses
+import importlib.resources
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.generator import Generator
+from diffsep_jax.separation_model import Params, SeparationModel
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = "diffsep-jax 1"
+
+# Trains the bottleneck only; nothing in inference reads it.
+_TRAINING_ONLY = "conditioner/latent_head/"
+
+
+def known_models() -> list[str]:
+    """Names of the models that the package ships."""
+    folder = _shipped()
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG_FILE).is_file())
+
+
+def model_dir(name_or_dir: str) -> pathlib.Path:
+    """The directory of a shipped model or of the user's own. Raises UserError if there is none."""
+    if name_or_dir in known_models():
+        return _shipped() / name_or_dir
+    directory = pathlib.Path(name_or_dir)
+    if not directory.is_dir():
+        raise UserError(
+            f"unknown model {name_or_dir!r}; give a model directory or one of"
+            f" {', '.join(known_models())}"
+        )
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / name).is_file():
+            raise UserError(
+                f"{directory}: no {name} here; a model directory holds {CONFIG_FILE} and"
+                f" {WEIGHTS_FILE} (train.py writes one as WORKDIR/model)"
+            )
+    return directory
+
+
+def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
+    """The model and its float32 parameters, on the host.
+
+    Raises UserError if there is no such model, a file is damaged, or the two files do not fit.
+    """
+    directory = model_dir(name_or_dir)
+    config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
+    try:
+        model = model_from_json(json.loads(config_path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{config_path}: not a model's config ({error})") from None
+    try:
+        flat = safetensors.numpy.load_file(weights_path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
+
+    expected = {
+        name: leaf.shape
+        for name, leaf in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()
+        if not name.startswith(_TRAINING_ONLY)
+    }
+    for name in sorted(expected.keys() | flat.keys()):
+        found = flat[name].shape if name in flat else "missing"
+        if found != expected.get(name):
+            raise UserError(
+                f"{weights_path}: does not fit {CONFIG_FILE}: {name} is {found},"
+                f" {expected.get(name, 'nothing')} is expected"
+            )
+    return model, unflatten(flat)
+
+
+def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) -> None:
+    """Writes a model directory; each file appears whole or not at all."""
+    directory.mkdir(parents=True, exist_ok=True)
+    flat = {
+        name: np.ascontiguousarray(leaf, dtype=np.float32)
+        for name, leaf in flatten(params).items()
+        if not name.startswith(_TRAINING_ONLY)
+    }
+    text = json.dumps(model_to_json(model), indent=2) + "\n"
+    for name, data in (
+        (WEIGHTS_FILE, safetensors.numpy.save(flat, metadata={"format": FORMAT})),
+        (CONFIG_FILE, text.encode()),
+    ):
+        temporary = directory / f".{name}.tmp"
+        temporary.write_bytes(data)
+        os.replace(temporary, directory / name)
+
+
+def model_to_json(model: SeparationModel) -> dict[str, Any]:
+    """The model's fields as plain JSON values."""
+    values: dict[str, Any] = {"format": FORMAT}
+    for field in dataclasses.fields(model):
+        value = getattr(model, field.name)
+        if isinstance(value, Generator | Conditioner):
+            value = {name: getattr(value, name) for name in _network_fields(type(value))}
+        values[field.name] = value
+    return values
+
+
+def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
+    """The inverse of `model_to_json`. Raises KeyError, TypeError or ValueError for other input."""
+    values = dict(values)
+    if values.pop("format", None) != FORMAT:
+        raise ValueError(f"its format is not {FORMAT!r}")
+    for name, network in (("generator", Generator), ("conditioner", Conditioner)):
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+        if unknown := fields.keys() - set(_network_fields(network)):
+            raise ValueError(f"unknown {name} fields {sorted(unknown)}")
+        values[name] = network(**fields)
+    return SeparationModel(**values)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": leaf}} -> {"a/b": leaf}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}/")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *parents, last = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _network_fields(network: type) -> list[str]:
+    """A linen module's own fields: `parent` and `name` are Flax's."""
+    return [f.name for f in dataclasses.fields(network) if f.name not in ("parent", "name")]
+
+
+def _shipped() -> pathlib.Path:
+    return pathlib.Path(str(importlib.resources.files("diffsep_jax"))) / "pretrained"

@@ -1,0 +1,141 @@
+"""The conditioner: from the mixture to the generator's embeddings and a direct estimate.
+
+A 1-D autoencoder over the mixture. It never sees the noisy vocals, so it runs once per chunk, not
+once per sampling step.
+"""
+
+import math
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffsep_jax.models import layers
+from diffsep_jax.models.attention import Backend, SelfAttention, TransformerLayer
+
+
+class Conditioning(NamedTuple):
+    """What the conditioner knows of a chunk.
+
+    Attributes:
+        embeddings: decoder outputs `[batch, frame, width]`, one for each of the generator's
+            injection levels, shallowest first.
+        estimate: the direct estimate of the vocals `[batch, time, 2]` (the L_rec head).
+        latent_estimate: the bottleneck's estimate `[batch, time, 2]` (the L_lat head), in training.
+    """
+
+    embeddings: tuple[Array, ...]
+    estimate: Float[Array, "batch time 2"]
+    latent_estimate: Float[Array, "batch time 2"] | None
+
+
+class Conditioner(nn.Module):
+    """The conditioner network; the defaults are the paper's, fitted to its parameter count.
+
+    Attributes:
+        widths: channels of each level and of the bottleneck (one more than `factors`).
+        factors: resampling factor after each level.
+        patch_size: samples folded into channels before the first level (1 in the paper).
+        groups: groups of every GroupNorm.
+        attention_levels: how many of the deepest levels have self-attention (0 = none).
+        attention_width: inner width of the self-attention.
+        attention_heads: heads it is split into, at no change of parameters.
+        injection_levels: how many of the deepest levels' decoder outputs go to the generator.
+        transformer_layers: layers of the bottleneck transformer (0 = none).
+        transformer_width: its width.
+        transformer_heads: its heads.
+        skips: add each level's encoder output to its decoder input, as a U-Net does (ours; the
+            paper's conditioner has none).
+        attention_backend: see `diffsep_jax.models.attention`.
+        dtype: compute type; parameters are float32.
+    """
+
+    widths: tuple[int, ...] = (128, 128, 256, 512, 512, 1024, 1024, 2048)
+    factors: tuple[int, ...] = (1, 2, 4, 1, 4, 1, 4)
+    patch_size: int = 1
+    groups: int = 8
+    attention_levels: int = 4
+    attention_width: int = 256
+    attention_heads: int = 4
+    injection_levels: int = 4
+    transformer_layers: int = 6
+    transformer_width: int = 512
+    transformer_heads: int = 8
+    skips: bool = False
+    attention_backend: Backend = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def stride(self) -> int:
+        """Samples in a frame of the bottleneck; a segment is a multiple of it."""
+        return self.patch_size * math.prod(self.factors)
+
+    @nn.compact
+    def __call__(
+        self, mixture: Float[Array, "batch time 2"], *, with_latent: bool = False
+    ) -> Conditioning:
+        levels = range(len(self.factors))
+        h = layers.fold_time(mixture.astype(self.dtype), self.patch_size)
+        h = layers.conv(self.widths[0], 3, self.dtype, name="conv_in")(h)
+
+        encoded = []
+        summary = jnp.zeros((), self.dtype)
+        for level in levels:
+            h = self._level(h, level, "encoder")
+            encoded.append(h)
+            to_bottleneck = math.prod(self.factors[level:])
+            pooled = nn.relu(
+                layers.GroupNorm(self.groups, self.dtype, name=f"pool_norm_{level}")(h)
+            )
+            pooled = layers.average_pool(pooled, to_bottleneck)
+            pooled = nn.Dense(self.widths[-1], dtype=self.dtype, name=f"pool_dense_{level}")(pooled)
+            summary = pooled if level == 0 else summary + pooled
+            h = layers.Downsample(
+                self.widths[level + 1], self.factors[level], self.dtype, name=f"down_{level}"
+            )(h)
+
+        h = h + summary
+        if self.transformer_layers:
+            h = h + self._transformer(h)
+        latent_estimate = self._head(h, self.stride, "latent_head") if with_latent else None
+
+        embeddings = []
+        for level in reversed(levels):
+            h = layers.Upsample(
+                self.widths[level], self.factors[level], self.dtype, name=f"up_{level}"
+            )(h)
+            h = self._level(h + encoded[level] if self.skips else h, level, "decoder")
+            if level >= len(levels) - self.injection_levels:
+                embeddings.append(h)
+        estimate = self._head(h, self.patch_size, "estimate_head")
+        return Conditioning(tuple(reversed(embeddings)), estimate, latent_estimate)
+
+    def _level(self, h: Array, level: int, side: str) -> Array:
+        h = layers.BottleneckBlock(self.groups, self.dtype, name=f"{side}_block_{level}")(h)
+        if level < len(self.factors) - self.attention_levels:
+            return h
+        return SelfAttention(
+            self.attention_width,
+            self.attention_heads,
+            self.attention_backend,
+            self.dtype,
+            name=f"{side}_attention_{level}",
+        )(h)
+
+    def _transformer(self, h: Array) -> Array:
+        width = h.shape[-1]
+        h = nn.Dense(self.transformer_width, dtype=self.dtype, name="transformer_in")(h)
+        for i in range(self.transformer_layers):
+            h = TransformerLayer(
+                self.transformer_heads, self.attention_backend, self.dtype, name=f"transformer_{i}"
+            )(h)
+        return nn.Dense(width, dtype=self.dtype, name="transformer_out")(h)
+
+    def _head(self, h: Array, samples_per_frame: int, name: str) -> Array:
+        """A 1x1 conv to `samples_per_frame` stereo samples a frame, in float32; starts at zero."""
+        zeros = nn.initializers.zeros
+        stereo = nn.Dense(2 * samples_per_frame, kernel_init=zeros, name=name)(
+            h.astype(jnp.float32)
+        )
+        return layers.unfold_time(stereo, samples_per_frame)

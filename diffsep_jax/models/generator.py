@@ -1,0 +1,133 @@
+"""The generator: a U-Net over the noisy vocals, told the noise level and the conditioner's view."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffsep_jax.models import layers
+from diffsep_jax.models.attention import Backend, SelfAttention
+
+
+class Generator(nn.Module):
+    """The generator network; the defaults are the paper's, fitted to its parameter count.
+
+    Attributes:
+        widths: channels of each level and of the bottleneck (one more than `factors`).
+        factors: resampling factor after each level.
+        blocks: residual blocks of each level.
+        patch_size: samples folded into channels before the first level (1 in the paper).
+        groups: groups of every GroupNorm.
+        attention_levels: how many of the deepest levels have self-attention (0 = none).
+        attention_width: inner width of the self-attention.
+        attention_heads: heads it is split into, at no change of parameters.
+        injection_levels: how many of the deepest levels take the conditioner's embeddings.
+        fourier_features: random Fourier features of sigma, sines and cosines together.
+        fourier_scale: standard deviation of their frequencies (ours).
+        embedding_width: width of the noise-level MLP.
+        use_mixture: take the mixture as a further input beside x (ours; off in the paper).
+        use_estimate: take the direct estimate as a further input beside x (ours; off in the paper).
+        attention_backend: see `diffsep_jax.models.attention`.
+        dtype: compute type; parameters and the output are float32.
+    """
+
+    widths: tuple[int, ...] = (32, 32, 64, 128, 128, 256, 256, 512)
+    factors: tuple[int, ...] = (1, 2, 4, 1, 4, 1, 4)
+    blocks: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 2)
+    patch_size: int = 1
+    groups: int = 8
+    attention_levels: int = 4
+    attention_width: int = 256
+    attention_heads: int = 4
+    injection_levels: int = 4
+    fourier_features: int = 1024
+    fourier_scale: float = 1.0
+    embedding_width: int = 1024
+    use_mixture: bool = False
+    use_estimate: bool = False
+    attention_backend: Backend = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def stride(self) -> int:
+        """Samples in a frame of the bottleneck; a segment is a multiple of it."""
+        return self.patch_size * math.prod(self.factors)
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time 2"],
+        sigma: Float[Array, "batch"],
+        embeddings: Sequence[Array],
+        mixture: Float[Array, "batch time 2"],
+        estimate: Float[Array, "batch time 2"],
+    ) -> Float[Array, "batch time 2"]:
+        """The network's output for noisy vocals x at noise level sigma.
+
+        `embeddings` come shallowest first, one for each injection level; `mixture` and `estimate`
+        are read only if `use_mixture` and `use_estimate` say so.
+        """
+        levels = range(len(self.factors))
+        first_injection = len(levels) - self.injection_levels
+        embedding = layers.NoiseLevelEmbedding(
+            self.fourier_features,
+            self.embedding_width,
+            self.fourier_scale,
+            self.dtype,
+            name="noise_level",
+        )(sigma)
+
+        inputs = [
+            x,
+            *([mixture] if self.use_mixture else []),
+            *([estimate] if self.use_estimate else []),
+        ]
+        folded = [layers.fold_time(each.astype(self.dtype), self.patch_size) for each in inputs]
+        h = layers.conv(self.widths[0], 3, self.dtype, name="conv_in")(jnp.concatenate(folded, -1))
+
+        def run_level(h: Array, level: int, side: str) -> Array:
+            if level >= first_injection:
+                h = self._inject(h, embeddings[level - first_injection], f"{side}_inject_{level}")
+            for i in range(self.blocks[level]):
+                h = layers.ResidualBlock(self.groups, self.dtype, name=f"{side}_block_{level}_{i}")(
+                    h
+                )
+            h = layers.FiLM(self.dtype, name=f"{side}_film_{level}")(h, embedding)
+            if level < len(levels) - self.attention_levels:
+                return h
+            return SelfAttention(
+                self.attention_width,
+                self.attention_heads,
+                self.attention_backend,
+                self.dtype,
+                name=f"{side}_attention_{level}",
+            )(h)
+
+        skips = []
+        for level in levels:
+            h = run_level(h, level, "encoder")
+            skips.append(h)
+            h = layers.Downsample(
+                self.widths[level + 1], self.factors[level], self.dtype, name=f"down_{level}"
+            )(h)
+        for level in reversed(levels):
+            h = layers.Upsample(
+                self.widths[level], self.factors[level], self.dtype, name=f"up_{level}"
+            )(h)
+            h = run_level(h + skips[level], level, "decoder")
+
+        # Zero at the start: the first prediction is the preconditioner's, or zero.
+        output = nn.Conv(
+            2 * self.patch_size, (3,), kernel_init=nn.initializers.zeros, name="conv_out"
+        )(h.astype(jnp.float32))
+        return layers.unfold_time(output, self.patch_size)
+
+    def _inject(self, h: Array, embedding: Array, name: str) -> Array:
+        """1x1 conv of the embedding to h's width, concatenate, 1x1 conv back."""
+        width = h.shape[-1]
+        told = nn.Dense(width, dtype=self.dtype, name=f"{name}_embedding")(embedding)
+        joined = jnp.concatenate([h, told], -1)
+        return nn.Dense(width, dtype=self.dtype, name=f"{name}_join")(joined)

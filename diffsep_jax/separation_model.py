@@ -1,0 +1,149 @@
+"""A separation model: the two networks and how their outputs are read as a velocity.
+
+Training and inference both go through the methods here, so they cannot disagree.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from diffsep_jax.diffusion import alpha_beta
+from diffsep_jax.errors import UserError
+from diffsep_jax.models.conditioner import Conditioner, Conditioning
+from diffsep_jax.models.generator import Generator
+
+Params = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeparationModel:
+    """Generator, conditioner and the facts about audio that they were trained with.
+
+    Attributes:
+        generator: the network that predicts the velocity.
+        conditioner: the network that reads the mixture.
+        segment: samples of a chunk.
+        sample_rate: Hz.
+        target_rms: level that the mixture is brought to, one gain per track (ours: the paper does
+            not give its data's scale; near 0.1, as audio comes, most noise levels hold no signal).
+        estimate_error: RMS error that the direct estimate is taken to have, at `target_rms`; the
+            generator then predicts a correction to the velocity that the estimate implies, see
+            `precondition` (ours). None = the generator's output is the velocity, as in the paper.
+    """
+
+    generator: Generator
+    conditioner: Conditioner
+    segment: int = 131_072
+    sample_rate: int = 44_100
+    target_rms: float = 1.0
+    estimate_error: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("generator", "conditioner"):
+            network = getattr(self, name)
+            if len(network.widths) != len(network.factors) + 1:
+                raise UserError(
+                    f"{name}.widths has {len(network.widths)} values; one more than the"
+                    f" {len(network.factors)} of {name}.factors is expected"
+                )
+            if self.segment <= 0 or self.segment % network.stride:
+                raise UserError(
+                    f"segment is {self.segment} samples; a positive multiple of the {name}'s stride"
+                    f" of {network.stride} is expected"
+                )
+        if len(self.generator.blocks) != len(self.generator.factors):
+            raise UserError(
+                f"generator.blocks has {len(self.generator.blocks)} values; one for each of the"
+                f" {len(self.generator.factors)} levels is expected"
+            )
+        ours, theirs = _injection_rates(self.generator), _injection_rates(self.conditioner)
+        if ours != theirs:
+            raise UserError(
+                f"the generator's injection levels are at strides {ours}, the conditioner's"
+                f" embeddings at {theirs}; they must be the same"
+            )
+        if self.sample_rate <= 0:
+            raise UserError(f"sample_rate is {self.sample_rate}; a positive rate in Hz is expected")
+        if self.target_rms <= 0:
+            raise UserError(f"target_rms is {self.target_rms}; a positive level is expected")
+        if self.estimate_error is not None and self.estimate_error <= 0:
+            raise UserError(
+                f"estimate_error is {self.estimate_error}; a positive level or none is expected"
+            )
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Fresh float32 parameters of both networks, every head included."""
+        generator_key, conditioner_key = jax.random.split(key)
+        audio = jnp.zeros((1, self.segment, 2))
+        conditioner = self.conditioner.init(conditioner_key, audio, with_latent=True)["params"]
+        conditioning = self.conditioner.apply({"params": conditioner}, audio)
+        generator = self.generator.init(
+            generator_key, audio, jnp.zeros((1,)), conditioning.embeddings, audio, audio
+        )["params"]
+        return {"generator": generator, "conditioner": conditioner}
+
+    def condition(
+        self, params: Params, mixture: Float[Array, "batch time 2"], *, with_latent: bool = False
+    ) -> Conditioning:
+        """Runs the conditioner: once per chunk."""
+        return self.conditioner.apply(
+            {"params": params["conditioner"]}, mixture, with_latent=with_latent
+        )
+
+    def velocity(
+        self,
+        params: Params,
+        x: Float[Array, "batch time 2"],
+        sigma: Float[Array, "batch"],
+        mixture: Float[Array, "batch time 2"],
+        conditioning: Conditioning,
+    ) -> Float[Array, "batch time 2"]:
+        """v_hat = m(x_sigma, sigma, c) of equation (3), in float32.
+
+        The direct estimate enters without a gradient: L_rec alone trains it.
+        """
+        estimate = jax.lax.stop_gradient(conditioning.estimate)
+        output = self.generator.apply(
+            {"params": params["generator"]}, x, sigma, conditioning.embeddings, mixture, estimate
+        )
+        if self.estimate_error is None:
+            return output
+        return precondition(output, x, sigma, estimate, self.estimate_error)
+
+
+def precondition(
+    output: Float[Array, "batch time channel"],
+    x: Float[Array, "batch time channel"],
+    sigma: Float[Array, "batch"],
+    estimate: Float[Array, "batch time channel"],
+    error: float,
+) -> Float[Array, "batch time channel"]:
+    """The velocity that the direct estimate implies, corrected by the network's output.
+
+    If the vocals were white and Gaussian about the estimate m with standard deviation e, then, by
+    equations (1) and (2) and with d^2 = alpha^2 e^2 + beta^2,
+
+        E[v | x]   = -beta m + alpha beta (1 - e^2) / d^2 (x - alpha m)
+        Std[v | x] = e / d
+
+    The result is that mean plus that deviation times the output: an output of zero already samples
+    from the Gaussian, and the output's target has about unit variance at every sigma. (The idea of
+    preconditioning is Karras et al. 2022; doing it about a direct estimate is ours.)
+    """
+    alpha, beta = (weight[:, None, None] for weight in alpha_beta(sigma))
+    variance = jnp.square(alpha) * error**2 + jnp.square(beta)
+    slope = alpha * beta * (1 - error**2) / variance
+    implied = slope * (x - alpha * estimate) - beta * estimate
+    return implied + error * jax.lax.rsqrt(variance) * output
+
+
+def _injection_rates(network: Generator | Conditioner) -> list[int]:
+    """Samples per frame of each injection level, shallowest first."""
+    strides = [network.patch_size]
+    for factor in network.factors[:-1]:
+        strides.append(strides[-1] * factor)
+    return strides[len(strides) - network.injection_levels :]

@@ -1,0 +1,52 @@
+"""How a model is trained: every choice of the training loop, with its reason in `docs/`."""
+
+import dataclasses
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.losses import LossWeights
+from diffsep_jax.training.optimizer import OptimizerConfig
+from diffsep_jax.training.sharding import MeshConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The training run.
+
+    Attributes:
+        num_steps: length of the run, and of the learning-rate schedule.
+        seed: of the parameters, the noise and the noise levels.
+        optimizer: AdamW and its schedule.
+        loss_weights: of L_lat and L_rec beside L_diff.
+        stratified_sigma: spread a batch's noise levels evenly over [0, 1]; each is still uniform
+            (ours; the paper draws them independently).
+        ema_decay: of the parameters' moving average, which is what is exported.
+        mesh: devices.
+        log_every: steps between two lines of the log.
+        validate_every: steps between two validations.
+        validation_batches: batches of the validation split that are scored.
+        validation_sampler_steps: T of the sampler in validation.
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: how many of the latest are kept.
+    """
+
+    num_steps: int = 1_000_000
+    seed: int = 0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loss_weights: LossWeights = LossWeights()
+    stratified_sigma: bool = False
+    ema_decay: float = 0.9999
+    mesh: MeshConfig = MeshConfig()
+    log_every: int = 100
+    validate_every: int = 5_000
+    validation_batches: int = 2
+    validation_sampler_steps: int = 10
+    checkpoint_every: int = 1_000
+    keep_checkpoints: int = 3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay is {self.ema_decay}; 0 <= ema_decay < 1 is expected")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "seed" and field.type in (int, "int") and value < 1:
+                raise UserError(f"{field.name} is {value}; 1 or more is expected")

@@ -1,0 +1,84 @@
+"""A run's log: one JSON line per record, and a progress bar on a terminal."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+FILE_NAME = "log.jsonl"
+
+
+class RunLog:
+    """Writes `workdir/log.jsonl` and shows progress; a context manager.
+
+    A resumed run drops the lines of steps that it will take again, so the log has each step once.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, start_step: int, num_steps: int) -> None:
+        path = workdir / FILE_NAME
+        _drop_records_after(path, start_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._console = Console()
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "", total=num_steps, completed=start_step, status="compiling"
+        )
+
+    def __enter__(self) -> "RunLog":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+        self._file.close()
+
+    def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """Appends a record; without a terminal, prints it too."""
+        record = {"step": step, "kind": kind, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if not self._console.is_terminal or kind != "train":
+            self.say(f"step {step} {kind}: {_format(values)}")
+
+    def progress(self, step: int, values: Mapping[str, float] | None = None) -> None:
+        """Moves the bar to `step`; `values` replace what is shown beside it."""
+        self._progress.update(self._task, completed=step)
+        if values is not None:
+            self._progress.update(self._task, status=_format(values))
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _format(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _drop_records_after(path: pathlib.Path, step: int) -> None:
+    """Keeps the whole records up to `step`; a line cut off by a crash goes too."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,109 @@
+"""The training state and one optimisation step: pure functions of (state, batch, key)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from diffsep_jax import diffusion, losses
+from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.training.config import TrainConfig
+
+Batch = dict[str, Float[Array, "batch time 2"]]
+Metrics = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that a checkpoint holds; all float32 but the step."""
+
+    step: Int[Array, ""]
+    params: Params
+    ema: Params
+    optimizer: Any
+
+
+def init_state(
+    model: SeparationModel, optimizer: optax.GradientTransformation, key: PRNGKeyArray
+) -> TrainState:
+    """The state before the first step."""
+    params = model.init(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=jax.tree.map(jnp.copy, params),
+        optimizer=optimizer.init(params),
+    )
+
+
+def train_step(
+    model: SeparationModel,
+    config: TrainConfig,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: Batch,
+    key: PRNGKeyArray,
+) -> tuple[TrainState, Metrics]:
+    """One step on a global batch of `mixture` and `vocals`, both `[batch, time, 2]`.
+
+    Randomness is fold_in(key, step) and drawn for the global batch, so it does not depend on the
+    mesh or on where the run was interrupted.
+    """
+    sigma_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
+    batch = to_model_level(batch, model.target_rms)
+    sigma = draw_noise_levels(sigma_key, batch["vocals"].shape[0], config.stratified_sigma)
+    noise = jax.random.normal(noise_key, batch["vocals"].shape)
+
+    def loss(params: Params) -> tuple[Array, Metrics]:
+        total, terms = example_losses(model, config.loss_weights, params, batch, sigma, noise)
+        return total.mean(), {name: term.mean() for name, term in terms.items()}
+
+    (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+    metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(gradients)}
+    return TrainState(state.step + 1, params, ema, optimizer_state), metrics
+
+
+def example_losses(
+    model: SeparationModel,
+    weights: losses.LossWeights,
+    params: Params,
+    batch: Batch,
+    sigma: Float[Array, "batch"],
+    noise: Float[Array, "batch time 2"],
+) -> tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]:
+    """L_diff of equation (3) with L_lat and L_rec, per example: the weighted sum and its terms."""
+    vocals, mixture = batch["vocals"], batch["mixture"]
+    conditioning = model.condition(params, mixture, with_latent=True)
+    x = diffusion.diffuse(vocals, noise, sigma)
+    v_hat = model.velocity(params, x, sigma, mixture, conditioning)
+    return losses.total_loss(
+        v_hat=v_hat,
+        v=diffusion.velocity(vocals, noise, sigma),
+        latent_estimate=conditioning.latent_estimate,
+        direct_estimate=conditioning.estimate,
+        vocals=vocals,
+        weights=weights,
+    )
+
+
+def to_model_level(batch: Batch, target_rms: float) -> Batch:
+    """Brings each example's mixture to `target_rms`, its vocals by the same gain; silence stays."""
+    power = jnp.mean(jnp.square(batch["mixture"]), axis=(1, 2), keepdims=True)
+    gain = jnp.where(power > 0, target_rms * jax.lax.rsqrt(jnp.maximum(power, 1e-20)), 1.0)
+    return {name: audio * gain for name, audio in batch.items()}
+
+
+def draw_noise_levels(
+    key: PRNGKeyArray, batch_size: int, stratified: bool
+) -> Float[Array, "batch"]:
+    """sigma ~ U[0, 1] per example; stratified: one from each of `batch_size` equal intervals."""
+    uniform = jax.random.uniform(key, (batch_size,))
+    if not stratified:
+        return uniform
+    order = jax.random.permutation(jax.random.fold_in(key, 1), batch_size)
+    return (order.astype(jnp.float32) + uniform) / batch_size

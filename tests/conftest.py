@@ -1,0 +1,20 @@
+"""The whole suite runs strictly: eight CPU devices, no silent promotion, shapes checked."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import absl.flags
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Grain's worker processes read absl flags, which pytest never parses.
+if not absl.flags.FLAGS.is_parsed():
+    absl.flags.FLAGS.mark_as_parsed()
+
+# Annotated shapes are checked in tests, at no cost to users.
+install_import_hook(["diffsep_jax", "data_pipelines"], "beartype.beartype")

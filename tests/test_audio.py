@@ -1,0 +1,338 @@
+"""Audio files: every format gives its samples, every bad file one clear line."""
+
+import struct
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile as sf
+import soxr
+
+from diffsep_jax.audio import (
+    AudioArray,
+    AudioFile,
+    finite_blocks,
+    read_audio,
+    resample_blocks,
+    wav_writer,
+    write_wav,
+)
+from diffsep_jax.errors import UserError
+
+RATE = 44_100
+
+
+def music(num_frames: int = 30_011, num_channels: int = 2) -> np.ndarray:
+    """Two chords that differ between the channels: what lossy codecs keep."""
+    time = np.arange(num_frames)[:, None] / RATE
+    tones = [np.sin(2 * np.pi * f * time + np.arange(num_channels)) for f in (220, 331, 554)]
+    return (0.2 * sum(tones)).astype(np.float32)
+
+
+def encode(
+    path: Path,
+    audio: np.ndarray,
+    codec: str,
+    *,
+    sample_format: str = "fltp",
+    rate: int = RATE,
+    **options: str,
+) -> None:
+    """Writes a file with PyAV; `options` are the container's."""
+    layout = "mono" if audio.shape[1] == 1 else "stereo"
+    with av.open(str(path), "w", container_options=options) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout, format=sample_format)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio.T), "fltp", layout)
+        frame.sample_rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+def truncate(path: Path, share: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    return path
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [
+        ("a.wav", "FLOAT", 0.0),
+        ("a.wav", "PCM_16", 2**-15),
+        ("a.wav", "PCM_24", 2**-23),
+        ("a.flac", "PCM_24", 2**-23),
+        ("a.aiff", "PCM_16", 2**-15),
+        ("a.ogg", "VORBIS", 0.1),
+        ("a.mp3", "MPEG_LAYER_III", 0.1),
+    ],
+)
+def test_soundfile_formats(
+    tmp_path: Path, num_channels: int, name: str, subtype: str, tolerance: float
+) -> None:
+    audio = music(num_channels=num_channels)
+    sf.write(tmp_path / name, audio, RATE, subtype=subtype)
+    decoded, rate = read_audio(tmp_path / name)
+    assert rate == RATE
+    assert decoded.dtype == np.float32
+    assert decoded.shape == audio.shape
+    inner = slice(2000, -2000) if tolerance == 0.1 else slice(None)  # a lossy codec's edges
+    assert np.abs(decoded - audio)[inner].max() <= tolerance
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "codec", "sample_format", "tolerance"),
+    [
+        ("a.m4a", "alac", "s16p", 2**-14),  # planar integers
+        ("a.mov", "pcm_s24le", "s32", 2**-20),  # packed integers
+        ("a.mka", "pcm_f32le", "flt", 0.0),
+    ],
+)
+def test_pyav_formats(
+    tmp_path: Path, num_channels: int, name: str, codec: str, sample_format: str, tolerance: float
+) -> None:
+    audio = music(num_channels=num_channels)
+    encode(tmp_path / name, audio, codec, sample_format=sample_format)
+    decoded, rate = read_audio(tmp_path / name)
+    assert rate == RATE
+    assert decoded.shape == audio.shape
+    assert np.abs(decoded - audio).max() <= tolerance
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mp4", "a.aac"])
+def test_aac(tmp_path: Path, name: str) -> None:
+    audio = music()
+    encode(tmp_path / name, audio, "aac")
+    decoded, rate = read_audio(tmp_path / name)
+    assert rate == RATE
+    assert decoded.shape[1] == 2
+    # The encoder's delay and padding are left as they are: two frames at most.
+    assert 0 <= len(decoded) - len(audio) <= 2 * 1024
+    correlation = np.corrcoef(decoded[3024:21_024].ravel(), audio[2000:20_000].ravel())[0, 1]
+    assert correlation > 0.99
+
+
+def test_mp3_without_index_is_read_to_its_end(tmp_path: Path) -> None:
+    """Quiet first, loud later: a length guessed from the first frames would be wrong."""
+    audio = music(60_000)
+    audio[30_000:] += np.random.default_rng(0).normal(0, 0.2, (30_000, 2)).astype(np.float32)
+    encode(tmp_path / "a.mp3", audio, "libmp3lame", write_xing="0")
+    decoded, _ = read_audio(tmp_path / "a.mp3")
+    assert len(audio) <= len(decoded) < len(audio) + 3 * 1152
+    assert np.std(decoded[50_000:60_000]) > 0.25
+
+
+def test_flac_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
+    audio = music()
+    path = tmp_path / "a.flac"
+    sf.write(path, audio, RATE)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    decoded, _ = read_audio(path)
+    assert decoded.shape == audio.shape
+
+
+def test_wav_from_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    audio = music()
+    path = tmp_path / "a.wav"
+    sf.write(path, audio, RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    size = data.find(b"data") + 4
+    data[4:8] = data[size : size + 4] = b"\xff" * 4
+    path.write_bytes(data)
+    assert read_audio(path)[0].shape == audio.shape
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.wav",
+        "a.flac",
+        "a.aiff",
+        "a.ogg",
+        "a.opus",
+        "a.mp3",
+        "id3.mp3",
+        "a.m4a",
+        "fast.m4a",
+        "a.mka",
+    ],
+)
+def test_truncated_files_are_refused(tmp_path: Path, name: str, share: float) -> None:
+    path = tmp_path / name
+    audio = np.tile(music(), (5, 1))
+    if path.suffix in (".m4a", ".mka"):
+        options = {"movflags": "+faststart"} if name == "fast.m4a" else {}
+        encode(path, audio, "aac", **options)
+    elif path.suffix == ".opus":
+        encode(path, audio, "libopus", sample_format="flt", rate=48_000)
+    elif name == "id3.mp3":
+        encode(path, audio, "libmp3lame")
+        assert path.read_bytes()[:3] == b"ID3"
+    else:
+        sf.write(path, audio, RATE)
+    read_audio(path)
+    with pytest.raises(UserError, match=r"truncated or damaged|not an audio file.* whole") as error:
+        read_audio(truncate(path, share))
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+def test_joined_mp3_files_are_refused(tmp_path: Path) -> None:
+    """libsndfile would read the first one and stop."""
+    path = tmp_path / "a.mp3"
+    sf.write(path, music(), RATE)
+    path.write_bytes(path.read_bytes() * 2)
+    with pytest.raises(UserError, match="audio goes on after the end"):
+        AudioFile(path)
+
+
+def test_damaged_flac_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    sf.write(path, music(300_000), RATE)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 5000] = bytes(5000)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.wav", b"", "the file is empty"),
+        ("text.wav", b"these are words\n" * 99, "not an audio file"),
+        ("text.mp3", b"these are words\n" * 99, "not an audio file"),
+        ("text.raw", b"these are words\n" * 99, "no audio stream"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.aac\n", "not an audio file"),
+        ("broken.wav", b"RIFF\x24\x00\x00\x00WAVEfmt ", "not an audio file"),
+    ],
+)
+def test_what_is_not_audio(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        AudioFile(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.wav: No such file"):
+        AudioFile(tmp_path / "gone.wav")
+    with pytest.raises(UserError, match="is a folder"):
+        AudioFile(tmp_path)
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE)
+    with pytest.raises(UserError, match=r"a\.wav: no samples"):
+        read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite_says_where(tmp_path: Path, bad: float) -> None:
+    audio = music(100_000)
+    audio[70_000, 1] = bad
+    sf.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"a\.wav: NaN or infinity at sample 70000 \(1\.587 s\)"):
+        read_audio(tmp_path / "a.wav")
+
+
+def test_more_than_two_channels(tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.wav", np.zeros((100, 6)), RATE)
+    with pytest.raises(UserError, match=r"6 channels, expected mono or stereo.*-ac 2"):
+        AudioFile(tmp_path / "a.wav")
+
+
+def test_sample_rate_out_of_range(tmp_path: Path) -> None:
+    sf.write(tmp_path / "a.wav", np.zeros((100, 2)), 1)
+    with pytest.raises(UserError, match="sample rate 1 Hz, expected 1000 to"):
+        AudioFile(tmp_path / "a.wav")
+
+
+def test_array_source_gives_its_samples() -> None:
+    audio = music(150_000)
+    assert np.array_equal(np.concatenate(list(finite_blocks(AudioArray(audio, RATE)))), audio)
+
+
+@pytest.mark.parametrize("rates", [(44_100, 48_000), (48_000, 44_100), (22_050, 44_100)])
+@pytest.mark.parametrize("num_frames", [1, 7, 30_011])
+def test_resampling_does_not_depend_on_blocks(rates: tuple[int, int], num_frames: int) -> None:
+    audio = music(num_frames)
+    whole = soxr.resample(audio, *rates, quality="VHQ")
+    for size in (1000, 4096):
+        blocks = (audio[i : i + size] for i in range(0, num_frames, size))
+        resampled = np.concatenate(list(resample_blocks(blocks, *rates)))
+        assert np.array_equal(resampled, whole)
+        assert len(resampled) == int(num_frames * rates[1] / rates[0] + 0.5)
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_written_wav_reads_back_bitwise(tmp_path: Path, num_channels: int) -> None:
+    audio = 3 * music(num_channels=num_channels)  # over full scale: float keeps it
+    write_wav(tmp_path / "a.wav", audio, 48_000)
+    info = sf.info(tmp_path / "a.wav")
+    assert (info.samplerate, info.channels, info.subtype) == (48_000, num_channels, "FLOAT")
+    decoded, _ = read_audio(tmp_path / "a.wav")
+    assert np.array_equal(decoded, audio)
+    with av.open(str(tmp_path / "a.wav")) as container:
+        frames = list(container.decode(audio=0))
+    assert sum(frame.samples for frame in frames) == len(audio)
+    first = (tmp_path / "a.wav").read_bytes()
+    write_wav(tmp_path / "a.wav", audio, 48_000)
+    assert (tmp_path / "a.wav").read_bytes() == first
+
+
+def test_wav_past_4_gib_is_rf64(tmp_path: Path) -> None:
+    """A sparse file with our header: all its samples are seen by other readers."""
+    from diffsep_jax.audio import _wav_header
+
+    num_frames = 2**29 + 12_345
+    header = _wav_header(RATE, 2, num_frames)
+    with (tmp_path / "a.wav").open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + 8 * num_frames)
+    info = sf.info(tmp_path / "a.wav")
+    assert (info.format, info.frames) == ("RF64", num_frames)
+    assert AudioFile(tmp_path / "a.wav").num_channels == 2
+    below = _wav_header(RATE, 2, 2**29 - 100)
+    assert below[:4] == b"RIFF"
+    assert struct.unpack("<I", below[-4:])[0] == 8 * (2**29 - 100)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"old")
+
+    def write_and_fail() -> None:
+        with wav_writer(path, sample_rate=RATE, num_channels=2, num_frames=200) as write:
+            write(np.zeros((100, 2), np.float32))
+            raise error
+
+    with pytest.raises(error):
+        write_and_fail()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_short_write_is_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="100 samples written, 200 were announced"),
+        wav_writer(tmp_path / "a.wav", sample_rate=1, num_channels=2, num_frames=200) as write,
+    ):
+        write(np.zeros((100, 2), np.float32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_place(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        write_wav(tmp_path / "gone" / "a.wav", music(), RATE)

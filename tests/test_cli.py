@@ -1,0 +1,354 @@
+"""The command and the Python interface, from files to files, with a model that halves its input."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile as sf
+
+from diffsep_jax import cli
+from diffsep_jax.audio import read_audio
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference import separator as separator_module
+from diffsep_jax.inference.pretrained import save_model
+from diffsep_jax.inference.separator import Separator
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.track import STEMS
+from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.generator import Generator
+from diffsep_jax.separation_model import Params, SeparationModel
+
+RATE = 44_100
+
+NETWORK = {
+    "widths": (16, 16, 16),
+    "factors": (4, 4),
+    "patch_size": 8,
+    "attention_levels": 1,
+    "attention_width": 16,
+    "attention_heads": 2,
+    "injection_levels": 1,
+}
+TINY = SeparationModel(
+    segment=4096,
+    generator=Generator(blocks=(1, 1), fourier_features=16, embedding_width=16, **NETWORK),
+    conditioner=Conditioner(
+        transformer_layers=1, transformer_width=16, transformer_heads=2, **NETWORK
+    ),
+)
+
+
+class Halving:
+    """In place of the compiled chunk program: vocals = mixture / 2; remembers its settings."""
+
+    segment = 4096
+    sample_rate = RATE
+    settings: SamplerSettings
+
+    def __init__(self, model: object, params: object, *, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def __call__(
+        self, mixture: np.ndarray, start: np.ndarray, settings: SamplerSettings
+    ) -> np.ndarray:
+        Halving.settings = settings
+        return mixture / 2
+
+
+def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:
+    if name_or_dir != "small":
+        raise UserError(f"unknown model {name_or_dir!r}; known models: small")
+    return TINY, {}
+
+
+@pytest.fixture(autouse=True)
+def halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(separator_module, "ChunkSeparator", Halving)
+    monkeypatch.setattr(separator_module, "load_model", load_halving)
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.float32(0.1) * np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def song(path: Path, audio: np.ndarray | None = None, rate: int = RATE) -> Path:
+    sf.write(path, noise(20_011, 2) if audio is None else audio, rate)
+    return path
+
+
+def run(*args: object) -> None:
+    cli.main(["separate", *map(str, args)])
+
+
+def fails(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """Runs a command that must end with status 2 and no traceback; returns its message."""
+    with pytest.raises(SystemExit) as error:
+        run(*args)
+    assert error.value.code == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message
+
+
+# --- The command.
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_file_to_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: int, num_channels: int
+) -> None:
+    path = song(tmp_path / "my song.wav", noise(30_011, num_channels), rate)
+    run(path, "--out", tmp_path / "new" / "out")
+    folder = tmp_path / "new" / "out" / "my song"
+    mixture, _ = read_audio(path)
+    stems = {}
+    for stem in STEMS:
+        info = sf.info(folder / f"{stem}.wav")
+        assert (info.samplerate, info.channels) == (rate, num_channels)
+        assert (info.frames, info.subtype) == (len(mixture), "FLOAT")
+        stems[stem], _ = read_audio(folder / f"{stem}.wav")
+    assert np.array_equal(stems["accompaniment"], mixture - stems["vocals"])
+    if rate == RATE:
+        np.testing.assert_allclose(stems["vocals"], mixture / 2, rtol=1e-6)
+    assert sorted(folder.iterdir()) == sorted(folder / f"{stem}.wav" for stem in STEMS)
+    summary = capsys.readouterr().out
+    assert "my song.wav -> " in summary
+    assert "s, real-time factor 0." in summary
+    assert summary.count("\n") == 1
+
+
+def test_options_reach_the_sampler(tmp_path: Path) -> None:
+    options = ["--steps", 7, "--eta", 0.1, "--cutoff-hz", "None", "--seed", 5]
+    run(song(tmp_path / "a.wav"), "--out", tmp_path, "--sampler", "direct", *options)
+    assert Halving.settings == SamplerSettings(
+        sampler="direct", steps=7, eta=0.1, cutoff_hz=None, seed=5
+    )
+    run(song(tmp_path / "a.wav"), "--out", tmp_path)
+    assert Halving.settings == SamplerSettings()
+
+
+def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [song(tmp_path / name) for name in ("a.wav", "b.flac", "c.mp3")]
+    run(*paths, "--out", tmp_path / "out", "--batch-size", 2, "--overlap", 0.5)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "b", "c"]
+    assert capsys.readouterr().out.count("real-time factor") == 3
+
+
+@pytest.mark.parametrize("audio", [np.zeros((RATE, 2), np.float32), noise(RATE), noise(1, 2)])
+def test_silence_one_second_and_one_sample(tmp_path: Path, audio: np.ndarray) -> None:
+    run(song(tmp_path / "a.wav", audio), "--out", tmp_path)
+    vocals, _ = read_audio(tmp_path / "a" / "vocals.wav")
+    assert len(vocals) == len(audio)
+    assert vocals.any() == audio.any()
+
+
+def test_bad_audio_is_found_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(separator_module, "load_model", load)
+    good, out = song(tmp_path / "good.wav"), tmp_path / "out"
+    text = tmp_path / "text.wav"
+    text.write_text("words " * 99)
+    empty = tmp_path / "empty.wav"
+    empty.touch()
+    cut = song(tmp_path / "cut.mp3")
+    cut.write_bytes(cut.read_bytes()[:9000])
+    nan = tmp_path / "nan.wav"
+    sf.write(nan, np.full((100, 2), np.nan), RATE, subtype="FLOAT")
+    wide = song(tmp_path / "wide.wav", noise(100, 6))
+    for path, message in [
+        (tmp_path / "gone.wav", "No such file"),
+        (tmp_path, "is a folder"),
+        (text, "not an audio file"),
+        (empty, "the file is empty"),
+        (cut, "truncated or damaged"),
+        (song(tmp_path / "none.wav", noise(0, 2)), "no samples"),
+        (nan, "NaN or infinity at sample 0"),
+        (wide, "6 channels, expected mono or stereo"),
+    ]:
+        error = fails(capsys, good, path, "--out", out)
+        assert error.startswith(f"error: {path}: ")
+        assert message in error
+        assert error.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--steps", 0, "steps 0, expected at least 1"),
+        ("--eta", 1.5, "eta 1.5, expected 0 to 1"),
+        ("--cutoff-hz", -1, "cutoff_hz -1.0, expected"),
+        ("--cutoff-hz", 22_050, "cutoff_hz 22050.0, expected less than 22050.0"),
+        ("--seed", -1, "seed -1, expected"),
+        ("--overlap", 0.6, "overlap 0.6, expected"),
+        ("--batch-size", 0, "batch size 0, expected at least 1"),
+        ("--model", "smal", "unknown model 'smal'; known models: small"),
+        ("--step", 3, "--steps"),  # a suggestion
+        ("--sampler", "dim", "ddim"),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: object, message: str
+) -> None:
+    song(tmp_path / "a.wav")
+    assert message in fails(capsys, tmp_path / "a.wav", "--out", tmp_path / "out", option, value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected at least one audio file" in fails(capsys, "--out", tmp_path)
+
+
+def test_out_that_is_not_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = song(tmp_path / "a.wav")
+    for out in (path, path / "under"):
+        assert "cannot be written: Not a directory" in fails(capsys, path, "--out", out)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("a file where the song's folder should be")
+    assert "cannot be made: File exists" in fails(capsys, path, "--out", tmp_path / "out")
+
+
+def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vocals").mkdir()
+    first, second = song(tmp_path / "a.wav"), song(tmp_path / "A.flac")
+    assert "a second input named 'A'" in fails(capsys, first, second, "--out", tmp_path / "out")
+    own = song(tmp_path / "vocals" / "vocals.wav")
+    assert "is an input and would be replaced" in fails(capsys, own, "--out", tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+def test_interrupt_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, settings: object):
+        if start[0] > 0:
+            raise error
+        return mixture
+
+    monkeypatch.setattr(Halving, "__call__", interrupted)
+    path = song(tmp_path / "a.wav", noise(90_000, 2))
+    with pytest.raises(SystemExit) as exit_:
+        run(path, "--out", tmp_path / "out")
+    assert exit_.value.code == (130 if error is KeyboardInterrupt else 2)
+    assert not list(tmp_path.rglob("out/*/*"))
+
+
+def test_help_is_quick_and_needs_no_jax() -> None:
+    code = (
+        "import sys\n"
+        "from diffsep_jax import cli\n"
+        "try: cli.main(['separate', '--help'])\n"
+        "finally: assert 'jax' not in sys.modules, 'jax was imported'"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--cutoff-hz" in result.stdout
+
+
+def test_models_are_listed_with_their_cards(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card = "---\nlicense: apache-2.0\n---\n\n# small\n\nSeparates on a laptop.\n\nMore.\n"
+    (tmp_path / "pretrained" / "small").mkdir(parents=True)
+    (tmp_path / "pretrained" / "small" / "README.md").write_text(card)
+    names = ["small", "cardless"]
+    monkeypatch.setattr("diffsep_jax.inference.pretrained.known_models", lambda: names)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    cli.main(["models"])
+    assert capsys.readouterr().out == "small        Separates on a laptop.\ncardless\n"
+
+
+@pytest.mark.slow
+def test_a_real_model_in_a_real_process(tmp_path: Path) -> None:
+    """The installed command with a model directory: stems add up, batches change nothing."""
+    shapes = jax.eval_shape(TINY.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: noise(*leaf.shape), shapes)
+    save_model(tmp_path / "model", TINY, params)
+    path = song(tmp_path / "a.mp3", noise(20_011, 1), 48_000)
+    outs = []
+    for batch_size in ("1", "3"):
+        outs.append(tmp_path / f"out{batch_size}" / "a")
+        arguments = [path, "--out", outs[-1].parent, "--model", tmp_path / "model", "--steps", "2"]
+        result = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "diffsep_jax.cli",
+                "separate",
+                *map(str, arguments),
+                "--batch-size",
+                batch_size,
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "real-time factor" in result.stdout
+    mixture, _ = read_audio(path)
+    vocals, accompaniment = (read_audio(outs[0] / f"{stem}.wav")[0] for stem in STEMS)
+    assert vocals.any()
+    assert np.array_equal(accompaniment, mixture - vocals)
+    other = read_audio(outs[1] / "vocals.wav")[0]
+    assert np.abs(other - vocals).max() <= 1e-4
+
+
+# --- The Python interface.
+
+
+@pytest.mark.parametrize("shape", [(9000,), (9000, 1), (9000, 2)])
+def test_waveform_to_waveforms(shape: tuple[int, ...]) -> None:
+    mixture = noise(*shape)
+    result = Separator.from_pretrained("small").separate(mixture, RATE)
+    assert result.vocals.shape == result.accompaniment.shape == shape
+    assert result.vocals.dtype == np.float32
+    np.testing.assert_allclose(result.vocals, mixture / 2, rtol=1e-6)
+    assert np.array_equal(result.accompaniment, mixture - result.vocals)
+
+
+def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
+    separator = Separator.from_pretrained("small", batch_size=1)
+    path = song(tmp_path / "a.wav", rate=48_000)
+    in_memory = separator.separate(*read_audio(path), overlap=0.1)
+    files = separator.separate_file(path, tmp_path / "out", overlap=0.1)
+    for stem, file in files.items():
+        assert np.array_equal(getattr(in_memory, stem), read_audio(file)[0])
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros((0, 2), np.float32), "waveform: no samples"),
+        (np.zeros((0,), np.float32), "waveform: no samples"),
+        (np.full((9, 2), np.nan, np.float32), "waveform: NaN or infinity at sample 0"),
+        (np.zeros((9, 2), np.int16), r"waveform is int16 \[9, 2\], expected floating point"),
+        (np.zeros((9, 2, 1), np.float32), r"float32 \[9, 2, 1\], expected floating point \[time\]"),
+        (np.zeros((2, 99), np.float32), r"99 channels, expected \[time, channel\]"),
+    ],
+)
+def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Separator.from_pretrained("small").separate(waveform, RATE)
+
+
+def test_misspelt_option_in_python() -> None:
+    with pytest.raises(TypeError, match="step"):
+        Separator.from_pretrained("small").separate(noise(99), RATE, step=3)
+
+
+def test_separator_works_from_a_thread() -> None:
+    """Nothing on the way needs the main thread, as a GUI will not give it."""
+    separator = Separator.from_pretrained("small")
+    results = []
+    thread = threading.Thread(target=lambda: results.append(separator.separate(noise(99), RATE)))
+    thread.start()
+    thread.join()
+    assert len(results) == 1

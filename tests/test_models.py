@@ -1,0 +1,229 @@
+"""The networks: the paper's sizes, shapes at every level, and what the output depends on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import configs
+from diffsep_jax.errors import UserError
+from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.layers import GroupNorm, average_pool, fold_time, unfold_time
+from diffsep_jax.separation_model import SeparationModel, precondition
+
+TINY = configs.get("tiny").model
+
+
+def parameters(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "generator", "conditioner"),
+    [
+        ("diff_dmx_rt_musdb", 15.95e6, 82.66e6),
+        ("diff_dmx_rt_extra", 15.95e6, 82.66e6),
+        ("diff_dmx_extra", 15.95e6, 55.34e6),
+    ],
+)
+def test_parameter_counts_are_the_papers(name, generator, conditioner):
+    params = jax.eval_shape(configs.get(name).model.init, jax.random.key(0))
+    heads = {k: v for k, v in params["conditioner"].items() if k.endswith("_head")}
+    assert set(heads) == {"latent_head", "estimate_head"}
+    assert parameters(params["generator"]) == pytest.approx(generator, rel=1e-3)
+    without_heads = parameters(params["conditioner"]) - parameters(heads)
+    assert without_heads == pytest.approx(conditioner, rel=1e-3)
+
+
+def test_small_has_at_most_four_million_parameters_once_exported():
+    params = jax.eval_shape(configs.get("small").model.init, jax.random.key(0))
+    del params["conditioner"]["latent_head"]
+    assert parameters(params) <= 4.2e6
+
+
+def test_shapes_at_every_level_of_the_papers_networks():
+    model = configs.get("diff_dmx_rt_musdb").model
+    segment, batch = model.segment, 2
+    audio = jax.ShapeDtypeStruct((batch, segment, 2), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+
+    def networks(params, audio):
+        conditioning, inner = model.conditioner.apply(
+            {"params": params["conditioner"]},
+            audio,
+            with_latent=True,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+        sigma = jnp.full((batch,), 0.5)
+        v, gen_inner = model.generator.apply(
+            {"params": params["generator"]},
+            audio,
+            sigma,
+            conditioning.embeddings,
+            audio,
+            audio,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+        return conditioning, v, inner["intermediates"], gen_inner["intermediates"]
+
+    conditioning, v, inner, gen_inner = jax.eval_shape(networks, params, audio)
+    assert v.shape == conditioning.estimate.shape == conditioning.latent_estimate.shape
+    assert v.shape == (batch, segment, 2)
+    frames = [segment, segment, segment // 2, segment // 8, segment // 8, segment // 32]
+    frames += [segment // 32, segment // 128]
+    assert [e.shape for e in conditioning.embeddings] == [
+        (batch, frames[i], model.conditioner.widths[i]) for i in (3, 4, 5, 6)
+    ]
+    for captured, network, last_block in (
+        (inner, model.conditioner, lambda side, i: f"{side}_block_{i}"),
+        (
+            gen_inner,
+            model.generator,
+            lambda side, i: f"{side}_block_{i}_{model.generator.blocks[i] - 1}",
+        ),
+    ):
+        for level in range(7):
+            expected = (batch, frames[level], network.widths[level])
+            for side in ("encoder", "decoder"):
+                (out,) = captured[last_block(side, level)]["__call__"]
+                assert out.shape == expected
+            (down,) = captured[f"down_{level}"]["__call__"]
+            assert down.shape == (batch, frames[level + 1], network.widths[level + 1])
+
+
+@pytest.fixture(scope="module")
+def tiny_params():
+    """Random parameters: many of the initial ones are zero."""
+    params = jax.jit(TINY.init)(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
+@pytest.mark.parametrize("extra_inputs", [False, True])
+def test_velocity_depends_on_mixture_x_and_sigma(tiny_params, extra_inputs):
+    """By gradients; without the extra inputs the mixture acts through the embeddings alone."""
+    model, params = TINY, tiny_params
+    if not extra_inputs:
+        generator = dataclasses.replace(TINY.generator, use_mixture=False, use_estimate=False)
+        model = dataclasses.replace(TINY, generator=generator, estimate_error=None)
+        kernel = params["generator"]["conv_in"]["kernel"][:, : 2 * generator.patch_size]
+        conv_in = params["generator"]["conv_in"] | {"kernel": kernel}
+        params = params | {"generator": params["generator"] | {"conv_in": conv_in}}
+    keys = jax.random.split(jax.random.key(2), 3)
+    mixture, x, direction = (jax.random.normal(k, (1, model.segment, 2)) for k in keys)
+
+    @jax.jit
+    def gradients(mixture, x, sigma):
+        def score(mixture, x, sigma):
+            conditioning = model.condition(params, mixture)
+            v = model.velocity(params, x, sigma, mixture, conditioning)
+            return jnp.mean(v * direction)
+
+        return jax.grad(score, argnums=(0, 1, 2))(mixture, x, sigma)
+
+    for name, gradient in zip(
+        ("mixture", "x", "sigma"), gradients(mixture, x, jnp.array([0.4])), strict=True
+    ):
+        assert jnp.all(jnp.isfinite(gradient)), name
+        assert jnp.max(jnp.abs(gradient)) > 1e-9, name
+
+
+def test_the_diffusion_loss_does_not_train_the_direct_estimate(tiny_params):
+    audio = jax.random.normal(jax.random.key(3), (1, TINY.segment, 2))
+
+    @jax.jit
+    def head_gradient(params):
+        def score(params):
+            conditioning = TINY.condition(params, audio)
+            return jnp.mean(TINY.velocity(params, audio, jnp.array([0.4]), audio, conditioning))
+
+        return jax.grad(score)(params)["conditioner"]["estimate_head"]
+
+    assert all(jnp.all(g == 0) for g in jax.tree.leaves(head_gradient(tiny_params)))
+
+
+def test_zero_output_preconditioned_is_the_gaussian_posterior_mean():
+    """Against a regression of v on x over many draws of x0 ~ N(m, e^2)."""
+    error, sigma, estimate = 0.3, 0.6, 0.8
+    rng = np.random.default_rng(0)
+    x0 = estimate + error * rng.standard_normal(200_000)
+    eps = rng.standard_normal(200_000)
+    alpha, beta = np.cos(np.pi / 2 * sigma), np.sin(np.pi / 2 * sigma)
+    x, v = alpha * x0 + beta * eps, alpha * eps - beta * x0
+    slope, intercept = np.polyfit(x, v, 1)
+    grid = np.linspace(-1, 1, 5)
+    shape = (1, 5, 1)
+    arguments = (
+        jnp.asarray(grid, jnp.float32).reshape(shape),
+        jnp.array([sigma]),
+        jnp.full(shape, estimate),
+        error,
+    )
+    mean = precondition(jnp.zeros(shape), *arguments)
+    np.testing.assert_allclose(mean[0, :, 0], slope * grid + intercept, atol=0.01)
+    deviation = precondition(jnp.ones(shape), *arguments) - mean
+    residual = np.std(v - slope * x - intercept)
+    np.testing.assert_allclose(deviation[0, :, 0], residual, rtol=0.01)
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_output(tiny_params):
+    generator = dataclasses.replace(TINY.generator, dtype="bfloat16")
+    conditioner = dataclasses.replace(TINY.conditioner, dtype="bfloat16")
+    model = dataclasses.replace(TINY, generator=generator, conditioner=conditioner)
+    audio = jax.random.normal(jax.random.key(4), (1, model.segment, 2))
+
+    @jax.jit
+    def outputs(model_params, audio):
+        conditioning = model.condition(model_params, audio)
+        sigma = jnp.array([0.5])
+        return conditioning, model.velocity(model_params, audio, sigma, audio, conditioning)
+
+    conditioning, v = outputs(tiny_params, audio)
+    assert all(e.dtype == jnp.bfloat16 for e in conditioning.embeddings)
+    assert v.dtype == conditioning.estimate.dtype == jnp.float32
+    initial = jax.eval_shape(model.init, jax.random.key(0))
+    assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(initial))
+
+
+def test_group_norm_gives_each_group_zero_mean_and_unit_variance():
+    x = 3 + 2 * jax.random.normal(jax.random.key(5), (2, 50, 16))
+    norm = GroupNorm(groups=4)
+    y = norm.apply(norm.init(jax.random.key(0), x), x).reshape(2, 50, 4, 4)
+    np.testing.assert_allclose(y.mean((1, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var((1, 3)), 1, atol=1e-4)
+
+
+def test_folding_time_is_inverted_by_unfolding_and_keeps_order():
+    x = jnp.arange(24.0).reshape(1, 12, 2)
+    np.testing.assert_array_equal(unfold_time(fold_time(x, 4), 4), x)
+    np.testing.assert_array_equal(fold_time(x, 4)[0, 0], jnp.arange(8.0))
+    np.testing.assert_array_equal(average_pool(x, 3)[0, 0], x[0, :3].mean(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segment": 1000}, "segment is 1000"),
+        ({"target_rms": 0.0}, "target_rms is 0.0"),
+        ({"estimate_error": -1.0}, "estimate_error is -1.0"),
+        ({"generator": Generator(widths=(8, 8))}, "generator.widths has 2"),
+        ({"conditioner": Conditioner()}, "injection levels"),
+    ],
+)
+def test_a_model_that_does_not_fit_itself_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(TINY, **change)
+
+
+def test_a_linen_module_is_its_own_config():
+    model = SeparationModel(generator=Generator(), conditioner=Conditioner())
+    assert model == SeparationModel(generator=Generator(), conditioner=Conditioner())
+    assert hash(model) == hash(dataclasses.replace(model))
+    assert TINY != model

@@ -1,0 +1,341 @@
+"""The sampler against closed forms: Gaussian targets, an ideal network, the noise budget."""
+
+import inspect
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+
+from diffsep_jax import diffusion, noise, samplers
+from diffsep_jax.errors import UserError
+
+SAMPLE_RATE = 16000
+CUTOFF_HZ = 3000.0
+KEY = jax.random.key(0)
+ETAS = [0.0, 0.4, 1.0]
+SHAPE = (64, 256, 2)
+SCALE = 0.5  # s of the Gaussian target x0 ~ N(mu, s^2)
+
+
+def paper_coefficients(sigma_t, sigma_s, eta):
+    """(alpha_s, beta', delta) by equations (8) and (9) as they stand, in float64."""
+    alpha_t, alpha_s = np.cos(np.pi / 2 * sigma_t), np.cos(np.pi / 2 * sigma_s)
+    beta_t, beta_s = np.sin(np.pi / 2 * sigma_t), np.sin(np.pi / 2 * sigma_s)
+    delta = eta * beta_s / beta_t * np.sqrt(1 - alpha_t**2 / alpha_s**2)
+    return alpha_s, np.sqrt(np.maximum(beta_s**2 - delta**2, 0)), delta
+
+
+def butterworth_gain(cutoff_hz, length):
+    """The two-sided gain of the high-pass, brought to unit rms, from scipy."""
+    if cutoff_hz == 0:
+        return np.ones(length)
+    sos = scipy.signal.butter(4, cutoff_hz, "highpass", fs=SAMPLE_RATE, output="sos")
+    frequencies = np.abs(np.fft.fftfreq(length, 1 / SAMPLE_RATE))
+    gain = np.abs(scipy.signal.sosfreqz(sos, worN=frequencies, fs=SAMPLE_RATE)[1])
+    return gain / np.sqrt(np.mean(gain**2))
+
+
+def target_mean():
+    return 0.7 * jax.random.normal(jax.random.key(9), (1, *SHAPE[1:]))
+
+
+def gaussian_velocity(x, sigma):
+    """E[v | x_sigma] for x0 ~ N(mu, s^2): the network that a perfect training would give."""
+    alpha, beta = diffusion.alpha_beta(sigma)
+    mean = jnp.broadcast_to(target_mean(), x.shape)
+    surprise = (x - alpha * mean) / (alpha**2 * SCALE**2 + beta**2)
+    return diffusion.velocity(mean + alpha * SCALE**2 * surprise, beta * surprise, sigma)
+
+
+def gaussian_variance(num_steps, eta, cutoff_hz):
+    """Variance of the sampler's output at each frequency for `gaussian_velocity`, in float64.
+
+    x0_hat and eps_hat are linear in x, so one move multiplies the deviation from the mean by a
+    number and adds delta^2 |H|^2 to its variance.
+    """
+    grid = np.linspace(1, 0, num_steps + 1)
+    variance = np.ones(SHAPE[1])
+    gain = butterworth_gain(cutoff_hz, SHAPE[1])
+    for sigma_t, sigma_s in itertools.pairwise(grid):
+        alpha_t, beta_t = np.cos(np.pi / 2 * sigma_t), np.sin(np.pi / 2 * sigma_t)
+        alpha_s, beta_prime, delta = paper_coefficients(sigma_t, sigma_s, eta)
+        per_deviation = alpha_s * alpha_t * SCALE**2 + beta_prime * beta_t
+        per_deviation /= alpha_t**2 * SCALE**2 + beta_t**2
+        variance = per_deviation**2 * variance + (delta * gain) ** 2
+    return variance
+
+
+@pytest.fixture(scope="module")
+def sample_gaussian():
+    """(sign, num_steps, eta, cutoff_hz) -> samples; all noise is multiplied by `sign`."""
+
+    def sample(sign, num_steps, eta, cutoff_hz):
+        return samplers.ddim(
+            gaussian_velocity,
+            sign * jax.random.normal(KEY, SHAPE),
+            KEY,
+            num_steps=num_steps,
+            eta=eta,
+            cutoff_hz=cutoff_hz,
+            sample_rate=SAMPLE_RATE,
+            noise_fn=lambda step: sign * jax.random.normal(jax.random.key(step + 1), SHAPE),
+        )
+
+    return jax.jit(sample)
+
+
+@pytest.mark.parametrize("cutoff_hz", [0.0, CUTOFF_HZ])
+@pytest.mark.parametrize("eta", ETAS)
+@pytest.mark.parametrize("num_steps", [2, 20])
+def test_gaussian_target(sample_gaussian, num_steps, eta, cutoff_hz):
+    samples = sample_gaussian(1.0, num_steps, eta, cutoff_hz)
+    # The sampler is affine in its noise here: with all noise negated the mean is half way.
+    negated = sample_gaussian(-1.0, num_steps, eta, cutoff_hz)
+    mean = target_mean()[0]
+    np.testing.assert_allclose((samples + negated)[0] / 2, mean, atol=2e-6)
+
+    deviation = np.asarray(samples, np.float64) - np.asarray(mean, np.float64)
+    spectrum = np.mean(np.abs(np.fft.fft(deviation, axis=1)) ** 2, axis=(0, 2)) / SHAPE[1]
+    # At eta = 1 nothing but rounding, some 1e-14, is left of the lowest of the filtered bins.
+    ratio = (spectrum + 1e-10) / (gaussian_variance(num_steps, eta, cutoff_hz) + 1e-10)
+    # Bins k and -k are one; each holds 2 numbers for each of the 128 example-channels.
+    one_sided = ratio[1 : SHAPE[1] // 2]
+    error = 1 / np.sqrt(SHAPE[0] * SHAPE[2])
+    assert np.max(np.abs(one_sided - 1)) < 5 * error
+    for band in np.split(one_sided[: len(one_sided) // 4 * 4], 4):
+        assert abs(np.mean(band) - 1) < 5 * error / np.sqrt(len(band))
+
+
+@pytest.mark.parametrize("eta", ETAS)
+def test_many_steps_reach_the_target_s_variance(sample_gaussian, eta):
+    expected = np.mean(gaussian_variance(1000, eta, 0.0))
+    assert expected == pytest.approx(SCALE**2, rel=0.01)
+    variance = np.mean((sample_gaussian(1.0, 1000, eta, 0.0) - target_mean()) ** 2)
+    assert variance == pytest.approx(expected, rel=5 * np.sqrt(2 / np.prod(SHAPE)))
+
+
+def test_one_step_is_the_mean(sample_gaussian):
+    samples = sample_gaussian(1.0, 1, 0.4, 0.0)
+    np.testing.assert_allclose(samples, jnp.broadcast_to(target_mean(), SHAPE), atol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.2, 0.4, 0.8, 1.0])
+def test_coefficients_over_the_whole_grid(eta):
+    """Every move of every T from 1 to 1000: finite, equal to (8) and (9), and the noise adds up."""
+    sigma_t = np.concatenate([np.arange(T, 0, -1) / T for T in range(1, 1001)]).astype(np.float32)
+    sigma_s = np.concatenate([np.arange(T - 1, -1, -1) / T for T in range(1, 1001)])
+    sigma_s = sigma_s.astype(np.float32)
+    result = jax.jit(samplers.move_coefficients)(sigma_t, sigma_s, eta)
+    assert all(np.isfinite(coefficient).all() for coefficient in result)
+    assert all((np.asarray(coefficient) >= 0).all() for coefficient in result)
+    expected = paper_coefficients(np.float64(sigma_t), np.float64(sigma_s), eta)
+    for coefficient, exact in zip(result, expected, strict=True):
+        np.testing.assert_allclose(coefficient, exact, rtol=3e-6, atol=3e-8)
+    _, beta_prime, delta = np.asarray(result, np.float64)
+    beta_s = np.sin(np.pi / 2 * np.float64(sigma_s))
+    np.testing.assert_allclose(beta_prime**2 + delta**2, beta_s**2, rtol=2e-6, atol=0)
+    is_first, is_last = sigma_t == 1, sigma_s == 0
+    np.testing.assert_allclose(delta[is_first], eta * beta_s[is_first], rtol=1e-6)
+    np.testing.assert_array_equal(beta_prime[is_last], 0)
+    np.testing.assert_array_equal(delta[is_last], 0)
+
+
+STEP_COUNTS = [1, 2, 3, 50, 999, 1000]
+
+
+def test_one_program_for_all_steps_etas_and_cutoffs():
+    """An ideal network returns the vocals at each setting, without compiling again."""
+    vocals = 0.3 * jax.random.normal(jax.random.key(3), (2, 64, 2))
+
+    def ideal_velocity(x, sigma):
+        alpha, beta = diffusion.alpha_beta(sigma)
+        return diffusion.velocity(vocals, (x - alpha * vocals) / beta, sigma)
+
+    @jax.jit
+    def separate(num_steps, eta, cutoff_hz):
+        start = jax.random.normal(KEY, vocals.shape)
+        return samplers.ddim(
+            ideal_velocity, start, KEY, num_steps=num_steps, eta=eta, cutoff_hz=cutoff_hz
+        )
+
+    for num_steps in STEP_COUNTS:
+        for eta in ETAS:
+            for cutoff_hz in (0.0, 600.0, 5000.0):
+                estimate = separate(num_steps, eta, cutoff_hz)
+                np.testing.assert_allclose(estimate, vocals, atol=1e-6)
+    assert separate._cache_size() == 1
+
+
+def contraction(x, sigma):
+    """A network that is neither ideal nor linear, and depends on sigma."""
+    return jnp.tanh(x) * (1 - sigma) - 0.5 * jnp.roll(x, 1, axis=1)
+
+
+@pytest.fixture(scope="module")
+def sample_contraction():
+    @jax.jit
+    def sample(start, num_steps, eta, cutoff_hz):
+        return samplers.ddim(
+            contraction,
+            start,
+            KEY,
+            num_steps=num_steps,
+            eta=eta,
+            cutoff_hz=cutoff_hz,
+            sample_rate=SAMPLE_RATE,
+        )
+
+    return sample
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 17])
+@pytest.mark.parametrize(("eta", "cutoff_hz"), [(0.0, 0.0), (0.4, 0.0), (0.4, 3000.0), (1.0, 9.0)])
+def test_equations_as_printed_in_float64(sample_contraction, num_steps, eta, cutoff_hz):
+    start = jax.random.normal(KEY, (2, 101, 2))
+    gain = butterworth_gain(cutoff_hz, 101)[None, :, None]
+    x = np.asarray(start, np.float64)
+    grid = np.linspace(1, 0, num_steps + 1)
+    for step in range(num_steps):
+        alpha, beta = np.cos(np.pi / 2 * grid[step]), np.sin(np.pi / 2 * grid[step])
+        v = np.tanh(x) * (1 - grid[step]) - 0.5 * np.roll(x, 1, axis=1)
+        alpha_s, beta_prime, delta = paper_coefficients(grid[step], grid[step + 1], eta)
+        white = jax.random.normal(jax.random.fold_in(KEY, step), start.shape)
+        filtered = np.fft.ifft(np.fft.fft(white, axis=1) * gain, axis=1).real
+        x = alpha_s * (alpha * x - beta * v) + beta_prime * (beta * x + alpha * v)
+        x += delta * filtered
+    result = sample_contraction(start, num_steps, eta, cutoff_hz)
+    np.testing.assert_allclose(result, x, atol=2e-5)
+
+
+@pytest.mark.parametrize("cutoff_hz", [2000.0, None])
+def test_python_numbers_and_traced_values_agree(sample_contraction, cutoff_hz):
+    start = jax.random.normal(KEY, (2, 101, 2))
+    plain = samplers.ddim(
+        contraction,
+        start,
+        KEY,
+        num_steps=5,
+        eta=0.4,
+        cutoff_hz=cutoff_hz,
+        sample_rate=SAMPLE_RATE,
+    )
+    traced = sample_contraction(start, 5, 0.4, cutoff_hz or 0.0)
+    np.testing.assert_allclose(plain, traced, atol=1e-5)
+
+
+def test_the_network_sees_one_to_one_over_t_and_the_noise_its_step():
+    sigmas, steps = [], []
+
+    def velocity(x, sigma):
+        assert sigma.shape == ()
+        assert sigma.dtype == jnp.float32
+        jax.debug.callback(lambda s: sigmas.append(float(s)), sigma)
+        return contraction(x, sigma)
+
+    def noise_fn(step):
+        jax.debug.callback(lambda s: steps.append(int(s)), step)
+        return jnp.zeros((1, 8, 1))
+
+    def run(eta):
+        start = jnp.ones((1, 8, 1))
+        samplers.ddim(velocity, start, KEY, num_steps=7, eta=eta, noise_fn=noise_fn)
+        jax.effects_barrier()
+
+    run(0.4)
+    np.testing.assert_array_equal(sorted(sigmas), np.arange(1, 8, dtype=np.float32) / np.float32(7))
+    assert sorted(steps) == [0, 1, 2, 3, 4, 5]  # the last move takes no noise
+    steps.clear()
+    run(0.0)
+    assert steps == []  # plain DDIM does not pay for noise
+
+
+def test_positional_noise_makes_overlapping_chunks_agree():
+    """Of a pointwise network and no filter; a network's and a filter's reach only blurs this."""
+
+    def pointwise(x, sigma):
+        return jnp.tanh(x) * (1 - sigma)
+
+    def noise_fn(step):
+        start = jnp.array([0, 333], jnp.int32)
+        return noise.white_noise(KEY, step + 1, start, length=1500, channels=2)
+
+    start = jax.random.normal(KEY, (1, 1833, 2))
+    chunks = jnp.concatenate([start[:, :1500], start[:, 333:]])
+    first, second = samplers.ddim(pointwise, chunks, KEY, num_steps=4, eta=0.8, noise_fn=noise_fn)
+    np.testing.assert_allclose(first[333:], second[:-333], atol=1e-6)
+    assert not np.allclose(first[:-333], second[:-333], atol=0.1)
+
+
+def test_on_step_reports_each_estimate_in_order():
+    reported = []
+
+    def sample(num_steps):
+        return samplers.ddim(
+            contraction,
+            jax.random.normal(KEY, (1, 16, 2)),
+            KEY,
+            num_steps=num_steps,
+            eta=0.4,
+            on_step=lambda step, x0_hat: reported.append((step, x0_hat.copy())),
+        )
+
+    result = jax.jit(sample)(6)
+    jax.effects_barrier()
+    assert "ordered=True" in str(jax.make_jaxpr(sample)(6))
+    assert [step for step, _ in reported] == [0, 1, 2, 3, 4, 5]
+    assert all(type(step) is int and type(x0_hat) is np.ndarray for step, x0_hat in reported)
+    np.testing.assert_array_equal(reported[-1][1], result)  # the last move returns x0_hat
+    start = jax.random.normal(KEY, (1, 16, 2))
+    first = diffusion.x0_from_velocity(start, contraction(start, jnp.float32(1)), 1.0)
+    np.testing.assert_allclose(reported[0][1], first, atol=1e-6)
+
+
+def test_the_loop_carries_x_alone_and_calls_no_host_unasked():
+    def sample(num_steps, start):
+        return samplers.ddim(contraction, start, KEY, num_steps=num_steps, eta=0.4)
+
+    start = jnp.zeros((1, 16, 2))
+    jaxpr = jax.make_jaxpr(sample)(3, start)
+    assert "callback" not in str(jaxpr)
+    (loop,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "while"]
+    carried = [variable.aval.shape for variable in loop.outvars]
+    assert carried == [(), (), start.shape]  # the counter, its limit and x
+
+
+@pytest.mark.parametrize("noise_dtype", [jnp.float32, jnp.bfloat16])
+def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
+    seen = []
+
+    def network(x, sigma):
+        seen.append(x.dtype)
+        return contraction(x.astype(jnp.bfloat16), sigma.astype(jnp.bfloat16))
+
+    start = jax.random.normal(KEY, (1, 16, 2)).astype(noise_dtype)
+    result = samplers.ddim(network, start, KEY, num_steps=4, eta=0.4, cutoff_hz=100.0)
+    assert result.dtype == jnp.float32
+    assert set(seen) == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_steps": 0}, "num_steps is 0; it must be a whole number of at least 1"),
+        ({"num_steps": -3}, "num_steps is -3"),
+        ({"num_steps": 2.5}, "num_steps is 2.5; it must be a whole number"),
+        ({"eta": -0.1}, "eta is -0.1"),
+        ({"eta": 1.5}, "eta is 1.5"),
+        ({"eta": float("nan")}, "eta is nan"),
+        ({"cutoff_hz": -1.0}, "cutoff_hz is -1.0"),
+        ({"cutoff_hz": 8000.0}, "below half the sample rate, 8000 Hz"),
+        ({"cutoff_hz": float("nan")}, "cutoff_hz is nan"),
+    ],
+)
+def test_bad_settings_are_refused(setting, message):
+    # Without the shape checks of the test suite, which a user does not have either.
+    ddim = inspect.unwrap(samplers.ddim)
+    settings = {"num_steps": 4, "eta": 0.4, "cutoff_hz": 100.0, **setting}
+    with pytest.raises(UserError, match=message):
+        ddim(contraction, jnp.ones((1, 8, 2)), KEY, sample_rate=SAMPLE_RATE, **settings)

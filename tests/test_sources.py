@@ -1,0 +1,219 @@
+"""Sources: random access equals slicing, and bad folders end in one line that names the file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines.segments import block_rms
+from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source
+from diffsep_jax.errors import UserError
+
+RATE = 8000
+
+
+@pytest.fixture
+def stems() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    names = ("vocals", "drums", "bass")
+    return {name: (0.1 * rng.standard_normal((3000, 2))).astype(np.float32) for name in names}
+
+
+def write(path: Path, audio: np.ndarray, rate: int = RATE, subtype: str | None = "FLOAT") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, subtype=subtype)
+
+
+def write_song(folder: Path, stems: dict[str, np.ndarray]) -> None:
+    for name, audio in stems.items():
+        write(folder / f"{name}.wav", audio)
+
+
+def folder_songs(root: Path, rate: int = RATE) -> FolderSongs:
+    return FolderSongs(path=str(root), sample_rate=rate, cache_dir=str(root.parent / "cache"))
+
+
+def test_embedded_random_access_is_slicing(tmp_path):
+    source = EmbeddedSongs(num_songs=2, seconds=0.5, cache_dir=str(tmp_path))
+    total = source.num_samples(1)
+    whole = source.segment(1, 0, total)
+    assert total == 22050
+    assert whole.vocals.dtype == whole.accompaniment.dtype == np.float32
+    for start, length in ((0, 10), (5000, 4096), (total - 1, 1), (total, 0)):
+        part = source.segment(1, start, length)
+        np.testing.assert_array_equal(part.vocals, whole.vocals[start : start + length])
+        np.testing.assert_array_equal(
+            part.accompaniment, whole.accompaniment[start : start + length]
+        )
+    np.testing.assert_allclose(source.activity(1), block_rms(whole.vocals), rtol=1e-6)
+    assert [source.name(song) for song in range(len(source))] == ["train-0000", "train-0001"]
+
+
+def test_beyond_the_end_is_an_error(tmp_path, stems):
+    write_song(tmp_path / "data" / "song", stems)
+    embedded = EmbeddedSongs(num_songs=1, seconds=0.1, cache_dir=str(tmp_path / "cache"))
+    for source in (embedded, folder_songs(tmp_path / "data")):
+        total = source.num_samples(0)
+        for start, length in ((-1, 2), (total - 1, 2), (0, total + 1)):
+            with pytest.raises(ValueError, match=f"{total}"):
+                source.segment(0, start, length)
+        with pytest.raises(IndexError):
+            source.segment(1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"num_songs": 0}, {"seconds": -1.0}, {"sample_rate": 0}, {"seed": -1}],
+)
+def test_bad_values_are_refused(fields):
+    with pytest.raises(UserError, match=next(iter(fields))):
+        EmbeddedSongs(**{"num_songs": 1, **fields})
+
+
+def test_folder_with_stems_sums_the_others(tmp_path, stems):
+    write_song(tmp_path / "data" / "a song", stems)
+    source = folder_songs(tmp_path / "data")
+    segment = source.segment(0, 100, 500)
+    np.testing.assert_array_equal(segment.vocals, stems["vocals"][100:600])
+    np.testing.assert_array_equal(segment.accompaniment, (stems["bass"] + stems["drums"])[100:600])
+    assert (len(source), source.name(0), source.num_samples(0)) == (1, "a song", 3000)
+    np.testing.assert_array_equal(source.activity(0), block_rms(stems["vocals"]))
+
+
+def test_folder_with_mixture_subtracts(tmp_path, stems):
+    mixture = stems["vocals"] + stems["drums"]
+    write_song(tmp_path / "data" / "song", {**stems, "mixture": mixture})
+    segment = folder_songs(tmp_path / "data").segment(0, 0, 3000)
+    np.testing.assert_array_equal(segment.accompaniment, mixture - stems["vocals"])
+    np.testing.assert_allclose(segment.vocals + segment.accompaniment, mixture, atol=1e-7)
+
+
+def test_mono_becomes_stereo(tmp_path, stems):
+    write_song(tmp_path / "data" / "song", {k: v[:, 0] for k, v in stems.items()})
+    segment = folder_songs(tmp_path / "data").segment(0, 0, 3000)
+    np.testing.assert_array_equal(segment.vocals[:, 0], segment.vocals[:, 1])
+    np.testing.assert_array_equal(segment.vocals[:, 0], stems["vocals"][:, 0])
+
+
+def test_other_rates_are_resampled_once(tmp_path):
+    t = np.arange(4410) / 44100
+    tone = np.sin(2 * np.pi * 440 * t).astype(np.float32)
+    for song, suffix in (("one", "wav"), ("two", "flac")):
+        for name, gain in (("vocals", 0.5), ("other", 0.25)):
+            subtype = "FLOAT" if suffix == "wav" else None
+            write(tmp_path / "data" / song / f"{name}.{suffix}", gain * tone, 44100, subtype)
+    source = folder_songs(tmp_path / "data", 16000)
+    expected = np.sin(2 * np.pi * 440 * np.arange(1600) / 16000)
+    for song in range(2):
+        assert source.num_samples(song) == 1600
+        segment = source.segment(song, 0, 1600)
+        middle = slice(200, 1400)
+        np.testing.assert_allclose(segment.vocals[middle, 0], 0.5 * expected[middle], atol=2e-3)
+        np.testing.assert_allclose(segment.accompaniment, segment.vocals / 2, atol=1e-4)
+        part = source.segment(song, 300, 77)
+        np.testing.assert_array_equal(part.vocals, segment.vocals[300:377])
+    files = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert len(files) == 2
+    again = folder_songs(tmp_path / "data", 16000).segment(0, 0, 1600)
+    np.testing.assert_array_equal(again.vocals, source.segment(0, 0, 1600).vocals)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == files
+
+
+def test_lossy_files_are_read(tmp_path):
+    t = np.arange(44100) / 44100
+    tone = 0.3 * np.sin(2 * np.pi * 440 * t)
+    for suffix in ("mp3", "ogg"):
+        for name in ("vocals", "Mixture"):
+            write(tmp_path / "data" / suffix / f"{name}.{suffix.upper()}", tone, 44100, None)
+    source = folder_songs(tmp_path / "data", 44100)
+    assert len(source) == 2
+    for song in range(2):
+        segment = source.segment(song, 10000, 5000)
+        assert segment.vocals.std() == pytest.approx(0.3 / np.sqrt(2), rel=0.02)
+        assert np.abs(segment.accompaniment).max() < 1e-6
+
+
+def test_other_files_and_folders_are_passed_over(tmp_path, stems):
+    write_song(tmp_path / "data" / "song", stems)
+    (tmp_path / "data" / "notes.txt").write_text("hello")
+    (tmp_path / "data" / "song" / "lyrics.txt").write_text("la")
+    (tmp_path / "data" / "empty").mkdir()
+    (tmp_path / "data" / ".hidden").mkdir()
+    assert len(folder_songs(tmp_path / "data")) == 1
+
+
+def refused(root: Path, *words: str) -> None:
+    """Opening the folder and reading its first song raises one line with all the words."""
+
+    def read() -> None:
+        source = folder_songs(root)
+        source.segment(0, 0, source.num_samples(0))
+
+    with pytest.raises(UserError) as caught:
+        read()
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+def test_bad_folders_are_refused(tmp_path, stems):
+    refused(tmp_path / "nowhere", "nowhere", "not found")
+    (tmp_path / "bare" / "song").mkdir(parents=True)
+    refused(tmp_path / "bare", "bare", "no songs")
+    write_song(tmp_path / "no_vocals" / "song", {"drums": stems["drums"]})
+    refused(tmp_path / "no_vocals", "song", "no vocals", "drums")
+    write_song(tmp_path / "alone" / "song", {"vocals": stems["vocals"]})
+    refused(tmp_path / "alone", "song", "vocals alone")
+    write_song(tmp_path / "twice" / "song", stems)
+    write(tmp_path / "twice" / "song" / "vocals.flac", stems["vocals"], RATE, None)
+    refused(tmp_path / "twice", "vocals.wav", "vocals.flac")
+
+
+def test_bad_files_are_refused(tmp_path, stems):
+    longer = np.concatenate([stems["vocals"], stems["vocals"]])
+    write_song(tmp_path / "longer" / "song", {"vocals": longer, "mixture": stems["drums"]})
+    refused(tmp_path / "longer", "vocals.wav", "6000", "longer", "mixture.wav", "3000")
+    write_song(tmp_path / "shorter" / "song", {**stems, "bass": longer})
+    refused(tmp_path / "shorter", "vocals.wav", "shorter", "bass.wav")
+    write_song(tmp_path / "rates" / "song", {"vocals": stems["vocals"]})
+    write(tmp_path / "rates" / "song" / "drums.wav", stems["drums"], 16000)
+    refused(tmp_path / "rates", "drums.wav", "16000 Hz", "8000 Hz")
+    write_song(tmp_path / "wide" / "song", {**stems, "vocals": np.zeros((3000, 3), np.float32)})
+    refused(tmp_path / "wide", "vocals.wav", "3 channels")
+    write_song(tmp_path / "none" / "song", {**stems, "vocals": np.zeros((0, 2), np.float32)})
+    refused(tmp_path / "none", "vocals.wav", "no samples")
+    for name, content in (("text", b"this is no audio"), ("empty", b"")):
+        write_song(tmp_path / name / "song", stems)
+        (tmp_path / name / "song" / "vocals.wav").write_bytes(content)
+        refused(tmp_path / name, "vocals.wav", "cannot be read")
+    for value in (np.nan, np.inf):
+        broken = stems["vocals"].copy()
+        broken[1234, 1] = value
+        root = tmp_path / f"not_a_number_{value}"
+        write_song(root / "song", {**stems, "vocals": broken})
+        refused(root, "vocals.wav", "1234")
+
+
+def test_truncated_mp3_is_refused(tmp_path):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(44100)
+    for name in ("vocals", "mixture"):
+        write(tmp_path / "data" / "song" / f"{name}.mp3", noise, 44100, None)
+    path = tmp_path / "data" / "song" / "vocals.mp3"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(tmp_path / "data", "vocals.mp3")
+
+
+def test_open_source(tmp_path, stems):
+    embedded = open_source("embedded", split="test", num_songs=3, cache_dir=str(tmp_path))
+    assert isinstance(embedded, EmbeddedSongs)
+    assert (len(embedded), embedded.split) == (3, "test")
+    write_song(tmp_path / "flat" / "song", stems)
+    flat = open_source(str(tmp_path / "flat"), split="test", sample_rate=RATE)
+    assert flat.name(0) == "song"
+    write_song(tmp_path / "split" / "train" / "first", stems)
+    write_song(tmp_path / "split" / "test" / "second", stems)
+    for split, name in (("train", "first"), ("test", "second")):
+        source = open_source(str(tmp_path / "split"), split=split, sample_rate=RATE)
+        assert [source.name(i) for i in range(len(source))] == [name]

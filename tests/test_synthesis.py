@@ -1,0 +1,198 @@
+"""Embedded songs: pure functions of (split, seed, song), cached, and not separable by a trick."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+
+from data_pipelines import synthesis
+from data_pipelines.cache import write_npy
+from data_pipelines.dsp import midi_to_hz, modal, oscillate, phase_of, wavetables
+from data_pipelines.segments import ACTIVITY_BLOCK
+from diffsep_jax.errors import UserError
+
+RATE = 44100
+
+
+def render(song: int, *, split: str = "train", seed: int = 0, seconds: float = 2.0):
+    return synthesis.render_song(split=split, seed=seed, song=song, seconds=seconds)
+
+
+@pytest.fixture(scope="module")
+def songs() -> list[np.ndarray]:
+    """Six songs of ten seconds as float waveforms [stem, time, channel]."""
+    rendered = [render(song, split="test", seconds=10.0) for song in range(6)]
+    return [song.audio * np.float32(song.scale) for song in rendered]
+
+
+def test_song_is_a_pure_function_of_its_arguments():
+    first, again = render(3), render(3)
+    assert first.audio.tobytes() == again.audio.tobytes()
+    assert first.scale == again.scale
+    np.testing.assert_array_equal(first.activity, again.activity)
+
+
+def test_songs_seeds_and_splits_differ():
+    reference = render(0).audio
+    for other in (
+        render(1),
+        render(0, seed=1),
+        render(0, split="test"),
+        render(0, split="validation"),
+    ):
+        assert other.audio.shape == reference.shape
+        correlation = np.corrcoef(other.audio.ravel(), reference.ravel())[0, 1]
+        assert abs(correlation) < 0.2
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.0])
+def test_short_songs_render(seconds: float):
+    for song in range(3):
+        rendered = render(song, seconds=seconds)
+        assert rendered.audio.shape == (2, round(seconds * RATE), 2)
+
+
+def test_levels(songs: list[np.ndarray]):
+    for vocals, accompaniment in songs:
+        mixture = vocals + accompaniment
+        for stem in (vocals, accompaniment, mixture):
+            assert np.isfinite(stem).all()
+            assert np.abs(stem).max() <= 1.0
+        assert 0.03 < mixture.std() < 0.25
+        assert vocals.std() > 0.005
+        assert accompaniment.std() > 0.01
+
+
+def test_activity_is_the_vocals_rms_by_block():
+    song = render(1)
+    vocals = song.audio[0].astype(np.float64) * song.scale
+    expected = [
+        np.sqrt(np.mean(vocals[start : start + ACTIVITY_BLOCK] ** 2))
+        for start in range(0, len(vocals), ACTIVITY_BLOCK)
+    ]
+    np.testing.assert_allclose(song.activity, expected, rtol=1e-4, atol=1e-7)
+    assert song.activity.max() > 0.01
+
+
+def test_no_band_belongs_to_one_stem(songs: list[np.ndarray]):
+    """In every octave from 60 Hz to 12 kHz both stems have energy, each leading somewhere."""
+    edges = 60.0 * 2.0 ** np.arange(8.0)
+    levels = np.zeros((len(songs), 2, len(edges) - 1))
+    for i, stems in enumerate(songs):
+        for j, stem in enumerate(stems):
+            f, power = scipy.signal.welch(stem.mean(axis=1), RATE, nperseg=4096)
+            for k, (low, high) in enumerate(itertools.pairwise(edges)):
+                levels[i, j, k] = 10 * np.log10(power[(f >= low) & (f < high)].sum() + 1e-20)
+    total = levels.max(axis=(1, 2), keepdims=True)
+    present = (levels > total - 50).mean(axis=0)
+    assert (present[1] >= 0.8).all(), present
+    assert (present[0, 1:] >= 0.6).all(), present  # a voice's fundamental may lie above 120 Hz
+    assert present[0, 0] > 0
+    difference = levels[:, 0] - levels[:, 1]
+    assert ((difference[:, 1:] < 0).any(axis=0)).all()
+    assert (difference[:, 2:].max(axis=0) > -6).all()
+
+
+def test_place_and_level_of_the_voice_vary(songs: list[np.ndarray]):
+    """Neither cancelling the centre nor a fixed level finds the voice."""
+    sides, ratios = [], []
+    for vocals, accompaniment in songs:
+        middle, side = vocals.mean(axis=1), (vocals[:, 0] - vocals[:, 1]) / 2
+        sides.append(10 * np.log10(np.mean(side**2) / np.mean(middle**2)))
+        ratios.append(20 * np.log10(vocals.std() / accompaniment.std()))
+    assert min(sides) > -35
+    assert max(sides) > -12
+    assert max(ratios) - min(ratios) > 3
+    assert -15 < np.median(ratios) < 3
+
+
+def test_cache_gives_what_rendering_gives(tmp_path):
+    arguments = {"split": "train", "seed": 0, "song": 2, "seconds": 1.0}
+    cold = synthesis.cached_song(str(tmp_path), **arguments)
+    synthesis._open.cache_clear()
+    warm = synthesis.cached_song(str(tmp_path), **arguments)
+    direct = synthesis.render_song(**arguments)
+    for song in (cold, warm):
+        np.testing.assert_array_equal(song.audio, direct.audio)
+        np.testing.assert_array_equal(song.activity, direct.activity)
+        assert song.scale == direct.scale
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+
+
+def test_damaged_cache_file_is_rendered_again(tmp_path):
+    arguments = {"split": "train", "seed": 0, "song": 2, "seconds": 0.5}
+    before = np.array(synthesis.cached_song(str(tmp_path), **arguments).audio)
+    synthesis._open.cache_clear()
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    np.testing.assert_array_equal(synthesis.cached_song(str(tmp_path), **arguments).audio, before)
+
+
+def test_threads_may_ask_for_the_same_song(tmp_path):
+    results: list[np.ndarray] = []
+
+    def ask() -> None:
+        song = synthesis.cached_song(str(tmp_path), split="train", seed=0, song=0, seconds=0.5)
+        results.append(np.array(song.audio))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    for audio in results[1:]:
+        np.testing.assert_array_equal(audio, results[0])
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_unwritable_cache_names_the_folder(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    for folder in (blocked, blocked / "below"):
+        with pytest.raises(UserError, match=str(folder)):
+            write_npy(folder / "song.npy", np.zeros(1))
+    with pytest.raises(UserError, match=str(blocked)):
+        synthesis.cached_song(str(blocked), split="train", seed=0, song=0, seconds=0.1)
+
+
+def test_write_gives_wav_files_of_the_stems(tmp_path):
+    arguments = synthesis.Arguments(
+        split="test",
+        num_songs=1,
+        seconds=0.5,
+        cache_dir=str(tmp_path / "cache"),
+        write=str(tmp_path / "songs"),
+    )
+    synthesis.main(arguments)
+    audio, rate = soundfile.read(tmp_path / "songs" / "test-0000" / "vocals.wav", dtype="float32")
+    song = render(0, split="test", seconds=0.5)
+    assert rate == RATE
+    np.testing.assert_array_equal(audio, song.audio[0] * np.float32(song.scale))
+
+
+def test_modal_is_the_sum_of_decaying_cosines():
+    f, decay = np.array([100.0, 1234.5]), np.array([0.1, 0.03])
+    gain, phase = np.array([1.0, 0.5]), np.array([0.3, -1.0])
+    t = np.arange(3000) / RATE
+    expected = sum(
+        gain[i] * np.exp(-t / decay[i]) * np.cos(2 * np.pi * f[i] * t + phase[i]) for i in range(2)
+    )
+    np.testing.assert_allclose(modal(f, decay, gain, phase, 3000, RATE), expected, atol=1e-5)
+
+
+def test_oscillator_does_not_alias():
+    """A sawtooth at 5 kHz holds its harmonics below Nyquist and nothing else."""
+    hop, frames = 128, 128
+    f0 = np.full(frames, 5000.0)
+    n = hop * frames
+    phase = phase_of(np.repeat(f0, hop), RATE)
+    x = oscillate(wavetables(1 / np.arange(1.0, 201.0) + 0j), phase, f0, hop, RATE)
+    power = np.abs(np.fft.rfft(x * np.hanning(n))) ** 2
+    f = np.fft.rfftfreq(n, 1 / RATE)
+    near = np.min(np.abs(f[:, None] - 5000.0 * np.arange(1, 5)), axis=1) < 50
+    assert power[~near].sum() < 1e-4 * power.sum()
+    assert midi_to_hz(69.0) == 440.0

@@ -1,0 +1,304 @@
+"""Streaming separation: no seam, no lost sample, one gain, stems that add up, bounded memory."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from diffsep_jax.audio import AudioArray
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference import track as track_module
+from diffsep_jax.inference.track import (
+    ChunkModel,
+    Fifo,
+    Plan,
+    cut,
+    measure,
+    overlap_add,
+    plan,
+    separate_track,
+)
+
+RATE = 44_100
+SEGMENT = 1000
+
+
+def noise(num_frames: int, num_channels: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, (num_frames, num_channels)).astype(np.float32)
+
+
+def model(separate, *, target_rms: float = 1.0, batch_size: int = 3, rate: int = RATE):
+    return ChunkModel(separate, SEGMENT, rate, batch_size, target_rms)
+
+
+def identity(mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    return mixture
+
+
+def known(vocals: np.ndarray, gain: float = 1.0):
+    """The ideal separator of a track at the model's rate: it gives the vocals at each position."""
+    padded = np.concatenate([vocals * np.float32(gain), np.zeros((SEGMENT, 2), np.float32)])
+
+    def separate(mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.stack([padded[start : start + SEGMENT] for start in starts])
+
+    return separate
+
+
+def run(mixture: np.ndarray, chunk_model: ChunkModel, rate: int = RATE, **kwargs):
+    track = measure(AudioArray(mixture, rate))
+    blocks = list(separate_track(track, chunk_model, **kwargs))
+    return tuple(np.concatenate(stem) for stem in zip(*blocks, strict=True))
+
+
+LENGTHS = [1, 2, 999, 1000, 1001, 1799, 1800, 1801, 12_345]
+OVERLAPS = [0.0, 0.2, 0.333, 0.5]
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("num_frames", LENGTHS)
+def test_ideal_chunks_give_the_vocals_bitwise(num_frames: int, overlap: float) -> None:
+    """No seam, no shift, no sample lost: at a gain of one there is nothing to round."""
+    mixture, vocals = noise(num_frames), noise(num_frames, seed=1)
+    rms = measure(AudioArray(mixture, RATE)).rms
+    estimate, _ = run(mixture, model(known(vocals), target_rms=rms), overlap=overlap)
+    assert np.array_equal(estimate, vocals)
+
+
+@pytest.mark.parametrize("target_rms", [0.1, 1.0, 7.3])
+def test_one_gain_for_the_track(target_rms: float) -> None:
+    """Loud and quiet chunks are scaled alike, and the scale is taken back."""
+    mixture, vocals = noise(5000), noise(5000, seed=1)
+    mixture[:2000] *= 0.01
+    gain = target_rms / measure(AudioArray(mixture, RATE)).rms
+    seen = []
+
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        seen.append(chunks)
+        return known(vocals, gain)(chunks, starts)
+
+    estimate, _ = run(mixture, model(separate, target_rms=target_rms), overlap=0.0)
+    np.testing.assert_allclose(estimate, vocals, rtol=1e-6)
+    level = np.sqrt(np.mean(np.square(np.concatenate(seen)[:5])))
+    assert level == pytest.approx(target_rms, rel=1e-5)
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("num_samples", LENGTHS)
+def test_weights_sum_to_one(num_samples: int, overlap: float) -> None:
+    """Equal chunks come out bitwise; and what each chunk adds of itself sums to one."""
+    layout = plan(num_samples, SEGMENT, overlap)
+    ones = [np.ones((SEGMENT, 2), np.float32)] * layout.num_chunks
+    assert np.array_equal(
+        np.concatenate(list(overlap_add(ones, layout))), np.ones((num_samples, 2))
+    )
+    total = np.zeros((num_samples, 2))
+    for i in range(layout.num_chunks):
+        one_chunk = [(j == i) * chunk for j, chunk in enumerate(ones)]
+        total += np.concatenate(list(overlap_add(one_chunk, layout)))
+    np.testing.assert_allclose(total, 1.0, atol=1e-7)
+
+
+def test_fade_is_linear_and_symmetric() -> None:
+    layout = plan(16, 10, 0.4)
+    chunks = [np.zeros((10, 2), np.float32), np.ones((10, 2), np.float32)]
+    faded = np.concatenate(list(overlap_add(chunks, layout)))[:, 0]
+    np.testing.assert_allclose(faded[5:11], [0, 1 / 8, 3 / 8, 5 / 8, 7 / 8, 1])
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("num_samples", LENGTHS)
+def test_plan_covers_the_track(num_samples: int, overlap: float) -> None:
+    layout = plan(num_samples, SEGMENT, overlap)
+    last = (layout.num_chunks - 1) * layout.hop
+    assert last + SEGMENT >= num_samples
+    if layout.num_chunks > 1:
+        assert last - layout.hop + SEGMENT < num_samples  # and no chunk is needless
+    assert 2 * layout.overlap <= SEGMENT
+
+
+def test_long_segments_start_on_the_deepest_stride() -> None:
+    layout = plan(10**6, 131_072, 0.2)
+    assert layout.hop % 1024 == 0
+    assert 0.19 < layout.overlap / 131_072 <= 0.2
+    assert plan(10**6, 17 * 1024, 0.5).overlap <= 17 * 512
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 0.51, float("nan")])
+def test_overlap_out_of_range(overlap: float) -> None:
+    with pytest.raises(UserError, match="expected a share of a chunk from 0 to"):
+        plan(1000, 100, overlap)
+
+
+def test_cut_gives_positions_and_fills_the_end() -> None:
+    audio = noise(2500)
+    chunks = list(cut(iter([audio[:7], audio[7:2000], audio[2000:]]), plan(2500, SEGMENT, 0.2)))
+    padded = np.concatenate([audio, np.zeros((SEGMENT, 2), np.float32)])
+    assert [start for start, _ in chunks] == [0, 800, 1600]
+    for start, chunk in chunks:
+        assert np.array_equal(chunk, padded[start : start + SEGMENT])
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize("rate", [8_000, 22_050, 48_000, 96_000, 44_099])
+def test_other_rates_keep_length_and_sound(rate: int, num_channels: int) -> None:
+    """A separator that returns its input gives the mixture back, but for the resampler's edges."""
+    num_frames = 20_011
+    time = np.arange(num_frames)[:, None] / rate
+    tone = (0.3 * np.sin(2 * np.pi * 440 * time + np.arange(num_channels))).astype(np.float32)
+    vocals, accompaniment = run(tone, model(identity), rate)
+    assert vocals.shape == accompaniment.shape == tone.shape
+    inner = slice(500, -500)
+    np.testing.assert_allclose(vocals[inner], tone[inner], atol=2e-6)
+
+
+@pytest.mark.parametrize("rate", [1_000, 8_000, 22_050, 44_099, 44_101, 48_000, 192_000])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 44, 4_567])
+def test_any_length_at_any_rate(rate: int, num_frames: int) -> None:
+    vocals, _ = run(noise(num_frames), model(identity), rate)
+    assert vocals.shape == (num_frames, 2)
+    assert np.isfinite(vocals).all()
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_stems_add_up_to_one_rounding(rate: int, num_channels: int) -> None:
+    """Vocals that have nothing to do with the mixture, and louder: the sum is still exact."""
+    mixture = noise(9_999, num_channels)
+    separate = known(noise(20_000, seed=2), gain=30.0)
+    vocals, accompaniment = run(mixture, model(separate), rate)
+    error = np.abs(vocals.astype(np.float64) + accompaniment - mixture)
+    assert (error <= np.spacing(np.abs(accompaniment)) / 2).all()
+    assert vocals.std() > mixture.std()
+
+
+def test_mono_is_two_equal_channels_and_their_mean() -> None:
+    mixture = noise(3000, 1)
+    stereo = noise(3000, 2, seed=1)
+    rms = measure(AudioArray(mixture, RATE)).rms
+
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        assert np.array_equal(chunks[..., 0], chunks[..., 1])
+        return known(stereo)(chunks, starts)
+
+    vocals, _ = run(mixture, model(separate, target_rms=rms))
+    assert np.array_equal(vocals, stereo.mean(axis=1, keepdims=True))
+
+
+def test_batches_change_nothing() -> None:
+    mixture = noise(12_345)
+
+    def vocals(batch_size: int) -> np.ndarray:
+        def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+            assert chunks.shape == (batch_size, SEGMENT, 2)
+            assert starts.shape == (batch_size,)
+            return chunks * np.cos(starts, dtype=np.float32)[:, None, None]
+
+        return run(mixture, model(separate, batch_size=batch_size))[0]
+
+    for batch_size in (2, 4, 15, 16, 40):
+        assert np.array_equal(vocals(batch_size), vocals(1))
+
+
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+@pytest.mark.parametrize("level", [0.0, 1e-12])
+def test_silence_gives_silence(rate: int, level: float) -> None:
+    """Whatever the network makes of it; and it is not even asked."""
+
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        raise AssertionError("asked to separate silence")
+
+    mixture = noise(5000) * np.float32(level)
+    vocals, accompaniment = run(mixture, model(separate), rate)
+    assert not vocals.any()
+    assert np.array_equal(accompaniment, mixture)
+
+
+def test_silent_chunks_stay_silent() -> None:
+    mixture = noise(10_000)
+    mixture[4000:7000] = 0
+
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.ones_like(chunks)
+
+    vocals, _ = run(mixture, model(separate), overlap=0.0)
+    assert not vocals[4000:7000].any()
+    assert vocals[:4000].all()
+    assert vocals[7000:].all()
+
+
+def test_output_that_is_not_finite_is_refused() -> None:
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.where(starts[:, None, None] == 2400, np.float32(np.nan), chunks)
+
+    with pytest.raises(UserError, match=r"waveform: the model's output is not finite near 0\.1 s"):
+        run(noise(5000), model(separate))
+
+
+def test_progress_counts_chunks() -> None:
+    seen = []
+    run(noise(5000), model(identity), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(0, 6), (3, 6), (6, 6)]
+
+
+def test_positions_beyond_int32_are_refused() -> None:
+    short = measure(AudioArray(noise(10), RATE))
+    track = dataclasses.replace(short, num_frames=2**31)
+    with pytest.raises(UserError, match=r"13\.5 hours, expected fewer than 2\^31 samples"):
+        next(separate_track(track, model(identity)))
+
+
+def test_a_source_that_shrinks_is_refused() -> None:
+    track = dataclasses.replace(measure(AudioArray(noise(1000), RATE)), num_frames=1001)
+    with pytest.raises(UserError, match="became shorter"):
+        list(separate_track(track, model(identity)))
+
+
+class LazyNoise:
+    """Ten minutes of noise that are never in memory at once."""
+
+    name = "lazy"
+    sample_rate = 12_000
+    num_channels = 2
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        block = noise(12_000)
+        yield from itertools.repeat(block, 600)
+
+
+def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+
+    class WatchedFifo(Fifo):
+        def push(self, block: np.ndarray) -> None:
+            nonlocal most
+            super().push(block)
+            most = max(most, self.length)
+
+    monkeypatch.setattr(track_module, "Fifo", WatchedFifo)
+    long = ChunkModel(identity, 4096, 11_025, 4, 1.0)
+    done = 0
+    for vocals, _ in separate_track(measure(LazyNoise()), long):
+        done += len(vocals)
+    assert done == 600 * 12_000
+    # A batch of chunks, a block of the reader, and what the resamplers hold.
+    assert most < 5 * 4096 * 12_000 / 11_025 + 2 * 12_000
+
+
+def test_fifo_gives_what_it_got() -> None:
+    audio = noise(100)
+    fifo = Fifo(2)
+    for i in range(0, 100, 7):
+        fifo.push(audio[i : i + 7])
+    assert np.array_equal(fifo.pop(30, keep=10), audio[:30])
+    assert np.array_equal(fifo.pop(0), audio[:0])
+    assert np.array_equal(fifo.pop(80), audio[20:])
+    assert fifo.length == 0
+    with pytest.raises(IndexError):
+        fifo.pop(1)
+
+
+def test_plan_hop() -> None:
+    assert Plan(num_samples=10, segment=8, overlap=3).hop == 5
