@@ -5,6 +5,7 @@ to go on from the newest checkpoint in the work folder.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -52,18 +53,18 @@ def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset, pipeline.Pi
     """The batches of the training and the validation songs."""
     data = run.data
     config = dataclasses.replace(data.pipeline, segment=run.model.segment)
-    common = {
-        "seconds": data.song_seconds,
-        "seed": data.seed,
-        "cache_dir": data.cache_dir,
-        "sample_rate": run.model.sample_rate,
-    }
-    songs = sources.open_source(data.source, split="train", num_songs=data.num_songs, **common)
-    held_out = sources.open_source(
+    open_source = functools.partial(
+        sources.open_source,
+        seconds=data.song_seconds,
+        seed=data.seed,
+        cache_dir=data.cache_dir,
+        sample_rate=run.model.sample_rate,
+    )
+    songs = open_source(data.source, split="train", num_songs=data.num_songs)
+    held_out = open_source(
         data.validation_source or data.source,
         split="validation",
         num_songs=data.validation_songs,
-        **common,
     )
     hosts = {"host_index": jax.process_index(), "host_count": jax.process_count()}
     plain = dataclasses.replace(config, augment=NO_AUGMENTATION)

@@ -2,7 +2,7 @@
 
     python train.py diff_dmx_rt_extra --workdir runs/rt_extra --data.source SONGS
 
-The paper's further songs are private. Its figure, utterance SDR 8.77, is not ours and not run by us.
+The paper's further songs are private. Its figure, utterance SDR 8.77, is not ours: not run by us.
 """
 
 from configs import diff_dmx_rt_musdb

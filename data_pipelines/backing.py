@@ -25,7 +25,9 @@ def bass_track(rng: Generator, score: Composition, n: int, sample_rate: int) -> 
             end = score.time(bar + following // score.steps, following % score.steps)
             if start < score.seconds:
                 length = (end - start) * float(rng.choice([1.0, 0.9, 0.6]))
-                notes.append(Note(start, start + length, float(pitch), float(rng.uniform(0.7, 1.0))))
+                notes.append(
+                    Note(start, start + length, float(pitch), float(rng.uniform(0.7, 1.0)))
+                )
     if rng.random() < 0.6:
         track = np.zeros((n, 2), np.float32)
         maker = instruments.plucked(rng, sample_rate, 2.0, bass=True)

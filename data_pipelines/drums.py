@@ -120,7 +120,7 @@ def _kick(rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
     f = low + sweep * np.exp(-t / rng.uniform(0.01, 0.04))
     x = np.sin(2 * np.pi * np.cumsum(f) / sample_rate) * np.exp(-t / (seconds / 4.5))
     x = x.astype(np.float32)
-    click = dsp.shaped_noise(rng, len(t), sample_rate, 1500, rng.uniform(3000, 8000))
+    click = dsp.shaped_noise(rng, len(t), sample_rate, 1500.0, rng.uniform(3000, 8000))
     x += click * (rng.uniform(0.05, 0.4) * np.exp(-t / 0.004)).astype(np.float32)
     return np.tanh(x * np.float32(rng.uniform(1.0, 2.5)))
 
@@ -134,7 +134,7 @@ def _snare(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.n
     f = tune * np.array([1.0, 1.59, 2.14, 2.65])
     gains = np.array([0.6, 0.45, 0.2, 0.15])
     shell = dsp.modal(f, np.full(4, decay * 0.8), gains, np.full(4, -1.5), n, sample_rate)
-    noise = dsp.shaped_noise(noise_rng, n, sample_rate, 900, brightness, 1.5)
+    noise = dsp.shaped_noise(noise_rng, n, sample_rate, 900.0, brightness, 1.5)
     return shell + noise * np.exp(-t / np.float32(decay)) * np.float32(wires)
 
 
@@ -159,7 +159,7 @@ def _metal(
     decays = decay * rng.uniform(0.4, 1.0, 120) * (low_hz / f) ** 0.3
     ring = dsp.modal(f, decays, gains, rng.uniform(0, 6.28, 120), n, sample_rate)
     t = np.arange(n, dtype=np.float32) / sample_rate
-    noise = dsp.shaped_noise(noise_rng, n, sample_rate, low_hz * 1.5, 14000)
+    noise = dsp.shaped_noise(noise_rng, n, sample_rate, low_hz * 1.5, 14000.0)
     return ring + noise * np.exp(-t / np.float32(decay * 0.6)) * np.float32(rng.uniform(0.3, 0.9))
 
 
@@ -173,7 +173,7 @@ def _hat(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.nda
 def _cymbal(rng: Generator, sample_rate: int, seconds: float) -> Float[np.ndarray, "time"]:
     """Open hat or crash."""
     n = int(seconds * sample_rate)
-    x = _metal(rng, rng, n, sample_rate, rng.uniform(400, 2500), seconds / 3)
+    x = _metal(rng, rng, n, sample_rate, rng.uniform(400, 2500.0), seconds / 3)
     x[n - n // 4 :] *= dsp.fade(n // 4)
     return x
 
@@ -182,7 +182,7 @@ def _shaker(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.
     """Shaker or tambourine: noise that swells and dies."""
     n = int(0.12 * sample_rate)
     low = rng.uniform(3000, 7000)
-    noise = dsp.shaped_noise(noise_rng, n, sample_rate, low, 13000)
+    noise = dsp.shaped_noise(noise_rng, n, sample_rate, low, 13000.0)
     return noise * np.hanning(n).astype(np.float32) ** 2
 
 
@@ -192,5 +192,5 @@ def _tom(rng: Generator, sample_rate: int, hz: float) -> Float[np.ndarray, "time
     t = np.arange(n) / sample_rate
     f = hz * (1 + 0.4 * np.exp(-t / 0.05))
     x = (np.sin(2 * np.pi * np.cumsum(f) / sample_rate) * np.exp(-t / 0.15)).astype(np.float32)
-    stick = dsp.shaped_noise(rng, n, sample_rate, 800, 4000)
+    stick = dsp.shaped_noise(rng, n, sample_rate, 800.0, 4000.0)
     return x + stick * (0.2 * np.exp(-t / 0.01)).astype(np.float32)

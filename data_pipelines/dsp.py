@@ -155,8 +155,8 @@ def equalise(
 
 
 def convolve(
-    x: Float[np.ndarray, "time channel"], impulse: Float[np.ndarray, "tap channel"]
-) -> Float[np.ndarray, "full channel"]:
+    x: Float[np.ndarray, "time channel"], impulse: Float[np.ndarray, "tap out"]
+) -> Float[np.ndarray, "full out"]:
     """Full convolution, channel by channel, by overlap-add; a mono `x` feeds every channel."""
     taps, n = len(impulse), len(x)
     size = 1 << int(np.ceil(np.log2(4 * taps)))

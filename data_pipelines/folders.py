@@ -194,7 +194,7 @@ def _cache_path(files: SongFiles, sample_rate: int, folder: Path, kind: str) -> 
     return folder / f"folder-{digest}-{kind}.npy"
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)  # each holds a file descriptor
 def _converted(
     files: SongFiles, sample_rate: int, folder: Path
 ) -> Float[np.ndarray, "2 time channel"]:

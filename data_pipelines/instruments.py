@@ -49,7 +49,7 @@ def struck(rng: Generator, sample_rate: int, seconds: float) -> NoteMaker:
             phases = local.uniform(0, 6.28, 56)
             sides.append(dsp.modal(both, decays, gains, phases, n, sample_rate))
         x = np.stack(sides, axis=1)
-        knock = dsp.shaped_noise(local, n, sample_rate, 100, 1500)
+        knock = dsp.shaped_noise(local, n, sample_rate, 100.0, 1500.0)
         t = np.arange(n, dtype=np.float32) / sample_rate
         x += (knock * np.exp(-t / np.float32(0.012)) * np.float32(0.4))[:, None]
         attack = int(0.002 * sample_rate)
@@ -82,7 +82,7 @@ def plucked(rng: Generator, sample_rate: int, seconds: float, bass: bool = False
         decay = decay0 * (200 / f0) ** 0.3 / (1 + damping * k)
         x = dsp.modal(f, decay, gain, local.uniform(0, 6.28, len(k)), n, sample_rate)
         t = np.arange(n, dtype=np.float32) / sample_rate
-        pick = dsp.shaped_noise(local, n, sample_rate, 600 if bass else 1500, 7000)
+        pick = dsp.shaped_noise(local, n, sample_rate, 600.0 if bass else 1500.0, 7000.0)
         peak = np.float32(0.25 * dsp.rms(x[: n // 8]))
         x += pick * np.exp(-t / np.float32(0.006)) * peak
         attack = int(0.0015 * sample_rate)

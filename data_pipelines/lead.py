@@ -24,6 +24,8 @@ def continuous(
     dull: Float[np.ndarray, "harmonic"] | None = None,
 ) -> Float[np.ndarray, "time"]:
     """One voice that slides from note to note; `dull` is the timbre of its soft notes."""
+    if not notes:
+        return np.zeros(n, np.float32)
     frames, rate = n // HOP + 2, sample_rate / HOP
     time = np.arange(frames) / rate
     when: list[float] = []
@@ -98,7 +100,7 @@ def lead_track(
     )  # fmt: skip
     if design == "flute":
         envelope = np.sqrt(scipy.ndimage.uniform_filter1d(x * x, 1024).clip(0))
-        x += dsp.shaped_noise(rng, n, sample_rate, 800, 6000) * envelope * np.float32(0.12)
+        x += dsp.shaped_noise(rng, n, sample_rate, 800.0, 6000.0) * envelope * np.float32(0.12)
     if design == "guitar":
         x = np.tanh(x * np.float32(rng.uniform(5, 60))) * np.float32(0.1)
     curve = [(30.0, -12.0), (120.0, 0.0)]

@@ -38,11 +38,14 @@ class EmbeddedSongs:
     sample_rate: int = 44100
 
     def __post_init__(self) -> None:
-        for name in ("num_songs", "seconds", "sample_rate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}: expected 0 or more")
+        for name, least in (
+            ("num_songs", 1),
+            ("seconds", synthesis.MIN_SECONDS),
+            ("sample_rate", 8000),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)}: expected at least {least}")
 
     def __len__(self) -> int:
         return self.num_songs

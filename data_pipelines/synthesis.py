@@ -30,6 +30,9 @@ VERSION = 2
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+MIN_SECONDS = 0.05
+"""The shortest song."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderedSong:
@@ -45,7 +48,11 @@ class RenderedSong:
 def render_song(
     *, split: Split, seed: int, song: int, seconds: float, sample_rate: int = 44100
 ) -> RenderedSong:
-    """Compose and render song number `song`: a pure function of its arguments and `VERSION`."""
+    """Compose and render song number `song`: a pure function of its arguments and `VERSION`.
+
+    Equal to the bit on one machine; another numpy build or processor may change the last bit of a
+    sample.
+    """
     entropy = [VERSION, SPLITS.index(split), seed, song]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
     stems = np.stack(produce(rng, seconds, sample_rate))
@@ -97,7 +104,7 @@ def _store(path: Path, rendered: RenderedSong) -> None:
     write_npy(path, record)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=256)  # each holds a file descriptor
 def _open(path: Path) -> RenderedSong:
     record = np.load(path, mmap_mode="r")[0]
     return RenderedSong(
@@ -123,6 +130,15 @@ class Arguments:
     """Processes that render side by side."""
     write: str | None = None
     """Also write DIR/<song>/vocals.wav and accompaniment.wav."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_songs", "workers"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
+        if self.seconds < MIN_SECONDS:
+            raise UserError(f"seconds={self.seconds}: expected at least {MIN_SECONDS}")
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}: expected 0 or more")
 
 
 def _render(song: int, args: Arguments) -> None:

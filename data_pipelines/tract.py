@@ -35,7 +35,7 @@ def untilted_noise(
     Turbulence arises above the glottis, so the tilt of the pulses is not its own; a zero where
     the tilt's pole lies at middle effort takes it away.
     """
-    pole = np.float32(_tilt_pole(singer, np.array(0.6), sample_rate))
+    pole = np.float32(_tilt_pole(singer, np.array([0.6]), sample_rate)[0])
     white = rng.standard_normal(n, np.float32)
     white[1:] -= pole * white[:-1].copy()
     return white / (1 - pole)

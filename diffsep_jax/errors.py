@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Around a command's main function: a `UserError` becomes one line on stderr and exit status 2."""
+    """Around a command's main function: a `UserError` becomes one line and exit status 2."""
     try:
         yield
     except UserError as error:

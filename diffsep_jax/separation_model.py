@@ -5,7 +5,7 @@ Training and inference both go through the methods here, so they cannot disagree
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +80,7 @@ class SeparationModel:
         generator_key, conditioner_key = jax.random.split(key)
         audio = jnp.zeros((1, self.segment, 2))
         conditioner = self.conditioner.init(conditioner_key, audio, with_latent=True)["params"]
-        conditioning = self.conditioner.apply({"params": conditioner}, audio)
+        conditioning = self.condition({"conditioner": conditioner}, audio)
         generator = self.generator.init(
             generator_key, audio, jnp.zeros((1,)), conditioning.embeddings, audio, audio
         )["params"]
@@ -90,8 +90,9 @@ class SeparationModel:
         self, params: Params, mixture: Float[Array, "batch time 2"], *, with_latent: bool = False
     ) -> Conditioning:
         """Runs the conditioner: once per chunk."""
-        return self.conditioner.apply(
-            {"params": params["conditioner"]}, mixture, with_latent=with_latent
+        variables = {"params": params["conditioner"]}
+        return cast(
+            Conditioning, self.conditioner.apply(variables, mixture, with_latent=with_latent)
         )
 
     def velocity(
@@ -107,8 +108,10 @@ class SeparationModel:
         The direct estimate enters without a gradient: L_rec alone trains it.
         """
         estimate = jax.lax.stop_gradient(conditioning.estimate)
-        output = self.generator.apply(
-            {"params": params["generator"]}, x, sigma, conditioning.embeddings, mixture, estimate
+        variables = {"params": params["generator"]}
+        output = cast(
+            Array,
+            self.generator.apply(variables, x, sigma, conditioning.embeddings, mixture, estimate),
         )
         if self.estimate_error is None:
             return output

@@ -226,4 +226,4 @@ def test_a_linen_module_is_its_own_config():
     model = SeparationModel(generator=Generator(), conditioner=Conditioner())
     assert model == SeparationModel(generator=Generator(), conditioner=Conditioner())
     assert hash(model) == hash(dataclasses.replace(model))
-    assert TINY != model
+    assert model != TINY

@@ -48,11 +48,14 @@ def test_songs_seeds_and_splits_differ():
         assert abs(correlation) < 0.2
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.0])
-def test_short_songs_render(seconds: float):
+@pytest.mark.parametrize(("seconds", "rate"), [(0.05, 44100), (0.5, 8000), (0.5, 48000)])
+def test_any_length_and_rate(seconds: float, rate: int):
     for song in range(3):
-        rendered = render(song, seconds=seconds)
-        assert rendered.audio.shape == (2, round(seconds * RATE), 2)
+        rendered = synthesis.render_song(
+            split="train", seed=0, song=song, seconds=seconds, sample_rate=rate
+        )
+        assert rendered.audio.shape == (2, round(seconds * rate), 2)
+        assert np.abs(rendered.audio).max() > 1000
 
 
 def test_levels(songs: list[np.ndarray]):

@@ -8,7 +8,7 @@ import importlib.resources
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -91,7 +91,7 @@ def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) 
     """Writes a model directory; each file appears whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     flat = {
-        name: np.ascontiguousarray(leaf, dtype=np.float32)
+        name: np.asarray(leaf, dtype=np.float32, order="C")
         for name, leaf in flatten(params).items()
         if not name.startswith(_TRAINING_ONLY)
     }
@@ -121,7 +121,8 @@ def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
     values = dict(values)
     if values.pop("format", None) != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
-    for name, network in (("generator", Generator), ("conditioner", Conditioner)):
+    networks: dict[str, Callable[..., Any]] = {"generator": Generator, "conditioner": Conditioner}
+    for name, network in networks.items():
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
         if unknown := fields.keys() - set(_network_fields(network)):
             raise ValueError(f"unknown {name} fields {sorted(unknown)}")
@@ -152,7 +153,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _network_fields(network: type) -> list[str]:
+def _network_fields(network: Any) -> list[str]:
     """A linen module's own fields: `parent` and `name` are Flax's."""
     return [f.name for f in dataclasses.fields(network) if f.name not in ("parent", "name")]
 

@@ -60,9 +60,11 @@ def train_step(
         return total.mean(), {name: term.mean() for name, term in terms.items()}
 
     (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # Optax mixes its integer count with floats
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+    taken = state.step.astype(jnp.float32)
+    decay = jnp.minimum(config.ema_decay, (1 + taken) / (10 + taken))  # soon leaves the start
     ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
     metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(gradients)}
     return TrainState(state.step + 1, params, ema, optimizer_state), metrics
@@ -79,6 +81,7 @@ def example_losses(
     """L_diff of equation (3) with L_lat and L_rec, per example: the weighted sum and its terms."""
     vocals, mixture = batch["vocals"], batch["mixture"]
     conditioning = model.condition(params, mixture, with_latent=True)
+    assert conditioning.latent_estimate is not None
     x = diffusion.diffuse(vocals, noise, sigma)
     v_hat = model.velocity(params, x, sigma, mixture, conditioning)
     return losses.total_loss(

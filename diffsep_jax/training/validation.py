@@ -20,9 +20,9 @@ def make_validate(
 ) -> Callable[[Params, Sequence[Batch]], dict[str, float]]:
     """A function of (parameters, batches) that returns the numbers of one validation.
 
-    `loss_sigma_S` is L_diff at noise level S; `sdr_mixture`, `sdr_direct` and `sdr_ddim` are medians
-    of the segments' utterance SDR for the mixture, the L_rec head and DDIM (eta = 0). The noise is
-    the same each time. Segments with silent vocals are left out of the SDR.
+    `loss_sigma_S` is L_diff at noise level S; `sdr_mixture`, `sdr_direct` and `sdr_ddim` are
+    medians of the segments' utterance SDR for the mixture, the L_rec head and DDIM (eta = 0). The
+    noise is the same each time. Segments with silent vocals are left out of the SDR.
     """
 
     @jax.jit

@@ -1,0 +1,62 @@
+"""The smallest model that has every part, and training batches for it that need no audio."""
+
+import dataclasses
+
+import numpy as np
+
+import configs
+from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.optimizer import OptimizerConfig
+
+_TINY = configs.get("tiny").model
+
+MODEL = dataclasses.replace(
+    _TINY,
+    segment=512,
+    conditioner=dataclasses.replace(
+        _TINY.conditioner,
+        widths=(16, 16, 16),
+        factors=(4, 2),
+        attention_levels=1,
+        attention_width=16,
+        injection_levels=1,
+        transformer_width=16,
+    ),
+    generator=dataclasses.replace(
+        _TINY.generator,
+        widths=(16, 16, 16),
+        factors=(4, 2),
+        blocks=(1, 1),
+        attention_levels=1,
+        attention_width=16,
+        injection_levels=1,
+        fourier_features=8,
+        embedding_width=16,
+    ),
+)
+
+TRAIN = TrainConfig(
+    num_steps=6,
+    optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
+    ema_decay=0.9,
+    log_every=1,
+    validate_every=100,
+    checkpoint_every=2,
+)
+
+BATCH_SIZE = 8
+
+
+def batch(step):
+    """Noise bursts for vocals over noise: a pure function of the step."""
+    rng = np.random.default_rng(step)
+    vocals, rest = rng.standard_normal((2, BATCH_SIZE, MODEL.segment, 2)).astype(np.float32)
+    vocals *= np.sin(np.arange(MODEL.segment, dtype=np.float32) / 20)[None, :, None] > 0
+    return {"mixture": vocals + 0.3 * rest, "vocals": vocals}
+
+
+def batches_from(step):
+    """The iterator that a training run asks for."""
+    while True:
+        yield batch(step)
+        step += 1
