@@ -49,10 +49,9 @@ def parse(arguments: list[str]) -> Run:
     return tyro.cli(Run, args=arguments, default=Run(**fields, config=missing, workdir=missing))
 
 
-def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset, pipeline.PipelineConfig]:
+def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset]:
     """The batches of the training and the validation songs."""
     data = run.data
-    config = dataclasses.replace(data.pipeline, segment=run.model.segment)
     open_source = functools.partial(
         sources.open_source,
         seconds=data.song_seconds,
@@ -66,13 +65,14 @@ def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset, pipeline.Pi
         split="validation",
         num_songs=data.validation_songs,
     )
-    hosts = {"host_index": jax.process_index(), "host_count": jax.process_count()}
-    plain = dataclasses.replace(config, augment=NO_AUGMENTATION)
-    return (
-        pipeline.batches(songs, config, **hosts),
-        pipeline.batches(held_out, plain, **hosts),
-        config,
+    batches = functools.partial(
+        pipeline.batches,
+        segment=run.model.segment,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
     )
+    plain = dataclasses.replace(data.pipeline, augment=NO_AUGMENTATION)
+    return batches(songs, data.pipeline), batches(held_out, plain)
 
 
 def main(arguments: list[str]) -> None:
@@ -85,17 +85,17 @@ def main(arguments: list[str]) -> None:
     if run.export_only:
         params = load_ema(run.model, run.train, run.workdir)
     else:
-        training, validation, config = open_data(run)
+        training, validation = open_data(run)
 
         def batches_from(step: int) -> Iterator:
-            return pipeline.iterate(training, step, config)
+            return pipeline.iterate(training, step, run.data.pipeline)
 
         state = train(
             run.model,
             run.train,
             train_batches=batches_from,
             validation_batches=[validation[i] for i in range(run.train.validation_batches)],
-            batch_size=config.batch_size,
+            batch_size=run.data.pipeline.batch_size,
             workdir=run.workdir,
         )
         params = state.ema

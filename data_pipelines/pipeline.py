@@ -28,8 +28,6 @@ _SILENCE = 0.03
 class PipelineConfig:
     """What a batch is and how it is drawn."""
 
-    segment: int = 131072
-    """Samples of an example (2.97 s at 44.1 kHz)."""
     batch_size: int
     """Examples of a global batch, over all hosts."""
     seed: int = 0
@@ -42,7 +40,7 @@ class PipelineConfig:
     """Batches prepared ahead."""
 
     def __post_init__(self) -> None:
-        for name in ("segment", "batch_size", "num_threads", "prefetch"):
+        for name in ("batch_size", "num_threads", "prefetch"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
         if self.seed < 0:
@@ -52,10 +50,16 @@ class PipelineConfig:
 
 
 def batches(
-    source: Source, config: PipelineConfig, *, host_index: int = 0, host_count: int = 1
+    source: Source,
+    config: PipelineConfig,
+    *,
+    segment: int,
+    host_index: int = 0,
+    host_count: int = 1,
 ) -> grain.MapDataset:
     """The endless data set of batches; element i is this host's part of the batch of step i.
 
+    `segment`: samples of an example, the model's. Returns `mixture` and `vocals`, float32.
     The hosts' parts, one after the other, are the global batch, the same for every `host_count`.
     Raises `UserError` where the batch does not divide among the hosts or a song is too short.
     """
@@ -65,17 +69,17 @@ def batches(
             "use a multiple"
         )
     for song in range(len(source)):
-        if source.num_samples(song) < config.segment:
+        if source.num_samples(song) < segment:
             raise UserError(
                 f"{source.name(song)} has {source.num_samples(song)} samples, "
-                f"fewer than the segment of {config.segment}"
+                f"fewer than the segment of {segment}"
             )
     local = config.batch_size // host_count
 
     def load(position: int) -> Example:
         step, row = divmod(position, local)
         index = step * config.batch_size + host_index * local + row
-        return example(source, config, index)
+        return example(source, config, segment, index)
 
     steps = _LAST_EXAMPLE // config.batch_size
     return grain.MapDataset.range(steps * local).map(load).batch(local, drop_remainder=True)
@@ -94,38 +98,38 @@ def iterate(
     return iter(dataset[start_step:].to_iter_dataset(options))
 
 
-def example(source: Source, config: PipelineConfig, index: int) -> Example:
+def example(source: Source, config: PipelineConfig, segment: int, index: int) -> Example:
     """Example number `index` of the endless sequence: a pure function of its arguments.
 
     The mixture is exactly vocals + accompaniment after augmentation.
     """
     key = np.random.SeedSequence([config.seed, index])
     rng = np.random.Generator(np.random.Philox(key))
-    segment = _draw(rng, source, config)
-    other = _draw_anywhere(rng, source, config)
+    stems = _draw(rng, source, config, segment)
+    other = _draw_anywhere(rng, source, segment)
     # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
     if rng.random() < config.augment.remix_probability:
         song, start = other
-        accompaniment = source.segment(song, start, config.segment).accompaniment
-        segment = Segment(vocals=segment.vocals, accompaniment=accompaniment)
-    vocals, accompaniment = augment(rng, segment, config.augment)
+        accompaniment = source.segment(song, start, segment).accompaniment
+        stems = Segment(vocals=stems.vocals, accompaniment=accompaniment)
+    vocals, accompaniment = augment(rng, stems, config.augment)
     return {"mixture": vocals + accompaniment, "vocals": vocals}
 
 
-def _draw_anywhere(rng: Generator, source: Source, config: PipelineConfig) -> tuple[int, int]:
+def _draw_anywhere(rng: Generator, source: Source, segment: int) -> tuple[int, int]:
     """A song, and a start that is uniform in it."""
     song = int(rng.integers(len(source)))
-    return song, int(rng.integers(source.num_samples(song) - config.segment + 1))
+    return song, int(rng.integers(source.num_samples(song) - segment + 1))
 
 
-def _draw(rng: Generator, source: Source, config: PipelineConfig) -> Segment:
+def _draw(rng: Generator, source: Source, config: PipelineConfig, segment: int) -> Segment:
     """A segment around an active block, at a random place in the segment; rarely, any segment."""
-    song, start = _draw_anywhere(rng, source, config)
+    song, start = _draw_anywhere(rng, source, segment)
     anywhere, choice, offset = rng.random(3)
     activity = source.activity(song)
     active = np.flatnonzero(activity > _SILENCE * activity.max(initial=0.0))
     if anywhere >= config.anywhere_share and len(active):
         block = int(active[int(choice * len(active))])
-        start = block * ACTIVITY_BLOCK - int(offset * max(config.segment - ACTIVITY_BLOCK, 1))
-        start = min(max(start, 0), source.num_samples(song) - config.segment)
-    return source.segment(song, start, config.segment)
+        start = block * ACTIVITY_BLOCK - int(offset * max(segment - ACTIVITY_BLOCK, 1))
+        start = min(max(start, 0), source.num_samples(song) - segment)
+    return source.segment(song, start, segment)

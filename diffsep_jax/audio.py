@@ -52,14 +52,14 @@ class AudioArray:
 
 
 class AudioFile:
-    """An audio file as an `AudioSource`; of a file with several audio streams, the first.
+    """An audio file as an `AudioSource`; of a file with several audio streams, number `stream`.
 
     Raises:
-      UserError: missing, empty, not audio, truncated or damaged, not mono or stereo. What headers
-        do not tell is raised by `blocks`.
+      UserError: missing, empty, not audio, truncated or damaged, not mono or stereo, or it has no
+        such stream. What headers do not tell is raised by `blocks`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], stream: int = 0) -> None:
         self.path = Path(path)
         self.name = str(path)
         try:
@@ -70,7 +70,7 @@ class AudioFile:
                 raise UserError(f"{path}: not a regular file, and audio is read twice")
             if self.path.stat().st_size == 0:
                 raise UserError(f"{path}: the file is empty, expected audio")
-            format_ = probe(self.path)
+            format_ = probe(self.path, stream)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
         if format_ is None:
@@ -103,9 +103,9 @@ def finite_blocks(source: AudioSource) -> Iterator[Block]:
         raise UserError(f"{source.name}: no samples, expected at least one")
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[Block, int]:
+def read_audio(path: str | os.PathLike[str], stream: int = 0) -> tuple[Block, int]:
     """A whole file: float32 `[time, channel]` and its sample rate in Hz. UserError if bad."""
-    source = AudioFile(path)
+    source = AudioFile(path, stream)
     return np.concatenate(list(finite_blocks(source))), source.sample_rate
 
 

@@ -5,6 +5,7 @@ An mp3 without a Xing or Info header and an ADTS stream promise nothing, so ther
 of a frame cannot be seen. Encoder delay and padding stay as the decoder leaves them.
 """
 
+import functools
 import re
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -26,9 +27,12 @@ BLOCK_FRAMES = 65_536
 Format = tuple[int, int, Callable[[Path], Iterator[Block]]]
 
 
-def probe(path: Path) -> Format | None:
-    """How to read a file, or None if it is not audio. UserError if it is not whole."""
-    return _probe_sndfile(path) or _probe_av(path)
+def probe(path: Path, stream: int = 0) -> Format | None:
+    """How to read a file, or None if it is not audio. UserError if it is not whole.
+
+    `stream` counts the audio streams of a container; libsndfile's formats have one.
+    """
+    return (None if stream else _probe_sndfile(path)) or _probe_av(path, stream)
 
 
 def _probe_sndfile(path: Path) -> Format | None:
@@ -118,25 +122,31 @@ def _ogg_ends(path: Path) -> bool:
     return len(lengths) == num_segments and 27 + num_segments + sum(lengths) <= len(page)
 
 
-def _probe_av(path: Path) -> Format | None:
+def _probe_av(path: Path, stream: int) -> Format | None:
     try:
-        frames = _av_frames(path)
+        frames = _av_frames(path, stream)
         first = next(frames, None)  # the true rate: a stream's header may give half of it
         frames.close()
     except av.FFmpegError:
         return None
     if first is None:
         raise UserError(f"{path}: no samples, expected at least one")
-    return first.sample_rate, first.layout.nb_channels, _decode_av
+    decode = functools.partial(_decode_av, stream=stream)
+    return first.sample_rate, first.layout.nb_channels, decode
 
 
-def _av_frames(path: Path) -> Generator[av.AudioFrame]:
+def _av_frames(path: Path, stream_number: int) -> Generator[av.AudioFrame]:
     # A playlist must not make FFmpeg fetch anything.
     options = {"protocol_whitelist": "file"}
     with av.open(f"file:{path}", options=options) as container:
-        if not container.streams.audio:
+        streams = container.streams.audio
+        if not streams:
             raise UserError(f"{path}: has no audio stream, expected audio")
-        stream = container.streams.audio[0]
+        if stream_number not in range(len(streams)):
+            raise UserError(
+                f"{path}: has no audio stream {stream_number}, expected 0 to {len(streams) - 1}"
+            )
+        stream = streams[stream_number]
         seconds = 0.0
         for frame in container.decode(stream):
             seconds += frame.samples / frame.sample_rate
@@ -156,11 +166,11 @@ def _promised_seconds(container: InputContainer, stream: av.AudioStream) -> floa
     return 0.0
 
 
-def _decode_av(path: Path) -> Iterator[Block]:
+def _decode_av(path: Path, stream: int) -> Iterator[Block]:
     decoded = 0
     resampler = None
     try:
-        for frame in _av_frames(path):
+        for frame in _av_frames(path, stream):
             shape = frame.sample_rate, frame.layout.nb_channels
             if resampler is None:
                 first = shape

@@ -1,0 +1,74 @@
+"""A picture of several pieces of audio: log spectrograms side by side on one colour scale."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+from jaxtyping import Float32
+
+from diffsep_jax.errors import UserError
+
+try:
+    from matplotlib.figure import Figure
+except ModuleNotFoundError:
+    raise UserError(
+        "pictures need the package matplotlib, which is not installed; "
+        "pip install 'diffsep-jax[demo]'"
+    ) from None
+
+WINDOW, HOP = 4096, 512
+LOWEST_HZ, HIGHEST_HZ = 80.0, 16_000.0
+RANGE_DB = 70.0
+DPI = 130
+
+
+def save_spectrograms(
+    path: Path, panels: Mapping[str, Float32[np.ndarray, "time channel"]], sample_rate: int
+) -> None:
+    """Writes a png with one panel for each title, in rows of two.
+
+    All panels are in dB below the loudest bin of any, so that their colours compare. The frequency
+    axis is logarithmic, as hearing is. Raises `UserError` if the file cannot be written.
+    """
+    powers = {title: _power(audio, sample_rate) for title, audio in panels.items()}
+    loudest = max(float(power.max()) for power in powers.values()) or 1.0
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(10, 0.7 + 2.7 * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, (title, power) in zip(axes.flat, powers.items(), strict=False):
+        frequencies = np.arange(len(power)) * sample_rate / WINDOW / 1000
+        times = np.arange(power.shape[1]) * HOP / sample_rate
+        decibels = 10 * np.log10(power / loudest + 1e-12)
+        image = axis.pcolormesh(
+            times, frequencies, decibels, vmin=-RANGE_DB, vmax=0, cmap="magma", rasterized=True
+        )
+        axis.set_title(title, fontsize=10)
+        axis.set_yscale("log")
+        axis.set_ylim(LOWEST_HZ / 1000, min(HIGHEST_HZ, sample_rate / 2) / 1000)
+        axis.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
+        axis.minorticks_off()
+    figure.supxlabel("time, s", fontsize=10)
+    figure.supylabel("frequency, kHz", fontsize=10)
+    figure.colorbar(image, ax=axes, label="dB below the loudest", pad=0.01, aspect=40)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        figure.savefig(temporary, format="png", dpi=DPI)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _power(
+    audio: Float32[np.ndarray, "time channel"], sample_rate: int
+) -> Float32[np.ndarray, "frequency frame"]:
+    """Mean of the channels' power spectrograms."""
+    window = scipy.signal.get_window("hann", WINDOW)
+    transform = scipy.signal.ShortTimeFFT(window, HOP, sample_rate)
+    power = np.square(np.abs(transform.stft(audio, axis=0))).mean(axis=1)
+    return power.astype(np.float32)
