@@ -30,7 +30,7 @@ def get() -> Experiment:
             transformer_layers=1,
             transformer_width=32,
             transformer_heads=2,
-            skips=True,
+            skips="gate",
         ),
         generator=Generator(
             widths=(32, 48, 64, 64),

@@ -14,7 +14,9 @@ from numpy import ndarray
 from diffsep_jax.audio import read_audio
 from diffsep_jax.errors import UserError
 
-CREDIT = "The Easton Ellises, Falcon 69 (excerpt carried by the package stempeg), CC BY-NC-SA 3.0"
+TITLE = "The Easton Ellises, Falcon 69"
+ORIGIN = "the excerpt in the package stempeg"
+LICENCE = "CC BY-NC-SA 3.0"
 
 # Audio streams of the file. Stream 0 is the mixture, but coded by itself: not quite their sum.
 _DRUMS, _BASS, _OTHER, _VOCALS = 1, 2, 3, 4

@@ -36,10 +36,11 @@ def save_spectrograms(
     loudest = max(float(power.max()) for power in powers.values()) or 1.0
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(10, 0.7 + 2.7 * rows), layout="constrained")
-    axes = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
-    for axis in axes.flat[len(panels) :]:
+    grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+    axes, unused = np.split(grid.ravel(), [len(panels)])
+    for axis in unused:
         axis.remove()
-    for axis, (title, power) in zip(axes.flat, powers.items(), strict=False):
+    for axis, (title, power) in zip(axes, powers.items(), strict=True):
         frequencies = np.arange(len(power)) * sample_rate / WINDOW / 1000
         times = np.arange(power.shape[1]) * HOP / sample_rate
         decibels = 10 * np.log10(power / loudest + 1e-12)
@@ -53,7 +54,7 @@ def save_spectrograms(
         axis.minorticks_off()
     figure.supxlabel("time, s", fontsize=10)
     figure.supylabel("frequency, kHz", fontsize=10)
-    figure.colorbar(image, ax=axes, label="dB below the loudest", pad=0.01, aspect=40)
+    figure.colorbar(image, ax=axes.tolist(), label="dB below the loudest", pad=0.01, aspect=40)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         figure.savefig(temporary, format="png", dpi=DPI)
@@ -67,8 +68,11 @@ def save_spectrograms(
 def _power(
     audio: Float32[np.ndarray, "time channel"], sample_rate: int
 ) -> Float32[np.ndarray, "frequency frame"]:
-    """Mean of the channels' power spectrograms."""
+    """Mean of the channels' power spectrograms; frame i is centred on sample i x HOP."""
     window = scipy.signal.get_window("hann", WINDOW)
     transform = scipy.signal.ShortTimeFFT(window, HOP, sample_rate)
-    power = np.square(np.abs(transform.stft(audio, axis=0))).mean(axis=1)
+    num_frames = -(-len(audio) // HOP)
+    audio = np.pad(audio, ((0, max(0, WINDOW - len(audio))), (0, 0)))  # scipy refuses less
+    spectrum = transform.stft(audio, axis=0, p0=0, p1=num_frames)
+    power = np.square(np.abs(spectrum)).mean(axis=1)
     return power.astype(np.float32)

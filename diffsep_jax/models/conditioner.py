@@ -45,8 +45,8 @@ class Conditioner(nn.Module):
         transformer_layers: layers of the bottleneck transformer (0 = none).
         transformer_width: its width.
         transformer_heads: its heads.
-        skips: add each level's encoder output to its decoder input, as a U-Net does (ours; the
-            paper's conditioner has none).
+        skips: how each level's encoder output joins its decoder input (ours): `none`, as in the
+            paper; `add`, as in a U-Net; `gate`, added times a mask in (0, 1) from the decoder.
         attention_backend: see `diffsep_jax.models.attention`.
         dtype: compute type; parameters are float32.
     """
@@ -62,7 +62,7 @@ class Conditioner(nn.Module):
     transformer_layers: int = 6
     transformer_width: int = 512
     transformer_heads: int = 8
-    skips: bool = False
+    skips: Literal["none", "add", "gate"] = "none"
     attention_backend: Backend = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -105,7 +105,12 @@ class Conditioner(nn.Module):
             h = layers.Upsample(
                 self.widths[level], self.factors[level], self.dtype, name=f"up_{level}"
             )(h)
-            h = self._level(h + encoded[level] if self.skips else h, level, "decoder")
+            if self.skips == "add":
+                h = h + encoded[level]
+            elif self.skips == "gate":
+                gate = nn.Dense(h.shape[-1], dtype=self.dtype, name=f"gate_{level}")(h)
+                h = h + nn.sigmoid(gate) * encoded[level]
+            h = self._level(h, level, "decoder")
             if level >= len(levels) - self.injection_levels:
                 embeddings.append(h)
         estimate = self._head(h, self.patch_size, "estimate_head")

@@ -66,7 +66,7 @@ def train_step(
     taken = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.ema_decay, (1 + taken) / (10 + taken))  # soon leaves the start
     ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
-    metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(gradients)}
+    metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
     return TrainState(state.step + 1, params, ema, optimizer_state), metrics
 
 

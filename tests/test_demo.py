@@ -1,0 +1,149 @@
+"""The demo: the real song's excerpt, and the whole from a model to audio, picture and table."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile as sf
+
+import configs
+import demo
+from data_pipelines.excerpt import load_excerpt
+from diffsep_jax.audio import AudioFile, read_audio
+from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.inference.pretrained import save_model
+from diffsep_jax.inference.separator import Separation
+
+
+def stem_file() -> Path:
+    folders = importlib.util.find_spec("stempeg").submodule_search_locations
+    return next((Path(folders[0]) / "data").glob("*.stem.mp4"))
+
+
+# --- The excerpt.
+
+
+def test_excerpt_is_six_seconds_of_stereo_stems() -> None:
+    vocals, accompaniment, sample_rate = load_excerpt()
+    assert sample_rate == 44_100
+    assert vocals.shape == accompaniment.shape == (264_600 - 4_096, 2)
+    assert vocals.dtype == accompaniment.dtype == np.float32
+    # The voice pauses in the middle, the band does not: the streams are in the expected order.
+    pause = slice(120_000, 140_000)
+    assert np.std(vocals[pause]) < 0.1 * np.std(vocals)
+    assert np.std(accompaniment[pause]) > 0.5 * np.std(accompaniment)
+
+
+def test_excerpts_stems_add_up_to_the_files_mixture() -> None:
+    """Up to the codec, which codes the mixture by itself: some 22 dB."""
+    vocals, accompaniment, _ = load_excerpt()
+    mixture = read_audio(stem_file(), stream=0)[0][4_096:264_600]
+    error = mixture - vocals - accompaniment
+    assert np.std(error) < 0.1 * np.std(mixture)
+
+
+def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
+    for stream in (-1, 5):
+        with pytest.raises(UserError, match=f"no audio stream {stream}, expected 0 to 4"):
+            AudioFile(stem_file(), stream)
+    sf.write(tmp_path / "a.wav", np.zeros((100, 2)), 44_100)
+    with pytest.raises(UserError, match="no audio stream 1, expected 0 to 0"):
+        AudioFile(tmp_path / "a.wav", 1)
+
+
+def test_excerpt_without_stempeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'diffsep-jax\[demo\]'"):
+        load_excerpt()
+
+
+# --- The command.
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """A model directory; its weights are zero."""
+    model = configs.get("tiny").model
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    save_model(tmp_path / "model", model, params)
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def halving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A separator that halves: utterance SDRs are then known."""
+
+    def separate(self: object, mixture: np.ndarray, sample_rate: int, **_: object) -> Separation:
+        return Separation(mixture / 2, mixture / 2)
+
+    monkeypatch.setattr(demo.Separator, "separate", separate)
+
+
+@pytest.mark.usefixtures("halving")
+def test_demo_writes_what_it_says(
+    tmp_path: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(demo, "SONG_SECONDS", 4.0)
+    out = tmp_path / "out"
+    demo.main(demo.Demo(out=out, model=str(tiny_model), num_songs=1, skip_training=True))
+    names = ("mixture", "reference_vocals", "vocals", "accompaniment", "vocals_direct")
+    stems = {name: read_audio(out / f"{name}.wav")[0] for name in names}
+    vocals, accompaniment, _ = load_excerpt()
+    assert np.array_equal(stems["mixture"], vocals + accompaniment)
+    assert np.array_equal(stems["reference_vocals"], vocals)
+    assert np.array_equal(stems["vocals"], stems["mixture"] / 2)
+    assert np.array_equal(stems["accompaniment"], stems["mixture"] - stems["vocals"])
+    assert sorted(path.stem for path in out.iterdir()) == sorted((*names, "demo"))
+    printed = capsys.readouterr().out
+    for said in ("real song", "CC BY-NC-SA 3.0", "stempeg", "T=5", "utterance SDR", "parameters"):
+        assert said in printed
+    for name in names:
+        assert f"{name}.wav" in printed
+
+
+def test_training_starts_anew_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "tiny_run"
+    losses = [3, 2, 2, 9, *range(1000), 1, 0.5, 0.5, 9]
+
+    def train(arguments: list[str]) -> None:
+        run = demo.train.parse(arguments)
+        assert (run.config, run.workdir, run.train.num_steps) == ("tiny", workdir, 7)
+        assert not workdir.exists()
+        workdir.mkdir()
+        records = [{"kind": "train", "loss": loss} for loss in losses]
+        lines = [json.dumps(record) for record in (*records, {"kind": "validation"})]
+        (workdir / "log.jsonl").write_text("\n".join(lines))
+
+    monkeypatch.setattr(demo.train, "main", train)
+    for _ in range(2):
+        demo.train_tiny(demo.Console(), workdir, 7)
+        assert "loss at the start 2.50, at the end 0.75 " in capsys.readouterr().out
+
+
+def test_demo_errors_are_one_line(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    model = str(tiny_model)
+    for options, message in [
+        ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
+        ({"model": model, "num_songs": 0}, "num_songs=0"),
+        ({"model": model, "out": tmp_path / "file"}, "cannot create it"),
+    ]:
+        with pytest.raises(SystemExit) as exit_, one_line_errors():
+            demo.main(demo.Demo(**{"out": tmp_path / "out"} | options))
+        assert exit_.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
