@@ -10,6 +10,7 @@ scores of the run that made the shipped weights: `diffsep_jax/pretrained/small/R
 
 from configs.experiment import DataConfig, Experiment
 from data_pipelines.pipeline import PipelineConfig
+from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
 from diffsep_jax.separation_model import SeparationModel
@@ -50,7 +51,8 @@ def get() -> Experiment:
         model=model,
         data=DataConfig(num_songs=240, pipeline=PipelineConfig(batch_size=8)),
         train=TrainConfig(
-            num_steps=2_800,
+            num_steps=2_900,
+            loss_weights=LossWeights(reconstruction=2.0),
             stratified_sigma=True,
             ema_decay=0.998,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=150),

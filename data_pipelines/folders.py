@@ -17,7 +17,7 @@ import soxr
 from jaxtyping import Float
 
 from data_pipelines.cache import cache_folder, write_npy
-from data_pipelines.segments import Segment, block_rms, check_range
+from data_pipelines.segments import Segment, block_rms, check_range, mixture_rms
 from diffsep_jax.errors import UserError
 
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -69,6 +69,10 @@ class FolderSongs:
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
         """RMS of the vocals block by block; the first call for a song reads its vocals."""
         return _activity(self.songs[song], self.sample_rate, cache_folder(self.cache_dir))
+
+    def level(self, song: int) -> float:
+        """RMS of the whole song's mixture; the first call for a song reads all of it."""
+        return _level(self, song)
 
 
 class SongFiles(NamedTuple):
@@ -223,6 +227,15 @@ def _activity(files: SongFiles, sample_rate: int, folder: Path) -> Float[np.ndar
             vocals = _read_file(files.vocals, 0, files.num_frames)
         write_npy(path, block_rms(vocals))
     return np.load(path)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _level(source: FolderSongs, song: int) -> float:
+    folder = cache_folder(source.cache_dir)
+    path = _cache_path(source.songs[song], source.sample_rate, folder, "level")
+    if not path.exists():
+        write_npy(path, np.array(mixture_rms(source, song)))
+    return float(np.load(path))
 
 
 def _reason(error: Exception) -> str:

@@ -105,13 +105,12 @@ def example(source: Source, config: PipelineConfig, segment: int, index: int) ->
     """
     key = np.random.SeedSequence([config.seed, index])
     rng = np.random.Generator(np.random.Philox(key))
-    stems = _draw(rng, source, config, segment)
+    song, start = _draw_singing(rng, source, config, segment)
     other = _draw_anywhere(rng, source, segment)
+    stems = _at_unit_level(source, song, start, segment)
     # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
     if rng.random() < config.augment.remix_probability:
-        song, start = other
-        accompaniment = source.segment(song, start, segment).accompaniment
-        stems = Segment(vocals=stems.vocals, accompaniment=accompaniment)
+        stems = Segment(stems.vocals, _at_unit_level(source, *other, segment).accompaniment)
     vocals, accompaniment = augment(rng, stems, config.augment)
     return {"mixture": vocals + accompaniment, "vocals": vocals}
 
@@ -122,8 +121,10 @@ def _draw_anywhere(rng: Generator, source: Source, segment: int) -> tuple[int, i
     return song, int(rng.integers(source.num_samples(song) - segment + 1))
 
 
-def _draw(rng: Generator, source: Source, config: PipelineConfig, segment: int) -> Segment:
-    """A segment around an active block, at a random place in the segment; rarely, any segment."""
+def _draw_singing(
+    rng: Generator, source: Source, config: PipelineConfig, segment: int
+) -> tuple[int, int]:
+    """A song, and the start of a segment that holds an active block somewhere; rarely, any start."""
     song, start = _draw_anywhere(rng, source, segment)
     anywhere, choice, offset = rng.random(3)
     activity = source.activity(song)
@@ -132,4 +133,14 @@ def _draw(rng: Generator, source: Source, config: PipelineConfig, segment: int) 
         block = int(active[int(choice * len(active))])
         start = block * ACTIVITY_BLOCK - int(offset * max(segment - ACTIVITY_BLOCK, 1))
         start = min(max(start, 0), source.num_samples(song) - segment)
-    return source.segment(song, start, segment)
+    return song, start
+
+
+def _at_unit_level(source: Source, song: int, start: int, segment: int) -> Segment:
+    """A segment, both stems by the one gain that brings the whole song's mixture to unit RMS.
+
+    As in separation: quiet places of a song stay quiet.
+    """
+    gain = np.float32(1.0 / (source.level(song) or 1.0))
+    vocals, accompaniment = source.segment(song, start, segment)
+    return Segment(vocals * gain, accompaniment * gain)

@@ -1,5 +1,6 @@
 """What a source of songs offers: random access to segments of two stems."""
 
+import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -39,6 +40,9 @@ class Source(Protocol):
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
         """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
 
+    def level(self, song: int) -> float:
+        """RMS of the whole song's mixture, 0 for silence."""
+
 
 def block_rms(vocals: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "block"]:
     """RMS over both channels in each block of `ACTIVITY_BLOCK` samples; the last may be shorter."""
@@ -46,6 +50,15 @@ def block_rms(vocals: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "block"]
     power = 0.5 * (np.square(vocals[:, 0], dtype=np.float64) + np.square(vocals[:, 1]))
     counts = np.diff(np.append(starts, len(vocals)))
     return np.sqrt(np.add.reduceat(power, starts) / counts).astype(np.float32)
+
+
+def mixture_rms(source: Source, song: int) -> float:
+    """RMS of a song's mixture, read in stretches of about 20 s."""
+    stretch, energy, length = 2**20, 0.0, source.num_samples(song)
+    for start in range(0, length, stretch):
+        vocals, accompaniment = source.segment(song, start, min(stretch, length - start))
+        energy += float(np.square(vocals + accompaniment).sum(dtype=np.float64))
+    return math.sqrt(energy / (2 * length))
 
 
 def check_range(name: str, start: int, length: int, num_samples: int) -> None:

@@ -5,6 +5,7 @@ augmented, is the pipeline's business.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float
 
 from data_pipelines import synthesis
 from data_pipelines.folders import FolderSongs
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, check_range
+from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, check_range, mixture_rms
 from data_pipelines.synthesis import Split
 from diffsep_jax.errors import UserError
 
@@ -71,6 +72,10 @@ class EmbeddedSongs:
         """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
         return self._song(song).activity
 
+    def level(self, song: int) -> float:
+        """RMS of the whole song's mixture."""
+        return _level(self, song)
+
     def _song(self, song: int) -> synthesis.RenderedSong:
         return synthesis.cached_song(
             self.cache_dir,
@@ -80,6 +85,11 @@ class EmbeddedSongs:
             seconds=self.seconds,
             sample_rate=self.sample_rate,
         )
+
+
+@functools.lru_cache(maxsize=2**16)
+def _level(source: EmbeddedSongs, song: int) -> float:
+    return mixture_rms(source, song)
 
 
 def open_source(
@@ -94,8 +104,9 @@ def open_source(
 ) -> Source:
     """The source that a command's `--data` names: "embedded", or the path of a folder of songs.
 
-    In a folder that has a sub-folder named like the split (MUSDB18-HQ has train and test), the
-    songs are in there; otherwise the folder's songs are the same for every split. `num_songs`,
+    In a folder that has a sub-folder named like the split, the songs are in there; MUSDB18-HQ has
+    train and test, and what it lacks is taken from train. Otherwise the folder's songs are the same
+    for every split. `num_songs`,
     `seconds` and `seed` are for embedded songs. Raises `UserError` for bad input.
     """
     if spec == "embedded":
@@ -107,6 +118,6 @@ def open_source(
             cache_dir=cache_dir,
             sample_rate=sample_rate,
         )
-    part = Path(spec) / split
-    folder = part if part.is_dir() else Path(spec)
+    parts = (Path(spec) / split, Path(spec) / "train", Path(spec))
+    folder = next((part for part in parts if part.is_dir()), Path(spec))
     return FolderSongs(path=str(folder), cache_dir=cache_dir, sample_rate=sample_rate)

@@ -26,7 +26,7 @@ from diffsep_jax.training.optimizer import (
     make_optimizer,
 )
 from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding
-from diffsep_jax.training.step import draw_noise_levels, init_state, to_model_level, train_step
+from diffsep_jax.training.step import draw_noise_levels, init_state, train_step
 
 
 def run(workdir, config=micro.TRAIN, model=micro.MODEL, batches=micro.batches_from, validation=()):
@@ -214,16 +214,6 @@ def test_noise_levels_are_uniform_and_stratified_when_asked(stratified):
     np.testing.assert_allclose(levels.var(0), 1 / 12, atol=0.01)
     strata = jnp.sort(jnp.floor(levels * 8), axis=1)
     assert bool(jnp.all(strata == jnp.arange(8.0)[None])) == stratified
-
-
-def test_examples_are_brought_to_the_models_level_by_one_gain():
-    batch = {name: jnp.asarray(audio) for name, audio in micro.batch(0).items()}
-    batch = {name: audio.at[0].set(0.0) for name, audio in batch.items()}  # a silent example
-    scaled = to_model_level(batch, 0.5)
-    rms = jnp.sqrt(jnp.mean(jnp.square(scaled["mixture"]), axis=(1, 2)))
-    np.testing.assert_allclose(rms, [0.0] + [0.5] * 7, rtol=1e-5)
-    ratio = scaled["vocals"][1:] * batch["mixture"][1:]
-    np.testing.assert_allclose(ratio, scaled["mixture"][1:] * batch["vocals"][1:], atol=1e-5)
 
 
 def test_learning_rate_rises_then_falls_along_a_cosine():

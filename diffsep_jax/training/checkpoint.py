@@ -4,7 +4,6 @@ A save copies the state to the host and writes in the background, to a temporary
 renamed when whole. Restoring always goes into the shardings of the run that restores.
 """
 
-import contextlib
 import pathlib
 from typing import Any
 
@@ -61,10 +60,9 @@ class Checkpoints:
         if step is None:
             raise UserError(f"{self._directory}: no checkpoint here; train first")
         self._check_shapes(step, abstract)
-        options = ocp.options.PyTreeOptions(
-            loading=ocp.options.PyTreeOptions.Loading(partial_load=partial)
-        )
-        with ocp.Context(pytree_options=options) if partial else contextlib.nullcontext():
+        context = ocp.Context()
+        context.pytree.loading.partial_load = partial
+        with context:
             return self._checkpointer.load(step, abstract)
 
     def _check_shapes(self, step: int, abstract: dict[str, Any]) -> None:

@@ -47,11 +47,12 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One step on a global batch of `mixture` and `vocals`, both `[batch, time, 2]`.
 
+    The batch comes from songs whose mixtures have unit RMS, one gain for a whole song.
     Randomness is fold_in(key, step) and drawn for the global batch, so it does not depend on the
     mesh or on where the run was interrupted.
     """
     sigma_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
-    batch = to_model_level(batch, model.target_rms)
+    batch = {name: audio * model.target_rms for name, audio in batch.items()}
     sigma = draw_noise_levels(sigma_key, batch["vocals"].shape[0], config.stratified_sigma)
     noise = jax.random.normal(noise_key, batch["vocals"].shape)
 
@@ -92,13 +93,6 @@ def example_losses(
         vocals=vocals,
         weights=weights,
     )
-
-
-def to_model_level(batch: Batch, target_rms: float) -> Batch:
-    """Brings each example's mixture to `target_rms`, its vocals by the same gain; silence stays."""
-    power = jnp.mean(jnp.square(batch["mixture"]), axis=(1, 2), keepdims=True)
-    gain = jnp.where(power > 0, target_rms * jax.lax.rsqrt(jnp.maximum(power, 1e-20)), 1.0)
-    return {name: audio * gain for name, audio in batch.items()}
 
 
 def draw_noise_levels(

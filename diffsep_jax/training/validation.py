@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from diffsep_jax import metrics, samplers
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.step import Batch, example_losses, to_model_level
+from diffsep_jax.training.step import Batch, example_losses
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
@@ -52,7 +52,7 @@ def make_validate(
         levels = []
         scores: dict[str, list[float]] = {"mixture": [], "direct": [], "ddim": []}
         for raw in batches:
-            batch = to_model_level(raw, model.target_rms)
+            batch = {name: audio * model.target_rms for name, audio in raw.items()}
             levels.append(np.asarray(losses_by_level(params, batch)))
             direct, ddim = separate(params, batch["mixture"])
             vocals = np.asarray(batch["vocals"])

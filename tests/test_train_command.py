@@ -1,0 +1,138 @@
+"""`train.py` as its users run it: killed and started again, and with bad input."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+
+import configs
+from diffsep_jax.errors import UserError
+from diffsep_jax.training.checkpoint import Checkpoints
+from diffsep_jax.training.loop import CHECKPOINTS, with_shardings
+from diffsep_jax.training.optimizer import make_optimizer
+from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding
+from diffsep_jax.training.step import init_state
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL_RUN = [
+    "--model.segment=4096",
+    "--train.num-steps=9",
+    "--train.checkpoint-every=3",
+    "--train.log-every=1",
+    "--train.validate-every=9",
+    "--train.validation-batches=1",
+    "--train.validation-sampler-steps=2",
+    "--data.num-songs=1",
+    "--data.validation-songs=1",
+    "--data.song-seconds=5",
+    "--data.pipeline.batch-size=2",
+]
+
+
+def start(*arguments, cwd=ROOT):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    return out
+
+
+def state(workdir):
+    """The whole training state of the last step, from its checkpoint."""
+    experiment = configs.get("tiny")
+    model = dataclasses.replace(experiment.model, segment=4096)
+    optimizer = make_optimizer(experiment.train.optimizer, 9)
+    shapes = jax.eval_shape(functools.partial(init_state, model, optimizer), jax.random.key(0))
+    shardings = state_sharding(shapes, make_mesh(MeshConfig()), min_shard_size=1)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=3)
+    try:
+        assert checkpoints.latest_step == 9
+        return checkpoints.restore(with_shardings(shapes, shardings))
+    finally:
+        checkpoints.close()
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_path):
+    cache = f"--data.cache-dir={tmp_path / 'cache'}"
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    finish(start("tiny", "--workdir", alone, cache, *SMALL_RUN))
+    victim = start("tiny", "--workdir", killed, cache, *SMALL_RUN)
+    log = killed / "log.jsonl"
+    while not (log.exists() and '"step": 5' in log.read_text()):
+        assert victim.poll() is None, victim.stderr.read()
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    victim.communicate()
+    assert not (killed / "model").exists()
+    output = finish(start("tiny", "--workdir", killed, cache, *SMALL_RUN))
+    assert "resumed from the checkpoint of step" in output
+    jax.tree.map(np.testing.assert_array_equal, state(killed), state(alone))
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (killed, alone)]
+    assert weights[0] == weights[1]
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 10))
+    assert len(steps) == 10  # each step once, and the validation of the last
+
+
+def fails(*arguments):
+    """The one line that a wrong command ends in."""
+    process = start(*arguments)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 2, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.slow
+def test_help_lists_the_fields_with_their_meaning():
+    text = finish(start("--help"))
+    for words in ("--train.optimizer.learning-rate", "peak, after the warm-up", "--workdir"):
+        assert words in text
+
+
+@pytest.mark.slow
+def test_a_misspelt_override_is_suggested(tmp_path):
+    err = fails("tiny", "--workdir", tmp_path, "--train.num-stpes", "3")
+    assert "--train.num-steps" in err
+
+
+def test_an_unknown_config_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown config 'smal'; .*tiny, small"):
+        configs.get("smal")
+
+
+@pytest.mark.slow
+def test_a_nan_in_a_song_ends_the_run_in_one_line_that_names_the_file(tmp_path):
+    song = tmp_path / "songs" / "a song"
+    song.mkdir(parents=True)
+    audio = 0.1 * np.random.default_rng(0).standard_normal((44_100, 2)).astype(np.float32)
+    for name in ("vocals", "drums"):
+        soundfile.write(song / f"{name}.wav", audio, 44_100, subtype="FLOAT")
+    audio[20_000] = np.nan
+    soundfile.write(song / "bass.wav", audio, 44_100, subtype="FLOAT")
+    err = fails("tiny", "--workdir", tmp_path / "run", f"--data.source={tmp_path / 'songs'}")
+    assert err.strip().splitlines()[-1].startswith("error: ")
+    assert "bass.wav" in err
+    assert "20000" in err
