@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 import absl.flags
 import grain
-import jax
 import tyro
 
 import configs
@@ -20,7 +19,8 @@ from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import save_model
-from diffsep_jax.training.loop import load_ema, train
+from diffsep_jax.output import check_writable
+from diffsep_jax.training.loop import load_trained, train
 
 MODEL_FOLDER = "model"
 
@@ -30,9 +30,9 @@ class Run(configs.Experiment):
     """Trains a separation model; any field of the config can be overridden by its name.
 
     Attributes:
-        config: tiny, small, diff_dmx_rt_musdb, diff_dmx_extra or diff_dmx_rt_extra; comes first.
+        config: name of an experiment in configs/; comes first.
         workdir: folder for checkpoints, the log and the exported model.
-        export_only: write WORKDIR/model from the newest checkpoint, without training.
+        export_only: write WORKDIR/model from the run's newest checkpoint, without training.
     """
 
     config: tyro.conf.Positional[str]
@@ -41,8 +41,14 @@ class Run(configs.Experiment):
 
 
 def parse(arguments: list[str]) -> Run:
-    """The command line over the config that it names."""
+    """The command line over the config that it names. Raises UserError for an unknown one."""
+    asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
     named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and not asks_for_help:
+        raise UserError(
+            f"no config; give one of {', '.join(configs.NAMES)} first:"
+            " train.py CONFIG --workdir DIR"
+        )
     experiment = configs.get(arguments[0] if named else "small")
     fields = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
     missing = tyro.MISSING  # config and workdir have no defaults
@@ -68,8 +74,6 @@ def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset]:
     batches = functools.partial(
         pipeline.batches,
         segment=run.model.segment,
-        host_index=jax.process_index(),
-        host_count=jax.process_count(),
     )
     plain = dataclasses.replace(data.pipeline, augment=NO_AUGMENTATION)
     return batches(songs, data.pipeline), batches(held_out, plain)
@@ -78,13 +82,11 @@ def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset]:
 def main(arguments: list[str]) -> None:
     """Parses the command line, trains, exports."""
     run = parse(arguments)
-    try:
-        run.workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {run.workdir}: cannot create it ({error.strerror})") from None
     if run.export_only:
-        params = load_ema(run.model, run.train, run.workdir)
+        model, params = load_trained(run.workdir)
     else:
+        check_writable(run.workdir)
+        run.workdir.mkdir(parents=True, exist_ok=True)
         training, validation = open_data(run)
 
         def batches_from(step: int) -> Iterator:
@@ -98,10 +100,9 @@ def main(arguments: list[str]) -> None:
             batch_size=run.data.pipeline.batch_size,
             workdir=run.workdir,
         )
-        params = state.ema
-    if jax.process_index() == 0:
-        save_model(run.workdir / MODEL_FOLDER, run.model, params)
-        print(f"wrote {run.workdir / MODEL_FOLDER}")
+        model, params = run.model, state.ema
+    save_model(run.workdir / MODEL_FOLDER, model, params)
+    print(f"wrote {run.workdir / MODEL_FOLDER}")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _draw_anywhere(rng: Generator, source: Source, segment: int) -> tuple[int, i
 def _draw_singing(
     rng: Generator, source: Source, config: PipelineConfig, segment: int
 ) -> tuple[int, int]:
-    """A song, and the start of a segment that holds an active block somewhere; rarely, any start."""
+    """A song, and the start of a segment that holds an active block; rarely, any start."""
     song, start = _draw_anywhere(rng, source, segment)
     anywhere, choice, offset = rng.random(3)
     activity = source.activity(song)

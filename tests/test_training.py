@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -13,13 +15,15 @@ import micro
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from rich.console import Console
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.training import sharding
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.loop import CHECKPOINTS, load_ema, train
+from diffsep_jax.training.logging import RunLog
+from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
     learning_rate_schedule,
@@ -97,14 +101,21 @@ def test_the_log_tells_losses_rates_and_validation(undisturbed):
     for name in ("learning_rate", "gradient_norm", "examples_per_second", "data_wait_seconds"):
         assert record[name] >= 0, name
     (validation,) = records(workdir, "validation")
-    assert {"loss_sigma_0.1", "loss_sigma_1.0", "sdr_direct", "sdr_ddim"} <= set(validation)
-    # 10 log10(P(vocals) / P(mixture - vocals)): vocals are on for about half of the time.
-    assert validation["sdr_mixture"] == pytest.approx(10 * np.log10(0.5 / 0.09), abs=1)
+    assert {
+        "loss_sigma_0.1",
+        "loss_sigma_1.0",
+        "utterance_sdr_direct",
+        "utterance_sdr_ddim",
+    } <= set(validation)
+    # 10 log10(P(vocals) / P(mixture - vocals)), with vocals on for about half of the time.
+    assert validation["utterance_sdr_mixture"] == pytest.approx(10 * np.log10(0.5 / 0.09), abs=1)
 
 
 def test_the_exported_parameters_are_the_averaged_ones(undisturbed):
     workdir, state = undisturbed
-    assert_equal(load_ema(micro.MODEL, micro.TRAIN, workdir), state.ema)
+    model, params = load_trained(workdir)
+    assert model == micro.MODEL
+    assert_equal(params, state.ema)
 
 
 def test_only_the_latest_checkpoints_are_kept(tmp_path):
@@ -139,21 +150,57 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 
     with pytest.raises(UserError, match=r"step 4: the loss is nan.*step 2 is saved"):
         run(tmp_path, batches=poisoned)
-    state = load_ema(micro.MODEL, micro.TRAIN, tmp_path)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    _, params = load_trained(tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
-def test_a_checkpoint_of_another_network_is_refused(undisturbed):
+@pytest.mark.parametrize(
+    ("network", "field", "value"),
+    [
+        ("generator", "embedding_width", 24),
+        ("conditioner", "transformer_layers", 0),  # fewer parameters, each of its old shape
+        ("conditioner", "attention_heads", 1),  # no parameter differs
+    ],
+)
+def test_a_run_of_another_network_is_refused(undisturbed, network, field, value):
     workdir, _ = undisturbed
-    generator = dataclasses.replace(micro.MODEL.generator, embedding_width=24)
-    other = dataclasses.replace(micro.MODEL, generator=generator)
-    with pytest.raises(UserError, match="checkpoint is of another network"):
+    changed = dataclasses.replace(getattr(micro.MODEL, network), **{field: value})
+    other = dataclasses.replace(micro.MODEL, **{network: changed})
+    with pytest.raises(UserError, match=rf"another network: {network}\.{field} is .* and {value}"):
         run(workdir, model=other)
 
 
+def test_a_checkpoint_of_another_network_is_refused(undisturbed, tmp_path):
+    """Also where the folder's own record is lost, by the shapes."""
+    workdir, _ = undisturbed
+    shutil.copytree(workdir / CHECKPOINTS, tmp_path / CHECKPOINTS)
+    generator = dataclasses.replace(micro.MODEL.generator, embedding_width=24)
+    with pytest.raises(UserError, match=r"checkpoint is of another network: .* is .* there and"):
+        run(tmp_path, model=dataclasses.replace(micro.MODEL, generator=generator))
+
+
 def test_exporting_before_training_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no checkpoints folder here; train first"):
-        load_ema(micro.MODEL, micro.TRAIN, tmp_path)
+    with pytest.raises(UserError, match="no run to export; train first"):
+        load_trained(tmp_path)
+
+
+def test_exporting_does_not_disturb_a_save_that_goes_on(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    unfinished = copy / CHECKPOINTS / "8.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    load_trained(copy)
+    assert unfinished.is_dir()
+
+
+def test_the_bar_shows_step_time_left_and_loss_on_a_narrow_terminal(tmp_path):
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80)
+    with RunLog(tmp_path, start_step=0, num_steps=400, console=console) as log:
+        log.progress(5, {"loss": 1.25, "gradient_norm": 0.5, "data_wait_seconds": 0.125})
+    for words in ("5/400", "left", "loss 1.25", "0.125"):
+        assert words in screen.getvalue()
 
 
 def test_meshes_agree_with_one_device():

@@ -15,16 +15,22 @@ from diffsep_jax.training.step import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`; the latest `keep` of them are kept."""
+    """The checkpoints of one run, in `directory`; the latest `keep` of them are kept.
 
-    def __init__(self, directory: pathlib.Path, keep: int) -> None:
+    `keep=None` only reads: a run that is saving there now is not disturbed.
+    """
+
+    def __init__(self, directory: pathlib.Path, keep: int | None) -> None:
         self._directory = directory
+        policies = ocp.training.preservation_policies
         try:
             self._checkpointer = ocp.training.Checkpointer(
                 directory.absolute(),
                 save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-                preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-                cleanup_tmp_directories=True,
+                preservation_policy=policies.PreserveAll()
+                if keep is None
+                else policies.LatestN(keep),
+                cleanup_tmp_directories=keep is not None,
             )
         except OSError as error:
             raise UserError(
@@ -67,12 +73,15 @@ class Checkpoints:
 
     def _check_shapes(self, step: int, abstract: dict[str, Any]) -> None:
         saved = _shapes(self._checkpointer.metadata(step).metadata)
-        for name, shape in _shapes(abstract).items():
-            if saved.get(name) != shape:
+        saved = {name: shape for name, shape in saved.items() if name.split("/")[0] in abstract}
+        wanted = _shapes(abstract)
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
                 raise UserError(
                     f"{self._directory / str(step)}: this checkpoint is of another network: {name}"
-                    f" is {saved.get(name, 'missing')} there and {shape} in this config; use the"
-                    " config that the run was started with or another --workdir"
+                    f" is {saved.get(name, 'missing')} there and {wanted.get(name, 'missing')} in"
+                    " this config; use the config that the run was started with or another"
+                    " --workdir"
                 )
 
     def close(self) -> None:

@@ -1,13 +1,16 @@
 """A run's log: one JSON line per record, and a progress bar on a terminal."""
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Mapping
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from diffsep_jax.output import write_bytes
 
 FILE_NAME = "log.jsonl"
 
@@ -18,30 +21,39 @@ class RunLog:
     A resumed run drops the lines of steps that it will take again, so the log has each step once.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, start_step: int, num_steps: int) -> None:
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        start_step: int,
+        num_steps: int,
+        console: Console | None = None,
+    ) -> None:
         path = workdir / FILE_NAME
         _drop_records_after(path, start_step)
         self._file = path.open("a", encoding="utf-8")
-        self._console = Console()
+        self._console = console or Console()
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=20),
+            TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
-        self._task = self._progress.add_task(
-            "", total=num_steps, completed=start_step, status="compiling"
+        self._task = self._progress.add_task("", total=num_steps, completed=start_step)
+        self._status = Text("compiling")
+        self._live = Live(
+            Group(self._progress, self._status), console=self._console, refresh_per_second=2
         )
 
     def __enter__(self) -> "RunLog":
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._live.stop()
         self._file.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -53,10 +65,10 @@ class RunLog:
             self.say(f"step {step} {kind}: {_format(values)}")
 
     def progress(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Moves the bar to `step`; `values` replace what is shown beside it."""
+        """Moves the bar to `step`; `values` replace the line under it."""
         self._progress.update(self._task, completed=step)
         if values is not None:
-            self._progress.update(self._task, status=_format(values))
+            self._status.plain = _format(values)
 
     def say(self, text: str) -> None:
         """A line above the bar."""
@@ -79,6 +91,4 @@ def _drop_records_after(path: pathlib.Path, step: int) -> None:
             continue
         if record["step"] <= step:
             kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, "".join(kept).encode())

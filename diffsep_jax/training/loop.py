@@ -19,6 +19,7 @@ from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.logging import RunLog
 from diffsep_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from diffsep_jax.training.run_config import keep_model_config, read_model_config
 from diffsep_jax.training.step import Metrics, TrainState, init_state, train_step
 from diffsep_jax.training.validation import make_validate
 
@@ -40,11 +41,16 @@ def train(
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.num_steps`.
 
     `train_batches(step)` iterates over this host's batches from that step on, as a pure function of
-    the step: each `{"mixture", "vocals"}`, float32 `[batch, time, 2]`; `batch_size` counts all
-    hosts' rows. Ctrl-C saves a checkpoint
-    and raises KeyboardInterrupt. Raises UserError if the loss is not finite, or the checkpoint is
-    of another network.
+    the step: each `{"mixture", "vocals"}`, float32 `[batch, time, 2]`, from songs at unit RMS.
+    Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises UserError if the loss is not
+    finite, or the run in `workdir` is of another network. Call it from the main thread, which
+    Python's signals go to.
     """
+    if jax.process_count() > 1:
+        raise UserError(
+            f"{jax.process_count()} processes: training runs in one process so far, on all of its"
+            " devices; start it on one host"
+        )
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch_size(batch_size, mesh)
     root_key = jax.random.key(config.seed)
@@ -63,6 +69,7 @@ def train(
     )
     validate = make_validate(model, config, validation_key)
 
+    keep_model_config(workdir, model)
     checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints)
     try:
         with jax.set_mesh(mesh):
@@ -131,16 +138,18 @@ def train(
     return state
 
 
-def load_ema(model: SeparationModel, config: TrainConfig, workdir: pathlib.Path) -> Params:
-    """The averaged parameters of the newest checkpoint. Raises UserError if there is none."""
-    if not (workdir / CHECKPOINTS).is_dir():
-        raise UserError(f"{workdir}: no {CHECKPOINTS} folder here; train first")
-    mesh = sharding.make_mesh(config.mesh)
+def load_trained(workdir: pathlib.Path) -> tuple[SeparationModel, Params]:
+    """A run's model and the averaged parameters of its newest checkpoint, on one device.
+
+    Raises UserError if there is none. A run that is going on there is not disturbed.
+    """
+    model = read_model_config(workdir)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
-    shardings = sharding.state_sharding(abstract, mesh, config.mesh.min_shard_size)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
     try:
-        return checkpoints.restore_ema(with_shardings(abstract, shardings))
+        shardings = jax.tree.map(lambda _: device, abstract)
+        return model, checkpoints.restore_ema(with_shardings(abstract, shardings))
     finally:
         checkpoints.close()
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from diffsep_jax import metrics, samplers
+from diffsep_jax import diffusion, losses, metrics, samplers
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.step import Batch, example_losses
+from diffsep_jax.training.step import Batch
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
@@ -20,19 +20,24 @@ def make_validate(
 ) -> Callable[[Params, Sequence[Batch]], dict[str, float]]:
     """A function of (parameters, batches) that returns the numbers of one validation.
 
-    `loss_sigma_S` is L_diff at noise level S; `sdr_mixture`, `sdr_direct` and `sdr_ddim` are
-    medians of the segments' utterance SDR for the mixture, the L_rec head and DDIM (eta = 0). The
-    noise is the same each time. Segments with silent vocals are left out of the SDR.
+    `loss_sigma_S` is L_diff at noise level S; `utterance_sdr_mixture`, `_direct` and `_ddim` are
+    medians over the segments, each scored as if it were a track, for the mixture, the L_rec head
+    and DDIM (eta = 0). The noise is the same each time. Segments with silent vocals are left out
+    of the SDR.
     """
 
     @jax.jit
     def losses_by_level(params: Params, batch: Batch) -> Float[Array, "level"]:
-        noise = jax.random.normal(key, batch["vocals"].shape)
+        vocals, mixture = batch["vocals"], batch["mixture"]
+        noise = jax.random.normal(key, vocals.shape)
+        conditioning = model.condition(params, mixture)
 
         def at_level(sigma: Array) -> Array:
-            levels = jnp.full(batch["vocals"].shape[:1], sigma)
-            _, terms = example_losses(model, config.loss_weights, params, batch, levels, noise)
-            return terms["diffusion"].mean()
+            x = diffusion.diffuse(vocals, noise, sigma)
+            sigmas = jnp.broadcast_to(sigma, vocals.shape[:1])
+            v_hat = model.velocity(params, x, sigmas, mixture, conditioning)
+            v = diffusion.velocity(vocals, noise, sigma)
+            return losses.diffusion_loss(v_hat, v).mean()
 
         return jax.lax.map(at_level, jnp.array(NOISE_LEVELS, jnp.float32))
 
@@ -64,7 +69,7 @@ def make_validate(
             f"loss_sigma_{level}": float(value)
             for level, value in zip(NOISE_LEVELS, np.mean(levels, axis=0), strict=True)
         }
-        medians = {f"sdr_{name}": float(np.median(s)) for name, s in scores.items() if s}
+        medians = {f"utterance_sdr_{name}": float(np.median(s)) for name, s in scores.items() if s}
         return report | medians
 
     return validate
