@@ -15,17 +15,19 @@ import jax
 import tyro
 from rich import progress
 from rich.console import Console
+from rich.markup import escape
 
 import train
 from data_pipelines import excerpt
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax.audio import write_wav
-from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.comparison import Row, Song, comparison_table, score_estimates
 from diffsep_jax.evaluation.scores import PROTOCOL
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.output import check_writable, make_folder
 
 SONG_SECONDS = 20.0
 TRAIN_STEPS = 400
@@ -90,21 +92,19 @@ def main(command: Demo) -> None:
 
     begin = time.perf_counter()
     out = command.out
+    check_writable(out)
     songs = EmbeddedSongs(split="test", num_songs=command.num_songs, seconds=SONG_SECONDS)
     vocals, accompaniment, rate = excerpt.load_excerpt()
     mixture = vocals + accompaniment
     model, params = load_model(command.model)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot create it ({error.strerror})") from None
     console = Console(highlight=False)
-    console.print(PLAN.format(model=command.model, num_songs=command.num_songs))
+    # Where a value is the user's, its brackets are no markup.
+    console.print(PLAN.format(model=command.model, num_songs=command.num_songs), markup=False)
 
     console.print("[bold]1[/]  compiling, rendering the songs, scoring")
     separator = Separator(model, params)
-    for name in (DIRECT, DIFFUSION):  # compiles both programs, so that no time below includes it
-        separator.separate(mixture[:rate], rate, **dataclasses.asdict(ESTIMATES[name][0]))
+    for name in (DIRECT, DIFFUSION):
+        separator.warm_up(**dataclasses.asdict(ESTIMATES[name][0]))
     scored = []
     for i in progress.track(range(len(songs)), "   songs", console=console):
         sung, played = songs.segment(i, 0, songs.num_samples(i))
@@ -123,6 +123,7 @@ def main(command: Demo) -> None:
         "accompaniment": mixture - estimates[DIFFUSION].vocals,
         "vocals_direct": estimates[DIRECT].vocals,
     }
+    make_folder(out)
     for name, audio in stems.items():
         write_wav(out / f"{name}.wav", audio, rate)
     panels = {
@@ -138,8 +139,10 @@ def main(command: Demo) -> None:
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
     megabytes = (model_dir(command.model) / WEIGHTS_FILE).stat().st_size / 1e6
     console.print(f"{PROTOCOL}. Seconds are without compiling.")
-    console.print(f"Model {command.model}: {num_params:.2f}M parameters, {megabytes:.1f} MB.")
-    console.print(f"Wrote to {out}: demo.png, {', '.join(f'{name}.wav' for name in stems)};")
+    about_model = f"Model {command.model}: {num_params:.2f}M parameters, {megabytes:.1f} MB."
+    console.print(about_model, markup=False)
+    written = ", ".join(("demo.png", *(f"{name}.wav" for name in stems)))
+    console.print(f"Wrote to {out}: {written};", markup=False)
     console.print(f"made from {excerpt.TITLE}, they stay under {excerpt.LICENCE}.")
     console.print(WHAT_TO_EXPECT)
     if not command.skip_training:
@@ -152,7 +155,7 @@ def train_tiny(console: Console, workdir: pathlib.Path, num_steps: int) -> None:
     """Trains the config tiny from scratch, and says how the loss fell."""
     shutil.rmtree(workdir, ignore_errors=True)
     options = (f"--workdir={workdir}", f"--train.num-steps={num_steps}", "--train.log-every=5")
-    console.print(f"\n[bold]3[/]  python train.py tiny {' '.join(options)}")
+    console.print(f"\n[bold]3[/]  python train.py tiny {escape(' '.join(options))}")
     train.main(["tiny", *options])
     records = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if record["kind"] == "train"]

@@ -12,10 +12,11 @@ import rich
 import tyro
 
 from data_pipelines.sources import open_source
-from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation import scores
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.inference.track import DEFAULT_OVERLAP
+from diffsep_jax.inference.track import DEFAULT_OVERLAP, check_overlap
+from diffsep_jax.output import check_writable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,13 +49,11 @@ class Evaluate:
 
 
 def main(command: Evaluate) -> None:
-    """Separates and scores every song."""
+    """Separates and scores every song. What can be wrong is found before a song is rendered."""
     from diffsep_jax.inference.separator import Separator
 
-    try:
-        command.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {command.out}: cannot create it ({error.strerror})") from None
+    check_overlap(command.overlap)
+    check_writable(command.out)
     source = open_source(
         command.data,
         split="test",
@@ -64,6 +63,7 @@ def main(command: Evaluate) -> None:
     )
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     settings = dataclasses.asdict(command.settings)
+    separator.warm_up(overlap=command.overlap, **settings)
     results = []
     for song in range(len(source)):
         vocals, accompaniment = source.segment(song, 0, source.num_samples(song))

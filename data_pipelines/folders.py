@@ -5,9 +5,11 @@ otherwise it is the sum of the other stems. WAV and FLAC at the wanted rate are 
 at other rates, or in formats that cannot seek to the sample, are converted once into the cache.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from jaxtyping import Float
 
 from data_pipelines.cache import cache_folder, write_npy
 from data_pipelines.segments import Segment, block_rms, check_range, mixture_rms
+from diffsep_jax.audio import AudioFile
 from diffsep_jax.errors import UserError
 
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
@@ -31,8 +34,8 @@ class FolderSongs:
     """A source that reads a folder of song folders; mono files become stereo.
 
     Raises `UserError`, naming the folder or file, on opening: no songs, a song without vocals or
-    without anything beside them, stems that differ in length or rate, an unreadable or empty file,
-    more than two channels. NaN or infinite samples are found on reading.
+    without anything beside them, stems that differ in length or rate, an unreadable, truncated or
+    empty file, more than two channels. NaN or infinite samples are found on reading.
     """
 
     path: str
@@ -146,12 +149,13 @@ def _scan_song(folder: Path) -> SongFiles | None:
 
 def _info(path: Path) -> tuple[int, int]:
     """Frames and sample rate of a file."""
+    AudioFile(path)  # refuses a file that its headers show to be cut, which soundfile shortens
     try:
         info = soundfile.info(path)
     except (soundfile.LibsndfileError, OSError) as error:
         raise UserError(f"{path}: cannot be read as audio ({_reason(error)})") from error
-    if info.channels > 2:
-        raise UserError(f"{path}: {info.channels} channels; expected one or two")
+    if info.frames > 2**62:
+        raise UserError(f"{path}: its header does not tell its length; save it anew as wav or flac")
     if info.frames <= 0:
         raise UserError(f"{path}: no samples in it")
     return info.frames, info.samplerate
@@ -204,7 +208,8 @@ def _converted(
 ) -> Float[np.ndarray, "2 time channel"]:
     """A whole song at another rate, memory-mapped: vocals, then accompaniment."""
     path = _cache_path(files, sample_rate, folder, "stems")
-    if not path.exists():
+
+    def convert() -> np.ndarray:
         stems = _read(files, 0, files.num_frames)
         length = _resampled_length(files, sample_rate)
         audio = np.zeros((2, length, 2), np.float32)
@@ -213,29 +218,39 @@ def _converted(
             if files.rate != sample_rate:
                 resampled = soxr.resample(stem, files.rate, sample_rate)[:length]
             audio[index, : len(resampled)] = resampled
-        write_npy(path, audio)
-    return np.load(path, mmap_mode="r")
+        return audio
+
+    return _cached(path, convert)
 
 
 @functools.lru_cache(maxsize=4096)
 def _activity(files: SongFiles, sample_rate: int, folder: Path) -> Float[np.ndarray, "block"]:
     path = _cache_path(files, sample_rate, folder, "activity")
-    if not path.exists():
+
+    def measure() -> np.ndarray:
         if files.needs_conversion(sample_rate):
             vocals = np.asarray(_converted(files, sample_rate, folder)[0])
         else:
             vocals = _read_file(files.vocals, 0, files.num_frames)
-        write_npy(path, block_rms(vocals))
-    return np.load(path)
+        return block_rms(vocals)
+
+    return np.array(_cached(path, measure))  # a copy: no file descriptor for each song
 
 
 @functools.lru_cache(maxsize=2**16)
 def _level(source: FolderSongs, song: int) -> float:
     folder = cache_folder(source.cache_dir)
     path = _cache_path(source.songs[song], source.sample_rate, folder, "level")
-    if not path.exists():
-        write_npy(path, np.array(mixture_rms(source, song)))
-    return float(np.load(path))
+    return float(_cached(path, lambda: np.array(mixture_rms(source, song))))
+
+
+def _cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a cache file, memory-mapped; made first where it is missing or damaged."""
+    # A folder that cannot be read fails below, in writing.
+    with contextlib.suppress(OSError, ValueError):
+        return np.lib.format.open_memmap(path, mode="r")
+    write_npy(path, make())
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.resources
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffsep_jax.audio import AudioFile
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.inference.track import DEFAULT_OVERLAP, STEMS, Track, check_overlap, measure
+from diffsep_jax.output import check_writable
 
 if TYPE_CHECKING:
     from diffsep_jax.inference.separator import Separator
@@ -82,7 +82,7 @@ def separate(command: Separate) -> None:
         raise UserError(f"batch size {command.batch_size}, expected at least 1")
     folders = _result_folders(command.inputs, command.out)
     tracks = [measure(AudioFile(path)) for path in command.inputs]
-    _check_writable(command.out)
+    check_writable(command.out)
 
     from diffsep_jax.inference.separator import Separator
 
@@ -127,23 +127,11 @@ def _result_folders(inputs: Sequence[Path], out: Path) -> list[Path]:
     return list(folders.values())
 
 
-def _check_writable(folder: Path) -> None:
-    """UserError unless `folder`, or what is there of its path, takes a file. Leaves nothing."""
-    try:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written: {error.strerror}; choose another --out"
-        ) from None
-
-
 def _separate_with_bar(
     separator: "Separator", track: Track, folder: Path, command: Separate
 ) -> None:
     columns = (
-        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TextColumn("{task.description}", markup=False),
         rich.progress.BarColumn(),
         rich.progress.TaskProgressColumn(),
         rich.progress.TimeRemainingColumn(),

@@ -4,7 +4,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from diffsep_jax.errors import UserError
 
@@ -21,6 +21,28 @@ def check_writable(folder: pathlib.Path) -> None:
         ) from None
 
 
+def make_folder(folder: pathlib.Path) -> None:
+    """Makes a folder and what is missing of its path. UserError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {_reason(error)}") from None
+
+
+@contextmanager
+def new_folder(folder: pathlib.Path) -> Iterator[None]:
+    """`make_folder`; if the block raises, the folders that were made and are empty go again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        make_folder(folder)
+        yield
+    except BaseException:
+        for path in missing:  # the deepest first
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
 @contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary name beside `path`; what is written there becomes `path` when the block ends.
@@ -29,8 +51,8 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary file is removed. OSError becomes a UserError naming `path`.
     """
     temporary = path.with_name(f".{path.name}.tmp")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
             os.replace(temporary, path)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from diffsep_jax.diffusion import alpha_beta
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.conditioner import Conditioner, Conditioning
+from diffsep_jax.models.fields import is_positive, is_whole, require
 from diffsep_jax.models.generator import Generator
 
 Params = Mapping[str, Any]
@@ -43,37 +44,25 @@ class SeparationModel:
     estimate_error: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("generator", "conditioner"):
-            network = getattr(self, name)
-            if len(network.widths) != len(network.factors) + 1:
+        networks = (("generator", self.generator), ("conditioner", self.conditioner))
+        for name, network in networks:
+            network.check()
+            if not is_whole(self.segment) or self.segment % network.stride:
                 raise UserError(
-                    f"{name}.widths has {len(network.widths)} values; one more than the"
-                    f" {len(network.factors)} of {name}.factors is expected"
+                    f"segment is {self.segment!r} samples; a positive multiple of the {name}'s"
+                    f" stride of {network.stride} is expected"
                 )
-            if self.segment <= 0 or self.segment % network.stride:
-                raise UserError(
-                    f"segment is {self.segment} samples; a positive multiple of the {name}'s stride"
-                    f" of {network.stride} is expected"
-                )
-        if len(self.generator.blocks) != len(self.generator.factors):
-            raise UserError(
-                f"generator.blocks has {len(self.generator.blocks)} values; one for each of the"
-                f" {len(self.generator.factors)} levels is expected"
-            )
         ours, theirs = _injection_rates(self.generator), _injection_rates(self.conditioner)
         if ours != theirs:
             raise UserError(
                 f"the generator's injection levels are at strides {ours}, the conditioner's"
                 f" embeddings at {theirs}; they must be the same"
             )
-        if self.sample_rate <= 0:
-            raise UserError(f"sample_rate is {self.sample_rate}; a positive rate in Hz is expected")
-        if self.target_rms <= 0:
-            raise UserError(f"target_rms is {self.target_rms}; a positive level is expected")
-        if self.estimate_error is not None and self.estimate_error <= 0:
-            raise UserError(
-                f"estimate_error is {self.estimate_error}; a positive level or none is expected"
-            )
+        rate, rms, error = self.sample_rate, self.target_rms, self.estimate_error
+        require(is_whole(rate), "sample_rate", rate, "a positive whole number of Hz")
+        require(is_positive(rms), "target_rms", rms, "a positive, finite level")
+        good = error is None or is_positive(error)
+        require(good, "estimate_error", error, "a positive, finite level or None")
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh float32 parameters of both networks, every head included."""

@@ -1,6 +1,7 @@
 """The whole suite runs strictly: eight CPU devices, no silent promotion, shapes checked."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -11,6 +12,11 @@ from jaxtyping import install_import_hook
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests compile the same small programs again and again.
+_cache = tempfile.TemporaryDirectory(prefix="diffsep-jax-tests-")
+jax.config.update("jax_compilation_cache_dir", _cache.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 # Grain's worker processes read absl flags, which pytest never parses.
 if not absl.flags.FLAGS.is_parsed():

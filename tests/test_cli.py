@@ -46,6 +46,7 @@ class Halving:
     """In place of the compiled chunk program: vocals = mixture / 2; remembers its settings."""
 
     segment = 4096
+    stride = 128
     sample_rate = RATE
     settings: SamplerSettings
 
@@ -184,7 +185,8 @@ def test_bad_audio_is_found_before_the_model_is_loaded(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--steps", 0, "steps 0, expected at least 1"),
+        ("--steps", 0, "steps 0, expected 1 to 1000000"),
+        ("--steps", 2**31, "steps 2147483648, expected 1 to 1000000"),
         ("--eta", 1.5, "eta 1.5, expected 0 to 1"),
         ("--cutoff-hz", -1, "cutoff_hz -1.0, expected"),
         ("--cutoff-hz", 22_050, "cutoff_hz 22050.0, expected less than 22050.0"),
@@ -239,7 +241,25 @@ def test_interrupt_leaves_nothing_half_written(
     with pytest.raises(SystemExit) as exit_:
         run(path, "--out", tmp_path / "out")
     assert exit_.value.code == (130 if error is KeyboardInterrupt else 2)
-    assert not list(tmp_path.rglob("out/*/*"))
+    assert not (tmp_path / "out").exists()
+    run(song(tmp_path / "short.wav", noise(4000, 2)), "--out", tmp_path / "out")  # one chunk
+    with pytest.raises(SystemExit):
+        run(path, "--out", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["short"]
+
+
+def test_brackets_in_a_songs_name_are_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws the bar
+    for name in ("Song [live]", "Song [b]"):
+        run(song(tmp_path / f"{name}.wav"), "--out", tmp_path / "out")
+        printed = capsys.readouterr()
+        assert name in printed.out
+        assert name in printed.err
+    # A closing tag as in "[/b]" can come in an input's path alone.
+    (tmp_path / "[").mkdir()
+    run(song(tmp_path / "[" / "b].wav"), "--out", tmp_path / "out")
 
 
 def test_help_is_quick_and_needs_no_jax() -> None:
@@ -342,6 +362,20 @@ def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:
 def test_misspelt_option_in_python() -> None:
     with pytest.raises(TypeError, match="step"):
         Separator.from_pretrained("small").separate(noise(99), RATE, step=3)
+
+
+def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    separator = Separator.from_pretrained("small")
+    separator.warm_up(steps=500, eta=0.3, sampler="ddim")
+    assert Halving.settings == SamplerSettings(steps=1, eta=0.3)
+    for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}):
+        with pytest.raises(UserError, match=next(iter(options))):
+            separator.warm_up(**options)
+
+
+def test_a_waveform_beyond_float32_is_refused() -> None:
+    with pytest.raises(UserError, match="waveform: NaN or infinity at sample 0"):
+        Separator.from_pretrained("small").separate(np.full((9, 2), 1e300), RATE)
 
 
 def test_separator_works_from_a_thread() -> None:

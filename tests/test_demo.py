@@ -65,12 +65,12 @@ def test_excerpt_without_stempeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tiny_model(tmp_path: Path) -> Path:
-    """A model directory; its weights are zero."""
+    """A model directory whose name looks like markup; its weights are zero."""
     model = configs.get("tiny").model
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
-    save_model(tmp_path / "model", model, params)
-    return tmp_path / "model"
+    save_model(tmp_path / "[" / "b]", model, params)
+    return tmp_path / "[" / "b]"
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_demo_writes_what_it_says(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(demo, "SONG_SECONDS", 4.0)
-    out = tmp_path / "out"
+    out = tmp_path / "out [i]"
     demo.main(demo.Demo(out=out, model=str(tiny_model), num_songs=1, skip_training=True))
     names = ("mixture", "reference_vocals", "vocals", "accompaniment", "vocals_direct")
     stems = {name: read_audio(out / f"{name}.wav")[0] for name in names}
@@ -105,6 +105,8 @@ def test_demo_writes_what_it_says(
     printed = capsys.readouterr().out
     for said in ("real song", "CC BY-NC-SA 3.0", "stempeg", "T=5", "utterance SDR", "parameters"):
         assert said in printed
+    for named in ("[/b]", "out [i]"):
+        assert named in printed.replace("\n", "")
     for name in names:
         assert f"{name}.wav" in printed
 
@@ -112,7 +114,8 @@ def test_demo_writes_what_it_says(
 def test_training_starts_anew_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workdir = tmp_path / "tiny_run"
+    workdir = tmp_path / "[" / "tiny_run]"  # no markup
+    workdir.parent.mkdir()
     losses = [3, 2, 2, 9, *range(1000), 1, 0.5, 0.5, 9]
 
     def train(arguments: list[str]) -> None:
@@ -138,7 +141,7 @@ def test_demo_errors_are_one_line(
     for options, message in [
         ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
         ({"model": model, "num_songs": 0}, "num_songs=0"),
-        ({"model": model, "out": tmp_path / "file"}, "cannot create it"),
+        ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():
             demo.main(demo.Demo(**{"out": tmp_path / "out"} | options))

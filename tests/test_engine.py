@@ -84,6 +84,24 @@ def test_the_same_seed_gives_the_same_bytes(on_eight, chunks, reference):
     assert on_eight(*chunks, SETTINGS).tobytes() == reference.tobytes()
 
 
+def test_the_noise_does_not_depend_on_jaxs_default_generator(params, chunks, monkeypatch):
+    separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
+    keys = []
+    monkeypatch.setattr(
+        separator, "_ddim", lambda params, mixture, start, key, *_: keys.append(key) or mixture
+    )
+    separator(*chunks, SETTINGS)
+    with jax.default_prng_impl("rbg"):
+        separator(*chunks, SETTINGS)
+    assert [jax.random.key_impl(key) for key in keys] == ["threefry2x32"] * 2
+
+
+def test_the_stride_is_the_deeper_networks(params):
+    separator = ChunkSeparator(micro.MODEL, params)
+    assert separator.stride == micro.MODEL.generator.stride == 64
+    assert separator.segment % separator.stride == 0
+
+
 def test_the_result_depends_on_the_position(on_eight, chunks, reference):
     mixture, start = chunks
     moved = on_eight(mixture, start + 1, SETTINGS)

@@ -139,6 +139,26 @@ def test_table_shows_every_track_and_the_median(tracks: list[scores.TrackScore])
     assert rows["median"][1] == "6.02"
 
 
+@pytest.mark.parametrize("name", ["Song [live]", "Song [/b]", "[bold]"])
+def test_brackets_in_a_name_are_no_markup(name: str, tracks: list[scores.TrackScore]) -> None:
+    track = dataclasses.replace(tracks[0], name=name)
+    assert cells(scores.table([track]))[0][0] == name
+    row = comparison.Row(name, f"{name} T=1", [track])
+    assert cells(comparison.comparison_table([row]))[0][:2] == [name, f"{name} T=1"]
+
+
+def test_metrics_that_cannot_be_written_leave_nothing(
+    tmp_path: Path, tracks: list[scores.TrackScore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(UserError, match=r"metrics\.json: cannot be written: Permission denied"):
+        scores.write_metrics(tmp_path / "metrics.json", tracks, {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_bad_estimate_is_refused_by_the_tracks_name() -> None:
     vocals = noise(100, 2)
     with pytest.raises(UserError, match=r"song 7: .*NaN"):
@@ -209,8 +229,10 @@ def test_picture_of_silence_at_a_low_rate(tmp_path: Path) -> None:
 
 
 def test_picture_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.png: cannot be written: No such file"):
-        save_spectrograms(tmp_path / "gone" / "a.png", {"a": noise(5000, 1)}, RATE)
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match=r"a\.png: cannot be written: Is a directory"):
+        save_spectrograms(tmp_path / "a.png", {"a": noise(5000, 1)}, RATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_picture_without_matplotlib() -> None:
@@ -268,6 +290,36 @@ def test_eval_from_folder_to_report(
     assert "silent" in printed
 
 
+def test_seconds_are_without_compiling(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time the first song is separated, the program is there."""
+    compiled = []
+
+    def separate(self: Separator, mixture: np.ndarray, *args: object, **kw: object) -> Separation:
+        compiled.append(self._separate_chunks.num_compilations)
+        return original(self, mixture, *args, **kw)
+
+    original = Separator.separate
+    monkeypatch.setattr(Separator, "separate", separate)
+    settings = SamplerSettings(sampler="direct")
+    data = str(songs_folder(tmp_path / "songs"))
+    evaluate(tmp_path, model=str(model_dir), data=data, settings=settings, batch_size=8)
+    assert compiled == [0, 1, 1]  # the warm-up, and two songs
+
+
+def test_an_unwritable_folder_is_found_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(UserError, match="out: cannot be written: Permission denied"):
+        evaluate(tmp_path, model="no-such-model", data=str(tmp_path / "gone"))
+
+
 def test_eval_errors_are_one_line(
     tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,8 +331,13 @@ def test_eval_errors_are_one_line(
         ({"data": songs, "model": "no-such-model"}, "unknown model 'no-such-model'"),
         ({"data": str(tmp_path / "gone"), "model": model}, "not found"),
         ({"data": str(tmp_path / "empty"), "model": model}, "no songs"),
-        ({"data": songs, "model": model, "out": tmp_path / "file" / "x"}, "cannot create it"),
+        ({"data": songs, "model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
+        ({"data": songs, "model": model, "out": tmp_path / "file"}, "cannot be written"),
         ({"data": songs, "model": model, "overlap": 0.7}, "overlap 0.7"),
+        (
+            {"data": songs, "model": model, "settings": SamplerSettings(cutoff_hz=30_000.0)},
+            "cutoff_hz 30000.0",
+        ),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():
             evaluate(tmp_path, **options)
@@ -289,4 +346,5 @@ def test_eval_errors_are_one_line(
         assert error.startswith("error: ")
         assert message in error
         assert error.count("\n") == 1
-    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "cache").exists()  # nothing was rendered or resampled

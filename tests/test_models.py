@@ -1,5 +1,6 @@
 """The networks: the paper's sizes, shapes at every level, and what the output depends on."""
 
+import copy
 import dataclasses
 
 import jax
@@ -41,7 +42,7 @@ def test_parameter_counts_are_the_papers(name, generator, conditioner):
 def test_small_has_at_most_four_million_parameters_once_exported():
     params = jax.eval_shape(configs.get("small").model.init, jax.random.key(0))
     del params["conditioner"]["latent_head"]
-    assert parameters(params) <= 4.2e6
+    assert parameters(params) <= 4_000_000
 
 
 def test_shapes_at_every_level_of_the_papers_networks():
@@ -212,6 +213,9 @@ def test_folding_time_is_inverted_by_unfolding_and_keeps_order():
     [
         ({"segment": 1000}, "segment is 1000"),
         ({"target_rms": 0.0}, "target_rms is 0.0"),
+        ({"target_rms": float("nan")}, "target_rms is nan"),
+        ({"target_rms": float("inf")}, "target_rms is inf"),
+        ({"estimate_error": float("nan")}, "estimate_error is nan"),
         ({"estimate_error": -1.0}, "estimate_error is -1.0"),
         ({"generator": Generator(widths=(8, 8))}, "generator.widths has 2"),
         ({"conditioner": Conditioner()}, "injection levels"),
@@ -220,6 +224,69 @@ def test_folding_time_is_inverted_by_unfolding_and_keeps_order():
 def test_a_model_that_does_not_fit_itself_is_refused(change, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(TINY, **change)
+
+
+def altered(config, field, value):
+    """A copy with another value, past the type checks that run in tests alone."""
+    config = copy.copy(config)
+    object.__setattr__(config, field, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("segment", 8192.0), ("sample_rate", float("nan")), ("target_rms", "loud")],
+)
+def test_a_field_of_another_type_is_refused_by_name(field, value):
+    with pytest.raises(UserError, match=f"^{field} is {value!r}"):
+        altered(TINY, field, value).__post_init__()
+
+
+BAD_FIELDS = [
+    ("widths", 32),
+    ("widths", (32, 48, 0, 64)),
+    ("widths", (32, 48, 64.0, 64)),
+    ("factors", ()),
+    ("factors", (4, -4, 1)),
+    ("patch_size", 0),
+    ("patch_size", True),
+    ("groups", 0),
+    ("groups", 7),
+    ("attention_levels", -1),
+    ("attention_levels", 4),
+    ("injection_levels", -1),
+    ("injection_levels", 4),
+    ("attention_width", 0),
+    ("attention_heads", 3),
+    ("attention_backend", "flash"),
+    ("dtype", "float99"),
+]
+
+
+@pytest.mark.parametrize(
+    ("network", "field", "value"),
+    [
+        *(("generator", *bad) for bad in BAD_FIELDS),
+        ("generator", "blocks", (1, 0, 1)),
+        ("generator", "blocks", (1, 1)),
+        ("generator", "fourier_features", 15),
+        ("generator", "fourier_scale", float("nan")),
+        ("generator", "embedding_width", 0),
+        ("generator", "use_mixture", "yes"),
+        *(("conditioner", *bad) for bad in BAD_FIELDS),
+        ("conditioner", "groups", 32),  # divides 32 and 64, not their halves
+        ("conditioner", "transformer_layers", -1),
+        ("conditioner", "transformer_width", 0),
+        ("conditioner", "transformer_heads", 3),
+        ("conditioner", "transformer_heads", 32),  # heads of one channel cannot be rotated
+        ("conditioner", "skips", "concat"),
+    ],
+)
+def test_a_bad_field_of_a_network_is_refused_by_name(network, field, value):
+    changed = altered(getattr(TINY, network), field, value)
+    with pytest.raises(UserError, match=f"^{network}.{field} (is|has) ") as caught:
+        altered(TINY, network, changed).__post_init__()
+    assert "expected" in str(caught.value)
 
 
 def test_a_linen_module_is_its_own_config():

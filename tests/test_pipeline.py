@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, block_rms, check_range
+from data_pipelines.segments import ACTIVITY_BLOCK, Segment, block_rms, check_range, mixture_rms
 from diffsep_jax.errors import UserError
 
 BLOCKS = 40
@@ -20,6 +20,7 @@ class Ramps:
 
     songs: int = 5
     active: tuple[int, ...] = (7, 8, 30)
+    loudness: float = 1.0
     sample_rate: int = 44100
 
     def __len__(self) -> int:
@@ -44,6 +45,9 @@ class Ramps:
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
         return block_rms(self.segment(song, 0, self.num_samples(song)).vocals)
+
+    def level(self, song: int) -> float:
+        return self.loudness
 
 
 CONFIG = pipeline.PipelineConfig(batch_size=8, seed=1, num_threads=2, prefetch=2)
@@ -109,6 +113,14 @@ def test_without_augmentation_the_source_comes_through():
         expected = source.segment(song, start, len(vocals))
         np.testing.assert_array_equal(vocals, expected.vocals)
         np.testing.assert_array_equal(mixture, expected.vocals + expected.accompaniment)
+
+
+@pytest.mark.parametrize("loudness", [0.0, 4.0])
+def test_a_song_has_one_gain_everywhere_by_its_own_level(loudness: float):
+    """Quiet places stay quiet, as in separation; a silent song is left as it is."""
+    plain, scaled = (batches(Ramps(loudness=x), PLAIN)[0] for x in (1.0, loudness))
+    for name in plain:
+        np.testing.assert_array_equal(scaled[name], plain[name] / (loudness or 1.0))
 
 
 def test_segments_hold_active_vocals():
@@ -184,3 +196,9 @@ def test_batches_refuse_what_cannot_be():
         batches(Ramps(), CONFIG, host_count=3)
     with pytest.raises(UserError, match="ramp-0"):
         batches(Ramps(), CONFIG, segment=10**6)
+
+
+def test_the_level_of_a_song_is_its_mixtures_rms():
+    source = Ramps()
+    mixture = sum(source.segment(1, 0, source.num_samples(1)))
+    assert mixture_rms(source, 1) == pytest.approx(np.sqrt(np.mean(mixture.astype(float) ** 2)))

@@ -1,6 +1,9 @@
 """Model directories: what is written is what is read, and what is damaged is refused."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import jax
 import micro
@@ -47,6 +50,12 @@ def test_an_unknown_name_lists_the_known_ones():
         load_model("smal")
 
 
+def test_without_shipped_models_an_unknown_name_asks_for_a_directory(monkeypatch):
+    monkeypatch.setattr(pretrained, "known_models", list)
+    with pytest.raises(UserError, match=r"give a model directory$"):
+        load_model("smal")
+
+
 def test_the_shipped_model_fits_its_limits():
     _, params = load_model("small")
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 4_000_000
@@ -85,6 +94,26 @@ def lost_tensor(path):
     safetensors.numpy.save_file(tensors, path)
 
 
+def half_precision(path):
+    tensors = safetensors.numpy.load_file(path)
+    tensors["generator/conv_in/bias"] = tensors["generator/conv_in/bias"].astype(np.float16)
+    safetensors.numpy.save_file(tensors, path)
+
+
+def bfloat16(path):
+    """Which numpy has no type for."""
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = {k: v for k, v in json.loads(data[8 : 8 + size]).items() if k != "__metadata__"}
+    body, offset = b"", 0
+    for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
+        length = (entry["data_offsets"][1] - entry["data_offsets"][0]) // 2
+        entry |= {"dtype": "BF16", "data_offsets": [offset, offset + length]}
+        body, offset = body + bytes(length), offset + length
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -96,6 +125,8 @@ def lost_tensor(path):
         damage("model.safetensors", remove),
         damage("model.safetensors", truncate),
         damage("model.safetensors", lost_tensor),
+        damage("model.safetensors", half_precision),
+        damage("model.safetensors", bfloat16),
     ],
 )
 def test_a_damaged_directory_is_refused_by_name(directory, name, change):
@@ -104,3 +135,78 @@ def test_a_damaged_directory_is_refused_by_name(directory, name, change):
         load_model(str(directory))
     assert str(directory) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_bad_values_in_the_config_are_one_line_that_names_them(directory):
+    """In a process of its own, as users have no type checks."""
+    path = directory / "config.json"
+    text = path.read_text()
+    bad_values = [
+        (None, "generator", 3),
+        (None, "generator", [1, 2]),
+        (None, "target_rms", float("nan")),
+        (None, "segment", "long"),
+        (None, "sample_rate", None),
+        ("generator", "dtype", "float99"),
+        ("generator", "groups", 7),
+        ("conditioner", "patch_size", 0),
+        ("conditioner", "widths", {"0": 16}),
+        ("conditioner", "factors", [4, [2]]),
+    ]
+    directories = []
+    for i, (network, field, value) in enumerate(bad_values):
+        config = json.loads(text)
+        (config[network] if network else config)[field] = value
+        directories.append(directory.with_name(str(i)))
+        shutil.copytree(directory, directories[-1])
+        (directories[-1] / "config.json").write_text(json.dumps(config))
+    path.write_text("[1, 2]")
+    code = (
+        "import sys\n"
+        "from diffsep_jax.errors import UserError\n"
+        "from diffsep_jax.inference.pretrained import load_model\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: load_model(name)\n"
+        "    except UserError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, directories), str(directory)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    *messages, no_object = result.stdout.splitlines()
+    for message, folder, (_, field, _) in zip(messages, directories, bad_values, strict=True):
+        assert message.startswith(f"{folder / 'config.json'}: not a model's config ("), message
+        assert f"{field} is " in message, message
+    assert "not a JSON object" in no_object
+
+
+def test_a_config_that_cannot_be_read(directory, monkeypatch):
+    def read_text(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pretrained.pathlib.Path, "read_text", read_text)
+    with pytest.raises(UserError, match=r"config\.json: cannot be read: Permission denied"):
+        load_model(str(directory))
+
+
+@pytest.mark.parametrize("change", [half_precision, bfloat16])
+def test_weights_of_another_dtype_are_refused_by_the_tensors_name(directory, change):
+    change(directory / "model.safetensors")
+    with pytest.raises(UserError, match=r"(conv_in/bias is F16|is BF16) \[.*F32 \["):
+        load_model(str(directory))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, params):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/model: cannot be made: Not a directory"):
+        save_model(tmp_path / "file" / "model", micro.MODEL, params)
+
+
+def test_weights_that_cannot_be_written_leave_nothing(directory, params, monkeypatch):
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+
+    def replace(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be written: No space left"):
+        save_model(directory, micro.MODEL, params)
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_pipelines import folders
 from data_pipelines.segments import block_rms
 from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source
 from diffsep_jax.errors import UserError
@@ -187,13 +188,44 @@ def test_bad_files_are_refused(tmp_path, stems):
     for name, content in (("text", b"this is no audio"), ("empty", b"")):
         write_song(tmp_path / name / "song", stems)
         (tmp_path / name / "song" / "vocals.wav").write_bytes(content)
-        refused(tmp_path / name, "vocals.wav", "cannot be read")
+        refused(tmp_path / name, "vocals.wav", "expected")
     for value in (np.nan, np.inf):
         broken = stems["vocals"].copy()
         broken[1234, 1] = value
         root = tmp_path / f"not_a_number_{value}"
         write_song(root / "song", {**stems, "vocals": broken})
         refused(root, "vocals.wav", "1234")
+
+
+def test_truncated_wavs_are_refused_on_opening(tmp_path, stems):
+    """All of a song's files cut alike: their lengths agree, as libsndfile tells them."""
+    write_song(tmp_path / "data" / "song", stems)
+    for path in (tmp_path / "data" / "song").iterdir():
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"\.wav: truncated or damaged"):
+        folder_songs(tmp_path / "data")
+
+
+@pytest.mark.parametrize("stop", [0, 9, -9])
+def test_damaged_cache_files_are_made_again(tmp_path, stems, stop):
+    def read():
+        folders._converted.cache_clear()
+        folders._activity.cache_clear()
+        folders._level.cache_clear()
+        source = folder_songs(tmp_path / "data", 2 * RATE)
+        segment = source.segment(0, 0, source.num_samples(0))
+        return *segment, source.activity(0), source.level(0)
+
+    write_song(tmp_path / "data" / "song", stems)
+    first = read()
+    files = {path: path.read_bytes() for path in (tmp_path / "cache").iterdir()}
+    assert len(files) == 3
+    for path, data in files.items():
+        path.unlink()  # it may be mapped
+        path.write_bytes(data[:stop])
+    for before, after in zip(first, read(), strict=True):
+        np.testing.assert_array_equal(after, before)
+    assert {path: path.read_bytes() for path in files} == files
 
 
 def test_truncated_mp3_is_refused(tmp_path):

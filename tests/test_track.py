@@ -30,7 +30,7 @@ def noise(num_frames: int, num_channels: int = 2, seed: int = 0) -> np.ndarray:
 
 
 def model(separate, *, target_rms: float = 1.0, batch_size: int = 3, rate: int = RATE):
-    return ChunkModel(separate, SEGMENT, rate, batch_size, target_rms)
+    return ChunkModel(separate, SEGMENT, 1, rate, batch_size, target_rms)
 
 
 def identity(mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -119,11 +119,23 @@ def test_plan_covers_the_track(num_samples: int, overlap: float) -> None:
     assert 2 * layout.overlap <= SEGMENT
 
 
-def test_long_segments_start_on_the_deepest_stride() -> None:
-    layout = plan(10**6, 131_072, 0.2)
-    assert layout.hop % 1024 == 0
-    assert 0.19 < layout.overlap / 131_072 <= 0.2
-    assert plan(10**6, 17 * 1024, 0.5).overlap <= 17 * 512
+@pytest.mark.parametrize(("segment", "stride"), [(131_072, 128), (32_768, 256), (512, 512)])
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_chunks_start_on_the_models_frames(segment: int, stride: int, overlap: float) -> None:
+    layout = plan(10**6, segment, overlap, stride)
+    assert layout.hop % stride == 0
+    assert 0 <= overlap * segment - layout.overlap < stride
+
+
+def test_a_track_is_cut_on_the_models_frames() -> None:
+    seen = []
+
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        seen.extend(starts[chunks.any(axis=(1, 2))])
+        return chunks
+
+    run(noise(3000), dataclasses.replace(model(separate), stride=125), overlap=0.2)
+    assert seen == [0, 875, 1750, 2625]
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 0.51, float("nan")])
@@ -237,6 +249,22 @@ def test_output_that_is_not_finite_is_refused() -> None:
         run(noise(5000), model(separate))
 
 
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_audio_whose_stems_would_not_be_finite_is_refused(num_channels: int) -> None:
+    """Finite samples near the end of float32: vocals, accompaniment or a mean would be infinite."""
+    mixture = np.sign(noise(3000, num_channels)) * np.float32(3e38)
+
+    def inverted(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return -chunks
+
+    def louder(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return 2 * chunks
+
+    for separate in (inverted, louder):
+        with pytest.raises(UserError, match=r"waveform: too loud near 0\.0 s.*full scale of 1"):
+            run(mixture, model(separate))
+
+
 def test_progress_counts_chunks() -> None:
     seen = []
     run(noise(5000), model(identity), on_progress=lambda done, total: seen.append((done, total)))
@@ -278,7 +306,7 @@ def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) ->
             most = max(most, self.length)
 
     monkeypatch.setattr(track_module, "Fifo", WatchedFifo)
-    long = ChunkModel(identity, 4096, 11_025, 4, 1.0)
+    long = ChunkModel(identity, 4096, 128, 11_025, 4, 1.0)
     done = 0
     for vocals, _ in separate_track(measure(LazyNoise()), long):
         done += len(vocals)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 from rich.table import Table
+from rich.text import Text
 
 from diffsep_jax.evaluation.scores import TrackScore, score_track, summarise
 from diffsep_jax.inference.separator import Separator
@@ -91,7 +92,7 @@ def comparison_table(rows: Sequence[Row]) -> Table:
             decibels = [f"{mixture:.2f}", f"{output:.2f}", f"{output - mixture:+.2f}"]
         seconds = sum(track.seconds for track in row.tracks)
         factor = f"{summary['real_time_factor']:.2f}"
-        table.add_row(
-            row.songs if is_new else "", row.estimate, *decibels, f"{seconds:.1f}", factor
-        )
+        # As Text: brackets in a name are no markup.
+        names = Text(row.songs if is_new else ""), Text(row.estimate)
+        table.add_row(*names, *decibels, f"{seconds:.1f}", factor)
     return table

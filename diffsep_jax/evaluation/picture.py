@@ -1,6 +1,5 @@
 """A picture of several pieces of audio: log spectrograms side by side on one colour scale."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import scipy.signal
 from jaxtyping import Float32
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.output import replacing
 
 try:
     from matplotlib.figure import Figure
@@ -55,14 +55,8 @@ def save_spectrograms(
     figure.supxlabel("time, s", fontsize=10)
     figure.supylabel("frequency, kHz", fontsize=10)
     figure.colorbar(image, ax=axes.tolist(), label="dB below the loudest", pad=0.01, aspect=40)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _power(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 from rich.table import Table
+from rich.text import Text
 
 from diffsep_jax import metrics
 from diffsep_jax.errors import UserError
+from diffsep_jax.output import write_bytes
 
 PROTOCOL = (
     "utterance SDR (Sound Demixing Challenge 2023): 10 log10((sum s^2 + 1e-7) /"
@@ -29,7 +30,7 @@ class TrackScore:
         sdr: of the estimated vocals; None where the true vocals are silent.
         sdr_mixture: of the mixture taken as the estimate; None likewise.
         audio_seconds: length of the track.
-        seconds: time that the separation took.
+        seconds: time that the separation took, without compiling.
     """
 
     name: str
@@ -89,16 +90,17 @@ def summarise(scores: Sequence[TrackScore]) -> dict[str, float | int | None]:
 def write_metrics(
     path: pathlib.Path, scores: Sequence[TrackScore], settings: Mapping[str, Any]
 ) -> None:
-    """Writes the protocol, the settings, the summary and every track as JSON."""
+    """Writes the protocol, the settings, the summary and every track as JSON.
+
+    Raises UserError if the file cannot be written.
+    """
     report = {
         "protocol": PROTOCOL,
         "settings": dict(settings),
         "summary": summarise(scores),
         "tracks": [dataclasses.asdict(score) for score in scores],
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
 
 
 def table(scores: Sequence[TrackScore]) -> Table:
@@ -111,7 +113,9 @@ def table(scores: Sequence[TrackScore]) -> Table:
     for column in ("mixture", "estimate", "gain", "seconds"):
         result.add_column(column, justify="right")
     for score in scores:
-        result.add_row(score.name, *_row(score.sdr_mixture, score.sdr), f"{score.seconds:.1f}")
+        decibels = _row(score.sdr_mixture, score.sdr)
+        # As Text: brackets in a song's name are no markup.
+        result.add_row(Text(score.name), *decibels, f"{score.seconds:.1f}")
     summary = summarise(scores)
     result.add_section()
     result.add_row("median", *_row(summary["median_sdr_mixture"], summary["median_sdr"]), "")

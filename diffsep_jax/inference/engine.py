@@ -30,6 +30,7 @@ class ChunkSeparator:
 
     Attributes:
         segment: samples of a chunk.
+        stride: samples in a frame of the networks' bottlenecks; `segment` is a multiple of it.
         sample_rate: Hz.
         batch_size: chunks of a call; the size asked for, rounded up to a multiple of the devices.
     """
@@ -45,6 +46,7 @@ class ChunkSeparator:
         """`devices`: all of this process by default."""
         devices = jax.local_devices() if devices is None else devices
         self.segment = model.segment
+        self.stride = max(model.generator.stride, model.conditioner.stride)
         self.sample_rate = model.sample_rate
         self.batch_size = batch_size + -batch_size % len(devices)
         self._model = model
@@ -82,7 +84,8 @@ class ChunkSeparator:
         if settings.sampler == "direct":
             return np.asarray(self._direct(self._params, *chunks))
         values = (
-            jax.random.key(settings.seed),
+            # By name: the default may be set to another by an environment variable.
+            jax.random.key(settings.seed, impl="threefry2x32"),
             jnp.int32(settings.steps),
             jnp.float32(settings.eta),
             jnp.float32(settings.cutoff_hz or 0.0),

@@ -6,7 +6,6 @@ The names that the package ships are folders of `diffsep_jax/pretrained/`.
 import dataclasses
 import importlib.resources
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +18,7 @@ import safetensors.numpy
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
+from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
 CONFIG_FILE = "config.json"
@@ -43,10 +43,8 @@ def model_dir(name_or_dir: str) -> pathlib.Path:
         return _shipped() / name_or_dir
     directory = pathlib.Path(name_or_dir)
     if not directory.is_dir():
-        raise UserError(
-            f"unknown model {name_or_dir!r}; give a model directory or one of"
-            f" {', '.join(known_models())}"
-        )
+        shipped = f" or one of {', '.join(known_models())}" if known_models() else ""
+        raise UserError(f"unknown model {name_or_dir!r}; give a model directory{shipped}")
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
             raise UserError(
@@ -65,44 +63,48 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
     config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     try:
         model = model_from_json(json.loads(config_path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
+    except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
         raise UserError(f"{config_path}: not a model's config ({error})") from None
-    try:
-        flat = safetensors.numpy.load_file(weights_path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
-
     expected = {
-        name: leaf.shape
+        name: f"F32 {list(leaf.shape)}"
         for name, leaf in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()
         if not name.startswith(_TRAINING_ONLY)
     }
-    for name in sorted(expected.keys() | flat.keys()):
-        found = flat[name].shape if name in flat else "missing"
-        if found != expected.get(name):
-            raise UserError(
-                f"{weights_path}: does not fit {CONFIG_FILE}: {name} is {found},"
-                f" {expected.get(name, 'nothing')} is expected"
-            )
-    return model, unflatten(flat)
+    try:
+        with safetensors.safe_open(weights_path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: f"{part.get_dtype()} {list(part.get_shape())}"
+                for name, part in slices.items()
+            }
+            for name in sorted(expected.keys() | found.keys()):
+                if found.get(name) != expected.get(name):
+                    raise UserError(
+                        f"{weights_path}: does not fit {CONFIG_FILE}: {name} is"
+                        f" {found.get(name, 'missing')}, {expected.get(name, 'nothing')} is"
+                        " expected"
+                    )
+            return model, unflatten({name: file.get_tensor(name) for name in expected})
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
 
 
 def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) -> None:
-    """Writes a model directory; each file appears whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Writes a model directory; each file appears whole or not at all.
+
+    Raises UserError if it cannot be written.
+    """
     flat = {
         name: np.asarray(leaf, dtype=np.float32, order="C")
         for name, leaf in flatten(params).items()
         if not name.startswith(_TRAINING_ONLY)
     }
     text = json.dumps(model_to_json(model), indent=2) + "\n"
-    for name, data in (
-        (WEIGHTS_FILE, safetensors.numpy.save(flat, metadata={"format": FORMAT})),
-        (CONFIG_FILE, text.encode()),
-    ):
-        temporary = directory / f".{name}.tmp"
-        temporary.write_bytes(data)
-        os.replace(temporary, directory / name)
+    weights = safetensors.numpy.save(flat, metadata={"format": FORMAT})
+    write_bytes(directory / WEIGHTS_FILE, weights)
+    write_bytes(directory / CONFIG_FILE, text.encode())
 
 
 def model_to_json(model: SeparationModel) -> dict[str, Any]:
@@ -117,12 +119,16 @@ def model_to_json(model: SeparationModel) -> dict[str, Any]:
 
 
 def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
-    """The inverse of `model_to_json`. Raises KeyError, TypeError or ValueError for other input."""
+    """The inverse of `model_to_json`. Raises TypeError or ValueError for other input."""
+    if not isinstance(values, Mapping):
+        raise ValueError("it is not a JSON object")
     values = dict(values)
     if values.pop("format", None) != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
     networks: dict[str, Callable[..., Any]] = {"generator": Generator, "conditioner": Conditioner}
     for name, network in networks.items():
+        if not isinstance(values.get(name), Mapping):
+            raise ValueError(f"{name} is {values.get(name)!r}; an object of its fields is expected")
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
         if unknown := fields.keys() - set(_network_fields(network)):
             raise ValueError(f"unknown {name} fields {sorted(unknown)}")

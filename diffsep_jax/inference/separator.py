@@ -1,8 +1,8 @@
 """The Python interface to separation: a trained model, waveforms or files in, stems out."""
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from diffsep_jax.inference.track import (
     measure,
     separate_track,
 )
+from diffsep_jax.output import new_folder
 from diffsep_jax.separation_model import Params, SeparationModel
 
 
@@ -61,6 +62,18 @@ class Separator:
         model, params = load_model(name_or_dir)
         return cls(model, params, batch_size=batch_size)
 
+    def warm_up(self, *, overlap: float = DEFAULT_OVERLAP, **settings: Any) -> None:
+        """Compiles the program that these options run, so that no time taken later includes it.
+
+        Raises UserError for options out of range, as `separate` does.
+        """
+        checked = SamplerSettings(**settings)
+        self._bind(checked, overlap)
+        one_step = dataclasses.replace(checked, steps=1)  # steps are a runtime value
+        chunks = self._separate_chunks
+        moment = np.ones((1, 2), np.float32)  # silence would not reach the program
+        self.separate(moment, chunks.sample_rate, **dataclasses.asdict(one_step))
+
     def separate(
         self,
         waveform: Num[np.ndarray, "*shape"],
@@ -94,7 +107,9 @@ class Separator:
                 f"waveform has {waveform.shape[1]} channels, expected [time, channel] "
                 f"with one or two, but its shape is {list(waveform.shape)}"
             )
-        audio = waveform.astype(np.float32).reshape(len(waveform), -1 if waveform.size else 1)
+        with np.errstate(over="ignore"):  # what leaves float32 is refused below, as infinite
+            audio = waveform.astype(np.float32)
+        audio = audio.reshape(len(waveform), -1 if waveform.size else 1)
         model = self._bind(SamplerSettings(**settings), overlap)
         track = measure(AudioArray(audio, int(sample_rate)))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
@@ -132,7 +147,7 @@ class Separator:
         track = path if isinstance(path, Track) else measure(AudioFile(path))
         paths = {stem: Path(out_dir) / f"{stem}.wav" for stem in STEMS}
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_folder(Path(out_dir)))
+            stack.enter_context(new_folder(Path(out_dir)))
             writers = [
                 stack.enter_context(
                     wav_writer(
@@ -165,22 +180,8 @@ class Separator:
         return ChunkModel(
             separate=separate,
             segment=chunks.segment,
+            stride=chunks.stride,
             sample_rate=chunks.sample_rate,
             batch_size=chunks.batch_size,
             target_rms=self._target_rms,
         )
-
-
-@contextlib.contextmanager
-def _folder(path: Path) -> Iterator[None]:
-    """Makes a folder that does not stay behind empty if the work in it fails."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be made: {error.strerror}") from None
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):
-            path.rmdir()
-        raise

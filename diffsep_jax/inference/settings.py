@@ -5,6 +5,9 @@ from typing import Literal
 
 from diffsep_jax.errors import UserError
 
+# Steps are counted in int32, and each refreshes noise of its own.
+MAX_STEPS = 1_000_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
@@ -18,7 +21,7 @@ class SamplerSettings:
     """ddim: the diffusion sampler; direct: the conditioner's own estimate, in one pass."""
 
     steps: int = 50
-    """Network calls of ddim for each chunk, at least 1."""
+    """Network calls of ddim for each chunk, 1 to 1,000,000."""
 
     eta: float = 0.4
     """Share of fresh noise in each step of ddim: 0 (none) to 1."""
@@ -32,8 +35,8 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.sampler not in ("ddim", "direct"):
             raise UserError(f"sampler {self.sampler!r}, expected 'ddim' or 'direct'")
-        if self.steps < 1:
-            raise UserError(f"steps {self.steps}, expected at least 1")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise UserError(f"steps {self.steps}, expected 1 to {MAX_STEPS}")
         if not 0 <= self.eta <= 1:
             raise UserError(f"eta {self.eta}, expected 0 to 1")
         if self.cutoff_hz is not None and not 0 <= self.cutoff_hz < float("inf"):

@@ -43,6 +43,7 @@ class ChunkModel:
       separate: (mixture chunks at the model's level, position of each chunk's first sample in the
         track at the model's rate) -> vocals chunks. Always called with `batch_size` chunks.
       segment: samples of a chunk.
+      stride: samples in a frame of the model's deepest level; `segment` is a multiple of it.
       sample_rate: in Hz.
       batch_size: chunks of a call.
       target_rms: level of a mixture that the model was trained for.
@@ -50,6 +51,7 @@ class ChunkModel:
 
     separate: Callable[[Chunks, Starts], Chunks]
     segment: int
+    stride: int
     sample_rate: int
     batch_size: int
     target_rms: float
@@ -85,19 +87,18 @@ class Plan:
         return 1 + max(0, math.ceil((self.num_samples - self.segment) / self.hop))
 
 
-def plan(num_samples: int, segment: int, overlap: float) -> Plan:
+def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Plan:
     """Cuts `num_samples` at the model's rate into chunks that overlap by a share of `segment`.
 
-    Long segments start on multiples of 1,024 samples, the deepest stride of the networks. So the
-    overlap may be a little shorter than asked.
+    `segment` is a multiple of `stride`, and so is the hop: every chunk lays the same grid of frames
+    over the track. So the overlap may be shorter than asked, by less than a stride.
 
     Raises:
       UserError: overlap not in [0, 0.5], where at most two chunks meet.
     """
     check_overlap(overlap)
-    grid = 1024 if segment % 1024 == 0 and segment >= 16 * 1024 else 1
     # A product like 0.3 x 10 ends just under the whole number that it stands for.
-    return Plan(num_samples, segment, int(overlap * segment / grid + 1e-6) * grid)
+    return Plan(num_samples, segment, int(overlap * segment / stride + 1e-6) * stride)
 
 
 def check_overlap(overlap: float) -> None:
@@ -135,7 +136,7 @@ def separate_track(
 
     Raises:
       UserError: see `plan`; a source of 2^31 samples, or shorter than it was when measured; an
-        output that is not finite.
+        output that is not finite, or that leaves the range of float32 at the source's level.
     """
     source = track.source
     gain = np.float32(model.target_rms / track.rms if track.rms > SILENCE_RMS else 0.0)
@@ -144,7 +145,7 @@ def separate_track(
     if source.sample_rate != model.sample_rate:
         extra = math.ceil(source.sample_rate / model.sample_rate)
     num_samples = _resampled(track.num_frames + extra, source.sample_rate, model.sample_rate)
-    chunk_plan = plan(num_samples, model.segment, overlap)
+    chunk_plan = plan(num_samples, model.segment, overlap, model.stride)
     if num_samples + model.segment > np.iinfo(np.int32).max:  # positions are int32
         raise UserError(
             f"{source.name}: {track.seconds / 3600:.1f} hours, expected fewer than 2^31 samples "
@@ -168,11 +169,19 @@ def separate_track(
     blocks = overlap_add(separated, chunk_plan)
     remaining = track.num_frames
     for block in resample_blocks(blocks, model.sample_rate, source.sample_rate):
-        vocals = block[:remaining] / gain if gain else block[:remaining]
-        if source.num_channels == 1:
-            vocals = vocals.mean(axis=1, keepdims=True)
+        with np.errstate(over="ignore"):
+            vocals = block[:remaining] / gain if gain else block[:remaining]
+            if source.num_channels == 1:
+                vocals = vocals.mean(axis=1, keepdims=True)
+            accompaniment = mixture.pop(len(vocals)) - vocals
+        if not (np.isfinite(vocals).all() and np.isfinite(accompaniment).all()):
+            seconds = (track.num_frames - remaining) / source.sample_rate
+            raise UserError(
+                f"{source.name}: too loud near {seconds:.1f} s: the stems would leave the range of "
+                "float32; bring the samples to a full scale of 1"
+            )
         remaining -= len(vocals)
-        yield vocals, mixture.pop(len(vocals)) - vocals
+        yield vocals, accompaniment
     if remaining:
         raise AssertionError(f"{source.name}: {remaining} samples are missing at the end")
 

@@ -5,14 +5,16 @@ once per sampling step.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffsep_jax.models import layers
+from diffsep_jax.models import fields, layers
 from diffsep_jax.models.attention import Backend, SelfAttention, TransformerLayer
+
+Skips = Literal["none", "add", "gate"]
 
 
 class Conditioning(NamedTuple):
@@ -62,7 +64,7 @@ class Conditioner(nn.Module):
     transformer_layers: int = 6
     transformer_width: int = 512
     transformer_heads: int = 8
-    skips: Literal["none", "add", "gate"] = "none"
+    skips: Skips = "none"
     attention_backend: Backend = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -70,6 +72,25 @@ class Conditioner(nn.Module):
     def stride(self) -> int:
         """Samples in a frame of the bottleneck; a segment is a multiple of it."""
         return self.patch_size * math.prod(self.factors)
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises UserError, naming the field, where a field is bad or does not fit another."""
+        owner = "conditioner"
+        fields.check_common(self, owner)
+        halves = {f"half of {owner}.widths[{i}]": w // 2 for i, w in enumerate(self.widths[:-1])}
+        fields.check_divides(self, owner, "groups", halves)
+        fields.check_whole(self, owner, "transformer_layers", lowest=0)
+        fields.check_whole(self, owner, "transformer_width", "transformer_heads")
+        # Rotary positions turn pairs of a head's channels.
+        fields.require(
+            self.transformer_width % (2 * self.transformer_heads) == 0,
+            f"{owner}.transformer_heads",
+            self.transformer_heads,
+            f"a number that cuts {owner}.transformer_width, {self.transformer_width}, into heads"
+            " of even width",
+        )
+        fields.check_choice(self, owner, "skips", get_args(Skips))
 
     @nn.compact
     def __call__(

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffsep_jax.models import layers
+from diffsep_jax.errors import UserError
+from diffsep_jax.models import fields, layers
 from diffsep_jax.models.attention import Backend, SelfAttention
 
 
@@ -55,6 +56,34 @@ class Generator(nn.Module):
     def stride(self) -> int:
         """Samples in a frame of the bottleneck; a segment is a multiple of it."""
         return self.patch_size * math.prod(self.factors)
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises UserError, naming the field, where a field is bad or does not fit another."""
+        owner = "generator"
+        fields.check_common(self, owner)
+        fields.check_wholes(self, owner, "blocks")
+        if len(self.blocks) != len(self.factors):
+            raise UserError(
+                f"{owner}.blocks has {len(self.blocks)} values; one for each of the"
+                f" {len(self.factors)} levels is expected"
+            )
+        features = self.fourier_features
+        fields.require(
+            fields.is_whole(features) and features % 2 == 0,
+            f"{owner}.fourier_features",
+            features,
+            "a positive even number",
+        )
+        fields.require(
+            fields.is_positive(self.fourier_scale),
+            f"{owner}.fourier_scale",
+            self.fourier_scale,
+            "a positive number",
+        )
+        fields.check_whole(self, owner, "embedding_width")
+        for field in ("use_mixture", "use_estimate"):
+            fields.check_choice(self, owner, field, (True, False))
 
     @nn.compact
     def __call__(
