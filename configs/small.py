@@ -2,10 +2,11 @@
 
     python train.py small --workdir runs/small
 
-What is ours, and off in the paper's configs: patches of 8 samples in front of both networks; skips
-in the conditioner; the mixture and the direct estimate as further inputs of the generator, and
-preconditioning about that estimate; attention at 512 frames and below only. Hardware, time and
-scores of the run that made the shipped weights: `diffsep_jax/pretrained/small/README.md`.
+What is ours, and off in the paper's configs: patches of 16 samples before both networks; gated
+skips in the conditioner, and attention in its bottleneck only; mixture and direct estimate as
+further inputs of the generator, and preconditioning about that estimate; stratified noise levels;
+twice the weight on the direct estimate. Why: `docs/method.md`. Hardware, time and scores of the run
+that made the shipped weights: `diffsep_jax/pretrained/small/README.md`.
 """
 
 from configs.experiment import DataConfig, Experiment

@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
-        h = nn.LayerNorm(dtype=self.dtype, name="norm")(x)
+        h = _layer_norm(x, self.dtype, "norm")
         qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")(h)
         query, key, value = _split_heads(qkv, self.heads)
         h = attention(query, key, value, self.backend).reshape(*x.shape[:2], self.width)
@@ -99,12 +99,12 @@ class TransformerLayer(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch time width"]) -> Float[Array, "batch time width"]:
         width = x.shape[-1]
-        h = nn.LayerNorm(dtype=self.dtype, name="attention_norm")(x)
+        h = _layer_norm(x, self.dtype, "attention_norm")
         h = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(h)
         query, key, value = _split_heads(h, self.heads)
         h = attention(rotary(query), rotary(key), value, self.backend).reshape(x.shape)
         x = x + nn.Dense(width, dtype=self.dtype, name="out")(h)
-        h = nn.LayerNorm(dtype=self.dtype, name="feed_forward_norm")(x)
+        h = _layer_norm(x, self.dtype, "feed_forward_norm")
         h = nn.gelu(nn.Dense(4 * width, dtype=self.dtype, name="expand")(h))
         return x + nn.Dense(width, dtype=self.dtype, name="contract")(h)
 
@@ -118,6 +118,11 @@ def rotary(x: Float[Array, "batch time head dim"]) -> Float[Array, "batch time h
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, first * sin + second * cos], -1)
     return rotated.astype(x.dtype)
+
+
+def _layer_norm(x: Array, dtype: DTypeLike, name: str) -> Array:
+    """LayerNorm with float32 statistics, handed on in the compute type."""
+    return nn.LayerNorm(name=name)(x.astype(jnp.float32)).astype(dtype)
 
 
 def _split_heads(qkv: Array, heads: int) -> list[Array]:

@@ -143,7 +143,9 @@ class NoiseLevelEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, sigma: Float[Array, "batch"]) -> Float[Array, "batch width"]:
-        frequencies = self.scale * jax.random.normal(jax.random.key(0), (self.features // 2,))
+        frequencies = self.scale * jax.random.normal(
+            jax.random.key(0, impl="threefry2x32"), (self.features // 2,)
+        )
         angles = 2 * jnp.pi * sigma[:, None] * frequencies[None]
         h = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
         for i in range(3):
