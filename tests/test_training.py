@@ -254,6 +254,21 @@ def test_the_loss_falls_when_one_batch_is_repeated():
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
 
 
+def test_digital_silence_teaches_nothing_and_breaks_nothing():
+    """An all-silent batch moves no parameter; beside other examples it leaves gradients finite."""
+    optimizer = make_optimizer(dataclasses.replace(micro.TRAIN.optimizer, weight_decay=0.0), 10)
+    start = jax.jit(functools.partial(init_state, micro.MODEL, optimizer))(jax.random.key(0))
+    step = jax.jit(functools.partial(train_step, micro.MODEL, micro.TRAIN, optimizer))
+    silence = {name: jnp.zeros_like(audio) for name, audio in micro.batch(0).items()}
+    state, metrics = step(start, silence, jax.random.key(1))
+    assert metrics["loss"] == metrics["gradient_norm"] == 0
+    assert_equal(state.params, start.params)
+    for i in range(3):
+        mixed = {name: jnp.asarray(audio).at[:4].set(0.0) for name, audio in micro.batch(i).items()}
+        state, metrics = step(state, mixed, jax.random.key(1))
+        assert 0 < metrics["gradient_norm"] < 100
+
+
 @pytest.mark.parametrize("stratified", [False, True])
 def test_noise_levels_are_uniform_and_stratified_when_asked(stratified):
     keys = jax.random.split(jax.random.key(0), 2000)

@@ -56,9 +56,17 @@ def train_step(
     sigma = draw_noise_levels(sigma_key, batch["vocals"].shape[0], config.stratified_sigma)
     noise = jax.random.normal(noise_key, batch["vocals"].shape)
 
+    # Digital silence has no variance: each GroupNorm multiplies its gradient, to infinity in the
+    # end. Such an example counts as loss 0 and teaches nothing; inference skips such chunks too.
+    silent = jnp.all(batch["mixture"] == 0, axis=(1, 2))
+    batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
+
     def loss(params: Params) -> tuple[Array, Metrics]:
         total, terms = example_losses(model, config.loss_weights, params, batch, sigma, noise)
-        return total.mean(), {name: term.mean() for name, term in terms.items()}
+        means = {
+            name: jnp.where(silent, 0.0, each).mean() for name, each in {"": total, **terms}.items()
+        }
+        return means.pop(""), means
 
     (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes its integer count with floats
