@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffsep_jax.models import attention as attention_module
-from diffsep_jax.models.attention import attention, rotary
+from diffsep_jax.models.attention import attention
 
 
 def qkv(time, batch=2, heads=2, dim=8):
@@ -59,14 +59,3 @@ def test_memory_is_linear_in_time_forward_and_backward():
 def test_plain_attention_refuses_long_sequences():
     with pytest.raises(ValueError, match="2049 positions"):
         attention(*qkv(2049, batch=1, heads=1), backend="plain")
-
-
-def test_rotary_scores_depend_on_the_distance_alone():
-    query, key, _ = qkv(1, batch=1, heads=1)
-    time = 12
-    queries, keys = (rotary(jnp.tile(x, (1, time, 1, 1)))[0, :, 0] for x in (query, key))
-    scores = queries @ keys.T
-    for distance in range(-5, 6):
-        diagonal = jnp.diagonal(scores, distance)
-        np.testing.assert_allclose(diagonal, jnp.full_like(diagonal, diagonal[0]), atol=1e-5)
-    assert jnp.abs(scores[0, 0] - scores[0, 5]) > 1e-3

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields, layers
-from diffsep_jax.models.attention import Backend, SelfAttention, TransformerLayer
+from diffsep_jax.models.attention import Backend
+from diffsep_jax.models.transformer import SelfAttention, TransformerLayer
 
 Skips = Literal["none", "add", "gate"]
 

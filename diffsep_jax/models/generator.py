@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models import fields, layers
-from diffsep_jax.models.attention import Backend, SelfAttention
+from diffsep_jax.models.attention import Backend
+from diffsep_jax.models.transformer import SelfAttention
 
 
 class Generator(nn.Module):
