@@ -1,4 +1,4 @@
-"""The layers that attend: the networks' `SelfAttention` and the conditioner's `TransformerLayer`."""
+"""Layers that attend: the networks' `SelfAttention`, the conditioner's `TransformerLayer`."""
 
 import flax.linen as nn
 import jax.numpy as jnp
