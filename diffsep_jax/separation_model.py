@@ -4,6 +4,7 @@ Training and inference both go through the methods here, so they cannot disagree
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffsep_jax.diffusion import alpha_beta
 from diffsep_jax.errors import UserError
+from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner, Conditioning
 from diffsep_jax.models.fields import is_positive, is_whole, require
 from diffsep_jax.models.generator import Generator
@@ -34,6 +36,7 @@ class SeparationModel:
         estimate_error: RMS error that the direct estimate is taken to have, at `target_rms`; the
             generator then predicts a correction to the velocity that the estimate implies, see
             `precondition` (ours). None = the generator's output is the velocity, as in the paper.
+        compute: precision, attention and rematerialisation; no part of an exported model.
     """
 
     generator: Generator
@@ -42,6 +45,7 @@ class SeparationModel:
     sample_rate: int = 44_100
     target_rms: float = 1.0
     estimate_error: float | None = None
+    compute: Compute = Compute()
 
     def __post_init__(self) -> None:
         networks = (("generator", self.generator), ("conditioner", self.conditioner))
@@ -67,9 +71,13 @@ class SeparationModel:
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh float32 parameters of both networks, every head included."""
         generator_key, conditioner_key = jax.random.split(key)
-        audio = jnp.zeros((1, self.segment, 2))
-        conditioner = self.conditioner.init(conditioner_key, audio, with_latent=True)["params"]
-        conditioning = self.condition({"conditioner": conditioner}, audio)
+        # No parameter depends on the length or on `compute`: one frame of the bottleneck will do.
+        length = math.lcm(self.generator.stride, self.conditioner.stride)
+        audio = jnp.zeros((1, length, 2))
+        conditioning, variables = self.conditioner.init_with_output(
+            conditioner_key, audio, with_latent=True
+        )
+        conditioner = variables["params"]
         generator = self.generator.init(
             generator_key, audio, jnp.zeros((1,)), conditioning.embeddings, audio, audio
         )["params"]
@@ -81,7 +89,10 @@ class SeparationModel:
         """Runs the conditioner: once per chunk."""
         variables = {"params": params["conditioner"]}
         return cast(
-            Conditioning, self.conditioner.apply(variables, mixture, with_latent=with_latent)
+            Conditioning,
+            self.conditioner.apply(
+                variables, mixture, with_latent=with_latent, compute=self.compute
+            ),
         )
 
     def velocity(
@@ -100,7 +111,15 @@ class SeparationModel:
         variables = {"params": params["generator"]}
         output = cast(
             Array,
-            self.generator.apply(variables, x, sigma, conditioning.embeddings, mixture, estimate),
+            self.generator.apply(
+                variables,
+                x,
+                sigma,
+                conditioning.embeddings,
+                mixture,
+                estimate,
+                compute=self.compute,
+            ),
         )
         if self.estimate_error is None:
             return output

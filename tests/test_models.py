@@ -2,14 +2,17 @@
 
 import copy
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import micro
 import numpy as np
 import pytest
 
 import configs
 from diffsep_jax.errors import UserError
+from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
 from diffsep_jax.models.layers import GroupNorm, average_pool, fold_time, unfold_time
@@ -175,9 +178,7 @@ def test_zero_output_preconditioned_is_the_gaussian_posterior_mean():
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_output(tiny_params):
-    generator = dataclasses.replace(TINY.generator, dtype="bfloat16")
-    conditioner = dataclasses.replace(TINY.conditioner, dtype="bfloat16")
-    model = dataclasses.replace(TINY, generator=generator, conditioner=conditioner)
+    model = dataclasses.replace(TINY, compute=Compute(dtype="bfloat16"))
     audio = jax.random.normal(jax.random.key(4), (1, model.segment, 2))
 
     @jax.jit
@@ -258,8 +259,7 @@ BAD_FIELDS = [
     ("injection_levels", 4),
     ("attention_width", 0),
     ("attention_heads", 3),
-    ("attention_backend", "flash"),
-    ("dtype", "float99"),
+    ("patch_size", "16"),
 ]
 
 
@@ -287,6 +287,39 @@ def test_a_bad_field_of_a_network_is_refused_by_name(network, field, value):
     with pytest.raises(UserError, match=f"^{network}.{field} (is|has) ") as caught:
         altered(TINY, network, changed).__post_init__()
     assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dtype", "float99"), ("attention", "flash"), ("remat", True)]
+)
+def test_a_bad_way_to_compute_is_refused_by_name(field, value):
+    with pytest.raises(UserError, match=f"^compute.{field} is {value!r}; .* is expected"):
+        altered(Compute(), field, value).__post_init__()
+
+
+def test_rematerialisation_changes_memory_and_no_gradient():
+    """Each policy keeps less than the one before; the gradients stay the same."""
+    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+    audio = jax.random.normal(jax.random.key(1), (2, micro.MODEL.segment, 2))
+
+    def loss(model, params):
+        conditioning = model.condition(params, audio)
+        v = model.velocity(params, audio, jnp.array([0.3, 0.8]), audio, conditioning)
+        return jnp.mean(jnp.square(v - audio))
+
+    kept, gradients = [], []
+    for remat in ("none", "dots", "full"):
+        model = dataclasses.replace(micro.MODEL, compute=Compute(remat=remat))
+        function = functools.partial(loss, model)
+        residuals = jax.eval_shape(lambda p, f=function: jax.vjp(f, p)[1], params)
+        kept.append(sum(leaf.size for leaf in jax.tree.leaves(residuals)))
+        gradients.append(jax.jit(jax.grad(function))(params))
+    assert kept[0] > 1.5 * kept[1]
+    assert kept[1] > 1.2 * kept[2]
+    for each in gradients[1:]:
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), each, gradients[0]
+        )
 
 
 def test_a_linen_module_is_its_own_config():

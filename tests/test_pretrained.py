@@ -147,7 +147,7 @@ def test_bad_values_in_the_config_are_one_line_that_names_them(directory):
         (None, "target_rms", float("nan")),
         (None, "segment", "long"),
         (None, "sample_rate", None),
-        ("generator", "dtype", "float99"),
+        ("generator", "use_mixture", "often"),
         ("generator", "groups", 7),
         ("conditioner", "patch_size", 0),
         ("conditioner", "widths", {"0": 16}),

@@ -3,12 +3,9 @@
 The names that the package ships are folders of `diffsep_jax/pretrained/`.
 """
 
-import dataclasses
 import importlib.resources
 import json
 import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,14 +13,18 @@ import safetensors
 import safetensors.numpy
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
+from diffsep_jax.model_config import (
+    FORMAT,
+    flatten,
+    model_from_json,
+    model_to_json,
+    unflatten,
+)
 from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-FORMAT = "diffsep-jax 1"
 
 # Trains the bottleneck only; nothing in inference reads it.
 _TRAINING_ONLY = "conditioner/latent_head/"
@@ -105,63 +106,6 @@ def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) 
     weights = safetensors.numpy.save(flat, metadata={"format": FORMAT})
     write_bytes(directory / WEIGHTS_FILE, weights)
     write_bytes(directory / CONFIG_FILE, text.encode())
-
-
-def model_to_json(model: SeparationModel) -> dict[str, Any]:
-    """The model's fields as plain JSON values."""
-    values: dict[str, Any] = {"format": FORMAT}
-    for field in dataclasses.fields(model):
-        value = getattr(model, field.name)
-        if isinstance(value, Generator | Conditioner):
-            value = {name: getattr(value, name) for name in _network_fields(type(value))}
-        values[field.name] = value
-    return values
-
-
-def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
-    """The inverse of `model_to_json`. Raises TypeError or ValueError for other input."""
-    if not isinstance(values, Mapping):
-        raise ValueError("it is not a JSON object")
-    values = dict(values)
-    if values.pop("format", None) != FORMAT:
-        raise ValueError(f"its format is not {FORMAT!r}")
-    networks: dict[str, Callable[..., Any]] = {"generator": Generator, "conditioner": Conditioner}
-    for name, network in networks.items():
-        if not isinstance(values.get(name), Mapping):
-            raise ValueError(f"{name} is {values.get(name)!r}; an object of its fields is expected")
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
-        if unknown := fields.keys() - set(_network_fields(network)):
-            raise ValueError(f"unknown {name} fields {sorted(unknown)}")
-        values[name] = network(**fields)
-    return SeparationModel(**values)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": leaf}} -> {"a/b": leaf}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
-
-
-def _network_fields(network: Any) -> list[str]:
-    """A linen module's own fields: `parent` and `name` are Flax's."""
-    return [f.name for f in dataclasses.fields(network) if f.name not in ("parent", "name")]
 
 
 def _shipped() -> pathlib.Path:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields, layers
-from diffsep_jax.models.attention import Backend
+from diffsep_jax.models.compute import DEFAULT, Compute
 from diffsep_jax.models.transformer import SelfAttention, TransformerLayer
 
 Skips = Literal["none", "add", "gate"]
@@ -50,8 +50,6 @@ class Conditioner(nn.Module):
         transformer_heads: its heads.
         skips: how each level's encoder output joins its decoder input (ours): `none`, as in the
             paper; `add`, as in a U-Net; `gate`, added times a mask in (0, 1) from the decoder.
-        attention_backend: see `diffsep_jax.models.attention`.
-        dtype: compute type; parameters are float32.
     """
 
     widths: tuple[int, ...] = (128, 128, 256, 512, 512, 1024, 1024, 2048)
@@ -66,8 +64,6 @@ class Conditioner(nn.Module):
     transformer_width: int = 512
     transformer_heads: int = 8
     skips: Skips = "none"
-    attention_backend: Backend = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def stride(self) -> int:
@@ -95,69 +91,77 @@ class Conditioner(nn.Module):
 
     @nn.compact
     def __call__(
-        self, mixture: Float[Array, "batch time 2"], *, with_latent: bool = False
+        self,
+        mixture: Float[Array, "batch time 2"],
+        *,
+        with_latent: bool = False,
+        compute: Compute = DEFAULT,
     ) -> Conditioning:
         levels = range(len(self.factors))
-        h = layers.fold_time(mixture.astype(self.dtype), self.patch_size)
-        h = layers.conv(self.widths[0], 3, self.dtype, name="conv_in")(h)
+        h = layers.fold_time(mixture.astype(compute.dtype), self.patch_size)
+        h = layers.conv(self.widths[0], 3, compute.dtype, name="conv_in")(h)
 
         encoded = []
-        summary = jnp.zeros((), self.dtype)
+        summary = jnp.zeros((), compute.dtype)
         for level in levels:
-            h = self._level(h, level, "encoder")
+            h = self._level(h, level, compute, "encoder")
             encoded.append(h)
             to_bottleneck = math.prod(self.factors[level:])
             pooled = nn.relu(
-                layers.GroupNorm(self.groups, self.dtype, name=f"pool_norm_{level}")(h)
+                layers.GroupNorm(self.groups, compute.dtype, name=f"pool_norm_{level}")(h)
             )
             pooled = layers.average_pool(pooled, to_bottleneck)
-            pooled = nn.Dense(self.widths[-1], dtype=self.dtype, name=f"pool_dense_{level}")(pooled)
+            pooled = nn.Dense(self.widths[-1], dtype=compute.dtype, name=f"pool_dense_{level}")(
+                pooled
+            )
             summary = pooled if level == 0 else summary + pooled
             h = layers.Downsample(
-                self.widths[level + 1], self.factors[level], self.dtype, name=f"down_{level}"
+                self.widths[level + 1], self.factors[level], compute.dtype, name=f"down_{level}"
             )(h)
 
         h = h + summary
         if self.transformer_layers:
-            h = h + self._transformer(h)
+            h = h + self._transformer(h, compute)
         latent_estimate = self._head(h, self.stride, "latent_head") if with_latent else None
 
         embeddings = []
         for level in reversed(levels):
             h = layers.Upsample(
-                self.widths[level], self.factors[level], self.dtype, name=f"up_{level}"
+                self.widths[level], self.factors[level], compute.dtype, name=f"up_{level}"
             )(h)
             if self.skips == "add":
                 h = h + encoded[level]
             elif self.skips == "gate":
-                gate = nn.Dense(h.shape[-1], dtype=self.dtype, name=f"gate_{level}")(h)
+                gate = nn.Dense(h.shape[-1], dtype=compute.dtype, name=f"gate_{level}")(h)
                 h = h + nn.sigmoid(gate) * encoded[level]
-            h = self._level(h, level, "decoder")
+            h = self._level(h, level, compute, "decoder")
             if level >= len(levels) - self.injection_levels:
                 embeddings.append(h)
         estimate = self._head(h, self.patch_size, "estimate_head")
         return Conditioning(tuple(reversed(embeddings)), estimate, latent_estimate)
 
-    def _level(self, h: Array, level: int, side: str) -> Array:
-        h = layers.BottleneckBlock(self.groups, self.dtype, name=f"{side}_block_{level}")(h)
+    def _level(self, h: Array, level: int, compute: Compute, side: str) -> Array:
+        block = compute.block(layers.BottleneckBlock)
+        h = block(self.groups, compute.dtype, name=f"{side}_block_{level}")(h)
         if level < len(self.factors) - self.attention_levels:
             return h
-        return SelfAttention(
+        return compute.block(SelfAttention)(
             self.attention_width,
             self.attention_heads,
-            self.attention_backend,
-            self.dtype,
+            compute.attention,
+            compute.dtype,
             name=f"{side}_attention_{level}",
         )(h)
 
-    def _transformer(self, h: Array) -> Array:
+    def _transformer(self, h: Array, compute: Compute) -> Array:
         width = h.shape[-1]
-        h = nn.Dense(self.transformer_width, dtype=self.dtype, name="transformer_in")(h)
+        h = nn.Dense(self.transformer_width, dtype=compute.dtype, name="transformer_in")(h)
         for i in range(self.transformer_layers):
-            h = TransformerLayer(
-                self.transformer_heads, self.attention_backend, self.dtype, name=f"transformer_{i}"
+            layer = compute.block(TransformerLayer)
+            h = layer(
+                self.transformer_heads, compute.attention, compute.dtype, name=f"transformer_{i}"
             )(h)
-        return nn.Dense(width, dtype=self.dtype, name="transformer_out")(h)
+        return nn.Dense(width, dtype=compute.dtype, name="transformer_out")(h)
 
     def _head(self, h: Array, samples_per_frame: int, name: str) -> Array:
         """A 1x1 conv to `samples_per_frame` stereo samples a frame, in float32; starts at zero."""

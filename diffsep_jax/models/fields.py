@@ -1,15 +1,12 @@
 """Checks of the networks' fields: a bad one is refused by its name, with what is expected."""
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.models.attention import Backend
 
 if TYPE_CHECKING:
     from diffsep_jax.models.conditioner import Conditioner
     from diffsep_jax.models.generator import Generator
-
-DTYPES = ("float32", "bfloat16")
 
 
 def require(condition: bool, field: str, value: object, expected: str) -> None:
@@ -80,5 +77,3 @@ def check_common(network: "Generator | Conditioner", owner: str) -> None:
     # The bottleneck, the last width, is not normalised.
     normalised = {f"{owner}.widths[{i}]": width for i, width in enumerate(network.widths[:-1])}
     check_divides(network, owner, "groups", normalised)
-    check_choice(network, owner, "attention_backend", get_args(Backend))
-    check_choice(network, owner, "dtype", DTYPES)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models import fields, layers
-from diffsep_jax.models.attention import Backend
+from diffsep_jax.models.compute import DEFAULT, Compute
 from diffsep_jax.models.transformer import SelfAttention
 
 
@@ -32,8 +31,6 @@ class Generator(nn.Module):
         embedding_width: width of the noise-level MLP.
         use_mixture: take the mixture as a further input beside x (ours; off in the paper).
         use_estimate: take the direct estimate as a further input beside x (ours; off in the paper).
-        attention_backend: see `diffsep_jax.models.attention`.
-        dtype: compute type; parameters and the output are float32.
     """
 
     widths: tuple[int, ...] = (32, 32, 64, 128, 128, 256, 256, 512)
@@ -50,8 +47,6 @@ class Generator(nn.Module):
     embedding_width: int = 1024
     use_mixture: bool = False
     use_estimate: bool = False
-    attention_backend: Backend = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def stride(self) -> int:
@@ -94,11 +89,13 @@ class Generator(nn.Module):
         embeddings: Sequence[Array],
         mixture: Float[Array, "batch time 2"],
         estimate: Float[Array, "batch time 2"],
+        *,
+        compute: Compute = DEFAULT,
     ) -> Float[Array, "batch time 2"]:
         """The network's output for noisy vocals x at noise level sigma.
 
         `embeddings` come shallowest first, one for each injection level; `mixture` and `estimate`
-        are read only if `use_mixture` and `use_estimate` say so.
+        are read only if `use_mixture` and `use_estimate` say so. The output is float32.
         """
         levels = range(len(self.factors))
         first_injection = len(levels) - self.injection_levels
@@ -106,7 +103,7 @@ class Generator(nn.Module):
             self.fourier_features,
             self.embedding_width,
             self.fourier_scale,
-            self.dtype,
+            compute.dtype,
             name="noise_level",
         )(sigma)
 
@@ -115,24 +112,26 @@ class Generator(nn.Module):
             *([mixture] if self.use_mixture else []),
             *([estimate] if self.use_estimate else []),
         ]
-        folded = [layers.fold_time(each.astype(self.dtype), self.patch_size) for each in inputs]
-        h = layers.conv(self.widths[0], 3, self.dtype, name="conv_in")(jnp.concatenate(folded, -1))
+        folded = [layers.fold_time(each.astype(compute.dtype), self.patch_size) for each in inputs]
+        h = layers.conv(self.widths[0], 3, compute.dtype, name="conv_in")(
+            jnp.concatenate(folded, -1)
+        )
 
         def run_level(h: Array, level: int, side: str) -> Array:
             if level >= first_injection:
-                h = self._inject(h, embeddings[level - first_injection], f"{side}_inject_{level}")
+                embedded = embeddings[level - first_injection]
+                h = self._inject(h, embedded, compute, f"{side}_inject_{level}")
             for i in range(self.blocks[level]):
-                h = layers.ResidualBlock(self.groups, self.dtype, name=f"{side}_block_{level}_{i}")(
-                    h
-                )
-            h = layers.FiLM(self.dtype, name=f"{side}_film_{level}")(h, embedding)
+                block = compute.block(layers.ResidualBlock)
+                h = block(self.groups, compute.dtype, name=f"{side}_block_{level}_{i}")(h)
+            h = layers.FiLM(compute.dtype, name=f"{side}_film_{level}")(h, embedding)
             if level < len(levels) - self.attention_levels:
                 return h
-            return SelfAttention(
+            return compute.block(SelfAttention)(
                 self.attention_width,
                 self.attention_heads,
-                self.attention_backend,
-                self.dtype,
+                compute.attention,
+                compute.dtype,
                 name=f"{side}_attention_{level}",
             )(h)
 
@@ -141,11 +140,11 @@ class Generator(nn.Module):
             h = run_level(h, level, "encoder")
             skips.append(h)
             h = layers.Downsample(
-                self.widths[level + 1], self.factors[level], self.dtype, name=f"down_{level}"
+                self.widths[level + 1], self.factors[level], compute.dtype, name=f"down_{level}"
             )(h)
         for level in reversed(levels):
             h = layers.Upsample(
-                self.widths[level], self.factors[level], self.dtype, name=f"up_{level}"
+                self.widths[level], self.factors[level], compute.dtype, name=f"up_{level}"
             )(h)
             h = run_level(h + skips[level], level, "decoder")
 
@@ -155,9 +154,9 @@ class Generator(nn.Module):
         )(h.astype(jnp.float32))
         return layers.unfold_time(output, self.patch_size)
 
-    def _inject(self, h: Array, embedding: Array, name: str) -> Array:
+    def _inject(self, h: Array, embedding: Array, compute: Compute, name: str) -> Array:
         """1x1 conv of the embedding to h's width, concatenate, 1x1 conv back."""
         width = h.shape[-1]
-        told = nn.Dense(width, dtype=self.dtype, name=f"{name}_embedding")(embedding)
+        told = nn.Dense(width, dtype=compute.dtype, name=f"{name}_embedding")(embedding)
         joined = jnp.concatenate([h, told], -1)
-        return nn.Dense(width, dtype=self.dtype, name=f"{name}_join")(joined)
+        return nn.Dense(width, dtype=compute.dtype, name=f"{name}_join")(joined)

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.pretrained import flatten, model_from_json, model_to_json
+from diffsep_jax.model_config import flatten, model_from_json, model_to_json
 from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import SeparationModel
 

@@ -1,0 +1,1 @@
+"""Timed comparisons: each file is a command, `python -m benchmarks.NAME`."""

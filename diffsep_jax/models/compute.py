@@ -1,0 +1,55 @@
+"""How the networks are computed: changes speed, memory and rounding, not what they are."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args
+
+import flax.linen as nn
+import jax
+
+from diffsep_jax.models.attention import Backend
+from diffsep_jax.models.fields import check_choice
+
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots", "full"]
+M = TypeVar("M", bound=type[nn.Module])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A run may change these at any time; parameters are float32 always.
+
+    Attributes:
+        dtype: of activations and products. Sums over time, softmax, the output layers and the
+            losses are float32 in any case.
+        attention: see `diffsep_jax.models.attention`.
+        remat: what the backward pass computes again instead of keeping it. `none`: nothing; `dots`:
+            all of a block but its convolutions, matrix products and attention; `full`: all of a
+            block but its input. Blocks are the residual blocks and the attention layers.
+    """
+
+    dtype: Dtype = "float32"
+    attention: Backend = "auto"
+    remat: Remat = "none"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "compute", "dtype", get_args(Dtype))
+        check_choice(self, "compute", "attention", get_args(Backend))
+        check_choice(self, "compute", "remat", get_args(Remat))
+
+    def block(self, module: M) -> M:
+        """The module class, its inside recomputed in the backward pass as `remat` says."""
+        if self.remat == "none":
+            return module
+        policy = _keep_dots if self.remat == "dots" else jax.checkpoint_policies.nothing_saveable
+        return nn.remat(module, policy=policy)
+
+
+DEFAULT = Compute()
+
+_keep_attention: Callable[..., bool] = jax.checkpoint_policies.save_only_these_names("attention")
+
+
+def _keep_dots(primitive: Any, *args: Any, **params: Any) -> bool:
+    products = ("dot_general", "conv_general_dilated")
+    return primitive.name in products or _keep_attention(primitive, *args, **params)
