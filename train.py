@@ -8,19 +8,26 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import absl.flags
 import grain
+import jax
 import tyro
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import configs
 from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
+from diffsep_jax.compilation_cache import use_compilation_cache
+from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.output import check_writable
+from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.loop import load_trained, train
+from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
 MODEL_FOLDER = "model"
 
@@ -33,11 +40,15 @@ class Run(configs.Experiment):
         config: name of an experiment in configs/; comes first.
         workdir: folder for checkpoints, the log and the exported model.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
+        best: with --export-only: from its best checkpoint by --train.best-by.
+        distributed: which process of several this is, where the environment does not tell.
     """
 
     config: tyro.conf.Positional[str]
     workdir: pathlib.Path
     export_only: bool = False
+    best: bool = False
+    distributed: DistributedConfig = DistributedConfig()
 
 
 def parse(arguments: list[str]) -> Run:
@@ -55,8 +66,8 @@ def parse(arguments: list[str]) -> Run:
     return tyro.cli(Run, args=arguments, default=Run(**fields, config=missing, workdir=missing))
 
 
-def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset]:
-    """The batches of the training and the validation songs."""
+def open_data(run: Run, rows: Sequence[int]) -> tuple[grain.MapDataset, grain.MapDataset]:
+    """These rows of the batches of the training and of the validation songs."""
     data = run.data
     open_source = functools.partial(
         sources.open_source,
@@ -71,38 +82,55 @@ def open_data(run: Run) -> tuple[grain.MapDataset, grain.MapDataset]:
         split="validation",
         num_songs=data.validation_songs,
     )
-    batches = functools.partial(
-        pipeline.batches,
-        segment=run.model.segment,
-    )
+    batches = functools.partial(pipeline.batches, segment=run.model.segment, rows=rows)
     plain = dataclasses.replace(data.pipeline, augment=NO_AUGMENTATION)
     return batches(songs, data.pipeline), batches(held_out, plain)
+
+
+def train_run(run: Run) -> None:
+    """Trains, in all of the run's processes; process 0 exports the model."""
+    check_writable(run.workdir)
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    mesh = make_mesh(run.train.mesh)
+    layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
+    training, validation = open_data(run, layout.rows)
+
+    def batches_from(step: int) -> Iterator:
+        return pipeline.iterate(training, step, run.data.pipeline)
+
+    state = train(
+        run.model,
+        run.train,
+        layout=layout,
+        train_batches=batches_from,
+        validation_batches=[validation[i] for i in range(run.train.validation_batches)],
+        workdir=run.workdir,
+        settings={
+            "train": dataclasses.asdict(run.train),
+            "data": dataclasses.asdict(run.data),
+            "compute": dataclasses.asdict(run.model.compute),
+        },
+    )
+    params = jax.jit(lambda ema: ema, out_shardings=NamedSharding(mesh, P()))(state.ema)
+    if is_primary():
+        export(run, run.model, params)
+
+
+def export(run: Run, model: SeparationModel, params: Params) -> None:
+    """Writes WORKDIR/model."""
+    save_model(run.workdir / MODEL_FOLDER, model, params)
+    print(f"wrote {run.workdir / MODEL_FOLDER}")
 
 
 def main(arguments: list[str]) -> None:
     """Parses the command line, trains, exports."""
     run = parse(arguments)
+    use_compilation_cache()
     if run.export_only:
-        model, params = load_trained(run.workdir)
-    else:
-        check_writable(run.workdir)
-        run.workdir.mkdir(parents=True, exist_ok=True)
-        training, validation = open_data(run)
-
-        def batches_from(step: int) -> Iterator:
-            return pipeline.iterate(training, step, run.data.pipeline)
-
-        state = train(
-            run.model,
-            run.train,
-            train_batches=batches_from,
-            validation_batches=[validation[i] for i in range(run.train.validation_batches)],
-            batch_size=run.data.pipeline.batch_size,
-            workdir=run.workdir,
-        )
-        model, params = run.model, state.ema
-    save_model(run.workdir / MODEL_FOLDER, model, params)
-    print(f"wrote {run.workdir / MODEL_FOLDER}")
+        export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))
+        return
+    initialize(run.distributed)
+    train_run(run)
 
 
 if __name__ == "__main__":

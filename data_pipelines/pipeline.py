@@ -6,6 +6,7 @@ known in advance (`Source.activity`), and positions are drawn from that.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -54,35 +55,28 @@ def batches(
     config: PipelineConfig,
     *,
     segment: int,
-    host_index: int = 0,
-    host_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
-    """The endless data set of batches; element i is this host's part of the batch of step i.
+    """The endless data set of batches; element i holds rows of the global batch of step i.
 
-    `segment`: samples of an example, the model's. Returns `mixture` and `vocals`, float32.
-    The hosts' parts, one after the other, are the global batch, the same for every `host_count`.
-    Raises `UserError` where the batch does not divide among the hosts or a song is too short.
+    `segment`: samples of an example, the model's. `rows`: those that this host provides, all by
+    default; a row is the same example whoever provides it. Returns `mixture` and `vocals`, float32.
+    Raises `UserError` where a song is too short.
     """
-    if config.batch_size % host_count:
-        raise UserError(
-            f"batch_size={config.batch_size} does not divide among {host_count} hosts; "
-            "use a multiple"
-        )
+    rows = range(config.batch_size) if rows is None else rows
     for song in range(len(source)):
         if source.num_samples(song) < segment:
             raise UserError(
                 f"{source.name(song)} has {source.num_samples(song)} samples, "
                 f"fewer than the segment of {segment}"
             )
-    local = config.batch_size // host_count
 
     def load(position: int) -> Example:
-        step, row = divmod(position, local)
-        index = step * config.batch_size + host_index * local + row
-        return example(source, config, segment, index)
+        step, row = divmod(position, len(rows))
+        return example(source, config, segment, step * config.batch_size + rows[row])
 
-    steps = _LAST_EXAMPLE // config.batch_size
-    return grain.MapDataset.range(steps * local).map(load).batch(local, drop_remainder=True)
+    size = _LAST_EXAMPLE // config.batch_size * len(rows)
+    return grain.MapDataset.range(size).map(load).batch(len(rows), drop_remainder=True)
 
 
 def iterate(

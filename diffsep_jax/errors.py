@@ -4,19 +4,31 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 75
+"""Ended by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits)."""
+EXIT_INTERRUPTED = 130
+
 
 class UserError(ValueError):
     """Bad input. The message is one line: what was given, what was expected, what to do."""
 
 
+class PreemptedError(Exception):
+    """The machine is wanted back: the work was saved and can go on elsewhere."""
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Around a command's main function: a `UserError` becomes one line and exit status 2."""
+    """Around a command's main function: what ends it becomes one line and an exit status."""
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except PreemptedError as error:
+        print(f"preempted: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_PREEMPTED) from None

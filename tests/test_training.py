@@ -1,7 +1,6 @@
 """Training: restarts, meshes, the optimiser, and what stops a run."""
 
 import dataclasses
-import functools
 import io
 import itertools
 import json
@@ -14,12 +13,10 @@ import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
 from rich.console import Console
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
-from diffsep_jax.training import sharding
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.logging import RunLog
@@ -29,8 +26,9 @@ from diffsep_jax.training.optimizer import (
     learning_rate_schedule,
     make_optimizer,
 )
-from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding
-from diffsep_jax.training.step import draw_noise_levels, init_state, train_step
+from diffsep_jax.training.program import train_program
+from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
+from diffsep_jax.training.step import draw_noise_levels
 
 
 def run(workdir, config=micro.TRAIN, model=micro.MODEL, batches=micro.batches_from, validation=()):
@@ -38,11 +36,15 @@ def run(workdir, config=micro.TRAIN, model=micro.MODEL, batches=micro.batches_fr
     return train(
         model,
         config,
+        layout=BatchLayout(make_mesh(config.mesh), micro.BATCH_SIZE, config.micro_batches),
         train_batches=batches,
         validation_batches=validation,
-        batch_size=micro.BATCH_SIZE,
         workdir=workdir,
     )
+
+
+def on_one_device(config):
+    return train_program(micro.MODEL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
 
 
 def assert_equal(a, b):
@@ -166,7 +168,7 @@ def test_a_run_of_another_network_is_refused(undisturbed, network, field, value)
     workdir, _ = undisturbed
     changed = dataclasses.replace(getattr(micro.MODEL, network), **{field: value})
     other = dataclasses.replace(micro.MODEL, **{network: changed})
-    with pytest.raises(UserError, match=rf"another network: {network}\.{field} is .* and {value}"):
+    with pytest.raises(UserError, match=rf"another: {network}\.{field} is .* and {value}"):
         run(workdir, model=other)
 
 
@@ -203,69 +205,33 @@ def test_the_bar_shows_step_time_left_and_loss_on_a_narrow_terminal(tmp_path):
         assert words in screen.getvalue()
 
 
-def test_meshes_agree_with_one_device():
-    """Three steps on 8x1, 2x4 and 1x8 meshes against one device without a mesh."""
-    optimizer = make_optimizer(micro.TRAIN.optimizer, micro.TRAIN.num_steps)
-    init = functools.partial(init_state, micro.MODEL, optimizer)
-    step = functools.partial(train_step, micro.MODEL, micro.TRAIN, optimizer)
-    key = jax.random.key(7)
-
-    def three_steps(state, step_fn, put):
-        for i in range(3):
-            state, _ = step_fn(state, put(micro.batch(i)), key)
-        return jax.device_get(state.params)
-
-    abstract = jax.eval_shape(init, jax.random.key(0))
-    start = jax.device_get(jax.jit(init)(jax.random.key(0)))
-    expected = three_steps(start, jax.jit(step), lambda batch: batch)
-    scale = np.sqrt(sum(np.square(p).sum() for p in jax.tree.leaves(expected)))
-    for data, fsdp in ((8, 1), (2, 4), (1, 8)):
-        config = MeshConfig(data=data, fsdp=fsdp, min_shard_size=64)
-        mesh = make_mesh(config)
-        shardings = state_sharding(abstract, mesh, config.min_shard_size)
-        assert any(s.spec != P() for s in jax.tree.leaves(shardings)) == (fsdp > 1)
-        step_fn = jax.jit(
-            step,
-            in_shardings=(shardings, sharding.batch_sharding(mesh), None),
-            out_shardings=(shardings, None),
-        )
-        with jax.set_mesh(mesh):
-            put = functools.partial(sharding.put_batch, mesh=mesh)
-            params = three_steps(jax.device_put(start, shardings), step_fn, put)
-        difference = np.sqrt(
-            sum(
-                np.square(p - e).sum()
-                for p, e in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True)
-            )
-        )
-        assert difference < 2e-6 * scale, (data, fsdp, difference / scale)
-
-
 @pytest.mark.slow
 def test_the_loss_falls_when_one_batch_is_repeated():
-    optimizer = make_optimizer(dataclasses.replace(micro.TRAIN.optimizer, warmup_steps=10), 150)
-    state = jax.jit(functools.partial(init_state, micro.MODEL, optimizer))(jax.random.key(0))
-    step = jax.jit(functools.partial(train_step, micro.MODEL, micro.TRAIN, optimizer))
+    optimizer = dataclasses.replace(micro.TRAIN.optimizer, warmup_steps=10)
+    config = dataclasses.replace(micro.TRAIN, optimizer=optimizer, num_steps=150)
+    program = on_one_device(config)
+    state = program.init(jax.random.key(0))
     batch = jax.device_put(micro.batch(0))
     losses = []
     for _ in range(150):
-        state, metrics = step(state, batch, jax.random.key(1))
+        state, metrics = program.step(state, batch, jax.random.key(1))
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
 
 
 def test_digital_silence_teaches_nothing_and_breaks_nothing():
     """An all-silent batch moves no parameter; beside other examples it leaves gradients finite."""
-    optimizer = make_optimizer(dataclasses.replace(micro.TRAIN.optimizer, weight_decay=0.0), 10)
-    start = jax.jit(functools.partial(init_state, micro.MODEL, optimizer))(jax.random.key(0))
-    step = jax.jit(functools.partial(train_step, micro.MODEL, micro.TRAIN, optimizer))
+    optimizer = dataclasses.replace(micro.TRAIN.optimizer, weight_decay=0.0)
+    program = on_one_device(dataclasses.replace(micro.TRAIN, optimizer=optimizer))
+    start = program.init(jax.random.key(0))
+    before = jax.device_get(start.params)
     silence = {name: jnp.zeros_like(audio) for name, audio in micro.batch(0).items()}
-    state, metrics = step(start, silence, jax.random.key(1))
+    state, metrics = program.step(start, silence, jax.random.key(1))
     assert metrics["loss"] == metrics["gradient_norm"] == 0
-    assert_equal(state.params, start.params)
+    assert_equal(state.params, before)
     for i in range(3):
         mixed = {name: jnp.asarray(audio).at[:4].set(0.0) for name, audio in micro.batch(i).items()}
-        state, metrics = step(state, mixed, jax.random.key(1))
+        state, metrics = program.step(state, mixed, jax.random.key(1))
         assert 0 < metrics["gradient_norm"] < 100
 
 
@@ -302,43 +268,13 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
     assert all(not jnp.any(updates[name]["bias"]) for name in updates)
 
 
-def test_fsdp_splits_the_largest_dimension_that_divides():
-    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
-    shapes = {
-        "kernel": jax.ShapeDtypeStruct((3, 8, 16), jnp.float32),
-        "odd": jax.ShapeDtypeStruct((16, 27), jnp.float32),
-        "small": jax.ShapeDtypeStruct((8,), jnp.float32),
-        "indivisible": jax.ShapeDtypeStruct((15, 27), jnp.float32),
-    }
-    specs = jax.tree.map(lambda s: s.spec, state_sharding(shapes, mesh, min_shard_size=100))
-    assert specs == {
-        "kernel": P(None, None, "fsdp"),
-        "odd": P("fsdp", None),
-        "small": P(),
-        "indivisible": P(),
-    }
-
-
-@pytest.mark.parametrize(("data", "fsdp"), [(3, 1), (-1, 3), (-1, -1), (0, 8), (16, 1)])
-def test_a_mesh_that_does_not_fit_the_devices_is_refused(data, fsdp):
-    with pytest.raises(UserError, match=f"data={data} fsdp={fsdp} does not fit 8 devices"):
-        make_mesh(MeshConfig(data=data, fsdp=fsdp))
-
-
-def test_minus_one_takes_the_devices_that_are_left():
-    assert dict(make_mesh(MeshConfig(data=-1, fsdp=2)).shape) == {"data": 4, "fsdp": 2}
-    assert dict(make_mesh(MeshConfig(data=2, fsdp=-1)).shape) == {"data": 2, "fsdp": 4}
-
-
-def test_a_batch_that_does_not_divide_among_the_devices_is_refused():
-    with pytest.raises(UserError, match="batch_size is 12; a multiple of the 8 devices"):
-        sharding.check_batch_size(12, make_mesh(MeshConfig()))
-
-
 @pytest.mark.parametrize(
     ("config", "values", "message"),
     [
         (TrainConfig, {"num_steps": 0}, "num_steps is 0"),
+        (TrainConfig, {"micro_batches": 0}, "micro_batches is 0"),
+        (TrainConfig, {"stall_minutes": -1.0}, "stall_minutes is -1"),
+        (TrainConfig, {"profile_steps": (5, 2)}, "profile_steps is"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (OptimizerConfig, {"b2": 1.0}, "b2 is 1.0"),

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32, PRNGKeyArray
 
@@ -16,6 +16,12 @@ from diffsep_jax.noise import white_noise
 from diffsep_jax.separation_model import Params, SeparationModel
 
 CHANNELS = 2
+
+KEY_TYPE = "threefry2x32"
+"""By name: JAX's default may be set to another by an environment variable."""
+
+CHUNKS, SAME = P("data"), P()
+"""Arrays split over the devices by chunk, and arrays that each device has whole."""
 
 # Steps of the positional noise: the sampler starts from step 0, its move i refreshes by step i + 1.
 _START = 0
@@ -49,23 +55,13 @@ class ChunkSeparator:
         self.stride = max(model.generator.stride, model.conditioner.stride)
         self.sample_rate = model.sample_rate
         self.batch_size = batch_size + -batch_size % len(devices)
-        self._model = model
-        mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
-        self._by_chunk = NamedSharding(mesh, P("data"))
-        self._everywhere = NamedSharding(mesh, P())
+        mesh = chunk_mesh(devices)
+        self._by_chunk = NamedSharding(mesh, CHUNKS)
+        self._everywhere = NamedSharding(mesh, SAME)
         self._params = jax.device_put(params, self._everywhere)
 
-        def on_each_device(function: Any, num_runtime_values: int) -> Any:
-            chunks, same = P("data"), P()
-            specs = (same, chunks, chunks, *(same,) * num_runtime_values)
-            return jax.jit(
-                jax.shard_map(
-                    function, mesh=mesh, in_specs=specs, out_specs=chunks, check_vma=False
-                )
-            )
-
-        self._ddim = on_each_device(self._sample, 4)
-        self._direct = on_each_device(self._estimate, 0)
+        self._ddim = sampling_program(model, mesh)
+        self._direct = direct_program(model, mesh)
 
     def __call__(
         self,
@@ -84,8 +80,7 @@ class ChunkSeparator:
         if settings.sampler == "direct":
             return np.asarray(self._direct(self._params, *chunks))
         values = (
-            # By name: the default may be set to another by an environment variable.
-            jax.random.key(settings.seed, impl="threefry2x32"),
+            jax.random.key(settings.seed, impl=KEY_TYPE),
             jnp.int32(settings.steps),
             jnp.float32(settings.eta),
             jnp.float32(settings.cutoff_hz or 0.0),
@@ -98,14 +93,19 @@ class ChunkSeparator:
         """Programs compiled so far."""
         return self._ddim._cache_size() + self._direct._cache_size()
 
-    def _estimate(
-        self, params: Params, mixture: Float[Array, "batch segment 2"], start: Array
-    ) -> Float[Array, "batch segment 2"]:
-        del start  # no noise
-        return self._model.condition(params, mixture).estimate
 
-    def _sample(
-        self,
+def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh of one axis, over which chunks are split."""
+    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+
+
+def sampling_program(model: SeparationModel, mesh: Mesh) -> Any:
+    """The sampler, jitted: (params, mixture, start, key, steps, eta, cutoff_hz) -> vocals.
+
+    It may be lowered with `abstract_arguments`, for devices that are not here.
+    """
+
+    def sample(
         params: Params,
         mixture: Float[Array, "batch segment 2"],
         start: Array,
@@ -114,14 +114,14 @@ class ChunkSeparator:
         eta: Array,
         cutoff_hz: Array,
     ) -> Float[Array, "batch segment 2"]:
-        conditioning = self._model.condition(params, mixture)
+        conditioning = model.condition(params, mixture)
 
         def velocity(x: Array, sigma: Array) -> Array:
             sigmas = jnp.broadcast_to(sigma, x.shape[:1])
-            return self._model.velocity(params, x, sigmas, mixture, conditioning)
+            return model.velocity(params, x, sigmas, mixture, conditioning)
 
         def noise(step: int | Array) -> Array:
-            return white_noise(key, step, start, length=self.segment, channels=CHANNELS)
+            return white_noise(key, step, start, length=model.segment, channels=CHANNELS)
 
         return samplers.ddim(
             velocity,
@@ -130,6 +130,46 @@ class ChunkSeparator:
             num_steps=steps,
             eta=eta,
             cutoff_hz=cutoff_hz,
-            sample_rate=self.sample_rate,
+            sample_rate=model.sample_rate,
             noise_fn=lambda move: noise(move + 1),
         )
+
+    return _on_each_device(sample, mesh, num_runtime_values=4)
+
+
+def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
+    """The direct estimate, jitted: (params, mixture, start) -> vocals."""
+
+    def estimate(
+        params: Params, mixture: Float[Array, "batch segment 2"], start: Array
+    ) -> Float[Array, "batch segment 2"]:
+        del start  # no noise
+        return model.condition(params, mixture).estimate
+
+    return _on_each_device(estimate, mesh, num_runtime_values=0)
+
+
+def abstract_arguments(model: SeparationModel, mesh: Mesh, batch_size: int) -> tuple[Any, ...]:
+    """The sampler's arguments without data; the direct estimate's are the first three."""
+
+    def array(shape: tuple[int, ...], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=KEY_TYPE))
+    params = jax.eval_shape(model.init, key)
+    return (
+        jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype, SAME), params),
+        array((batch_size, model.segment, CHANNELS), jnp.float32, CHUNKS),
+        array((batch_size,), jnp.int32, CHUNKS),
+        key,
+        array((), jnp.int32, SAME),
+        array((), jnp.float32, SAME),
+        array((), jnp.float32, SAME),
+    )
+
+
+def _on_each_device(function: Any, mesh: Mesh, num_runtime_values: int) -> Any:
+    specs = (SAME, CHUNKS, CHUNKS, *(SAME,) * num_runtime_values)
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=CHUNKS, check_vma=False)
+    )

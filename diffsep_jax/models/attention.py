@@ -1,20 +1,43 @@
-"""Self-attention that never holds a score matrix of more than `QUERY_BLOCK` queries.
+"""Self-attention over all positions, with one backend for each kind of processor.
 
-Backends: `plain` forms the whole score matrix, for short sequences on accelerators; `blockwise`
-goes head by head and block of queries by block of queries and recomputes the scores in the backward
-pass, so memory is linear in time in both directions. On the CPU `blockwise` also is the faster.
+| backend | what | where `auto` takes it |
+|---|---|---|
+| `plain` | the whole score matrix at once | TPU and GPU, up to 512 positions |
+| `blockwise` | one tile of scores at a time | CPU; GPU in float32 |
+| `splash` | JAX's Pallas kernel for TPU, see `diffsep_jax.models.splash` | TPU |
+| `cudnn` | cuDNN's fused kernel | GPU in bfloat16 or float16 |
+
+All but `plain` need memory linear in time, forward and backward: they keep the output and one
+number for each query, named "attention" for rematerialisation policies (`cudnn` has no names), and
+recompute the scores. The softmax is in float32 in all of them. `plain` and `blockwise` are ordinary
+JAX, which the compiler partitions over the batch without communication.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
 
-Backend = Literal["auto", "plain", "blockwise"]
+from diffsep_jax.models.splash import splash_attention
 
-MAX_PLAIN_POSITIONS = 2048
-QUERY_BLOCK = 1024
+Backend = Literal["auto", "plain", "blockwise", "splash", "cudnn"]
+
+CUDNN_TYPES = (jnp.bfloat16, jnp.float16)
+
+PLAIN_POSITIONS = 512
+"""Up to here `auto` takes `plain` on accelerators: small products that the compiler fuses with
+their neighbours, where a kernel would stand alone and pad to its block."""
+
+# Sides of a tile of scores: large enough for matrix products at full speed, small enough for the
+# caches of a CPU. Sequences are cut into blocks of equal length, at most these.
+TILE_QUERIES = 512  # of all examples of the batch together
+MIN_QUERY_BLOCK = 128
+KEY_BLOCK = 2048
 
 
 def attention(
@@ -25,43 +48,181 @@ def attention(
 ) -> Float[Array, "batch time head dim"]:
     """softmax(q k^T / sqrt(dim)) v, over all positions, softmax in float32.
 
-    Raises ValueError if `plain` is asked for more than 2,048 positions.
+    `auto` is `choose_backend` for the default platform. Raises ValueError if `cudnn` is asked for
+    inputs that are not bfloat16 or float16. `auto` does not know that a program is being compiled
+    for another platform than the default: ask for the backend there.
     """
-    time = query.shape[1]
     if backend == "auto":
-        on_cpu = jax.default_backend() == "cpu"
-        backend = "blockwise" if on_cpu or time > MAX_PLAIN_POSITIONS else "plain"
+        backend = choose_backend(jax.default_backend(), query.shape[1], query.dtype)
+    if backend == "splash":
+        return splash_attention(query, key, value)
+    if backend == "cudnn":
+        if query.dtype not in CUDNN_TYPES:
+            raise ValueError(
+                f"cudnn attention computes in bfloat16 or float16, not in {query.dtype}:"
+                " set the network's dtype, or use blockwise"
+            )
+        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     if backend == "blockwise":
-        return _blockwise(query, key, value)
-    if time > MAX_PLAIN_POSITIONS:
-        raise ValueError(
-            f"plain attention over {time} positions would hold a score matrix of that size squared;"
-            f" use blockwise over {MAX_PLAIN_POSITIONS}"
-        )
-    heads_first = (x.transpose(0, 2, 1, 3) for x in (query, key, value))
-    return _attend(*heads_first).transpose(0, 2, 1, 3)
+        heads_first = (x.transpose(2, 0, 1, 3) for x in (query, key, value))
+        return _blockwise(*heads_first).transpose(1, 2, 0, 3)
+    return _plain(query, key, value)
 
 
-def _attend(query: Array, key: Array, value: Array) -> Array:
-    """Attention of `[..., query, dim]` over `[..., time, dim]`."""
-    scores = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
+def choose_backend(platform: str, time: int, dtype: DTypeLike) -> Backend:
+    """The backend for `jax.default_backend()`, a number of positions and the inputs' type."""
+    on_gpu = platform in ("gpu", "cuda")
+    if (on_gpu or platform == "tpu") and time <= PLAIN_POSITIONS:
+        return "plain"
+    if platform == "tpu":
+        return "splash"
+    if on_gpu and jnp.dtype(dtype) in CUDNN_TYPES:
+        return "cudnn"
+    return "blockwise"
+
+
+def _plain(query: Array, key: Array, value: Array) -> Array:
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
-    return jnp.einsum("...qk,...kd->...qd", weights.astype(value.dtype), value)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
 
 
-def _blockwise(query: Array, key: Array, value: Array) -> Array:
-    batch, time, heads, dim = query.shape
-    block = min(time, QUERY_BLOCK)
-    padding = -time % block
-    blocks = jnp.pad(query, ((0, 0), (0, padding), (0, 0), (0, 0)))
-    blocks = blocks.reshape(batch, -1, block, heads, dim).transpose(3, 1, 0, 2, 4)
+@jax.custom_vjp
+def _blockwise(
+    query: Float[Array, "head batch time dim"],
+    key: Float[Array, "head batch time dim"],
+    value: Float[Array, "head batch time dim"],
+) -> Float[Array, "head batch time dim"]:
+    """Attention, a tile of scores at a time (Dao et al. 2022, FlashAttention)."""
+    return _blockwise_forward(query, key, value)[0]
 
-    def one_head(head: tuple[Array, Array, Array]) -> Array:
-        head_blocks, head_key, head_value = head
-        attend = jax.checkpoint(lambda q: _attend(q, head_key, head_value))
-        return jax.lax.map(attend, head_blocks)
 
-    heads_first = (x.transpose(2, 0, 1, 3) for x in (key, value))
-    out = jax.lax.map(one_head, (blocks, *heads_first))  # [head, block, batch, query, dim]
-    out = out.transpose(2, 1, 3, 0, 4).reshape(batch, time + padding, heads, dim)
-    return out[:, :time]
+_Residuals = tuple[Array, Array, Array, Array, Array]
+
+
+def _blockwise_forward(query: Array, key: Array, value: Array) -> tuple[Array, _Residuals]:
+    """The output, and what the backward pass needs: the inputs, it, and log(sum(exp(scores)))."""
+    out, log_sum = _over_heads(_head_forward, query, key, value)
+    out, log_sum = (checkpoint_name(x, "attention") for x in (out, log_sum))
+    return out, (query, key, value, out, log_sum)
+
+
+def _blockwise_backward(residuals: _Residuals, grad: Array) -> tuple[Array, Array, Array]:
+    return _over_heads(_head_backward, *residuals, grad)
+
+
+_blockwise.defvjp(_blockwise_forward, _blockwise_backward)
+
+
+def _over_heads(function: Callable, *arrays: Array) -> Any:
+    """A loop over heads whose operations are over the batch, so that it stays partitionable."""
+    batch = arrays[0].shape[1]
+    one_head = partial(function, query_block=max(MIN_QUERY_BLOCK, TILE_QUERIES // batch))
+    return jax.lax.map(lambda head: jax.vmap(one_head)(*head), arrays)
+
+
+def _head_forward(
+    query: Float[Array, "time dim"],
+    key: Float[Array, "time dim"],
+    value: Float[Array, "time dim"],
+    query_block: int,
+) -> tuple[Float[Array, "time dim"], Float32[Array, "block query"]]:
+    """One head's output and the logarithm of the sum of its exponentiated scores."""
+    time, dim = query.shape
+    queries = _blocks(query, query_block)
+    keys, values = (_blocks(x, KEY_BLOCK) for x in (key, value))
+    bias = _padding_bias(time, keys.shape[:2])
+
+    def attend(query: Array) -> tuple[Array, Array]:
+        def add_keys(carry: tuple[Array, Array, Array], block: tuple) -> tuple[tuple, None]:
+            out, total, peak = carry
+            key, value, bias = block
+            scores = _scores(query, key)
+            if bias is not None:
+                scores += bias[None, :]
+            new_peak = jnp.maximum(peak, scores.max(axis=1))
+            weights = jnp.exp(scores - new_peak[:, None])
+            rescale = jnp.exp(peak - new_peak)
+            out = out * rescale[:, None] + _matmul(weights.astype(value.dtype), value)
+            return (out, total * rescale + weights.sum(axis=1), new_peak), None
+
+        block = len(query)
+        start = (jnp.zeros((block, dim)), jnp.zeros(block), jnp.full(block, -jnp.inf))
+        (out, total, peak), _ = jax.lax.scan(add_keys, start, (keys, values, bias))
+        return (out / total[:, None]).astype(value.dtype), peak + jnp.log(total)
+
+    out, log_sum = jax.lax.map(attend, queries)
+    return out.reshape(-1, dim)[:time], log_sum
+
+
+def _head_backward(
+    query: Float[Array, "time dim"],
+    key: Float[Array, "time dim"],
+    value: Float[Array, "time dim"],
+    out: Float[Array, "time dim"],
+    log_sum: Float32[Array, "block query"],
+    grad: Float[Array, "time dim"],
+    query_block: int,
+) -> tuple[Float[Array, "time dim"], Float[Array, "time dim"], Float[Array, "time dim"]]:
+    """The gradients with respect to one head's query, key and value; scores are recomputed."""
+    time, dim = query.shape
+    # sum_k weights * grad_weights, which is all the softmax's gradient needs of a row
+    row = jnp.sum(out.astype(jnp.float32) * grad.astype(jnp.float32), axis=1, keepdims=True)
+    queries, grads, rows = (_blocks(x, query_block) for x in (query, grad, row))
+    keys, values = (_blocks(x, KEY_BLOCK) for x in (key, value))
+    bias = _padding_bias(time, keys.shape[:2])
+
+    # Tiles are [key, query] here, so that only one of the five products meets a transposed tile.
+    def of_keys(grad_queries: Array, block: tuple) -> tuple[Array, tuple[Array, Array]]:
+        key, value, bias = block
+
+        def of_queries(carry: tuple[Array, Array], block: tuple) -> tuple[tuple, Array]:
+            grad_key, grad_value = carry
+            query, grad, log_sum, row, grad_query = block
+            scores = _scores(key, query)
+            if bias is not None:
+                scores += bias[:, None]
+            weights = jnp.exp(scores - log_sum[None, :])
+            grad_value += _matmul(weights.astype(grad.dtype), grad)
+            grad_weights = _matmul(value, grad.T)
+            grad_scores = (weights * (grad_weights - row.T)).astype(query.dtype)
+            grad_key += _matmul(grad_scores, query)
+            return (grad_key, grad_value), grad_query + _matmul(key.T, grad_scores)
+
+        zeros = jnp.zeros(key.shape)
+        blocks = (queries, grads, log_sum, rows, grad_queries)
+        (grad_key, grad_value), grad_queries = jax.lax.scan(of_queries, (zeros, zeros), blocks)
+        return grad_queries, (grad_key, grad_value)
+
+    zeros = jnp.zeros((len(queries), dim, queries.shape[1]))
+    grad_queries, (grad_key, grad_value) = jax.lax.scan(of_keys, zeros, (keys, values, bias))
+    scale = dim**-0.5
+    grad_query = grad_queries.swapaxes(1, 2) * scale
+    return (
+        grad_query.reshape(-1, dim)[:time].astype(query.dtype),
+        (grad_key * scale).reshape(-1, dim)[:time].astype(key.dtype),
+        grad_value.reshape(-1, dim)[:time].astype(value.dtype),
+    )
+
+
+def _blocks(x: Float[Array, "time dim"], longest: int) -> Float[Array, "block position dim"]:
+    """`x` in as few equal blocks as `longest` allows, zeros after its end."""
+    time, dim = x.shape
+    blocks = -(-time // longest)
+    padding = -time % blocks
+    return jnp.pad(x, ((0, padding), (0, 0))).reshape(blocks, -1, dim)
+
+
+def _padding_bias(time: int, blocks: tuple[int, ...]) -> Float32[Array, "block key"] | None:
+    """-inf at the keys that padding added; None if there are none."""
+    count, block = blocks
+    if count * block == time:
+        return None
+    return jnp.where(jnp.arange(count * block) < time, 0.0, -jnp.inf).reshape(blocks)
+
+
+def _scores(rows: Array, columns: Array) -> Array:
+    return _matmul(rows, columns.T) * rows.shape[-1] ** -0.5
+
+
+_matmul = partial(jnp.matmul, preferred_element_type=jnp.float32)

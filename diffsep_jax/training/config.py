@@ -1,11 +1,15 @@
 """How a model is trained: every choice of the training loop, with its reason in `docs/`."""
 
 import dataclasses
+from typing import Literal
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.training.optimizer import OptimizerConfig
+from diffsep_jax.training.profiling import check_profile_steps
 from diffsep_jax.training.sharding import MeshConfig
+
+BestMetric = Literal["loss", "utterance_sdr_direct", "utterance_sdr_ddim"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +24,8 @@ class TrainConfig:
         stratified_sigma: spread a batch's noise levels evenly over [0, 1]; each is still uniform
             (ours; the paper draws them independently).
         ema_decay: of the parameters' moving average, which is what is exported.
+        micro_batches: parts that each device takes its rows of a batch in, one after the other:
+            less memory, the same result.
         mesh: devices.
         log_every: steps between two lines of the log.
         validate_every: steps between two validations.
@@ -27,6 +33,12 @@ class TrainConfig:
         validation_sampler_steps: T of the sampler in validation.
         checkpoint_every: steps between two checkpoints.
         keep_checkpoints: how many of the latest are kept.
+        best_by: number of the validations by which one more checkpoint is kept, the best; a
+            checkpoint is saved at each validation.
+        tensorboard: also write scalars, audio and spectrograms to WORKDIR/tensorboard.
+        profile_steps: first and last step of a profile in WORKDIR/profile.
+        stall_minutes: without a finished step for so long, the log says where the run hangs; 0 is
+            never.
     """
 
     num_steps: int = 1_000_000
@@ -35,6 +47,7 @@ class TrainConfig:
     loss_weights: LossWeights = LossWeights()
     stratified_sigma: bool = False
     ema_decay: float = 0.9999
+    micro_batches: int = 1
     mesh: MeshConfig = MeshConfig()
     log_every: int = 100
     validate_every: int = 5_000
@@ -42,6 +55,10 @@ class TrainConfig:
     validation_sampler_steps: int = 10
     checkpoint_every: int = 1_000
     keep_checkpoints: int = 3
+    best_by: BestMetric = "loss"
+    tensorboard: bool = False
+    profile_steps: tuple[int, int] | None = None
+    stall_minutes: float = 10.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
@@ -50,3 +67,6 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
                 raise UserError(f"{field.name} is {value}; 1 or more is expected")
+        if not self.stall_minutes >= 0:
+            raise UserError(f"stall_minutes is {self.stall_minutes}; 0 or more is expected")
+        check_profile_steps(self.profile_steps)

@@ -1,6 +1,7 @@
 """A run's log: one JSON line per record, and a progress bar on a terminal."""
 
 import json
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ FILE_NAME = "log.jsonl"
 class RunLog:
     """Writes `workdir/log.jsonl` and shows progress; a context manager.
 
-    A resumed run drops the lines of steps that it will take again, so the log has each step once.
+    Of several processes one `writes`; the others' logs go nowhere. A resumed run drops the lines of
+    steps that it will take again, so the log has each step once.
     """
 
     def __init__(
@@ -27,12 +29,14 @@ class RunLog:
         *,
         start_step: int,
         num_steps: int,
+        writes: bool = True,
         console: Console | None = None,
     ) -> None:
-        path = workdir / FILE_NAME
-        _drop_records_after(path, start_step)
+        path = workdir / FILE_NAME if writes else pathlib.Path(os.devnull)
+        if writes:
+            _drop_records_after(path, start_step)
         self._file = path.open("a", encoding="utf-8")
-        self._console = console or Console()
+        self._console = console or Console(quiet=not writes)
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),

@@ -1,29 +1,41 @@
 """The training loop: one function, read from top to bottom."""
 
 import contextlib
-import functools
 import math
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from diffsep_jax.errors import UserError
+from diffsep_jax.distributed import is_primary
+from diffsep_jax.errors import PreemptedError, UserError
+from diffsep_jax.flops import train_step_flops
 from diffsep_jax.separation_model import Params, SeparationModel
-from diffsep_jax.training import sharding
-from diffsep_jax.training.checkpoint import Checkpoints
-from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.checkpoint import BestBy, Checkpoints
+from diffsep_jax.training.config import BestMetric, TrainConfig
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.logging import RunLog
-from diffsep_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from diffsep_jax.training.run_config import keep_model_config, read_model_config
-from diffsep_jax.training.step import Metrics, TrainState, init_state, train_step
+from diffsep_jax.training.meter import Meter
+from diffsep_jax.training.optimizer import learning_rate_schedule
+from diffsep_jax.training.profiling import StepProfiler
+from diffsep_jax.training.program import (
+    KEY_TYPE,
+    abstract_arguments,
+    describe_memory,
+    train_program,
+)
+from diffsep_jax.training.run_config import keep_run_config, read_model_config
+from diffsep_jax.training.sharding import BatchLayout, with_shardings
+from diffsep_jax.training.step import Metrics, TrainState
+from diffsep_jax.training.tensorboard import TensorBoard
 from diffsep_jax.training.validation import make_validate
+from diffsep_jax.training.watchdog import Watchdog
 
-T = TypeVar("T")
 HostBatch = dict[str, np.ndarray]
 
 CHECKPOINTS = "checkpoints"
@@ -33,134 +45,175 @@ def train(
     model: SeparationModel,
     config: TrainConfig,
     *,
+    layout: BatchLayout,
     train_batches: Callable[[int], Iterator[HostBatch]],
     validation_batches: Sequence[HostBatch],
-    batch_size: int,
     workdir: pathlib.Path,
+    settings: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.num_steps`.
 
-    `train_batches(step)` iterates over this host's batches from that step on, as a pure function of
-    the step: each `{"mixture", "vocals"}`, float32 `[batch, time, 2]`, from songs at unit RMS.
-    Ctrl-C saves a checkpoint and raises KeyboardInterrupt. Raises UserError if the loss is not
-    finite, or the run in `workdir` is of another network. Call it from the main thread, which
-    Python's signals go to.
+    Every process of a run calls it, with a folder that all share. The state lies over the mesh.
+
+    Args:
+        model: the networks; `model.compute` says how they run.
+        config: everything else about the run.
+        layout: the mesh, and the rows of the global batch that this process provides.
+        train_batches: step -> an iterator over this process's rows of the batches from that step
+            on, as a pure function of the step: each `{"mixture", "vocals"}`, float32
+            `[row, time, 2]`, from songs at unit RMS.
+        validation_batches: the same rows of the batches that are validated on.
+        workdir: for checkpoints, config and log.
+        settings: whatever else is to be recorded with the run; a restart logs what changed.
+
+    Ctrl-C saves a checkpoint and raises KeyboardInterrupt, SIGTERM saves and raises
+    PreemptedError. Raises UserError if the loss is not finite, a checkpoint cannot be written, or
+    the run in `workdir` is of another model, seed or batch size. Call it from the main thread,
+    which Python's signals go to.
     """
-    if jax.process_count() > 1:
-        raise UserError(
-            f"{jax.process_count()} processes: training runs in one process so far, on all of its"
-            " devices; start it on one host"
-        )
-    mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch_size(batch_size, mesh)
-    root_key = jax.random.key(config.seed)
-    init_key, step_key, validation_key = jax.random.split(root_key, 3)
-    optimizer = make_optimizer(config.optimizer, config.num_steps)
-    schedule = learning_rate_schedule(config.optimizer, config.num_steps)
-
-    init = functools.partial(init_state, model, optimizer)
-    abstract_state = jax.eval_shape(init, init_key)
-    state_shardings = sharding.state_sharding(abstract_state, mesh, config.mesh.min_shard_size)
-    step_fn = jax.jit(
-        functools.partial(train_step, model, config, optimizer),
-        in_shardings=(state_shardings, sharding.batch_sharding(mesh), None),
-        out_shardings=(state_shardings, None),
-        donate_argnums=0,
+    mesh, primary = layout.mesh, is_primary()
+    changes = keep_run_config(
+        workdir,
+        model,
+        fixed={"train.seed": config.seed, "batch_size": layout.batch_size},
+        settings=settings or {},
     )
-    validate = make_validate(model, config, validation_key)
+    init_key, step_key, validation_key = jax.device_put(
+        list(jax.random.split(jax.random.key(config.seed, impl=KEY_TYPE), 3)),
+        NamedSharding(mesh, P()),
+    )
+    program = train_program(model, config, mesh)
+    schedule = learning_rate_schedule(config.optimizer, config.num_steps)
+    validate = make_validate(model, config, mesh, validation_key)
+    checkpoints = Checkpoints(
+        workdir / CHECKPOINTS, config.keep_checkpoints, best_metric(config.best_by)
+    )
 
-    keep_model_config(workdir, model)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints)
-    try:
-        with jax.set_mesh(mesh):
-            if checkpoints.latest_step is None:
-                state = jax.jit(init, out_shardings=state_shardings)(init_key)
-            else:
-                state = checkpoints.restore(with_shardings(abstract_state, state_shardings))
-            validation_on_device = [sharding.put_batch(b, mesh) for b in validation_batches]
-            start_step = int(state.step)
-            with (
-                RunLog(workdir, start_step=start_step, num_steps=config.num_steps) as log,
-                StopRequest() as stop,
-            ):
-                if start_step:
-                    log.say(f"resumed from the checkpoint of step {start_step}")
-                batches = train_batches(start_step)
-                pending: tuple[int, Metrics] | None = None  # of the step that is still running
-                meter = Meter(start_step)
-                step = start_step
-                try:
-                    # Fetch, start the step, then read the metrics of the one before: the device
-                    # always has the next step queued. Validation and saving come after the metrics
-                    # of their own step were found finite, so no bad state is ever saved.
-                    while step < config.num_steps:
-                        with meter.waiting_for_data():
-                            batch = sharding.put_batch(next(batches), mesh)
-                        state, metrics = step_fn(state, batch, step_key)
-                        step += 1
-                        if pending is not None:
-                            read_metrics(*pending, checkpoints)
-                        pending = (step, metrics)
-                        log.progress(step)
+    with contextlib.ExitStack() as stack:
+        stack.callback(checkpoints.close)
+        stack.enter_context(jax.set_mesh(mesh))
+        stop = stack.enter_context(StopRequest(mesh))
+        warnings: list[str] = []
+        state = checkpoints.restore(program.state, warnings.append)
+        if state is None:
+            state = program.init(init_key)
+        start_step = int(state.step)
+        log = stack.enter_context(
+            RunLog(workdir, start_step=start_step, num_steps=config.num_steps, writes=primary)
+        )
+        for line in (*warnings, *(f"changed since the run's last start: {c}" for c in changes)):
+            log.say(line)
+        if start_step:
+            log.say(f"resumed from the checkpoint of step {start_step}")
+        if start_step >= config.num_steps:
+            return state
 
-                        last = step == config.num_steps
-                        due = {
-                            "log": step % config.log_every == 0 or last,
-                            "validate": step % config.validate_every == 0 or last,
-                            "save": step % config.checkpoint_every == 0 or last,
-                        }
-                        if any(due.values()):
-                            values = read_metrics(*pending, checkpoints)
-                            pending = None
-                        if due["log"]:
-                            values["learning_rate"] = float(schedule(step - 1))
-                            values |= meter.rates(step, batch_size)
-                            log.write(step, "train", values)
-                            log.progress(step, values)
-                        if due["save"]:
-                            checkpoints.save(state)
-                        if due["validate"] and validation_on_device:
-                            with meter.paused():
-                                report = validate(state.ema, validation_on_device)
-                            log.write(step, "validation", report)
-                        if stop.requested:
-                            if pending is not None:
-                                read_metrics(*pending, checkpoints)
-                            checkpoints.save(state)
-                            log.say(f"interrupted: saved step {step}; run again to go on")
-                            raise KeyboardInterrupt
-                finally:
-                    close = getattr(batches, "close", None)
-                    if close is not None:
-                        close()
-    finally:
-        checkpoints.close()
+        board = None
+        if config.tensorboard and primary:
+            board = stack.enter_context(TensorBoard(workdir / "tensorboard", start_step=start_step))
+        watchdog = stack.enter_context(
+            Watchdog(log.say, config.stall_minutes, num_processes=jax.process_count())
+        )
+        watchdog.step_done(start_step)
+        with watchdog.phase("compiling"):
+            arguments = abstract_arguments(program, model, mesh, layout.batch_size)
+            step_fn = program.step.lower(*arguments).compile()
+        log.say(describe_memory(step_fn))
+        profiler = stack.enter_context(
+            StepProfiler(workdir / "profile", config.profile_steps if primary else None, log.say)
+        )
+        validation_on_device = [layout.put(batch) for batch in validation_batches]
+        batches = train_batches(start_step)
+        stack.callback(getattr(batches, "close", lambda: None))
+        meter = Meter(start_step, layout.batch_size, train_step_flops(model, 1), mesh)
+        pending: tuple[int, Metrics] | None = None  # of the step that is still running
+
+        def read_pending() -> dict[str, float]:
+            assert pending is not None
+            with watchdog.phase("waiting for the devices"):
+                values = read_metrics(*pending, checkpoints)
+            watchdog.step_done(pending[0])
+            return values
+
+        # Fetch, start the step, then read the metrics of the one before: the device always has the
+        # next step queued. Validation and saving come after the metrics of their own step were
+        # found finite, so no bad state is ever saved; saving comes last, with the validation's
+        # result.
+        for step in range(start_step + 1, config.num_steps + 1):
+            with watchdog.phase("waiting for data"), meter.waiting_for_data():
+                batch = layout.put(next(batches))
+            profiler.before_step(step)
+            state, metrics = step_fn(state, batch, step_key)
+            profiler.after_step(step, metrics)
+            if pending is not None:
+                read_pending()
+            pending = (step, metrics)
+            log.progress(step)
+            checkpoints.check()
+
+            last = step == config.num_steps
+            stopped_by = stop.vote()
+            validates = (step % config.validate_every == 0 or last) and bool(validation_on_device)
+            saves = validates or step % config.checkpoint_every == 0 or last or bool(stopped_by)
+            logs = step % config.log_every == 0 or last
+            report: dict[str, float] | None = None
+            if logs or validates or saves:
+                values = read_pending()
+                pending = None
+            if logs:
+                values["learning_rate"] = float(schedule(step - 1))
+                values |= meter.rates(step)
+                log.write(step, "train", values)
+                log.progress(step, values)
+                if board is not None:
+                    board.scalars(step, "train", values)
+            if validates and not stopped_by:
+                with watchdog.phase("validating"), meter.paused():
+                    report, segments = validate(state.ema, validation_on_device)
+                    log.write(step, "validation", report)
+                    if board is not None:
+                        board.scalars(step, "validation", report)
+                        board.segments(step, segments, model.sample_rate)
+            if saves:
+                with watchdog.phase("saving"), meter.saving():
+                    checkpoints.save(state, report)
+            if stopped_by:
+                raise_stopped(stopped_by, step)
     return state
 
 
-def load_trained(workdir: pathlib.Path) -> tuple[SeparationModel, Params]:
+def best_metric(name: BestMetric) -> BestBy:
+    """A loss is best when it is low, an SDR when it is high."""
+    return BestBy(name, higher_is_better=name != "loss")
+
+
+def raise_stopped(number: int, step: int) -> NoReturn:
+    """What a run that was asked to stop by a signal ends with, everything saved."""
+    message = f"saved step {step}; run the same command again to go on"
+    if number == signal.SIGTERM:
+        raise PreemptedError(message)
+    raise KeyboardInterrupt(message)
+
+
+def load_trained(
+    workdir: pathlib.Path, best_by: BestMetric | None = None
+) -> tuple[SeparationModel, Params]:
     """A run's model and the averaged parameters of its newest checkpoint, on one device.
 
-    Raises UserError if there is none. A run that is going on there is not disturbed.
+    `best_by`: of the best checkpoint by that number instead. Raises UserError if there is none. A
+    run that is going on there is not disturbed.
     """
     model = read_model_config(workdir)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
+    best = None if best_by is None else best_metric(best_by)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None, best=best)
     try:
         shardings = jax.tree.map(lambda _: device, abstract)
-        return model, checkpoints.restore_ema(with_shardings(abstract, shardings))
+        wanted = with_shardings(abstract, shardings)
+        return model, checkpoints.restore_ema(wanted, best=best is not None)
     finally:
         checkpoints.close()
-
-
-def with_shardings(abstract: T, shardings: T) -> T:
-    """Shapes and types with the shardings to restore into."""
-    return jax.tree.map(
-        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
-        abstract,
-        shardings,
-    )
 
 
 def read_metrics(step: int, metrics: Metrics, checkpoints: Checkpoints) -> dict[str, float]:
@@ -175,37 +228,3 @@ def read_metrics(step: int, metrics: Metrics, checkpoints: Checkpoints) -> dict[
             + "; lower the learning rate or look at the data"
         )
     return values
-
-
-class Meter:
-    """Examples per second, and seconds waited for data, since the last reading."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-        self._since = time.perf_counter()
-        self._waited = 0.0
-
-    def rates(self, step: int, batch_size: int) -> dict[str, float]:
-        """The figures since the last call; `batch_size` is the global one."""
-        now = time.perf_counter()
-        examples = (step - self._step) * batch_size
-        rates = {
-            "examples_per_second": examples / max(now - self._since, 1e-9),
-            "data_wait_seconds": self._waited,
-        }
-        self._step, self._since, self._waited = step, now, 0.0
-        return rates
-
-    @contextlib.contextmanager
-    def waiting_for_data(self) -> Iterator[None]:
-        """The time inside counts as waited for data."""
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """The time inside does not count."""
-        start = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - start

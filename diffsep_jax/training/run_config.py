@@ -1,35 +1,59 @@
-"""The model of a run, kept in its work folder: a run goes on, and is exported, as what it is."""
+"""The config of a run, kept in its work folder: a run goes on, and is exported, as what it is."""
 
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.model_config import flatten, model_from_json, model_to_json
 from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import SeparationModel
 
-FILE_NAME = "model_config.json"
+FILE_NAME = "run_config.json"
 
 
-def keep_model_config(workdir: pathlib.Path, model: SeparationModel) -> None:
-    """Writes the model's fields into a new run's folder, or compares them with those there.
+def keep_run_config(
+    workdir: pathlib.Path,
+    model: SeparationModel,
+    fixed: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> list[str]:
+    """Writes a new run's config into its folder, or compares it with the one there.
 
-    Raises UserError, naming a field that differs, if the run there is of another model: some fields
-    (attention heads, `estimate_error`) leave every shape as it is.
+    The model and the `fixed` values must be what the run was started with: some of them (attention
+    heads, the seed) leave every shape as it is. Raises UserError naming those that differ.
+    `settings` may change; returns a line for each that did.
     """
     path = workdir / FILE_NAME
-    ours = json.loads(json.dumps(model_to_json(model)))
-    if not path.exists():
-        write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
-        return
-    theirs = flatten(_read(path))
-    for name, value in flatten(ours).items():
-        if theirs.get(name) != value:
+    # As JSON gives it back: tuples become lists, paths are text.
+    ours = json.loads(
+        json.dumps(
+            {"model": model_to_json(model), "fixed": fixed, "settings": settings}, default=str
+        )
+    )
+    changes = []
+    if path.exists():
+        theirs = _read(path)
+        differing = [
+            f"{name} is {there} there and {here} in this config"
+            for part in ("model", "fixed")
+            for name, there, here in _differences(theirs[part], ours[part])
+        ]
+        if differing:
             raise UserError(
-                f"{workdir}: the run there is of another network: {name.replace('/', '.')} is"
-                f" {theirs.get(name)} there and {value} in this config; use the config that the run"
-                " was started with or another --workdir"
+                f"{workdir}: the run there is another: {'; '.join(differing)}; use the config that"
+                " the run was started with or another --workdir"
             )
+        changes = [
+            f"{name} was {there}, now {here}"
+            for name, there, here in _differences(theirs["settings"], ours["settings"])
+        ]
+    if jax.process_index() == 0:
+        write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
+    return changes
 
 
 def read_model_config(workdir: pathlib.Path) -> SeparationModel:
@@ -38,13 +62,25 @@ def read_model_config(workdir: pathlib.Path) -> SeparationModel:
     if not path.is_file():
         raise UserError(f"{workdir}: no {FILE_NAME} here, so no run to export; train first")
     try:
-        return model_from_json(_read(path))
+        return model_from_json(_read(path)["model"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a model's config ({error})") from None
+        raise UserError(f"{path}: not a run's config ({error})") from None
+
+
+def _differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
+    there, here = flatten(theirs), flatten(ours)
+    return [
+        (name.replace("/", "."), there.get(name, "missing"), here.get(name, "missing"))
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, "missing") != here.get(name, "missing")
+    ]
 
 
 def _read(path: pathlib.Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
+    if not isinstance(config, dict) or not {"model", "fixed", "settings"} <= config.keys():
+        raise UserError(f"{path}: not a run's config; restore it or use another --workdir")
+    return config

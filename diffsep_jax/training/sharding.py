@@ -1,7 +1,8 @@
 """The device mesh and where every array lives on it."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -9,6 +10,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffsep_jax.errors import UserError
+
+T = TypeVar("T")
+
+MESH_AXES = ("data", "fsdp")
+BATCH_SPEC = P(MESH_AXES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,32 +32,66 @@ class MeshConfig:
     min_shard_size: int = 2**16
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A ("data", "fsdp") mesh over all devices. Raises UserError if the sizes do not fit them."""
-    devices = jax.device_count()
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A ("data", "fsdp") mesh over the devices, by default all of all processes.
+
+    Raises UserError if the sizes do not fit their number.
+    """
+    devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp]
     if sizes.count(-1) == 1:
         known = max(sizes)
-        sizes[sizes.index(-1)] = devices // known if known > 0 else 0
-    if min(sizes) < 1 or sizes[0] * sizes[1] != devices:
+        sizes[sizes.index(-1)] = len(devices) // known if known > 0 else 0
+    if min(sizes) < 1 or sizes[0] * sizes[1] != len(devices):
         raise UserError(
-            f"mesh data={config.data} fsdp={config.fsdp} does not fit {devices} devices; two sizes"
-            " whose product is the number of devices are expected, one of them may be -1"
+            f"mesh data={config.data} fsdp={config.fsdp} does not fit {len(devices)} devices; two"
+            " sizes whose product is the number of devices are expected, one of them may be -1"
         )
-    return jax.make_mesh((sizes[0], sizes[1]), ("data", "fsdp"), (AxisType.Auto,) * 2)
-
-
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError unless every device gets the same number of examples."""
-    if batch_size % mesh.size:
-        raise UserError(
-            f"batch_size is {batch_size}; a multiple of the {mesh.size} devices is expected"
-        )
+    return jax.make_mesh((sizes[0], sizes[1]), MESH_AXES, (AxisType.Auto,) * 2, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The batch axis split over every device."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, BATCH_SPEC)
+
+
+class BatchLayout:
+    """Which rows of the global batch are this process's, and how they get onto its devices.
+
+    Attributes:
+        mesh: the mesh.
+        batch_size: rows of the global batch.
+        rows: this process's rows, ascending. The processes' rows are disjoint and together all.
+        sharding: the batch axis split over every device of the mesh.
+    """
+
+    def __init__(self, mesh: Mesh, batch_size: int, micro_batches: int = 1) -> None:
+        """Raises UserError unless every device gets the same number of examples."""
+        if batch_size % (mesh.size * micro_batches):
+            raise UserError(
+                f"batch_size is {batch_size}; a multiple of"
+                f" {mesh.size} devices x {micro_batches} micro-batches is expected"
+            )
+        self.mesh = mesh
+        self.batch_size = batch_size
+        self.sharding = batch_sharding(mesh)
+        owned = self.sharding.addressable_devices_indices_map((batch_size,)).values()
+        self.rows = sorted(row for index in owned if index for row in range(batch_size)[index[0]])
+
+    def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's rows of the global batch, onto its devices."""
+        position = {row: i for i, row in enumerate(self.rows)}
+
+        def put(local: np.ndarray) -> jax.Array:
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None
+                rows = range(self.batch_size)[index[0]]
+                return local[position[rows[0]] : position[rows[-1]] + 1]
+
+            shape = (self.batch_size, *local.shape[1:])
+            return jax.make_array_from_callback(shape, self.sharding, part)
+
+        return {name: put(local) for name, local in batch.items()}
 
 
 def state_sharding(abstract_state: Any, mesh: Mesh, min_shard_size: int) -> Any:
@@ -73,9 +113,39 @@ def state_sharding(abstract_state: Any, mesh: Mesh, min_shard_size: int) -> Any:
     return jax.tree.map(rule, abstract_state)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This host's rows of the global batch, onto its devices."""
-    sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
-    }
+def with_shardings(abstract: T, shardings: T) -> T:
+    """Shapes and types with the shardings to compile for or restore into."""
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        abstract,
+        shardings,
+    )
+
+
+def gather(shards: Any, specs: Any) -> Any:
+    """Inside shard_map: whole arrays from the parts that the devices hold; one all-gather each."""
+
+    def whole(shard: jax.Array, spec: P) -> jax.Array:
+        if "fsdp" not in spec:
+            return shard
+        return jax.lax.all_gather(shard, "fsdp", axis=spec.index("fsdp"), tiled=True)
+
+    return jax.tree.map(whole, shards, specs)
+
+
+def mean_and_scatter(values: Any, specs: Any) -> Any:
+    """Inside shard_map: the mean over all devices, each keeping the part that `specs` give it.
+
+    A split array is reduce-scattered over `fsdp`, so that only a part goes on over `data`.
+    """
+
+    def mean(value: jax.Array, spec: P) -> jax.Array:
+        if "fsdp" not in spec:
+            return jax.lax.pmean(value, MESH_AXES)
+        axis = spec.index("fsdp")
+        part = jax.lax.psum_scatter(value, "fsdp", scatter_dimension=axis, tiled=True)
+        if jax.lax.axis_size("data") > 1:  # the compiler may keep a reduction of one
+            part = jax.lax.psum(part, "data")
+        return part / jax.lax.axis_size(MESH_AXES)
+
+    return jax.tree.map(mean, values, specs)

@@ -1,15 +1,19 @@
 """The training state and one optimisation step: pure functions of (state, batch, key)."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES, gather, mean_and_scatter
 
 Batch = dict[str, Float[Array, "batch time 2"]]
 Metrics = dict[str, Array]
@@ -41,6 +45,8 @@ def train_step(
     model: SeparationModel,
     config: TrainConfig,
     optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    param_specs: Any,
     state: TrainState,
     batch: Batch,
     key: PRNGKeyArray,
@@ -48,35 +54,89 @@ def train_step(
     """One step on a global batch of `mixture` and `vocals`, both `[batch, time, 2]`.
 
     The batch comes from songs whose mixtures have unit RMS, one gain for a whole song.
-    Randomness is fold_in(key, step) and drawn for the global batch, so it does not depend on the
-    mesh or on where the run was interrupted.
+    Randomness is fold_in(key, step), and fold_in(that, row) for an example's noise: it depends
+    neither on the mesh and the micro-batches nor on where the run was interrupted.
+
+    Each device works on its own rows. The only communication: one all-gather of each parameter
+    that `param_specs` splits, one reduction of each gradient, and scalars.
     """
     sigma_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
-    batch = {name: audio * model.target_rms for name, audio in batch.items()}
     sigma = draw_noise_levels(sigma_key, batch["vocals"].shape[0], config.stratified_sigma)
-    noise = jax.random.normal(noise_key, batch["vocals"].shape)
 
-    # Digital silence has no variance: each GroupNorm multiplies its gradient, to infinity in the
-    # end. Such an example counts as loss 0 and teaches nothing; inference skips such chunks too.
-    silent = jnp.all(batch["mixture"] == 0, axis=(1, 2))
-    batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
+    def on_device(params: Params, batch: Batch, sigma: Array) -> tuple[Params, Metrics]:
+        params = gather(params, param_specs)
+        first_row = jax.lax.axis_index(MESH_AXES) * sigma.shape[0]
+        rows = first_row + jnp.arange(sigma.shape[0], dtype=jnp.int32)
+        noise = draw_noise(noise_key, rows, batch["vocals"].shape[1:])
+        gradients, metrics = gradients_of_rows(model, config, params, batch, sigma, noise)
+        scalars = jax.tree.map(lambda _: P(), metrics)
+        return mean_and_scatter((gradients, metrics), (param_specs, scalars))
 
-    def loss(params: Params) -> tuple[Array, Metrics]:
-        total, terms = example_losses(model, config.loss_weights, params, batch, sigma, noise)
-        means = {
-            name: jnp.where(silent, 0.0, each).mean() for name, each in {"": total, **terms}.items()
-        }
-        return means.pop(""), means
+    gradients, metrics = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(param_specs, BATCH_SPEC, BATCH_SPEC),
+        out_specs=(param_specs, P()),
+        check_vma=False,  # the attention kernels do not tell how their outputs vary
+    )(state.params, batch, sigma)
 
-    (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes its integer count with floats
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     taken = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.ema_decay, (1 + taken) / (10 + taken))  # soon leaves the start
     ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
-    metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
+    metrics["gradient_norm"] = optax.tree.norm(gradients)
     return TrainState(state.step + 1, params, ema, optimizer_state), metrics
+
+
+def gradients_of_rows(
+    model: SeparationModel,
+    config: TrainConfig,
+    params: Params,
+    batch: Batch,
+    sigma: Float[Array, "batch"],
+    noise: Float[Array, "batch time 2"],
+) -> tuple[Params, Metrics]:
+    """Mean gradients and losses of one device's rows, `config.micro_batches` parts in turn."""
+
+    def gradients_of(part: tuple[Batch, Array, Array]) -> tuple[Params, Metrics]:
+        function = jax.value_and_grad(functools.partial(mean_loss, model, config), has_aux=True)
+        (_, metrics), gradients = function(params, *part)
+        return gradients, metrics
+
+    count = config.micro_batches
+    if count == 1:
+        return gradients_of((batch, sigma, noise))
+    parts = jax.tree.map(lambda a: a.reshape(count, -1, *a.shape[1:]), (batch, sigma, noise))
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradients_of(part)), None
+
+    shapes = jax.eval_shape(gradients_of, jax.tree.map(lambda a: a[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda a: a / count, total)
+
+
+def mean_loss(
+    model: SeparationModel,
+    config: TrainConfig,
+    params: Params,
+    batch: Batch,
+    sigma: Float[Array, "batch"],
+    noise: Float[Array, "batch time 2"],
+) -> tuple[Array, Metrics]:
+    """The loss that is minimised, and it and its terms as metrics."""
+    batch = {name: audio * model.target_rms for name, audio in batch.items()}
+    # Digital silence has no variance: each GroupNorm multiplies its gradient, to infinity in the
+    # end. Such an example counts as loss 0 and teaches nothing; inference skips such chunks too.
+    silent = jnp.all(batch["mixture"] == 0, axis=(1, 2))
+    batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
+    total, terms = example_losses(model, config.loss_weights, params, batch, sigma, noise)
+    each = {"loss": total, **terms}
+    metrics = {name: jnp.where(silent, 0.0, values).mean() for name, values in each.items()}
+    return metrics["loss"], metrics
 
 
 def example_losses(
@@ -112,3 +172,10 @@ def draw_noise_levels(
         return uniform
     order = jax.random.permutation(jax.random.fold_in(key, 1), batch_size)
     return (order.astype(jnp.float32) + uniform) / batch_size
+
+
+def draw_noise(
+    key: PRNGKeyArray, rows: Int[Array, "batch"], shape: tuple[int, ...]
+) -> Float[Array, "batch time 2"]:
+    """Standard normal noise for rows of the global batch, each a function of its number alone."""
+    return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)

@@ -1,35 +1,67 @@
 """What a run tells of itself: loss per noise level, and utterance SDR of validation segments."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses, metrics, samplers
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.step import Batch
+from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES
+from diffsep_jax.training.step import Batch, draw_noise
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
-def make_validate(
-    model: SeparationModel, config: TrainConfig, key: PRNGKeyArray
-) -> Callable[[Params, Sequence[Batch]], dict[str, float]]:
-    """A function of (parameters, batches) that returns the numbers of one validation.
+class Validation(NamedTuple):
+    """The numbers of one validation, and what can be listened to.
 
-    `loss_sigma_S` is L_diff at noise level S; `utterance_sdr_mixture`, `_direct` and `_ddim` are
-    medians over the segments, each scored as if it were a track, for the mixture, the L_rec head
-    and DDIM (eta = 0). The noise is the same each time. Segments with silent vocals are left out
-    of the SDR.
+    Attributes:
+        report: numbers by name.
+        segments: `mixture`, `vocals`, `direct` and `ddim`, the first batch's `[batch, time, 2]`.
     """
 
-    @jax.jit
+    report: dict[str, float]
+    segments: dict[str, np.ndarray]
+
+
+def make_validate(
+    model: SeparationModel, config: TrainConfig, mesh: Mesh, key: PRNGKeyArray
+) -> Callable[[Params, Sequence[Batch]], Validation]:
+    """A function of (parameters, batches on the mesh), to be called by every process.
+
+    `loss_sigma_S` is L_diff at noise level S and `loss` the mean over the levels;
+    `utterance_sdr_mixture`, `_direct` and `_ddim` are medians over the segments, each scored as if
+    it were a track, for the mixture, the L_rec head and DDIM (eta = 0). The noise is the same each
+    time. Segments with silent vocals are left out of the SDR.
+    """
+
+    def by_rows(function: Callable, out_specs: Any) -> Callable:
+        """Each device works on its rows, with the whole parameters."""
+        return jax.jit(
+            jax.shard_map(
+                function,
+                mesh=mesh,
+                in_specs=(P(), BATCH_SPEC),
+                out_specs=out_specs,
+                check_vma=False,
+            ),
+            out_shardings=NamedSharding(mesh, P()),  # to every process
+        )
+
+    def noise_of(batch: Batch) -> Array:
+        count, *shape = batch["vocals"].shape
+        first_row = jax.lax.axis_index(MESH_AXES) * count
+        return draw_noise(key, first_row + jnp.arange(count, dtype=jnp.int32), tuple(shape))
+
     def losses_by_level(params: Params, batch: Batch) -> Float[Array, "level"]:
-        vocals, mixture = batch["vocals"], batch["mixture"]
-        noise = jax.random.normal(key, vocals.shape)
+        vocals, mixture, noise = batch["vocals"], batch["mixture"], noise_of(batch)
         conditioning = model.condition(params, mixture)
 
         def at_level(sigma: Array) -> Array:
@@ -39,37 +71,41 @@ def make_validate(
             v = diffusion.velocity(vocals, noise, sigma)
             return losses.diffusion_loss(v_hat, v).mean()
 
-        return jax.lax.map(at_level, jnp.array(NOISE_LEVELS, jnp.float32))
+        levels = jax.lax.map(at_level, jnp.array(NOISE_LEVELS, jnp.float32))
+        return jax.lax.pmean(levels, MESH_AXES)
 
-    @jax.jit
-    def separate(params: Params, mixture: Array) -> tuple[Array, Array]:
+    def separate(params: Params, batch: Batch) -> dict[str, Array]:
+        mixture = batch["mixture"]
         conditioning = model.condition(params, mixture)
 
         def velocity(x: Array, sigma: Array) -> Array:
             sigmas = jnp.broadcast_to(sigma, x.shape[:1])
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
-        noise = jax.random.normal(key, mixture.shape)
         steps = config.validation_sampler_steps
-        return conditioning.estimate, samplers.ddim(velocity, noise, key, num_steps=steps)
+        ddim = samplers.ddim(velocity, noise_of(batch), key, num_steps=steps)
+        return {**batch, "direct": conditioning.estimate, "ddim": ddim}
 
-    def validate(params: Params, batches: Sequence[Batch]) -> dict[str, float]:
-        levels = []
+    losses_fn, separate_fn = by_rows(losses_by_level, P()), by_rows(separate, BATCH_SPEC)
+
+    def validate(params: Params, batches: Sequence[Batch]) -> Validation:
+        levels, segments = [], []
         scores: dict[str, list[float]] = {"mixture": [], "direct": [], "ddim": []}
         for raw in batches:
             batch = {name: audio * model.target_rms for name, audio in raw.items()}
-            levels.append(np.asarray(losses_by_level(params, batch)))
-            direct, ddim = separate(params, batch["mixture"])
-            vocals = np.asarray(batch["vocals"])
-            estimates = {"mixture": batch["mixture"], "direct": direct, "ddim": ddim}
-            for name, estimate in estimates.items():
-                pairs = zip(vocals, np.asarray(estimate), strict=True)
-                scores[name] += [metrics.sdr(v, e) for v, e in pairs if not metrics.is_silent(v)]
-        report = {
+            levels.append(np.asarray(losses_fn(params, batch)))
+            audio = jax.device_get(separate_fn(params, batch))
+            segments.append(audio)
+            for name, values in scores.items():
+                pairs = zip(audio["vocals"], audio[name], strict=True)
+                values += [metrics.sdr(v, e) for v, e in pairs if not metrics.is_silent(v)]
+        by_level = np.mean(levels, axis=0)
+        report = {"loss": float(by_level.mean())}
+        report |= {
             f"loss_sigma_{level}": float(value)
-            for level, value in zip(NOISE_LEVELS, np.mean(levels, axis=0), strict=True)
+            for level, value in zip(NOISE_LEVELS, by_level, strict=True)
         }
         medians = {f"utterance_sdr_{name}": float(np.median(s)) for name, s in scores.items() if s}
-        return report | medians
+        return Validation(report | medians, segments[0])
 
     return validate

@@ -1,0 +1,1 @@
+"""Ahead-of-time compilation for machines that are not here: `python -m diffsep_jax.aot CONFIG`."""

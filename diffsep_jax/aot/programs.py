@@ -1,0 +1,104 @@
+"""The programs that can be compiled ahead of time, without parameters or data."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from diffsep_jax.flops import PARTS_OF_TRAINING, attention_flops, sampling_flops, train_step_flops
+from diffsep_jax.inference import engine
+from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.program import abstract_arguments, train_program
+from diffsep_jax.training.sharding import BatchLayout, make_mesh
+
+
+class Program(NamedTuple):
+    """A jitted function with abstract arguments, and what is known of it on paper.
+
+    Attributes:
+        function: what to lower.
+        arguments: shapes, types and shardings.
+        before_loop: the part of `function` that comes before its loop, as a function of its own,
+            and that one's arguments; None if next to all of it is in the loop, or it has none.
+        trips: how often the loop runs.
+        mesh: the devices.
+        batch_size: examples of all devices together.
+        model_flops: of all devices together, see `diffsep_jax.flops`.
+        attention_flops: those of them that are attention's, by formula.
+    """
+
+    function: Any
+    arguments: tuple[Any, ...]
+    before_loop: tuple[Any, tuple[Any, ...]] | None
+    trips: int
+    mesh: Mesh
+    batch_size: int
+    model_flops: float
+    attention_flops: float
+
+
+def for_platform(model: SeparationModel, platform: str) -> SeparationModel:
+    """The model with the attention that `auto` stands for on another platform than this one's.
+
+    On TPUs that is `splash`, at any number of positions; there `auto` leaves short sequences to
+    `plain`, which differs for models much smaller than the paper's only.
+    """
+    if platform != "tpu" or model.compute.attention != "auto":
+        return model
+    return dataclasses.replace(
+        model, compute=dataclasses.replace(model.compute, attention="splash")
+    )
+
+
+def training(
+    model: SeparationModel,
+    config: TrainConfig,
+    devices: Sequence[jax.Device],
+    per_device_batch: int,
+) -> Program:
+    """A training step. Raises UserError if mesh, batch and micro-batches don't fit."""
+    mesh = make_mesh(config.mesh, devices)
+    batch_size = per_device_batch * mesh.size
+    BatchLayout(mesh, batch_size, config.micro_batches)
+    program = train_program(model, config, mesh)
+    attention = sum(_attention(model))
+    return Program(
+        function=program.step,
+        arguments=abstract_arguments(program, model, mesh, batch_size),
+        before_loop=None,
+        trips=config.micro_batches,
+        mesh=mesh,
+        batch_size=batch_size,
+        model_flops=train_step_flops(model, batch_size),
+        attention_flops=PARTS_OF_TRAINING * batch_size * attention,
+    )
+
+
+def sampling(
+    model: SeparationModel, devices: Sequence[jax.Device], per_device_batch: int, steps: int
+) -> Program:
+    """A batch of chunks by the sampler, with `steps` calls of the generator."""
+    mesh = engine.chunk_mesh(devices)
+    batch_size = per_device_batch * mesh.size
+    arguments = engine.abstract_arguments(model, mesh, batch_size)
+    conditioner, generator = _attention(model)
+    return Program(
+        function=engine.sampling_program(model, mesh),
+        arguments=arguments,
+        before_loop=(engine.direct_program(model, mesh), arguments[:3]),
+        trips=steps,
+        mesh=mesh,
+        batch_size=batch_size,
+        model_flops=sampling_flops(model, batch_size, steps),
+        attention_flops=batch_size * (conditioner + steps * generator),
+    )
+
+
+def _attention(model: SeparationModel) -> tuple[float, float]:
+    """Of the conditioner's and of the generator's forward pass over one segment."""
+    networks = (model.conditioner, model.generator)
+    conditioner, generator = (attention_flops(each, model.segment) for each in networks)
+    return conditioner, generator

@@ -1,0 +1,88 @@
+"""Several processes as one run: found from SLURM or a TPU's environment, or told by flags."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+
+import jax
+
+from diffsep_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DistributedConfig:
+    """Which process this is. Leave all unset on one host, under SLURM, and on a TPU.
+
+    Attributes:
+        coordinator: HOST:PORT of process 0, reachable from all.
+        num_processes: how many processes the run has.
+        process_id: this one's number, from 0.
+    """
+
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+    def __post_init__(self) -> None:
+        values = (self.coordinator, self.num_processes, self.process_id)
+        if any(value is None for value in values):
+            if any(value is not None for value in values):
+                raise UserError(
+                    f"distributed: coordinator={self.coordinator} num_processes="
+                    f"{self.num_processes} process_id={self.process_id}; give all three, or none"
+                    " where SLURM or a TPU's environment tells them"
+                )
+            return
+        assert self.coordinator is not None
+        assert self.num_processes is not None
+        assert self.process_id is not None
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdigit():
+            raise UserError(f"distributed.coordinator is {self.coordinator!r}; HOST:PORT expected")
+        if not 0 <= self.process_id < self.num_processes:
+            raise UserError(
+                f"distributed.process_id is {self.process_id}; 0 to"
+                f" {self.num_processes - 1} is expected, as num_processes={self.num_processes}"
+            )
+
+
+def initialize(config: DistributedConfig) -> None:
+    """Joins this process to the run's others, if there are any. Call it before JAX is used.
+
+    Raises UserError if they cannot be reached.
+    """
+    told = config.coordinator is not None
+    if not told and not in_cluster(os.environ):
+        return
+    arguments = dataclasses.asdict(config) if told else {}
+    arguments["coordinator_address"] = arguments.pop("coordinator", None)
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot join the run's other processes (coordinator"
+            f" {config.coordinator or 'found from the environment'}): {reason}"
+        ) from None
+
+
+def in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether the environment says that this is one process of several, in a way JAX can read.
+
+    SLURM with more than one task; a TPU host on Cloud TPU or GKE, alone or one of many.
+    """
+    tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
+    if "SLURM_PROCID" in environment and int(tasks) > 1:
+        return True
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or (
+        "MEGASCALE_COORDINATOR_ADDRESS" in environment
+    ):
+        return True
+    wants_tpu = environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+    return wants_tpu and pathlib.Path("/dev/accel0").exists()
+
+
+def is_primary() -> bool:
+    """Whether this process writes the log and the exported model."""
+    return jax.process_index() == 0

@@ -1,0 +1,138 @@
+"""The step over a mesh: what the devices say to each other, and that the result does not depend."""
+
+import collections
+import dataclasses
+
+import jax
+import micro
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from diffsep_jax.aot.collectives import collectives
+from diffsep_jax.errors import UserError
+from diffsep_jax.models.compute import Compute
+from diffsep_jax.training.program import abstract_arguments, train_program
+from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh, state_sharding
+
+# Adam moves a parameter by the sign of a gradient that is zero but for rounding: with a large
+# learning rate one such parameter would be seen, so this one is small and the first moments, which
+# are sums of gradients, are compared too.
+OPTIMIZER = dataclasses.replace(micro.TRAIN.optimizer, learning_rate=1e-4)
+
+
+def program(data, fsdp, micro_batches=1, remat="none"):
+    config = dataclasses.replace(
+        micro.TRAIN,
+        optimizer=OPTIMIZER,
+        micro_batches=micro_batches,
+        mesh=MeshConfig(data=data, fsdp=fsdp, min_shard_size=64),
+    )
+    mesh = make_mesh(config.mesh, jax.devices()[: data * fsdp])
+    model = dataclasses.replace(micro.MODEL, compute=Compute(remat=remat))
+    return train_program(model, config, mesh), BatchLayout(mesh, micro.BATCH_SIZE, micro_batches)
+
+
+def five_steps(*args, **options):
+    """Parameters, first moments, and each step's losses and gradient norm."""
+    steps, layout = program(*args, **options)
+    everywhere = NamedSharding(layout.mesh, P())
+    with jax.set_mesh(layout.mesh):
+        state = steps.init(jax.random.key(0))
+        key = jax.device_put(jax.random.key(7), everywhere)
+        metrics = []
+        for i in range(5):
+            state, values = steps.step(state, layout.put(micro.batch(i)), key)
+            metrics.append([float(values[name]) for name in sorted(values)])
+    return flat(state.params), flat(state.optimizer[1].mu), np.array(metrics)
+
+
+def flat(tree):
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return five_steps(1, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "fsdp", "micro_batches"),
+    [(1, 1, 2), (1, 1, 4), (8, 1, 1), (2, 4, 1), (1, 8, 1), (2, 1, 4), (1, 2, 2)],
+)
+def test_mesh_and_micro_batches_change_nothing(on_one_device, data, fsdp, micro_batches):
+    """Five steps agree with one device's to 2e-6 of the norm, parameters and first moments."""
+    ours = five_steps(data, fsdp, micro_batches)
+    for mine, theirs in zip(ours[:2], on_one_device[:2], strict=True):
+        assert np.linalg.norm(mine - theirs) < 2e-6 * np.linalg.norm(theirs)
+    np.testing.assert_allclose(ours[2], on_one_device[2], rtol=2e-6)
+
+
+@pytest.mark.slow
+def test_rematerialisation_changes_nothing(on_one_device):
+    ours = five_steps(1, 1, remat="full")
+    assert np.linalg.norm(ours[0] - on_one_device[0]) < 2e-6 * np.linalg.norm(on_one_device[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "fsdp", "micro_batches"), [(8, 1, 1), (2, 4, 1), (1, 4, 2)])
+def test_the_step_holds_exactly_the_collectives_it_should(data, fsdp, micro_batches):
+    """FSDP: each split parameter gathered once, its gradient reduce-scattered once; the rest is
+    reduced; nothing else moves, in no micro-batch, least of all activations.
+    """
+    steps, layout = program(data, fsdp, micro_batches)
+    arguments = abstract_arguments(steps, micro.MODEL, layout.mesh, micro.BATCH_SIZE)
+    with jax.set_mesh(layout.mesh):
+        text = steps.step.lower(*arguments).compile().as_text()
+    found = collections.defaultdict(list)
+    for each in collectives(text):
+        found[each.kind].append(each.bytes // 4)  # all float32
+    leaves = jax.tree.leaves(steps.state.params)
+    split = [leaf.size for leaf in leaves if "fsdp" in leaf.sharding.spec]
+    whole = [leaf.size for leaf in leaves if "fsdp" not in leaf.sharding.spec]
+    assert bool(split) == (fsdp > 1)
+    assert sorted(found.pop("all-gather", [])) == sorted(split)
+    parts = sorted(size // fsdp for size in split)
+    assert sorted(found.pop("reduce-scatter", [])) == parts
+    reduced = sum(found.pop("all-reduce"))
+    over_data = sum(parts) if data > 1 else 0
+    # Three biases are added up in the bottleneck: one gradient, which the compiler reduces once,
+    # unless it is added up over micro-batches.
+    same = 2 * micro.MODEL.conditioner.widths[-1] if micro_batches == 1 else 0
+    scalars = reduced - (sum(whole) - same + over_data)
+    losses, sums_of_squares = 4, 2 * len(split)  # of the norm, which is logged and clipped by
+    assert losses <= scalars <= losses + sums_of_squares
+    assert not found
+
+
+def test_parameters_moments_and_average_lie_alike_and_small_ones_everywhere():
+    mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+    shapes = {"wide": (8, 12), "odd": (7, 9), "small": (4,), "tall": (64, 4)}
+    leaves = {k: jax.ShapeDtypeStruct(shape, np.float32) for k, shape in shapes.items()}
+    specs = jax.tree.map(lambda s: s.spec, state_sharding(leaves, mesh, min_shard_size=16))
+    assert specs == {"wide": P(None, "fsdp"), "odd": P(), "small": P(), "tall": P("fsdp", None)}
+
+
+@pytest.mark.parametrize(("data", "fsdp"), [(4, 1), (2, 2), (3, -1), (-1, -1), (0, 8)])
+def test_a_mesh_that_does_not_fit_is_refused(data, fsdp):
+    with pytest.raises(UserError, match=f"mesh data={data} fsdp={fsdp} does not fit 8 devices"):
+        make_mesh(MeshConfig(data=data, fsdp=fsdp))
+
+
+def test_minus_one_takes_the_devices_that_are_left():
+    assert dict(make_mesh(MeshConfig(data=-1, fsdp=4)).shape) == {"data": 2, "fsdp": 4}
+    assert dict(make_mesh(MeshConfig(data=1, fsdp=-1)).shape) == {"data": 1, "fsdp": 8}
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match="batch_size is 24; a multiple of 8 devices x 2 micro"):
+        BatchLayout(make_mesh(MeshConfig()), 24, micro_batches=2)
+
+
+def test_rows_land_on_the_mesh_in_their_order():
+    layout = BatchLayout(make_mesh(MeshConfig(data=2, fsdp=4)), 16)
+    assert layout.rows == list(range(16))
+    values = np.arange(32, dtype=np.float32).reshape(16, 2)
+    np.testing.assert_array_equal(layout.put({"x": values})["x"], values)

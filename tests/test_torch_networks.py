@@ -1,0 +1,163 @@
+"""The networks in PyTorch agree with ours: a second implementation, with the same weights."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import micro
+import numpy as np
+import pytest
+
+import configs
+from diffsep_jax.inference.pretrained import load_model
+from diffsep_jax.model_config import flatten, unflatten
+from diffsep_jax.training.optimizer import OptimizerConfig
+from diffsep_jax.training.program import train_program
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.step import draw_noise, draw_noise_levels, example_losses
+
+torch = pytest.importorskip("torch")
+
+from benchmarks.torch_networks import TorchModel, Trainer  # noqa: E402
+
+BATCH_SIZE = 2
+
+
+def random_params(model):
+    """Parameters away from the start, whose output layers are zero."""
+    rng = np.random.default_rng(0)
+    shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
+
+    def draw(name, shape):
+        noise = rng.standard_normal(shape, np.float32)
+        if name.endswith("kernel"):
+            return noise / math.sqrt(math.prod(shape[:-1]))
+        return 0.1 * noise + name.endswith(("scale", "slope"))
+
+    return unflatten({name: np.float32(draw(name, leaf.shape)) for name, leaf in shapes.items()})
+
+
+def tiny():
+    model = configs.get("tiny").model
+    return model, random_params(model)
+
+
+MODELS = {"tiny": tiny, "small": lambda: load_model("small")}
+
+
+def audio(model, seed):
+    return np.random.default_rng(seed).standard_normal((BATCH_SIZE, model.segment, 2), np.float32)
+
+
+def in_torch(model, params):
+    theirs = TorchModel(model)
+    theirs.load_params(params)
+    return theirs
+
+
+def assert_agree(theirs, ours):
+    """To 1e-5 of the largest value."""
+    ours = np.asarray(ours)
+    np.testing.assert_allclose(
+        theirs.detach().numpy(), ours, rtol=0, atol=1e-5 * np.abs(ours).max()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_estimates_and_velocities_agree(name):
+    model, params = MODELS[name]()
+    theirs = in_torch(model, params)
+    mixture, x = audio(model, 0), audio(model, 1)
+    ours = jax.jit(model.condition)(params, mixture)
+    velocity = jax.jit(model.velocity)
+    with torch.no_grad():
+        embeddings, estimate, _ = theirs.condition(torch.from_numpy(mixture))
+        assert_agree(estimate, ours.estimate)
+        for sigmas in ((0.0, 0.3), (0.9, 1.0)):
+            sigma = np.array(sigmas, np.float32)
+            v = theirs.velocity(*map(torch.from_numpy, (x, sigma, mixture)), embeddings, estimate)
+            assert_agree(v, velocity(params, x, sigma, mixture, ours))
+
+
+@pytest.mark.parametrize("changes", [{}, {"skips": "add", "estimate_error": None}])
+def test_gradients_agree(changes):
+    model = dataclasses.replace(
+        micro.MODEL,
+        estimate_error=changes.get("estimate_error", 0.3),
+        conditioner=dataclasses.replace(
+            micro.MODEL.conditioner, skips=changes.get("skips", "gate")
+        ),
+    )
+    params = random_params(model)
+    mixture, vocals, noise = (audio(model, seed) for seed in range(3))
+    sigma = np.array([0.2, 0.9], np.float32)
+    weights = micro.TRAIN.loss_weights
+
+    def mean_loss(params, mixture, vocals, sigma, noise):
+        batch = {"mixture": mixture, "vocals": vocals}
+        return example_losses(model, weights, params, batch, sigma, noise)[0].mean()
+
+    given = (mixture, vocals, sigma, noise)
+    loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(params, *given)
+    theirs = in_torch(model, params)
+    their_loss = theirs.loss(*map(torch.from_numpy, given), weights)
+    their_loss.backward()
+    np.testing.assert_allclose(their_loss.item(), loss, rtol=1e-5)
+    # The layout rules of the parameters are those of their gradients.
+    ours = in_torch(model, gradients)
+    for (name, parameter), gradient in zip(
+        theirs.named_parameters(), ours.parameters(), strict=True
+    ):
+        error = (parameter.grad - gradient).norm() / gradient.norm()
+        assert error < 1e-4, (name, error)
+
+
+def test_train_steps_agree():
+    """Noise given, a step clips, decays, updates and averages alike."""
+    model = micro.MODEL
+    config = dataclasses.replace(
+        micro.TRAIN,
+        num_steps=1_000_000,  # the learning rate stays at its peak
+        optimizer=OptimizerConfig(
+            learning_rate=1e-2, warmup_steps=0, weight_decay=0.1, generator_learning_rate_ratio=0.5
+        ),
+    )
+    params = random_params(model)
+    batch = {"mixture": audio(model, 0), "vocals": audio(model, 1)}
+    batch["mixture"][1] = 0  # digital silence teaches nothing
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    program = train_program(model, config, mesh)
+    key = jax.random.key(3)
+    state = program.init(key)._replace(params=params, ema=params)
+
+    theirs = in_torch(model, params)
+    trainer = Trainer(theirs, config)
+    for taken in range(2):
+        sigma_key, noise_key = jax.random.split(jax.random.fold_in(key, taken))
+        sigma = draw_noise_levels(sigma_key, BATCH_SIZE, config.stratified_sigma)
+        noise = draw_noise(noise_key, jnp.arange(BATCH_SIZE), (model.segment, 2))
+        with jax.set_mesh(mesh):
+            state, metrics = program.step(state, batch, key)
+        given = (batch["mixture"], batch["vocals"], np.array(sigma), np.array(noise))
+        loss = trainer.update(*map(torch.from_numpy, given))
+        np.testing.assert_allclose(loss.item(), metrics["loss"], rtol=1e-4)
+
+    before = in_torch(model, params).parameters()
+    ours, averaged = (in_torch(model, each).parameters() for each in (state.params, state.ema))
+    moved = _norm(p - q for p, q in zip(ours, before, strict=True))
+    ours = in_torch(model, state.params).parameters()
+    assert _norm(p - q for p, q in zip(theirs.parameters(), ours, strict=True)) < 1e-3 * moved
+    assert _norm(p - q for p, q in zip(trainer.ema, averaged, strict=True)) < 1e-3 * moved
+
+
+def test_parameters_that_do_not_fit_are_named():
+    params = random_params(micro.MODEL)
+    del params["generator"]["conv_in"]
+    with pytest.raises(ValueError, match="generator/conv_in"):
+        TorchModel(micro.MODEL).load_params(params)
+
+
+def _norm(differences):
+    return math.sqrt(sum(d.detach().square().sum().item() for d in differences))
