@@ -24,14 +24,13 @@ from diffsep_jax.training.meter import Meter
 from diffsep_jax.training.optimizer import learning_rate_schedule
 from diffsep_jax.training.profiling import StepProfiler
 from diffsep_jax.training.program import (
-    KEY_TYPE,
     abstract_arguments,
     describe_memory,
     train_program,
 )
 from diffsep_jax.training.run_config import keep_run_config, read_model_config
 from diffsep_jax.training.sharding import BatchLayout, with_shardings
-from diffsep_jax.training.step import Metrics, TrainState
+from diffsep_jax.training.step import Metrics, TrainState, run_keys
 from diffsep_jax.training.tensorboard import TensorBoard
 from diffsep_jax.training.validation import make_validate
 from diffsep_jax.training.watchdog import Watchdog
@@ -78,13 +77,12 @@ def train(
         fixed={"train.seed": config.seed, "batch_size": layout.batch_size},
         settings=settings or {},
     )
-    init_key, step_key, validation_key = jax.device_put(
-        list(jax.random.split(jax.random.key(config.seed, impl=KEY_TYPE), 3)),
-        NamedSharding(mesh, P()),
-    )
+    init_key, step_key = jax.jit(
+        lambda: run_keys(config.seed)[:2], out_shardings=NamedSharding(mesh, P())
+    )()
     program = train_program(model, config, mesh)
     schedule = learning_rate_schedule(config.optimizer, config.num_steps)
-    validate = make_validate(model, config, mesh, validation_key)
+    validate = make_validate(model, config, mesh)
     checkpoints = Checkpoints(
         workdir / CHECKPOINTS, config.keep_checkpoints, best_metric(config.best_by)
     )

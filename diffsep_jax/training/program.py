@@ -14,10 +14,7 @@ from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import make_optimizer
 from diffsep_jax.training.sharding import batch_sharding, state_sharding, with_shardings
-from diffsep_jax.training.step import TrainState, init_state, train_step
-
-KEY_TYPE = "threefry2x32"
-"""By name: JAX's default may be set to another by an environment variable."""
+from diffsep_jax.training.step import KEY_TYPE, TrainState, init_state, train_step
 
 
 class TrainProgram(NamedTuple):

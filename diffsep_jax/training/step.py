@@ -19,6 +19,10 @@ Batch = dict[str, Float[Array, "batch time 2"]]
 Metrics = dict[str, Array]
 
 
+KEY_TYPE = "threefry2x32"
+"""By name: JAX's default may be set to another by an environment variable."""
+
+
 class TrainState(NamedTuple):
     """Everything that a checkpoint holds; all float32 but the step."""
 
@@ -26,6 +30,12 @@ class TrainState(NamedTuple):
     params: Params
     ema: Params
     optimizer: Any
+
+
+def run_keys(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
+    """A run's keys: for the first state, for the steps, for validation."""
+    init, step, validation = jax.random.split(jax.random.key(seed, impl=KEY_TYPE), 3)
+    return init, step, validation
 
 
 def init_state(

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from diffsep_jax import diffusion, losses, metrics, samplers
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES
-from diffsep_jax.training.step import Batch, draw_noise
+from diffsep_jax.training.step import Batch, draw_noise, run_keys
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
@@ -32,7 +32,7 @@ class Validation(NamedTuple):
 
 
 def make_validate(
-    model: SeparationModel, config: TrainConfig, mesh: Mesh, key: PRNGKeyArray
+    model: SeparationModel, config: TrainConfig, mesh: Mesh
 ) -> Callable[[Params, Sequence[Batch]], Validation]:
     """A function of (parameters, batches on the mesh), to be called by every process.
 
@@ -58,6 +58,7 @@ def make_validate(
     def noise_of(batch: Batch) -> Array:
         count, *shape = batch["vocals"].shape
         first_row = jax.lax.axis_index(MESH_AXES) * count
+        key = run_keys(config.seed)[2]
         return draw_noise(key, first_row + jnp.arange(count, dtype=jnp.int32), tuple(shape))
 
     def losses_by_level(params: Params, batch: Batch) -> Float[Array, "level"]:
@@ -83,7 +84,7 @@ def make_validate(
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
         steps = config.validation_sampler_steps
-        ddim = samplers.ddim(velocity, noise_of(batch), key, num_steps=steps)
+        ddim = samplers.ddim(velocity, noise_of(batch), run_keys(config.seed)[2], num_steps=steps)
         return {**batch, "direct": conditioning.estimate, "ddim": ddim}
 
     losses_fn, separate_fn = by_rows(losses_by_level, P()), by_rows(separate, BATCH_SPEC)
