@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LIBTPU := $(VENV)/libtpu
 
 .PHONY: demo test format clean
 
@@ -17,12 +18,19 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python demo.py
 
-# The whole check: format, lint, types, tests.
-test: $(STAMP)
+# The TPU compiler that belongs to the installed JAX, beside the environment and not in it: where
+# it can be imported, every start of JAX on a machine without a TPU prints warnings.
+$(LIBTPU): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ \
+	    "$$($(BIN)/python -c 'from importlib.metadata import requires; print(next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
+	touch $@
+
+# The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU.
+test: $(STAMP) $(LIBTPU)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU)/libtpu/libtpu.so $(BIN)/python -m pytest
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -6,8 +6,11 @@ import pathlib
 from collections.abc import Mapping
 
 import jax
+from orbax.checkpoint import multihost
 
 from diffsep_jax.errors import UserError
+
+_PATIENCE_SECONDS = 1800
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,17 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
         return True
     wants_tpu = environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
     return wants_tpu and pathlib.Path("/dev/accel0").exists()
+
+
+def wait_for_all(what: str) -> None:
+    """Returns once every process has come here; through the coordinator, without the devices.
+
+    The devices' own collectives give up after seconds where one process compiles for minutes longer
+    than another. Each `what` serves once.
+    """
+    if jax.process_count() > 1:
+        everyone = set(range(jax.process_count()))
+        multihost.sync_global_processes(what, timeout=_PATIENCE_SECONDS, processes=everyone)
 
 
 def is_primary() -> bool:

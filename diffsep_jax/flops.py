@@ -117,7 +117,7 @@ def _repetitions(name: str, params: dict[str, Any], while_trips: int) -> int:
     if name == "while":
         return while_trips
     if name == "shard_map":
-        return math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid)
     return 1

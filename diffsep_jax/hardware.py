@@ -1,9 +1,9 @@
 """What chips can do at best, by JAX's name of them: for utilisation and for roofline estimates.
 
-Sources: the pages "TPU v4", "v5e", "v5p" and "v6e" of Google's Cloud TPU documentation (the links of
-v4: Jouppi et al. 2023), and NVIDIA's data sheets of the A100, H100, H200 and L4. Products are dense,
-without sparsity. Memory is in powers of ten even where the vendor may mean powers of two: what fits
-here fits there.
+Sources: the pages "TPU v4", "v5e", "v5p" and "v6e" of Google's Cloud TPU documentation (for v4's
+links: Jouppi et al. 2023), and NVIDIA's data sheets of the A100, H100, H200 and L4. Products are
+dense, without sparsity. Memory is in powers of ten even where the vendor may mean powers of two:
+what fits here fits there.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class Chip:
 
 
 def _chip(
-    name: str, teraflops: float, memory_gb: float, memory_gb_s: float, interconnect_gb_s: float
+    name: str, teraflops: int, memory_gb: int, memory_gb_s: int, interconnect_gb_s: int
 ) -> Chip:
     return Chip(
         name=name,

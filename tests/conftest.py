@@ -1,5 +1,6 @@
 """The whole suite runs strictly: eight CPU devices, no silent promotion, shapes checked."""
 
+import dataclasses
 import os
 import tempfile
 
@@ -7,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import absl.flags
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -24,3 +26,14 @@ if not absl.flags.FLAGS.is_parsed():
 
 # Annotated shapes are checked in tests, at no cost to users.
 install_import_hook(["diffsep_jax", "data_pipelines"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """(work folder, final state) of a run of the micro model left alone, validated at its end."""
+    import micro
+    import runs
+
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
+    return workdir, runs.run(workdir, config, validation=[micro.batch(1000)])

@@ -60,3 +60,10 @@ def batches_from(step):
     while True:
         yield batch(step)
         step += 1
+
+
+def train_config(**fields):
+    """`TRAIN` with a learning rate at which rounding does not show, and with these fields."""
+    optimizer = dataclasses.replace(TRAIN.optimizer, learning_rate=1e-4)
+    values = {"optimizer": optimizer, "validate_every": 6, "validation_sampler_steps": 2}
+    return dataclasses.replace(TRAIN, **{**values, **fields})

@@ -3,9 +3,7 @@
 import dataclasses
 import io
 import itertools
-import json
 import os
-import shutil
 import signal
 
 import jax
@@ -14,41 +12,25 @@ import micro
 import numpy as np
 import pytest
 from rich.console import Console
+from runs import assert_equal, records, run, saved_steps
 
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.losses import LossWeights
-from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.logging import RunLog
-from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
+from diffsep_jax.training.loop import load_trained
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
     learning_rate_schedule,
     make_optimizer,
 )
 from diffsep_jax.training.program import train_program
-from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.step import draw_noise_levels
-
-
-def run(workdir, config=micro.TRAIN, model=micro.MODEL, batches=micro.batches_from, validation=()):
-    workdir.mkdir(exist_ok=True)
-    return train(
-        model,
-        config,
-        layout=BatchLayout(make_mesh(config.mesh), micro.BATCH_SIZE, config.micro_batches),
-        train_batches=batches,
-        validation_batches=validation,
-        workdir=workdir,
-    )
 
 
 def on_one_device(config):
     return train_program(micro.MODEL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
-
-
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 class CrashError(Exception):
@@ -63,19 +45,6 @@ def crash_after(num_batches):
 
 def _raise():
     raise CrashError
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """(workdir, final state) of a run left alone, validated at its end."""
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
-    return workdir, run(workdir, config, validation=[micro.batch(1000)])
-
-
-def records(workdir, kind="train"):
-    lines = (workdir / "log.jsonl").read_text().splitlines()
-    return [r for r in map(json.loads, lines) if r["kind"] == kind]
 
 
 def test_a_run_that_crashed_and_went_on_equals_one_left_alone_bitwise(undisturbed, tmp_path):
@@ -120,26 +89,21 @@ def test_the_exported_parameters_are_the_averaged_ones(undisturbed):
     assert_equal(params, state.ema)
 
 
-def test_only_the_latest_checkpoints_are_kept(tmp_path):
-    run(tmp_path, dataclasses.replace(micro.TRAIN, checkpoint_every=1, keep_checkpoints=2))
-    steps = sorted(p.name for p in (tmp_path / CHECKPOINTS).iterdir() if p.name.isdigit())
-    assert steps == ["5", "6"]
-
-
-def test_ctrl_c_saves_and_a_second_run_goes_on(undisturbed, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, PreemptedError)]
+)
+def test_a_signal_saves_and_a_second_run_goes_on(undisturbed, tmp_path, number, error):
     _, expected = undisturbed
 
-    def interrupt_in_third_batch(step):
+    def signal_in_third_batch(step):
         for i, batch in enumerate(micro.batches_from(step)):
             if i == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             yield batch
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, batches=interrupt_in_third_batch)
-    checkpoints = Checkpoints(tmp_path / CHECKPOINTS, keep=3)
-    assert checkpoints.latest_step == 3
-    checkpoints.close()
+    with pytest.raises(error, match="saved step 3; run the same command again"):
+        run(tmp_path, batches=signal_in_third_batch)
+    assert saved_steps(tmp_path) == [2, 3]
     assert_equal(run(tmp_path), expected)
 
 
@@ -154,46 +118,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         run(tmp_path, batches=poisoned)
     _, params = load_trained(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-
-
-@pytest.mark.parametrize(
-    ("network", "field", "value"),
-    [
-        ("generator", "embedding_width", 24),
-        ("conditioner", "transformer_layers", 0),  # fewer parameters, each of its old shape
-        ("conditioner", "attention_heads", 1),  # no parameter differs
-    ],
-)
-def test_a_run_of_another_network_is_refused(undisturbed, network, field, value):
-    workdir, _ = undisturbed
-    changed = dataclasses.replace(getattr(micro.MODEL, network), **{field: value})
-    other = dataclasses.replace(micro.MODEL, **{network: changed})
-    with pytest.raises(UserError, match=rf"another: {network}\.{field} is .* and {value}"):
-        run(workdir, model=other)
-
-
-def test_a_checkpoint_of_another_network_is_refused(undisturbed, tmp_path):
-    """Also where the folder's own record is lost, by the shapes."""
-    workdir, _ = undisturbed
-    shutil.copytree(workdir / CHECKPOINTS, tmp_path / CHECKPOINTS)
-    generator = dataclasses.replace(micro.MODEL.generator, embedding_width=24)
-    with pytest.raises(UserError, match=r"checkpoint is of another network: .* is .* there and"):
-        run(tmp_path, model=dataclasses.replace(micro.MODEL, generator=generator))
-
-
-def test_exporting_before_training_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no run to export; train first"):
-        load_trained(tmp_path)
-
-
-def test_exporting_does_not_disturb_a_save_that_goes_on(undisturbed, tmp_path):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
-    unfinished = copy / CHECKPOINTS / "8.orbax-checkpoint-tmp"
-    unfinished.mkdir()
-    load_trained(copy)
-    assert unfinished.is_dir()
 
 
 def test_the_bar_shows_step_time_left_and_loss_on_a_narrow_terminal(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 # name = RESULT kind(OPERANDS), attributes. The `-done` of an asynchronous pair isn't counted again.
-_INSTRUCTION = re.compile(rf"= (\(?[a-z].*?) (ragged-)?({'|'.join(KINDS)})(-start)?\(")
+_INSTRUCTION = re.compile(rf"= (\(*[a-z].*?) (ragged-)?({'|'.join(KINDS)})(-start)?\(")
 _ARRAY = re.compile(r"\b([a-z][a-z0-9]*)\[([0-9,]*)\]")
 _BITS = re.compile(r"[a-z]+(\d+)")
 _GROUP = re.compile(r"replica_groups=\{\{([0-9,]*)\}")
@@ -35,13 +35,14 @@ class Collective:
         """Bytes that each device sends, in the best known algorithms (those of a ring)."""
         group = self.group or devices
         others = group - 1
-        return {
-            "all-gather": self.bytes * others / group,
-            "reduce-scatter": self.bytes * others,
-            "all-reduce": 2 * self.bytes * others / group,
-            "all-to-all": self.bytes * others / group,
-            "collective-permute": self.bytes,
-        }[self.kind]
+        shares = {
+            "all-gather": others / group,
+            "reduce-scatter": float(others),
+            "all-reduce": 2 * others / group,
+            "all-to-all": others / group,
+            "collective-permute": 1.0,
+        }
+        return self.bytes * shares[self.kind]
 
 
 def collectives(hlo: str) -> list[Collective]:

@@ -24,16 +24,19 @@ class Memory:
         output: results that do not take an argument's place.
         temporaries: everything between.
         code: the program itself.
+        peak: the compiler's own figure for the most that is in use at one time. `temporaries` can
+            be more: they count on-chip buffers and gaps too.
     """
 
     arguments: int
     output: int
     temporaries: int
     code: int
+    peak: int
 
     @property
     def total(self) -> int:
-        """What the device must have free."""
+        """All but the peak: safely enough."""
         return self.arguments + self.output + self.temporaries + self.code
 
 
@@ -65,6 +68,7 @@ def compile_program(program: Program) -> Compilation:
     The compiler counts the body of a loop once; here it counts as often as it runs. With
     micro-batches that counts the little outside their loop, the optimizer, as often.
     """
+    executed = count_flops(program.function, *program.arguments, while_trips=program.trips)
     compiled, seconds = _compile(program.function, program.arguments)
     costs = _costs(compiled)
     if program.before_loop is None:
@@ -75,7 +79,6 @@ def compile_program(program: Program) -> Compilation:
             first + program.trips * (total - first)
             for first, total in zip(before, costs, strict=True)
         ]
-    executed = count_flops(program.function, *program.arguments, while_trips=program.trips)
     return Compilation(
         seconds=seconds,
         memory=_memory(compiled),
@@ -111,4 +114,5 @@ def _memory(compiled: Any) -> Memory:
         output=stats.output_size_in_bytes - stats.alias_size_in_bytes,
         temporaries=stats.temp_size_in_bytes,
         code=stats.generated_code_size_in_bytes,
+        peak=stats.peak_memory_in_bytes,
     )

@@ -58,7 +58,7 @@ class Conditioner(nn.Module):
     groups: int = 8
     attention_levels: int = 4
     attention_width: int = 256
-    attention_heads: int = 4
+    attention_heads: int = 2
     injection_levels: int = 4
     transformer_layers: int = 6
     transformer_width: int = 512

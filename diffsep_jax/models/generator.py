@@ -40,7 +40,7 @@ class Generator(nn.Module):
     groups: int = 8
     attention_levels: int = 4
     attention_width: int = 256
-    attention_heads: int = 4
+    attention_heads: int = 2
     injection_levels: int = 4
     fourier_features: int = 1024
     fourier_scale: float = 1.0

@@ -49,7 +49,7 @@ class Checkpoints:
             kept.append(
                 policies.BestN(
                     get_metric_fn=lambda metrics: metrics[best.metric],
-                    reverse=best.higher_is_better,
+                    reverse=not best.higher_is_better,  # the last after sorting are kept
                     n=1,
                     keep_checkpoints_without_metrics=False,
                 )

@@ -1,5 +1,6 @@
 """A run's log: one JSON line per record, and a progress bar on a terminal."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from diffsep_jax.errors import UserError
 from diffsep_jax.output import write_bytes
 
 FILE_NAME = "log.jsonl"
@@ -58,13 +60,17 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was told of when the record was written
+            self._file.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Appends a record; without a terminal, prints it too."""
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"{self._file.name}: cannot be written: {error.strerror}") from None
         if not self._console.is_terminal or kind != "train":
             self.say(f"step {step} {kind}: {_format(values)}")
 

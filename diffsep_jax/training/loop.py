@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from diffsep_jax.distributed import is_primary
+from diffsep_jax.distributed import is_primary, wait_for_all
 from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.flops import train_step_flops
 from diffsep_jax.separation_model import Params, SeparationModel
@@ -116,6 +116,7 @@ def train(
         with watchdog.phase("compiling"):
             arguments = abstract_arguments(program, model, mesh, layout.batch_size)
             step_fn = program.step.lower(*arguments).compile()
+            wait_for_all("compiled")
         log.say(describe_memory(step_fn))
         profiler = stack.enter_context(
             StepProfiler(workdir / "profile", config.profile_steps if primary else None, log.say)

@@ -1,0 +1,44 @@
+"""Training runs of the micro model in this process, and what they leave behind."""
+
+import json
+
+import jax
+import micro
+import numpy as np
+
+from diffsep_jax.training.loop import CHECKPOINTS, train
+from diffsep_jax.training.sharding import BatchLayout, make_mesh
+
+
+def run(
+    workdir,
+    config=micro.TRAIN,
+    model=micro.MODEL,
+    batches=micro.batches_from,
+    validation=(),
+    settings=None,
+):
+    workdir.mkdir(exist_ok=True)
+    mesh = make_mesh(config.mesh, jax.devices()[:2])
+    return train(
+        model,
+        config,
+        layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
+        train_batches=batches,
+        validation_batches=validation,
+        workdir=workdir,
+        settings=settings,
+    )
+
+
+def records(workdir, kind="train"):
+    lines = (workdir / "log.jsonl").read_text().splitlines()
+    return [r for r in map(json.loads, lines) if r["kind"] == kind]
+
+
+def saved_steps(workdir):
+    return sorted(int(p.name) for p in (workdir / CHECKPOINTS).iterdir() if p.name.isdigit())
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)

@@ -1,0 +1,170 @@
+"""Checkpoints: which are kept, what is refused, damaged files, full disks."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import micro
+import numpy as np
+import pytest
+from runs import assert_equal, records, run, saved_steps
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.training.checkpoint import BestBy, Checkpoints
+from diffsep_jax.training.loop import CHECKPOINTS, load_trained
+from diffsep_jax.training.step import TrainState
+
+
+def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2, BestBy("loss", higher_is_better=False))
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 5: 5.0, 6: 4.0}  # none at step 4
+    for step in range(1, 7):
+        weights = {"w": jnp.full((2, 3), step, jnp.float32)}
+        state = TrainState(jnp.int32(step), weights, weights, {"mu": weights})
+        metrics = {"loss": losses[step], "other": 0.0} if step in losses else None
+        checkpoints.save(state, metrics)
+    checkpoints.close()
+    assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 5, 6]
+    reader = Checkpoints(tmp_path, None, BestBy("loss", higher_is_better=False))
+    shape = jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=weights["w"].sharding)
+    assert np.all(reader.restore_ema({"w": shape}, best=True)["w"] == 2)
+    assert np.all(reader.restore_ema({"w": shape})["w"] == 6)
+    reader.close()
+
+
+def truncate(step_folder):
+    """Cuts the larger half of the files in the middle."""
+    files = sorted(
+        (p for p in step_folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+    for path in files[len(files) // 2 :]:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+
+
+def lose_a_file(step_folder):
+    """The largest file is gone."""
+    max((p for p in step_folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size).unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, lose_a_file])
+def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, tmp_path, damage, capsys):
+    workdir, expected = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    damage(copy / CHECKPOINTS / "6")
+    assert_equal(run(copy), expected)
+    printed = capsys.readouterr().out
+    assert "6: cannot be read" in printed
+    assert f"moved to {copy / 'damaged' / '6'}" in printed
+    assert "resumed from the checkpoint of step 4" in printed
+    assert (copy / "damaged" / "6").is_dir()
+    assert saved_steps(copy)[-1] == 6
+
+
+def test_a_damaged_checkpoint_is_not_exported(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    truncate(copy / CHECKPOINTS / "6")
+    with pytest.raises(
+        UserError, match=r"checkpoints/6: cannot be read .*goes on from the .*before"
+    ):
+        load_trained(copy)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a file system of so many bytes, or gives it another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def resize(size, *, again=False):
+        options = f"{'remount,' if again else ''}size={size}"
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no right to mount a file system")
+        return folder
+
+    yield resize
+    subprocess.run(["umount", folder], capture_output=True, check=False)
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(undisturbed, small_disk):
+    workdir, expected = undisturbed
+    one = sum(p.stat().st_size for p in (workdir / CHECKPOINTS / "6").rglob("*") if p.is_file())
+    folder = small_disk(int(1.9 * one))
+    with pytest.raises(UserError, match=r"cannot save step 4 .*[Ss]pace.*step 2 is whole"):
+        run(folder)
+    assert saved_steps(folder) == [2]
+    small_disk(20 * one, again=True)
+    assert_equal(run(folder), expected)
+    assert [r["step"] for r in records(folder)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_setting_that_changed_is_told(undisturbed, tmp_path, capsys):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    config = json.loads((copy / "run_config.json").read_text())
+    config["settings"] = {"train": {"log_every": 1, "num_steps": 5}}
+    (copy / "run_config.json").write_text(json.dumps(config))
+    run(copy, settings={"train": {"log_every": 2, "num_steps": 5}})
+    printed = capsys.readouterr().out
+    assert "changed since the run's last start: train.log_every was 1, now 2" in printed
+    assert "num_steps" not in printed
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dataclasses.replace(micro.TRAIN, seed=1), r"train\.seed is 0 there and 1 in this config"),
+    ],
+)
+def test_a_run_with_another_seed_is_refused(undisturbed, config, message):
+    workdir, _ = undisturbed
+    with pytest.raises(UserError, match=message):
+        run(workdir, config)
+
+
+@pytest.mark.parametrize(
+    ("network", "field", "value"),
+    [
+        ("generator", "embedding_width", 24),
+        ("conditioner", "transformer_layers", 0),  # fewer parameters, each of its old shape
+        ("conditioner", "attention_heads", 1),  # no parameter differs
+    ],
+)
+def test_a_run_of_another_network_is_refused(undisturbed, network, field, value):
+    workdir, _ = undisturbed
+    changed = dataclasses.replace(getattr(micro.MODEL, network), **{field: value})
+    other = dataclasses.replace(micro.MODEL, **{network: changed})
+    with pytest.raises(UserError, match=rf"another: {network}\.{field} is .* and {value}"):
+        run(workdir, model=other)
+
+
+def test_a_checkpoint_of_another_network_is_refused(undisturbed, tmp_path):
+    """Also where the folder's own record is lost, by the shapes."""
+    workdir, _ = undisturbed
+    shutil.copytree(workdir / CHECKPOINTS, tmp_path / CHECKPOINTS)
+    generator = dataclasses.replace(micro.MODEL.generator, embedding_width=24)
+    with pytest.raises(UserError, match=r"checkpoint is of another network: .* is .* there and"):
+        run(tmp_path, model=dataclasses.replace(micro.MODEL, generator=generator))
+
+
+def test_exporting_before_training_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no run to export; train first"):
+        load_trained(tmp_path)
+
+
+def test_exporting_does_not_disturb_a_save_that_goes_on(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    unfinished = copy / CHECKPOINTS / "8.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    load_trained(copy)
+    assert unfinished.is_dir()

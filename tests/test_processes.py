@@ -1,0 +1,189 @@
+"""Runs of several real processes over loopback, killed, asked to stop, restarted as fewer."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import micro
+import numpy as np
+import pytest
+
+from diffsep_jax.distributed import DistributedConfig, in_cluster
+from diffsep_jax.errors import EXIT_PREEMPTED, UserError
+from diffsep_jax.training.checkpoint import Checkpoints
+from diffsep_jax.training.loop import CHECKPOINTS
+from diffsep_jax.training.program import train_program
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
+
+TESTS = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """A folder for compiled programs, as each of these processes compiles the same ones."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def start(compiled, workdir, *options, processes=2, devices=4):
+    """Starts the processes of one run; returns them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "PYTHONPATH": str(TESTS.parent),
+    }
+    started = []
+    for i in range(processes):
+        told = ["--coordinator", address, "--num-processes", processes, "--process-id", i]
+        command = [TESTS / "worker.py", workdir, *(told if processes > 1 else []), *options]
+        with (workdir.parent / f"{workdir.name}.{i}.log").open("a") as log:
+            process = subprocess.Popen(
+                [sys.executable, *map(str, command)],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        started.append(process)
+    return started
+
+
+def finish(started):
+    """Exit codes, once all have ended; none is left running."""
+    try:
+        return [process.wait(timeout=400) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def wait_for(path, process):
+    """Until `path` is there."""
+    deadline = time.monotonic() + 300
+    while not path.exists():
+        assert process.poll() is None, "the process ended before"
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.05)
+
+
+def logs(workdir):
+    return "".join(p.read_text() for p in sorted(workdir.parent.glob(f"{workdir.name}.*.log")))
+
+
+def state(workdir, step):
+    """The run's whole state, as flat arrays."""
+    program = train_program(micro.MODEL, micro.train_config(), make_mesh(MeshConfig()))
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
+    try:
+        assert checkpoints.latest_step == step
+        return jax.device_get(checkpoints.restore(program.state, print))
+    finally:
+        checkpoints.close()
+
+
+def assert_close(a, b, tolerance):
+    a, b = (
+        np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
+        for tree in (a, b)
+    )
+    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+@pytest.fixture(scope="module")
+def left_alone(compiled, tmp_path_factory):
+    """The work folder of a run of two processes with four devices each, left alone."""
+    workdir = tmp_path_factory.mktemp("processes") / "left_alone"
+    assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
+    return workdir
+
+
+@pytest.mark.slow
+def test_one_writes_the_log_and_all_validate(left_alone):
+    records = [json.loads(line) for line in (left_alone / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    (validation,) = [r for r in records if r["kind"] == "validation"]
+    assert np.isfinite(validation["utterance_sdr_ddim"])
+    assert "step 6 train" not in (left_alone.parent / "left_alone.1.log").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_one_killed_both_restarted_equal_a_run_left_alone(
+    compiled, left_alone, tmp_path
+):
+    workdir = tmp_path / "killed"
+    started = start(compiled, workdir, "--seconds-per-step", 1.0)
+    wait_for(workdir / CHECKPOINTS / "2", started[0])
+    started[1].send_signal(signal.SIGKILL)
+    first, second = finish(started)
+    assert second == -signal.SIGKILL
+    assert first != 0  # the other ends too, rather than wait for ever
+    assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
+    assert "resumed from the checkpoint of step" in logs(workdir)
+    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(left_alone, 6))
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
+    compiled, left_alone, tmp_path
+):
+    workdir = tmp_path / "preempted"
+    started = start(compiled, workdir, "--seconds-per-step", 0.5, "--config", "{'num_steps': 60}")
+    wait_for(workdir / CHECKPOINTS / "2", started[0])
+    started[1].send_signal(signal.SIGTERM)
+    assert finish(started) == [EXIT_PREEMPTED, EXIT_PREEMPTED], logs(workdir)
+    assert logs(workdir).count("preempted: saved step") == 2
+    saved = max(int(p.name) for p in (workdir / CHECKPOINTS).iterdir() if p.name.isdigit())
+    assert 2 < saved < 60
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, left_alone, tmp_path):
+    """Two processes with fsdp over 8 devices, then one process with two devices: 1e-6."""
+    workdir = tmp_path / "moved"
+    halfway = ["--seconds-per-step", 2.0, "--config", "{'checkpoint_every': 3}"]
+    started = start(compiled, workdir, "--fsdp", 8, *halfway)
+    wait_for(workdir / CHECKPOINTS / "3", started[0])
+    for process in started:
+        process.kill()
+    finish(started)
+    assert finish(start(compiled, workdir, processes=1, devices=2)) == [0], logs(workdir)
+    assert "resumed from the checkpoint of step 3" in logs(workdir)
+    assert_close(state(workdir, 6).params, state(left_alone, 6).params, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_NTASKS": "8"}, False),  # in the batch script itself, outside srun
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "3"}, True),
+        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, True),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "host-0"}, True),
+    ],
+)
+def test_a_cluster_is_found_in_the_environment(environment, expected):
+    assert in_cluster(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"coordinator": "host:1"}, "give all three, or none"),
+        ({"coordinator": "host", "num_processes": 2, "process_id": 0}, "'host'; HOST:PORT"),
+        ({"coordinator": "h:1", "num_processes": 2, "process_id": 2}, "process_id is 2; 0 to 1"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        DistributedConfig(**fields)
