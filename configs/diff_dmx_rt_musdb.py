@@ -9,6 +9,7 @@ the clipping and the level of the audio are ours: the paper does not give them.
 
 from configs.experiment import DataConfig, Experiment
 from data_pipelines.pipeline import PipelineConfig
+from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
 from diffsep_jax.separation_model import SeparationModel
@@ -18,7 +19,11 @@ from diffsep_jax.training.config import TrainConfig
 def get() -> Experiment:
     """The experiment: the defaults of every part are the paper's."""
     return Experiment(
-        model=SeparationModel(generator=Generator(), conditioner=Conditioner()),
+        model=SeparationModel(
+            generator=Generator(),
+            conditioner=Conditioner(),
+            compute=Compute(dtype="bfloat16"),
+        ),
         data=DataConfig(pipeline=PipelineConfig(batch_size=32)),
         train=TrainConfig(),
     )

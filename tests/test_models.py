@@ -15,7 +15,7 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
-from diffsep_jax.models.layers import GroupNorm, average_pool, fold_time, unfold_time
+from diffsep_jax.models.layers import GroupNorm, average_pool, conv, fold_time, unfold_time
 from diffsep_jax.separation_model import SeparationModel, precondition
 
 TINY = configs.get("tiny").model
@@ -295,6 +295,28 @@ def test_a_bad_field_of_a_network_is_refused_by_name(network, field, value):
 def test_a_bad_way_to_compute_is_refused_by_name(field, value):
     with pytest.raises(UserError, match=f"^compute.{field} is {value!r}; .* is expected"):
         altered(Compute(), field, value).__post_init__()
+
+
+def test_a_sum_over_taps_is_the_convolution():
+    """Outputs and gradients of both, float32 and bfloat16, kernels 3 and 5."""
+    x = jax.random.normal(jax.random.key(0), (2, 50, 8))
+    for kernel_size, dtype, tolerance in (
+        (3, "float32", 1e-5),
+        (5, "float32", 1e-5),
+        (3, "bfloat16", 0.05),
+    ):
+        native, taps = (conv(6, kernel_size, kind, dtype, "conv") for kind in ("native", "taps"))
+        variables = native.init(jax.random.key(1), x)
+
+        def loss(variables, x, layer):
+            return jnp.sum(jnp.sin(layer.apply(variables, x).astype(jnp.float32)))
+
+        ours, theirs = (jax.grad(loss, (0, 1))(variables, x, layer) for layer in (taps, native))
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, atol=tolerance, rtol=tolerance),
+            (taps.apply(variables, x).astype(jnp.float32), ours),
+            (native.apply(variables, x).astype(jnp.float32), theirs),
+        )
 
 
 def test_rematerialisation_changes_memory_and_no_gradient():

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from diffsep_jax.flops import PARTS_OF_TRAINING, attention_flops, sampling_flops, train_step_flops
 from diffsep_jax.inference import engine
+from diffsep_jax.models.convolution import choose_convolution
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.program import abstract_arguments, train_program
@@ -41,16 +42,17 @@ class Program(NamedTuple):
 
 
 def for_platform(model: SeparationModel, platform: str) -> SeparationModel:
-    """The model with the attention that `auto` stands for on another platform than this one's.
+    """The model with what `auto` stands for on another platform than this one's.
 
-    On TPUs that is `splash`, at any number of positions; there `auto` leaves short sequences to
-    `plain`, which differs for models much smaller than the paper's only.
+    On TPUs attention is `splash`, at any number of positions; there `auto` leaves short sequences
+    to `plain`, which differs for models much smaller than the paper's only.
     """
-    if platform != "tpu" or model.compute.attention != "auto":
-        return model
-    return dataclasses.replace(
-        model, compute=dataclasses.replace(model.compute, attention="splash")
-    )
+    compute = model.compute
+    if platform == "tpu" and compute.attention == "auto":
+        compute = dataclasses.replace(compute, attention="splash")
+    if compute.convolution == "auto":
+        compute = dataclasses.replace(compute, convolution=choose_convolution(platform))
+    return dataclasses.replace(model, compute=compute)
 
 
 def training(

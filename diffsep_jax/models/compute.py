@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from diffsep_jax.models.attention import Backend
+from diffsep_jax.models.convolution import Convolution
 from diffsep_jax.models.fields import check_choice
 
 Dtype = Literal["float32", "bfloat16"]
@@ -23,6 +24,7 @@ class Compute:
         dtype: of activations and products. Sums over time, softmax, the output layers and the
             losses are float32 in any case.
         attention: see `diffsep_jax.models.attention`.
+        convolution: see `diffsep_jax.models.convolution`.
         remat: what the backward pass computes again instead of keeping it. `none`: nothing; `dots`:
             all of a block but its convolutions, matrix products and attention; `full`: all of a
             block but its input. Blocks are the residual blocks and the attention layers.
@@ -30,11 +32,13 @@ class Compute:
 
     dtype: Dtype = "float32"
     attention: Backend = "auto"
+    convolution: Convolution = "auto"
     remat: Remat = "none"
 
     def __post_init__(self) -> None:
         check_choice(self, "compute", "dtype", get_args(Dtype))
         check_choice(self, "compute", "attention", get_args(Backend))
+        check_choice(self, "compute", "convolution", get_args(Convolution))
         check_choice(self, "compute", "remat", get_args(Remat))
 
     def block(self, module: M) -> M:

@@ -99,7 +99,7 @@ class Conditioner(nn.Module):
     ) -> Conditioning:
         levels = range(len(self.factors))
         h = layers.fold_time(mixture.astype(compute.dtype), self.patch_size)
-        h = layers.conv(self.widths[0], 3, compute.dtype, name="conv_in")(h)
+        h = layers.conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(h)
 
         encoded = []
         summary = jnp.zeros((), compute.dtype)
@@ -142,7 +142,7 @@ class Conditioner(nn.Module):
 
     def _level(self, h: Array, level: int, compute: Compute, side: str) -> Array:
         block = compute.block(layers.BottleneckBlock)
-        h = block(self.groups, compute.dtype, name=f"{side}_block_{level}")(h)
+        h = block(self.groups, compute.convolution, compute.dtype, name=f"{side}_block_{level}")(h)
         if level < len(self.factors) - self.attention_levels:
             return h
         return compute.block(SelfAttention)(

@@ -113,7 +113,7 @@ class Generator(nn.Module):
             *([estimate] if self.use_estimate else []),
         ]
         folded = [layers.fold_time(each.astype(compute.dtype), self.patch_size) for each in inputs]
-        h = layers.conv(self.widths[0], 3, compute.dtype, name="conv_in")(
+        h = layers.conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(
             jnp.concatenate(folded, -1)
         )
 
@@ -123,7 +123,12 @@ class Generator(nn.Module):
                 h = self._inject(h, embedded, compute, f"{side}_inject_{level}")
             for i in range(self.blocks[level]):
                 block = compute.block(layers.ResidualBlock)
-                h = block(self.groups, compute.dtype, name=f"{side}_block_{level}_{i}")(h)
+                h = block(
+                    self.groups,
+                    compute.convolution,
+                    compute.dtype,
+                    name=f"{side}_block_{level}_{i}",
+                )(h)
             h = layers.FiLM(compute.dtype, name=f"{side}_film_{level}")(h, embedding)
             if level < len(levels) - self.attention_levels:
                 return h
@@ -149,8 +154,13 @@ class Generator(nn.Module):
             h = run_level(h + skips[level], level, "decoder")
 
         # Zero at the start: the first prediction is the preconditioner's, or zero.
-        output = nn.Conv(
-            2 * self.patch_size, (3,), kernel_init=nn.initializers.zeros, name="conv_out"
+        output = layers.conv(
+            2 * self.patch_size,
+            3,
+            compute.convolution,
+            jnp.float32,
+            "conv_out",
+            kernel_init=nn.initializers.zeros,
         )(h.astype(jnp.float32))
         return layers.unfold_time(output, self.patch_size)
 

@@ -3,16 +3,35 @@
 Activations are `[batch, time, channel]`. Parameters are float32; every block computes in `dtype`.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from diffsep_jax.models.convolution import Convolution, convolution_fn
 
-def conv(features: int, kernel_size: int, dtype: DTypeLike, name: str) -> nn.Conv:
+
+def conv(
+    features: int,
+    kernel_size: int,
+    convolution: Convolution,
+    dtype: DTypeLike,
+    name: str,
+    **options: Any,
+) -> nn.Conv:
     """A 1-D convolution that keeps the number of frames."""
-    return nn.Conv(features, (kernel_size,), padding="SAME", dtype=dtype, name=name)
+    return nn.Conv(
+        features,
+        (kernel_size,),
+        padding="SAME",
+        dtype=dtype,
+        name=name,
+        conv_general_dilated=convolution_fn(convolution),
+        **options,
+    )
 
 
 class GroupNorm(nn.Module):
@@ -83,6 +102,7 @@ class ResidualBlock(nn.Module):
     """The generator's block: 2 x [GroupNorm, SiLU, Conv k3] + identity."""
 
     groups: int
+    convolution: Convolution = "auto"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -90,7 +110,7 @@ class ResidualBlock(nn.Module):
         h = x
         for i in range(2):
             h = nn.silu(GroupNorm(self.groups, self.dtype, name=f"norm_{i}")(h))
-            h = conv(x.shape[-1], 3, self.dtype, name=f"conv_{i}")(h)
+            h = conv(x.shape[-1], 3, self.convolution, self.dtype, name=f"conv_{i}")(h)
         return x + h
 
 
@@ -98,6 +118,7 @@ class BottleneckBlock(nn.Module):
     """The conditioner's block: 3 x [PReLU, GroupNorm, Conv] (3, 5, 3) of half width + identity."""
 
     groups: int
+    convolution: Convolution = "auto"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -107,7 +128,7 @@ class BottleneckBlock(nn.Module):
         sizes = ((channels // 2, 3), (channels // 2, 5), (channels, 3))
         for i, (features, kernel_size) in enumerate(sizes):
             h = GroupNorm(self.groups, self.dtype, name=f"norm_{i}")(PReLU(name=f"prelu_{i}")(h))
-            h = conv(features, kernel_size, self.dtype, name=f"conv_{i}")(h)
+            h = conv(features, kernel_size, self.convolution, self.dtype, name=f"conv_{i}")(h)
         return x + h
 
 

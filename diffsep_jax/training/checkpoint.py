@@ -191,6 +191,8 @@ class Checkpoints:
     def _check_shapes(self, step: int, abstract: dict[str, Any]) -> None:
         saved = _shapes(self._checkpointer.metadata(step).metadata)
         saved = {name: shape for name, shape in saved.items() if name.split("/")[0] in abstract}
+        if not saved:
+            raise ValueError("it does not tell what it holds")
         wanted = _shapes(abstract)
         for name in sorted(saved.keys() | wanted.keys()):
             if saved.get(name) != wanted.get(name):
