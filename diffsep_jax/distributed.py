@@ -1,6 +1,7 @@
 """Several processes as one run: found from SLURM or a TPU's environment, or told by flags."""
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
@@ -56,13 +57,16 @@ def initialize(config: DistributedConfig) -> None:
     Raises UserError if they cannot be reached.
     """
     told = config.coordinator is not None
-    if not told and not in_cluster(os.environ):
+    sure = told or in_cluster(os.environ)
+    if not sure and not on_tpu_host():
         return
     arguments = dataclasses.asdict(config) if told else {}
     arguments["coordinator_address"] = arguments.pop("coordinator", None)
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
+        if not sure:  # a TPU host on its own
+            return
         reason = str(error).splitlines()[0]
         raise UserError(
             f"cannot join the run's other processes (coordinator"
@@ -73,17 +77,21 @@ def initialize(config: DistributedConfig) -> None:
 def in_cluster(environment: Mapping[str, str]) -> bool:
     """Whether the environment says that this is one process of several, in a way JAX can read.
 
-    SLURM with more than one task; a TPU host on Cloud TPU or GKE, alone or one of many.
+    SLURM with more than one task; one of several TPU hosts on GKE.
     """
     tasks = environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or "1"
     if "SLURM_PROCID" in environment and int(tasks) > 1:
         return True
-    if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or (
-        "MEGASCALE_COORDINATOR_ADDRESS" in environment
-    ):
-        return True
-    wants_tpu = environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
-    return wants_tpu and pathlib.Path("/dev/accel0").exists()
+    many_hosts = "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    return many_hosts or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+
+
+def on_tpu_host() -> bool:
+    """Whether this machine has TPU chips; on Cloud TPU, JAX then asks for the other hosts."""
+    wants_tpu = os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+    has_library = importlib.util.find_spec("libtpu") is not None
+    chips = (pathlib.Path("/dev/accel0"), pathlib.Path("/dev/vfio/0"))
+    return wants_tpu and has_library and any(path.exists() for path in chips)
 
 
 def wait_for_all(what: str) -> None:
