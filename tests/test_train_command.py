@@ -18,9 +18,9 @@ import soundfile
 import configs
 from diffsep_jax.errors import UserError
 from diffsep_jax.training.checkpoint import Checkpoints
-from diffsep_jax.training.loop import CHECKPOINTS, with_shardings
+from diffsep_jax.training.loop import CHECKPOINTS
 from diffsep_jax.training.optimizer import make_optimizer
-from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding
+from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding, with_shardings
 from diffsep_jax.training.step import init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -67,7 +67,7 @@ def state(workdir):
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=3)
     try:
         assert checkpoints.latest_step == 15
-        return checkpoints.restore(with_shardings(shapes, shardings))
+        return checkpoints.restore(with_shardings(shapes, shardings), print)
     finally:
         checkpoints.close()
 
