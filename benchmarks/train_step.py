@@ -1,6 +1,7 @@
 """Seconds of a train step: our compiled one against the same networks in eager PyTorch, on the CPU.
 
-    python -m benchmarks.train_step tiny [--batch-size 8] [--repeats 20] [--json FILE]
+    python -m benchmarks.train_step tiny [--batch-size 8] [--micro-batches 4] [--repeats 20]
+                                    [--json FILE]
 
 Needs the `bench` extra. Both do the same work on the same batch in float32: noise, the two networks
 forward and backward, clipped AdamW, the moving average. Both have all cores. PyTorch is timed with
@@ -29,7 +30,7 @@ from benchmarks.torch_networks import TorchModel, Trainer
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.output import write_bytes
 from diffsep_jax.training.program import KEY_TYPE, abstract_arguments, train_program
-from diffsep_jax.training.sharding import MeshConfig, batch_sharding, make_mesh
+from diffsep_jax.training.sharding import BatchLayout, MeshConfig, batch_sharding, make_mesh
 
 WARM_UP_STEPS = 3
 
@@ -42,6 +43,8 @@ class Arguments:
     """Name of a configuration."""
     batch_size: int | None = None
     """Examples of a step; unset: the configuration's."""
+    micro_batches: int = 1
+    """Parts in which our step takes them; PyTorch takes them at once."""
     repeats: int = 20
     """Steps of each that are timed."""
     json: pathlib.Path | None = None
@@ -50,7 +53,9 @@ class Arguments:
 
 def main(args: Arguments) -> None:
     """Print the figures, one a line."""
-    for option, count in (("repeats", args.repeats), ("batch-size", args.batch_size)):
+    counts = {name: getattr(args, name) for name in ("repeats", "batch_size", "micro_batches")}
+    for name, count in counts.items():
+        option = name.replace("_", "-")
         if count is not None and count < 1:
             raise UserError(f"--{option} is {count}; 1 or more is expected")
     figures = measure(args)
@@ -63,7 +68,8 @@ def main(args: Arguments) -> None:
 def measure(args: Arguments) -> dict[str, str | int | float]:
     """The figures by name."""
     experiment = configs.get(args.config)
-    model, config = experiment.model, experiment.train
+    model = experiment.model
+    config = dataclasses.replace(experiment.train, micro_batches=args.micro_batches)
     batch_size = args.batch_size or experiment.data.pipeline.batch_size
     draw = np.random.default_rng(0).standard_normal
     batch = {
@@ -71,6 +77,7 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
     }
 
     mesh = make_mesh(MeshConfig(), jax.devices("cpu")[:1])
+    BatchLayout(mesh, batch_size, args.micro_batches)  # refuses what does not divide
     program = train_program(model, config, mesh)
     key = jax.random.key(0, impl=KEY_TYPE)
     start = time.perf_counter()
@@ -121,6 +128,7 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
     return {
         "config": args.config,
         "batch size": batch_size,
+        "our micro-batches": args.micro_batches,
         "samples of an example": model.segment,
         "cores": cores,
         "processes running or waiting (1 minute's mean)": os.getloadavg()[0],

@@ -8,7 +8,7 @@
 | `cudnn` | cuDNN's fused kernel | GPU in bfloat16 or float16 |
 
 All but `plain` need memory linear in time, forward and backward: they keep the output and one
-number for each query, named "attention" for rematerialisation policies (`cudnn` has no names), and
+number for each query, named `ATTENTION` for rematerialisation policies (`cudnn` has no names), and
 recompute the scores. The softmax is in float32 in all of them. `plain` and `blockwise` are ordinary
 JAX, which the compiler partitions over the batch without communication.
 """
@@ -23,7 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from diffsep_jax.models.splash import splash_attention
+from diffsep_jax.models.splash import ATTENTION, splash_attention
 
 Backend = Literal["auto", "plain", "blockwise", "splash", "cudnn"]
 
@@ -84,7 +84,8 @@ def choose_backend(platform: str, time: int, dtype: DTypeLike) -> Backend:
 def _plain(query: Array, key: Array, value: Array) -> Array:
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5, axis=-1)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+    return checkpoint_name(out, ATTENTION)
 
 
 @jax.custom_vjp
@@ -103,7 +104,7 @@ _Residuals = tuple[Array, Array, Array, Array, Array]
 def _blockwise_forward(query: Array, key: Array, value: Array) -> tuple[Array, _Residuals]:
     """The output, and what the backward pass needs: the inputs, it, and log(sum(exp(scores)))."""
     out, log_sum = _over_heads(_head_forward, query, key, value)
-    out, log_sum = (checkpoint_name(x, "attention") for x in (out, log_sum))
+    out, log_sum = (checkpoint_name(x, ATTENTION) for x in (out, log_sum))
     return out, (query, key, value, out, log_sum)
 
 

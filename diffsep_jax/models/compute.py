@@ -1,8 +1,7 @@
 """How the networks are computed: changes speed, memory and rounding, not what they are."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import flax.linen as nn
 import jax
@@ -10,6 +9,8 @@ import jax
 from diffsep_jax.models.attention import Backend
 from diffsep_jax.models.convolution import Convolution
 from diffsep_jax.models.fields import check_choice
+from diffsep_jax.models.product import PRODUCT
+from diffsep_jax.models.splash import ATTENTION
 
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
@@ -45,15 +46,12 @@ class Compute:
         """The module class, its inside recomputed in the backward pass as `remat` says."""
         if self.remat == "none":
             return module
-        policy = _keep_dots if self.remat == "dots" else jax.checkpoint_policies.nothing_saveable
+        policy = (
+            _keep_products if self.remat == "dots" else jax.checkpoint_policies.nothing_saveable
+        )
         return nn.remat(module, policy=policy)
 
 
 DEFAULT = Compute()
 
-_keep_attention: Callable[..., bool] = jax.checkpoint_policies.save_only_these_names("attention")
-
-
-def _keep_dots(primitive: Any, *args: Any, **params: Any) -> bool:
-    products = ("dot_general", "conv_general_dilated")
-    return primitive.name in products or _keep_attention(primitive, *args, **params)
+_keep_products = jax.checkpoint_policies.save_only_these_names(ATTENTION, PRODUCT)

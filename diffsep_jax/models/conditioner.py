@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields, layers
 from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.product import Dense
 from diffsep_jax.models.transformer import SelfAttention, TransformerLayer
 
 Skips = Literal["none", "add", "gate"]
@@ -111,9 +112,7 @@ class Conditioner(nn.Module):
                 layers.GroupNorm(self.groups, compute.dtype, name=f"pool_norm_{level}")(h)
             )
             pooled = layers.average_pool(pooled, to_bottleneck)
-            pooled = nn.Dense(self.widths[-1], dtype=compute.dtype, name=f"pool_dense_{level}")(
-                pooled
-            )
+            pooled = Dense(self.widths[-1], dtype=compute.dtype, name=f"pool_dense_{level}")(pooled)
             summary = pooled if level == 0 else summary + pooled
             h = layers.Downsample(
                 self.widths[level + 1], self.factors[level], compute.dtype, name=f"down_{level}"
@@ -132,7 +131,7 @@ class Conditioner(nn.Module):
             if self.skips == "add":
                 h = h + encoded[level]
             elif self.skips == "gate":
-                gate = nn.Dense(h.shape[-1], dtype=compute.dtype, name=f"gate_{level}")(h)
+                gate = Dense(h.shape[-1], dtype=compute.dtype, name=f"gate_{level}")(h)
                 h = h + nn.sigmoid(gate) * encoded[level]
             h = self._level(h, level, compute, "decoder")
             if level >= len(levels) - self.injection_levels:
@@ -155,18 +154,16 @@ class Conditioner(nn.Module):
 
     def _transformer(self, h: Array, compute: Compute) -> Array:
         width = h.shape[-1]
-        h = nn.Dense(self.transformer_width, dtype=compute.dtype, name="transformer_in")(h)
+        h = Dense(self.transformer_width, dtype=compute.dtype, name="transformer_in")(h)
         for i in range(self.transformer_layers):
             layer = compute.block(TransformerLayer)
             h = layer(
                 self.transformer_heads, compute.attention, compute.dtype, name=f"transformer_{i}"
             )(h)
-        return nn.Dense(width, dtype=compute.dtype, name="transformer_out")(h)
+        return Dense(width, dtype=compute.dtype, name="transformer_out")(h)
 
     def _head(self, h: Array, samples_per_frame: int, name: str) -> Array:
         """A 1x1 conv to `samples_per_frame` stereo samples a frame, in float32; starts at zero."""
         zeros = nn.initializers.zeros
-        stereo = nn.Dense(2 * samples_per_frame, kernel_init=zeros, name=name)(
-            h.astype(jnp.float32)
-        )
+        stereo = Dense(2 * samples_per_frame, kernel_init=zeros, name=name)(h.astype(jnp.float32))
         return layers.unfold_time(stereo, samples_per_frame)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from diffsep_jax.errors import UserError
 from diffsep_jax.models import fields, layers
 from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.product import Dense
 from diffsep_jax.models.transformer import SelfAttention
 
 
@@ -167,6 +168,6 @@ class Generator(nn.Module):
     def _inject(self, h: Array, embedding: Array, compute: Compute, name: str) -> Array:
         """1x1 conv of the embedding to h's width, concatenate, 1x1 conv back."""
         width = h.shape[-1]
-        told = nn.Dense(width, dtype=compute.dtype, name=f"{name}_embedding")(embedding)
+        told = Dense(width, dtype=compute.dtype, name=f"{name}_embedding")(embedding)
         joined = jnp.concatenate([h, told], -1)
-        return nn.Dense(width, dtype=compute.dtype, name=f"{name}_join")(joined)
+        return Dense(width, dtype=compute.dtype, name=f"{name}_join")(joined)

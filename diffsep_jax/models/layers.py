@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffsep_jax.models.convolution import Convolution, convolution_fn
+from diffsep_jax.models.product import Dense
 
 
 def conv(
@@ -82,7 +83,7 @@ class Downsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch frame out"]:
-        return nn.Dense(self.features, dtype=self.dtype, name="dense")(fold_time(x, self.factor))
+        return Dense(self.features, dtype=self.dtype, name="dense")(fold_time(x, self.factor))
 
 
 class Upsample(nn.Module):
@@ -94,7 +95,7 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch frame channel"]) -> Float[Array, "batch time out"]:
-        x = nn.Dense(self.features * self.factor, dtype=self.dtype, name="dense")(x)
+        x = Dense(self.features * self.factor, dtype=self.dtype, name="dense")(x)
         return unfold_time(x, self.factor)
 
 
@@ -142,9 +143,7 @@ class FiLM(nn.Module):
         self, x: Float[Array, "batch time channel"], embedding: Float[Array, "batch width"]
     ) -> Float[Array, "batch time channel"]:
         init = nn.initializers.zeros
-        film = nn.Dense(2 * x.shape[-1], dtype=self.dtype, kernel_init=init, name="dense")(
-            embedding
-        )
+        film = Dense(2 * x.shape[-1], dtype=self.dtype, kernel_init=init, name="dense")(embedding)
         scale, shift = jnp.split(film[:, None], 2, axis=-1)
         return x * (1 + scale) + shift
 
@@ -170,7 +169,7 @@ class NoiseLevelEmbedding(nn.Module):
         angles = 2 * jnp.pi * sigma[:, None] * frequencies[None]
         h = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
         for i in range(3):
-            h = nn.gelu(nn.Dense(self.width, dtype=self.dtype, name=f"dense_{i}")(h))
+            h = nn.gelu(Dense(self.width, dtype=self.dtype, name=f"dense_{i}")(h))
         return h
 
 

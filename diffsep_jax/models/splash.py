@@ -15,6 +15,8 @@ from jax.experimental.pallas.ops.tpu.splash_attention import (
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
+ATTENTION = "attention"
+"""Name of what attention keeps for its gradient, for rematerialisation policies."""
 LANES = 128
 """Positions are padded to a multiple of this."""
 BLOCK = 1024
@@ -32,7 +34,7 @@ def splash_attention(
 ) -> Float[Array, "batch time head dim"]:
     """softmax(q k^T / sqrt(dim)) v on a TPU; `interpret` runs Pallas' interpreter, for tests.
 
-    The output and the log-sum-exp are named "attention", for rematerialisation policies.
+    The output and the log-sum-exp are named `ATTENTION`, for rematerialisation policies.
 
     The compiler can't partition the kernel: under a mesh with automatic axes (`jax.set_mesh`) it is
     mapped over them, by examples where their number allows it, else each device computes all.
@@ -73,7 +75,7 @@ def _splash(query: Array, key: Array, value: Array, *, interpret: bool) -> Array
         ),
         head_shards=1,
         q_seq_shards=1,
-        residual_checkpoint_name="attention",
+        residual_checkpoint_name=ATTENTION,
         interpret=interpret,
     )
     segments = None

@@ -6,6 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffsep_jax.models.attention import Backend, attention
+from diffsep_jax.models.product import Dense
 
 
 class SelfAttention(nn.Module):
@@ -19,10 +20,10 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
         h = _layer_norm(x, self.dtype, "norm")
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")(h)
+        qkv = Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")(h)
         query, key, value = _split_heads(qkv, self.heads)
         h = attention(query, key, value, self.backend).reshape(*x.shape[:2], self.width)
-        return x + nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="out")(h)
+        return x + Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="out")(h)
 
 
 class TransformerLayer(nn.Module):
@@ -36,13 +37,13 @@ class TransformerLayer(nn.Module):
     def __call__(self, x: Float[Array, "batch time width"]) -> Float[Array, "batch time width"]:
         width = x.shape[-1]
         h = _layer_norm(x, self.dtype, "attention_norm")
-        h = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(h)
+        h = Dense(3 * width, dtype=self.dtype, name="qkv")(h)
         query, key, value = _split_heads(h, self.heads)
         h = attention(rotary(query), rotary(key), value, self.backend).reshape(x.shape)
-        x = x + nn.Dense(width, dtype=self.dtype, name="out")(h)
+        x = x + Dense(width, dtype=self.dtype, name="out")(h)
         h = _layer_norm(x, self.dtype, "feed_forward_norm")
-        h = nn.gelu(nn.Dense(4 * width, dtype=self.dtype, name="expand")(h))
-        return x + nn.Dense(width, dtype=self.dtype, name="contract")(h)
+        h = nn.gelu(Dense(4 * width, dtype=self.dtype, name="expand")(h))
+        return x + Dense(width, dtype=self.dtype, name="contract")(h)
 
 
 def rotary(x: Float[Array, "batch time head dim"]) -> Float[Array, "batch time head dim"]:

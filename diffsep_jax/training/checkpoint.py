@@ -6,8 +6,11 @@ renamed when whole. Restoring always goes into the shardings of the run that res
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -183,6 +186,7 @@ class Checkpoints:
 
     def _load(self, step: int, abstract: dict[str, Any], partial: bool = False) -> dict[str, Any]:
         self._check_shapes(step, abstract)
+        _silence_abandoned_reads()
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         with context:
@@ -217,7 +221,34 @@ def _move_aside(path: pathlib.Path, aside: pathlib.Path) -> None:
     path.rename(aside)
 
 
+@functools.cache
+def _silence_abandoned_reads() -> None:
+    """From now on Python is silent about the reads that Orbax abandons when one of them fails.
+
+    They end later, by the hundred, each as an ignored exception or a message of asyncio with a
+    traceback, while the failure itself is told in one line.
+    """
+
+    def is_abandoned(error: BaseException | None) -> bool:
+        texts = ("Event loop is closed", "Encountered error while reading array index")
+        return error is not None and str(error).startswith(texts)
+
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if not is_abandoned(unraisable.exc_value):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and is_abandoned(record.exc_info[1]))
+    )
+
+
 def _first_line(error: BaseException) -> str:
+    """The first line of what an error began with."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
