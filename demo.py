@@ -21,6 +21,7 @@ import train
 from data_pipelines import excerpt
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax.audio import write_wav
+from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.comparison import Row, Song, comparison_table, score_estimates
 from diffsep_jax.evaluation.scores import PROTOCOL
@@ -92,6 +93,7 @@ def main(command: Demo) -> None:
     # Here, as it raises UserError where matplotlib is missing.
     from diffsep_jax.evaluation.picture import save_spectrograms
 
+    use_compilation_cache()
     begin = time.perf_counter()
     out = command.out
     check_writable(out)

@@ -50,8 +50,10 @@ class Evaluate:
 
 def main(command: Evaluate) -> None:
     """Separates and scores every song. What can be wrong is found before a song is rendered."""
+    from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
 
+    use_compilation_cache()
     check_overlap(command.overlap)
     check_writable(command.out)
     source = open_source(

@@ -84,8 +84,10 @@ def separate(command: Separate) -> None:
     tracks = [measure(AudioFile(path)) for path in command.inputs]
     check_writable(command.out)
 
+    from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
 
+    use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     for track, folder in zip(tracks, folders, strict=True):
         start = time.perf_counter()

@@ -15,8 +15,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tests compile the same small programs again and again.
+# Tests and the processes that they start compile the same small programs again and again.
 _cache = tempfile.TemporaryDirectory(prefix="diffsep-jax-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 

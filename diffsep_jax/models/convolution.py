@@ -24,7 +24,9 @@ _CHANNELS_LAST = ("NWC", "WIO", "NWC")
 
 def choose_convolution(platform: str) -> Convolution:
     """What `auto` stands for on a platform of JAX."""
-    return {"cpu": "channels_last", "tpu": "taps"}.get(platform, "native")
+    if platform == "cpu":
+        return "channels_last"
+    return "taps" if platform == "tpu" else "native"
 
 
 def convolution_fn(convolution: Convolution) -> Callable[..., Array]:
@@ -36,9 +38,12 @@ def convolution_fn(convolution: Convolution) -> Callable[..., Array]:
     """
     if convolution == "auto":
         convolution = choose_convolution(jax.default_backend())
-    convolve = {"native": _native, "channels_last": _channels_last, "taps": _sum_over_taps}[
-        convolution
-    ]
+    forms: dict[str, Callable[[Array, Array], Array]] = {
+        "native": _native,
+        "channels_last": _channels_last,
+        "taps": _sum_over_taps,
+    }
+    convolve = forms[convolution]
 
     def convolve_named(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
         return named_product(convolve(inputs, kernel))
