@@ -20,12 +20,16 @@ from jax.sharding import PartitionSpec as P
 import configs
 from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
+from data_pipelines.combined import CombinedSongs
+from data_pipelines.segments import Source
+from data_pipelines.synthesis import Split
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.output import check_writable
 from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import load_trained, train
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
@@ -76,11 +80,21 @@ def open_data(run: Run, rows: Sequence[int]) -> tuple[grain.MapDataset, grain.Ma
         cache_dir=data.cache_dir,
         sample_rate=run.model.sample_rate,
     )
-    songs = open_source(data.source, split="train", num_songs=data.num_songs)
-    held_out = open_source(
+
+    def open_all(
+        names: tuple[str, ...], weights: tuple[float, ...] | None, split: Split, num_songs: int
+    ) -> Source:
+        opened = tuple(open_source(name, split=split, num_songs=num_songs) for name in names)
+        if len(names) == 1:
+            return opened[0]
+        return CombinedSongs(names=names, sources=opened, weights=weights)
+
+    songs = open_all(data.source, data.weights, "train", data.num_songs)
+    held_out = open_all(
         data.validation_source or data.source,
-        split="validation",
-        num_songs=data.validation_songs,
+        None if data.validation_source else data.weights,
+        "validation",
+        data.validation_songs,
     )
     batches = functools.partial(pipeline.batches, segment=run.model.segment, rows=rows)
     plain = dataclasses.replace(data.pipeline, augment=NO_AUGMENTATION)
@@ -92,28 +106,30 @@ def train_run(run: Run) -> None:
     check_writable(run.workdir)
     run.workdir.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(run.train.mesh)
-    layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
-    training, validation = open_data(run, layout.rows)
+    with StopRequest(mesh) as stop:
+        layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
+        training, validation = open_data(run, layout.rows)
 
-    def batches_from(step: int) -> Iterator:
-        return pipeline.iterate(training, step, run.data.pipeline)
+        def batches_from(step: int) -> Iterator:
+            return pipeline.iterate(training, step, run.data.pipeline)
 
-    state = train(
-        run.model,
-        run.train,
-        layout=layout,
-        train_batches=batches_from,
-        validation_batches=[validation[i] for i in range(run.train.validation_batches)],
-        workdir=run.workdir,
-        settings={
-            "train": dataclasses.asdict(run.train),
-            "data": dataclasses.asdict(run.data),
-            "compute": dataclasses.asdict(run.model.compute),
-        },
-    )
-    params = jax.jit(lambda ema: ema, out_shardings=NamedSharding(mesh, P()))(state.ema)
-    if is_primary():
-        export(run, run.model, params)
+        state = train(
+            run.model,
+            run.train,
+            layout=layout,
+            train_batches=batches_from,
+            validation_batches=[validation[i] for i in range(run.train.validation_batches)],
+            workdir=run.workdir,
+            stop=stop,
+            settings={
+                "train": dataclasses.asdict(run.train),
+                "data": dataclasses.asdict(run.data),
+                "compute": dataclasses.asdict(run.model.compute),
+            },
+        )
+        params = jax.jit(lambda ema: ema, out_shardings=NamedSharding(mesh, P()))(state.ema)
+        if is_primary():
+            export(run, run.model, params)
 
 
 def export(run: Run, model: SeparationModel, params: Params) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from data_pipelines.combined import check_weights
 from data_pipelines.pipeline import PipelineConfig
 from diffsep_jax.errors import UserError
 from diffsep_jax.separation_model import SeparationModel
@@ -13,10 +14,12 @@ class DataConfig:
     """Where the songs come from.
 
     Attributes:
-        source: "embedded" (songs rendered from a seed), or a folder of songs, each a folder with
-            mixture and vocals, or with vocals and any other stems.
-        validation_source: the same for validation; unset: the embedded validation split, or the
-            training folder itself.
+        source: one or several data sets: "embedded" (songs rendered from a seed), or a folder of
+            songs, each a folder with mixture and vocals, or with vocals and any other stems.
+        weights: how often each data set is drawn from, one positive number each, as parts of their
+            sum; unset: its number of songs.
+        validation_source: the same for validation, drawn from by number of songs; unset: the
+            validation songs of the data sets trained on, by the same weights.
         num_songs: how many embedded songs to train on.
         validation_songs: how many embedded songs to validate on.
         song_seconds: length of an embedded song.
@@ -25,8 +28,9 @@ class DataConfig:
         pipeline: batches and augmentation.
     """
 
-    source: str = "embedded"
-    validation_source: str | None = None
+    source: tuple[str, ...] = ("embedded",)
+    weights: tuple[float, ...] | None = None
+    validation_source: tuple[str, ...] | None = None
     num_songs: int = 400
     validation_songs: int = 8
     song_seconds: float = 60.0
@@ -35,6 +39,7 @@ class DataConfig:
     pipeline: PipelineConfig
 
     def __post_init__(self) -> None:
+        check_weights(self.weights, self.source)
         if self.num_songs < 1 or self.validation_songs < 1 or self.song_seconds <= 0:
             raise UserError(
                 f"num_songs={self.num_songs}, validation_songs={self.validation_songs},"

@@ -6,6 +6,7 @@ Too small to separate anything well; every part of the larger configs is in it.
 """
 
 from configs.experiment import DataConfig, Experiment
+from data_pipelines.augment import AugmentConfig
 from data_pipelines.pipeline import PipelineConfig
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
@@ -53,7 +54,7 @@ def get() -> Experiment:
             num_songs=4,
             validation_songs=2,
             song_seconds=20.0,
-            pipeline=PipelineConfig(batch_size=8),
+            pipeline=PipelineConfig(batch_size=8, augment=AugmentConfig(pitch_probability=0.0)),
         ),
         train=TrainConfig(
             num_steps=400,

@@ -1,9 +1,14 @@
 """Data: sources of songs and the batches drawn from them.
 
-    pipeline      training batches by position       augment       changes of a pair of stems
+    pipeline      training batches by position       augment       changes of a pair of stems; pitch
     sources       opens what `--data` names          segments      what a source offers
     synthesis     embedded songs, cached             folders       songs in folders of audio files
-                                                     cache         files of the disk cache
+    records       built data sets                    combined      several sources by weight
+    song_table    what is known of a set's songs     record_format what a record holds
+    cache         files of the disk cache
+
+    python -m data_pipelines.build (builders/) makes data sets of records, and
+    python -m data_pipelines.inspect (inspect/) shows what is in any source.
 
 How an embedded song is made, from the top down:
 

@@ -1,11 +1,16 @@
 """Training batches by position: batch i is a pure function of (source, config, i).
 
-So a run resumes with `dataset[step:]`, whatever the number of hosts or threads, and nothing about
-the data is stored in a checkpoint. Nothing is filtered while running: where the voice sings is
-known in advance (`Source.activity`), and positions are drawn from that.
+So a run resumes with `dataset[step:]`, whatever the number of hosts, threads or worker processes,
+and nothing about the data is stored in a checkpoint. Nothing is filtered while running: where the
+voice sings is known in advance (`Source.activity`), and positions are drawn from that.
 """
 
 import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Sequence
 
 import grain
@@ -14,15 +19,14 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines.augment import AugmentConfig, augment
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source
+from data_pipelines.combined import CombinedSongs
+from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, active_blocks
 from diffsep_jax.errors import UserError
 
 Example = dict[str, Float[np.ndarray, "time 2"]]
 """`mixture` and `vocals`, float32; a batch has one more dimension in front."""
 
 _LAST_EXAMPLE = 2**48
-_SILENCE = 0.03
-"""A block is silent when its RMS is under this share of the song's loudest block."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,22 +36,27 @@ class PipelineConfig:
     batch_size: int
     """Examples of a global batch, over all hosts."""
     seed: int = 0
-    anywhere_share: float = 0.05
-    """Share of examples drawn anywhere in a song; the others hold a block with active vocals."""
+    silent_kept: float = 0.05
+    """Share of the segments with silent vocals that is kept; the paper drops 95%."""
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     num_threads: int = 4
-    """Threads that prepare batches ahead; changes nothing in what comes."""
+    """Threads that prepare batches ahead, without workers; changes nothing in what comes."""
+    num_workers: int = 0
+    """Processes that prepare batches ahead, each on one core; 0: threads of this process. Changes
+    nothing in what comes."""
     prefetch: int = 8
-    """Batches prepared ahead."""
+    """Batches prepared ahead, by all workers together, but at least two by each. Each worker has up
+    to two more in its hands; all of theirs are in shared memory (/dev/shm)."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_threads", "prefetch"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name}={getattr(self, name)}: expected a positive number")
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}: expected 0 or more")
-        if not 0.0 <= self.anywhere_share <= 1.0:
-            raise UserError(f"anywhere_share={self.anywhere_share}: expected 0 to 1")
+        for name in ("seed", "num_workers"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)}: expected 0 or more")
+        if not 0.0 <= self.silent_kept <= 1.0:
+            raise UserError(f"silent_kept={self.silent_kept}: expected 0 to 1")
 
 
 def batches(
@@ -71,25 +80,51 @@ def batches(
                 f"fewer than the segment of {segment}"
             )
 
-    def load(position: int) -> Example:
-        step, row = divmod(position, len(rows))
-        return example(source, config, segment, step * config.batch_size + rows[row])
-
+    load = functools.partial(_load, source, config, segment, rows)
     size = _LAST_EXAMPLE // config.batch_size * len(rows)
     return grain.MapDataset.range(size).map(load).batch(len(rows), drop_remainder=True)
+
+
+def _load(
+    source: Source, config: PipelineConfig, segment: int, rows: Sequence[int], position: int
+) -> Example:
+    """A host's example at a position; the function of a module, for workers are sent it."""
+    step, row = divmod(position, len(rows))
+    return example(source, config, segment, step * config.batch_size + rows[row])
 
 
 def iterate(
     dataset: grain.MapDataset, start_step: int, config: PipelineConfig
 ) -> grain.DatasetIterator:
-    """Iterate over batches from a step on, prepared ahead in threads.
+    """Iterate over batches from a step on, prepared ahead in threads or in worker processes.
 
-    Close the iterator when done (`.close()`).
+    Worker w of n makes every n-th batch from the w-th on; they come in the order of the steps.
+    Close the iterator when done (`.close()`): that ends the workers.
     """
-    options = grain.ReadOptions(
-        num_threads=config.num_threads, prefetch_buffer_size=config.prefetch
+    rest = dataset[start_step:]
+    if not config.num_workers:
+        return iter(rest.to_iter_dataset(grain.ReadOptions(config.num_threads, config.prefetch)))
+    workers = grain.MultiprocessingOptions(
+        num_workers=config.num_workers,
+        # Grain keeps as many once more in this process.
+        per_worker_buffer_size=max(1, config.prefetch // (2 * config.num_workers)),
     )
-    return iter(dataset[start_step:].to_iter_dataset(options))
+    in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return iter(rest.to_iter_dataset(in_worker).mp_prefetch(workers, _start_worker))
+
+
+def _start_worker(worker: int, num_workers: int) -> None:
+    """In a new worker process: only the parent ends it, and nothing else than its own end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent saves and closes
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as does a scheduler's SIGTERM
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def example(source: Source, config: PipelineConfig, segment: int, index: int) -> Example:
@@ -99,42 +134,59 @@ def example(source: Source, config: PipelineConfig, segment: int, index: int) ->
     """
     key = np.random.SeedSequence([config.seed, index])
     rng = np.random.Generator(np.random.Philox(key))
-    song, start = _draw_singing(rng, source, config, segment)
-    other = _draw_anywhere(rng, source, segment)
-    stems = _at_unit_level(source, song, start, segment)
+    song = draw_song(rng, source)
+    start = draw_start(rng, source, song, segment, config.silent_kept)
+    other = draw_song(rng, source)
+    other_start = int(rng.integers(source.num_samples(other) - segment + 1))
+    stems = source.segment(song, start, segment)
+    gains = [_to_unit_level(source, song)] * 2
     # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
     if rng.random() < config.augment.remix_probability:
-        stems = Segment(stems.vocals, _at_unit_level(source, *other, segment).accompaniment)
-    vocals, accompaniment = augment(rng, stems, config.augment)
+        stems = Segment(stems.vocals, source.segment(other, other_start, segment).accompaniment)
+        gains[1] = _to_unit_level(source, other)
+    vocals, accompaniment = augment(rng, stems, config.augment, source.sample_rate, gains)
     return {"mixture": vocals + accompaniment, "vocals": vocals}
 
 
-def _draw_anywhere(rng: Generator, source: Source, segment: int) -> tuple[int, int]:
-    """A song, and a start that is uniform in it."""
-    song = int(rng.integers(len(source)))
-    return song, int(rng.integers(source.num_samples(song) - segment + 1))
+def draw_song(rng: Generator, source: Source) -> int:
+    """Any song; of several data sets, first the data set by its weight."""
+    if isinstance(source, CombinedSongs):
+        return source.draw(rng)
+    return int(rng.integers(len(source)))
 
 
-def _draw_singing(
-    rng: Generator, source: Source, config: PipelineConfig, segment: int
-) -> tuple[int, int]:
-    """A song, and the start of a segment that holds an active block; rarely, any start."""
-    song, start = _draw_anywhere(rng, source, segment)
-    anywhere, choice, offset = rng.random(3)
-    activity = source.activity(song)
-    active = np.flatnonzero(activity > _SILENCE * activity.max(initial=0.0))
-    if anywhere >= config.anywhere_share and len(active):
-        block = int(active[int(choice * len(active))])
-        start = block * ACTIVITY_BLOCK - int(offset * max(segment - ACTIVITY_BLOCK, 1))
-        start = min(max(start, 0), source.num_samples(song) - segment)
-    return song, start
+def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
+    """The start of a segment; `start_weights` says where, uniform inside a block."""
+    weights = start_weights(source.activity(song), source.num_samples(song), segment, silent_kept)
+    cumulative = np.cumsum(weights)
+    choice, offset = rng.random(2)
+    block = int(np.searchsorted(cumulative, choice * cumulative[-1], side="right"))
+    first = block * ACTIVITY_BLOCK
+    last = min(first + ACTIVITY_BLOCK - 1, source.num_samples(song) - segment)
+    return first + int(offset * (last - first + 1))
 
 
-def _at_unit_level(source: Source, song: int, start: int, segment: int) -> Segment:
-    """A segment, both stems by the one gain that brings the whole song's mixture to unit RMS.
+def start_weights(
+    activity: Float[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
+) -> Float[np.ndarray, "start_block"]:
+    """How often a segment starts in each block of a song, up to a factor.
+
+    As drawing starts uniformly and dropping all but the share `silent_kept` of those with silent
+    vocals: the number of starts in the block, times `silent_kept` where a segment from the block's
+    first sample on touches no active block. Where that is so everywhere, any start is as good: how
+    often a song is drawn does not depend on its vocals.
+    """
+    first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
+    starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
+    active_before = np.append(0, np.cumsum(active_blocks(activity)))
+    end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(activity))
+    sings = active_before[end_block] > active_before[first // ACTIVITY_BLOCK]
+    return starts * np.where(sings, 1.0, silent_kept if sings.any() else 1.0)
+
+
+def _to_unit_level(source: Source, song: int) -> float:
+    """The gain that brings the whole song's mixture to unit RMS.
 
     As in separation: quiet places of a song stay quiet.
     """
-    gain = np.float32(1.0 / (source.level(song) or 1.0))
-    vocals, accompaniment = source.segment(song, start, segment)
-    return Segment(vocals * gain, accompaniment * gain)
+    return 1.0 / (source.level(song) or 1.0)

@@ -4,10 +4,13 @@ import math
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 ACTIVITY_BLOCK = 4096
 """Samples behind one value of a source's activity index."""
+
+SILENCE = 0.03
+"""A block is silent when its RMS is at most this share of the song's loudest block."""
 
 
 class Segment(NamedTuple):
@@ -50,6 +53,11 @@ def block_rms(vocals: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "block"]
     power = 0.5 * (np.square(vocals[:, 0], dtype=np.float64) + np.square(vocals[:, 1]))
     counts = np.diff(np.append(starts, len(vocals)))
     return np.sqrt(np.add.reduceat(power, starts) / counts).astype(np.float32)
+
+
+def active_blocks(activity: Float[np.ndarray, "block"]) -> Bool[np.ndarray, "block"]:
+    """In which blocks of a song the voice sings."""
+    return activity > SILENCE * activity.max(initial=0.0)
 
 
 def mixture_rms(source: Source, song: int) -> float:

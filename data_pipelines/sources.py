@@ -1,4 +1,4 @@
-"""Sources of songs: embedded ones rendered from a seed, or folders of audio files.
+"""Sources of songs: embedded ones rendered from a seed, data sets of records, folders of files.
 
 A source gives random access to any segment of any song; what is drawn from it, and how it is
 augmented, is the pipeline's business.
@@ -13,11 +13,19 @@ from jaxtyping import Float
 
 from data_pipelines import synthesis
 from data_pipelines.folders import FolderSongs
+from data_pipelines.record_format import find_data_set
 from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, check_range, mixture_rms
 from data_pipelines.synthesis import Split
 from diffsep_jax.errors import UserError
 
-__all__ = ["ACTIVITY_BLOCK", "EmbeddedSongs", "FolderSongs", "Segment", "Source", "open_source"]
+__all__ = [
+    "ACTIVITY_BLOCK",
+    "EmbeddedSongs",
+    "FolderSongs",
+    "Segment",
+    "Source",
+    "open_source",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,12 +110,13 @@ def open_source(
     cache_dir: str | None = None,
     sample_rate: int = 44100,
 ) -> Source:
-    """The source that a command's `--data` names: "embedded", or the path of a folder of songs.
+    """The source that a command's `--data` names: "embedded", or the path of a folder.
 
-    In a folder that has a sub-folder named like the split, the songs are in there; MUSDB18-HQ has
-    train and test, and what it lacks is taken from train. Otherwise the folder's songs are the same
-    for every split. `num_songs`,
-    `seconds` and `seed` are for embedded songs. Raises `UserError` for bad input.
+    A folder that `python -m data_pipelines.build` wrote has its own splits; one that it lacks is
+    taken from train. In any other folder there is one folder for each song. If it has a sub-folder
+    named like the split, the songs are in there; MUSDB18-HQ has train and test, and what it lacks
+    is taken from train. Otherwise its songs are the same for every split. `num_songs`, `seconds`
+    and `seed` are for embedded songs. Raises `UserError` for bad input.
     """
     if spec == "embedded":
         return EmbeddedSongs(
@@ -118,6 +127,12 @@ def open_source(
             cache_dir=cache_dir,
             sample_rate=sample_rate,
         )
+    if (data_set := find_data_set(Path(spec))) is not None:
+        from data_pipelines.records import RecordSongs, split_names  # imports TFDS
+
+        available = split_names(data_set)
+        chosen = split if split in available else "train"
+        return RecordSongs(path=str(data_set), split=chosen, sample_rate=sample_rate)
     parts = (Path(spec) / split, Path(spec) / "train", Path(spec))
     folder = next((part for part in parts if part.is_dir()), Path(spec))
     return FolderSongs(path=str(folder), cache_dir=cache_dir, sample_rate=sample_rate)

@@ -13,6 +13,12 @@ from diffsep_jax.errors import UserError
 
 _PATIENCE_SECONDS = 1800
 
+# What JAX says where nothing in the environment tells of other processes.
+_NO_OTHERS = (
+    "coordinator_address should be defined.",
+    "Number of processes must be defined.",
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistributedConfig:
@@ -64,13 +70,14 @@ def initialize(config: DistributedConfig) -> None:
     arguments["coordinator_address"] = arguments.pop("coordinator", None)
     try:
         jax.distributed.initialize(**arguments)
-    except (RuntimeError, ValueError) as error:
-        if not sure:  # a TPU host on its own
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not sure and reason in _NO_OTHERS:
             return
-        reason = str(error).splitlines()[0]
         raise UserError(
             f"cannot join the run's other processes (coordinator"
             f" {config.coordinator or 'found from the environment'}): {reason}"
+            + ("" if sure else "; for a TPU host on its own, set TPU_SKIP_MDS_QUERY=1")
         ) from None
 
 

@@ -14,8 +14,11 @@ class UserError(ValueError):
     """Bad input. The message is one line: what was given, what was expected, what to do."""
 
 
-class PreemptedError(Exception):
-    """The machine is wanted back: the work was saved and can go on elsewhere."""
+class PreemptedError(BaseException):
+    """The machine is wanted back: the work was saved and can go on elsewhere.
+
+    Like KeyboardInterrupt it may come at any place, where no handler of errors should take it.
+    """
 
 
 @contextlib.contextmanager

@@ -7,6 +7,9 @@ from jaxtyping import Float, Int, PRNGKeyArray
 
 from diffsep_jax.typing import Count, Scalar, Waveform
 
+KEY_TYPE = "threefry2x32"
+"""By name: JAX's default may be set to another by an environment variable."""
+
 # Samples drawn from one key. Short enough that the two partial blocks at a chunk's ends cost
 # little, long enough that folding a key in costs nothing. Changing it changes every result.
 _BLOCK = 1024
@@ -24,7 +27,7 @@ def white_noise(
 
     `start`: int32, each chunk's first sample counted from the start of the track, >= 0. Overlapping
     chunks hold the same noise where they overlap, whatever their offsets, lengths and batch.
-    Needs a threefry `key` (JAX's default): of JAX's generators, only its draws are the same with
+    Needs a key of `KEY_TYPE`: of JAX's generators, only its draws are the same with
     and without a batch. Returns float32 [batch, length, channels].
     """
     step_key = jax.random.fold_in(key, step)

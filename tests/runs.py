@@ -6,6 +6,7 @@ import jax
 import micro
 import numpy as np
 
+from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import CHECKPOINTS, train
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
@@ -20,15 +21,17 @@ def run(
 ):
     workdir.mkdir(exist_ok=True)
     mesh = make_mesh(config.mesh, jax.devices()[:2])
-    return train(
-        model,
-        config,
-        layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
-        train_batches=batches,
-        validation_batches=validation,
-        workdir=workdir,
-        settings=settings,
-    )
+    with StopRequest(mesh) as stop:
+        return train(
+            model,
+            config,
+            layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
+            train_batches=batches,
+            validation_batches=validation,
+            workdir=workdir,
+            stop=stop,
+            settings=settings,
+        )
 
 
 def records(workdir, kind="train"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -242,6 +243,14 @@ def test_auto_attention_is_that_of_the_devices():
 # --- the command ---
 
 
+@pytest.fixture(autouse=True)
+def compilation_cache():
+    """Other tests want what the command turns off."""
+    before = jax.config.jax_enable_compilation_cache
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+
+
 def run(tmp_path, *arguments):
     """In this process, on the micro model; the exit status and the JSON."""
     path = tmp_path / "found.json"
@@ -284,6 +293,29 @@ def test_bad_input_is_a_user_error_of_one_line(arguments):
     with pytest.raises(UserError) as error:
         command.main(arguments)
     assert "\n" not in str(error.value)
+
+
+def test_the_host_s_devices_share_its_memory(tmp_path, capsys, micro_configs, monkeypatch):
+    arguments = ["--topology", "cpu:2", "--program", "sample", "--per-device-batch", "1"]
+    status, found = run(tmp_path, *arguments)
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert (status, found["memory"]["limit"]) == (0, ram / 2)
+    assert "this machine's RAM / 2 devices" in capsys.readouterr().out
+    assert not jax.config.jax_enable_compilation_cache
+
+    monkeypatch.setattr(command, "memory_of_device", lambda _: 1e3)
+    status, found = run(tmp_path, *arguments)
+    assert (status, found["fits"]) == (command.EXIT_DOES_NOT_FIT, False)
+    assert "of 0.0 MB (this machine's RAM / 2 devices)" in capsys.readouterr().err
+
+
+def test_a_json_path_that_cannot_be_written_is_refused_before_compiling(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "compile_program", pytest.fail)
+    arguments = ["tiny", "--topology", "cpu", "--program", "sample", "--per-device-batch", "1"]
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "found.json"):
+        with pytest.raises(UserError, match=str(tmp_path)):
+            command.main([*arguments, "--json", str(path)])
 
 
 def test_a_batch_of_nothing_is_refused(capsys):

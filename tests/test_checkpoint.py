@@ -35,6 +35,30 @@ def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
     reader.close()
 
 
+def test_the_number_that_tells_the_best_may_change(tmp_path):
+    weights = {"w": jnp.zeros((2, 3), jnp.float32)}
+
+    def save(best, step, metrics):
+        checkpoints = Checkpoints(tmp_path, 1, best)
+        checkpoints.save(TrainState(jnp.int32(step), weights, weights, {"mu": weights}), metrics)
+        checkpoints.close()
+
+    loss, sdr = BestBy("loss", higher_is_better=False), BestBy("sdr", higher_is_better=True)
+    save(loss, 1, {"loss": 1.0, "sdr": 5.0})
+    save(loss, 2, {"loss": 2.0, "sdr": float("nan")})  # as no number
+    save(sdr, 3, {"loss": 3.0, "sdr": 6.0})
+    save(sdr, 4, {"loss": 0.0})
+    assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [3, 4]
+    for best, step in ((loss, 4), (sdr, 3)):
+        reader = Checkpoints(tmp_path, None, best)
+        assert reader.best_step() == step
+        reader.close()
+    reader = Checkpoints(tmp_path, None, BestBy("other", higher_is_better=True))
+    with pytest.raises(UserError, match=r"a validation's other; they have loss, sdr$"):
+        reader.best_step()
+    reader.close()
+
+
 def truncate(step_folder):
     """Cuts the larger half of the files in the middle."""
     files = sorted(
@@ -63,6 +87,50 @@ def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, tmp_path, damag
     assert "resumed from the checkpoint of step 4" in printed
     assert (copy / "damaged" / "6").is_dir()
     assert saved_steps(copy)[-1] == 6
+
+
+def test_where_all_checkpoints_are_damaged_nothing_is_started_anew(undisturbed, tmp_path):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    log = (copy / "log.jsonl").read_bytes()
+    steps = saved_steps(copy)
+    for step in steps:
+        lose_a_file(copy / CHECKPOINTS / str(step))
+    with pytest.raises(UserError, match=rf"{copy / CHECKPOINTS}: none of the {len(steps)}"):
+        run(copy)
+    assert (copy / "log.jsonl").read_bytes() == log
+    assert saved_steps(copy) == steps
+    assert not (copy / "damaged").exists()
+
+
+@pytest.mark.parametrize(
+    "fault", [PermissionError(13, "no"), MemoryError(), ValueError("RESOURCE_EXHAUSTED: no memory")]
+)
+def test_what_is_no_damage_leaves_the_checkpoint_where_it_is(
+    undisturbed, tmp_path, monkeypatch, fault
+):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+
+    def fails(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(Checkpoints, "_load", fails)
+    with pytest.raises(UserError, match=r"6: cannot be read .*may be whole"):
+        run(copy)
+    assert saved_steps(copy) == saved_steps(workdir)
+
+
+def test_a_damaged_validation_leaves_its_checkpoint(undisturbed, tmp_path, capsys):
+    workdir, expected = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    (copy / CHECKPOINTS / "6" / "metrics" / "metrics").write_text('{"loss": 0.')
+    assert_equal(run(copy), expected)
+    assert "counts as not validated" in capsys.readouterr().out
+    assert not (copy / "damaged").exists()
 
 
 def test_a_damaged_checkpoint_is_not_exported(undisturbed, tmp_path):
@@ -128,6 +196,22 @@ def test_a_run_with_another_seed_is_refused(undisturbed, config, message):
     workdir, _ = undisturbed
     with pytest.raises(UserError, match=message):
         run(workdir, config)
+
+
+@pytest.mark.parametrize("part", ["model", "fixed", "settings"])
+def test_a_record_of_wrong_inner_types_is_refused(undisturbed, tmp_path, part):
+    workdir, _ = undisturbed
+    config = json.loads((workdir / "run_config.json").read_text())
+    (tmp_path / "run_config.json").write_text(json.dumps({**config, part: [3]}))
+    with pytest.raises(UserError, match=r"run_config.json: not a run's config"):
+        run(tmp_path)
+    with pytest.raises(UserError, match=r"run_config.json: not a run's config"):
+        load_trained(tmp_path)
+    config["model"]["generator"]["widths"] = 3
+    (tmp_path / "run_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as error:
+        load_trained(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -1,54 +1,22 @@
 """Batches by position: resumable, the same for any number of hosts, always a sum of two stems."""
 
 import dataclasses
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from jaxtyping import Float
+from ramps import BLOCKS, Broken, Ramps
 
 from data_pipelines import pipeline
-from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, block_rms, check_range, mixture_rms
+from data_pipelines.augment import NO_AUGMENTATION
+from data_pipelines.segments import ACTIVITY_BLOCK, mixture_rms
 from diffsep_jax.errors import UserError
-
-BLOCKS = 40
-
-
-@dataclasses.dataclass(frozen=True)
-class Ramps:
-    """Songs that say where each sample comes from; the voice sings in a few blocks only."""
-
-    songs: int = 5
-    active: tuple[int, ...] = (7, 8, 30)
-    loudness: float = 1.0
-    sample_rate: int = 44100
-
-    def __len__(self) -> int:
-        return self.songs
-
-    def name(self, song: int) -> str:
-        return f"ramp-{song}"
-
-    def num_samples(self, song: int) -> int:
-        return BLOCKS * ACTIVITY_BLOCK
-
-    def segment(self, song: int, start: int, length: int) -> Segment:
-        check_range(self.name(song), start, length, self.num_samples(song))
-        position = np.arange(start, start + length)
-        sings = np.isin(position // ACTIVITY_BLOCK, self.active)
-        vocals = np.where(sings, 0.25, 0.0)
-        band = 1.0 + song + position / self.num_samples(song) / 2
-        return Segment(
-            vocals=np.stack([vocals, 2 * vocals], axis=1).astype(np.float32),
-            accompaniment=np.stack([band, -band], axis=1).astype(np.float32),
-        )
-
-    def activity(self, song: int) -> Float[np.ndarray, "block"]:
-        return block_rms(self.segment(song, 0, self.num_samples(song)).vocals)
-
-    def level(self, song: int) -> float:
-        return self.loudness
-
 
 CONFIG = pipeline.PipelineConfig(batch_size=8, seed=1, num_threads=2, prefetch=2)
 PLAIN = dataclasses.replace(CONFIG, augment=NO_AUGMENTATION)
@@ -82,14 +50,89 @@ def test_position_alone_decides():
     assert not np.array_equal(data[0]["mixture"], other[0]["mixture"])
 
 
-def test_iterate_starts_at_a_step():
-    data = batches(Ramps(), CONFIG)
-    iterator = pipeline.iterate(data, 3, CONFIG)
+@pytest.mark.parametrize(
+    ("workers", "start"), [(0, 0), (0, 3), (2, 1), pytest.param(3, 2, marks=pytest.mark.slow)]
+)
+def test_workers_and_restarts_change_nothing_in_what_comes(workers: int, start: int):
+    """Batch by batch from any step on; closed, the iterator leaves no process behind."""
+    config = dataclasses.replace(CONFIG, batch_size=4, num_workers=workers)
+    data = batches(Ramps(), config)
+    iterator = pipeline.iterate(data, start, config)
     try:
-        for step in range(3, 6):
+        for step in range(start, start + 5):
             assert_same(next(iterator), data[step])
+        assert len(multiprocessing.active_children()) == workers
     finally:
         iterator.close()
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_is_the_users_one_line():
+    config = dataclasses.replace(PLAIN, num_workers=1)
+    iterator = pipeline.iterate(batches(Broken(), config), 0, config)
+    try:
+        with pytest.raises(UserError) as caught:
+            next(iterator)
+        assert str(caught.value) == "a song: damaged"
+    finally:
+        iterator.close()
+    assert not multiprocessing.active_children()
+
+
+PARENT = """
+import multiprocessing, time
+import absl.flags
+from ramps import Ramps
+from data_pipelines import pipeline
+
+absl.flags.FLAGS.mark_as_parsed()
+config = pipeline.PipelineConfig(batch_size=2, num_workers=2, prefetch=2)
+iterator = pipeline.iterate(pipeline.batches(Ramps(), config, segment=8192), 0, config)
+next(iterator), next(iterator)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+print(sum(1 for _ in zip(range(20), iterator)), "batches", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="needs /proc")
+def test_workers_end_with_a_killed_parent_and_not_by_its_signals():
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too: the parent still gets its batches."""
+    tests = pathlib.Path(__file__).parent
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": f"{tests}{os.pathsep}{tests.parent}"},
+    )
+    assert parent.stdout is not None
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    try:
+        assert len(workers) == 2
+        for pid in workers:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert parent.stdout.readline() == "20 batches\n"
+        parent.kill()
+        deadline = time.monotonic() + 20
+        while any(runs(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        for pid in filter(runs, [parent.pid, *workers]):
+            os.kill(pid, signal.SIGKILL)
+        parent.communicate()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
@@ -126,10 +169,63 @@ def test_a_song_has_one_gain_everywhere_by_its_own_level(loudness: float):
         np.testing.assert_array_equal(scaled[name], plain[name] / (loudness or 1.0))
 
 
-def test_segments_hold_active_vocals():
-    data = batches(Ramps(), dataclasses.replace(PLAIN, anywhere_share=0.0))
+@pytest.mark.parametrize("segment", [8192, 3000, 100_000, BLOCKS * ACTIVITY_BLOCK])
+def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segment: int):
+    """The law of the starts is that of uniform ones, of which some with silent vocals go."""
+    kept = 0.25
+    source = Ramps(songs=1)
+    weights = pipeline.start_weights(
+        source.activity(0), source.num_samples(0), segment, silent_kept=kept
+    )
+    expected = np.zeros(len(weights))
+    for start in range(source.num_samples(0) - segment + 1):
+        block = start // ACTIVITY_BLOCK
+        touched = range(block, -(-(block * ACTIVITY_BLOCK + segment) // ACTIVITY_BLOCK))
+        expected[block] += 1.0 if set(touched) & set(source.active) else kept
+    np.testing.assert_allclose(weights, expected)
+
+
+def test_starts_follow_the_weights():
+    """Drawn blocks against the exact shares, five standard deviations; offsets are uniform."""
+    source, segment, draws = Ramps(songs=1), 8192, 4000
+    weights = pipeline.start_weights(source.activity(0), source.num_samples(0), segment, 0.05)
+    shares = weights / weights.sum()
+    rng = np.random.default_rng(0)
+    starts = np.array([pipeline.draw_start(rng, source, 0, segment, 0.05) for _ in range(draws)])
+    assert starts.max() <= source.num_samples(0) - segment
+    counts = np.bincount(starts // ACTIVITY_BLOCK, minlength=len(shares))
+    deviation = np.sqrt(draws * shares * (1 - shares))
+    assert (np.abs(counts - draws * shares) <= 5 * deviation).all()
+    offsets = starts % ACTIVITY_BLOCK / ACTIVITY_BLOCK
+    assert offsets.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / draws))
+    assert offsets.std() == pytest.approx(np.sqrt(1 / 12), abs=0.02)
+
+
+def test_the_share_of_silent_examples_is_the_exact_one():
+    """A song of 40 blocks, segments of two: 6 of 39 starting blocks touch the voice."""
+    source, config = Ramps(), dataclasses.replace(PLAIN, batch_size=50)
+    last = source.num_samples(0) - 8192 + 1
+    singing = sum(
+        bool({start // ACTIVITY_BLOCK, start // ACTIVITY_BLOCK + 1} & set(source.active))
+        for start in range(last)
+    )
+    kept = 0.05 * (last - singing)
+    expected = kept / (kept + singing)
+    # Which of the two a segment is shows in its aligned start, which the band's ramp tells.
+    silent = []
+    for step in range(20):
+        batch = batches(source, config)[step]
+        band = (batch["mixture"] - batch["vocals"])[:, 0, 0] - 1.0
+        block = np.floor((band % 1.0) * 2 * BLOCKS + 1e-3).astype(int)
+        silent += [not {b, b + 1} & set(source.active) for b in block]
+    deviation = np.sqrt(expected * (1 - expected) / len(silent))
+    assert np.mean(silent) == pytest.approx(expected, abs=4 * deviation)
+
+
+def test_no_silent_vocals_and_all_of_them():
+    data = batches(Ramps(), dataclasses.replace(PLAIN, silent_kept=0.0))
     assert all((np.abs(data[i]["vocals"]).max(axis=(1, 2)) > 0).all() for i in range(10))
-    anywhere = batches(Ramps(), dataclasses.replace(PLAIN, anywhere_share=1.0))
+    anywhere = batches(Ramps(), dataclasses.replace(PLAIN, silent_kept=1.0))
     silent = [(np.abs(anywhere[i]["vocals"]).max(axis=(1, 2)) == 0).mean() for i in range(10)]
     assert 0.5 < np.mean(silent) < 1.0
 
@@ -152,46 +248,19 @@ def test_remix_takes_the_band_from_elsewhere():
     assert (slope >= 0).all()  # still one stretch of one song
 
 
-def test_every_augmentation_keeps_the_stems_apart():
-    """Each stem is the source's, up to a sign, an order of channels and a gain in range."""
-    config = AugmentConfig(gain_db=(-6.0, 2.0))
-    rng = np.random.default_rng(0)
-    stem = rng.standard_normal((100, 2)).astype(np.float32)
-    seen = set()
-    for seed in range(60):
-        pair = augment(np.random.default_rng(seed), Segment(stem, stem), config)
-        kinds = []
-        for changed in pair:
-            flipped = abs(np.corrcoef(changed[:, 0], stem[:, 1])[0, 1]) > 0.9
-            original = stem[:, ::-1] if flipped else stem
-            gain = changed[0, 0] / original[0, 0]
-            np.testing.assert_allclose(changed, original * gain, rtol=1e-5)
-            assert -6.001 <= 20 * np.log10(abs(gain)) <= 2.001
-            kinds.append((flipped, bool(gain < 0)))
-        seen.add(tuple(kinds))
-    assert len(seen) == 16  # flips and signs are drawn for each stem on its own
-
-
-def test_augmentations_are_off_at_zero():
-    stem = np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32)
-    for changed in augment(np.random.default_rng(1), Segment(stem, stem), NO_AUGMENTATION):
-        np.testing.assert_array_equal(changed, stem)
-
-
 @pytest.mark.parametrize(
-    "fields", [{"prefetch": 0}, {"batch_size": -1}, {"anywhere_share": 1.5}, {"num_threads": 0}]
+    "fields",
+    [
+        {"prefetch": 0},
+        {"batch_size": -1},
+        {"silent_kept": 1.5},
+        {"num_threads": 0},
+        {"num_workers": -1},
+    ],
 )
 def test_bad_pipeline_values_are_refused(fields):
     with pytest.raises(UserError, match=next(iter(fields))):
         dataclasses.replace(CONFIG, **fields)
-
-
-@pytest.mark.parametrize(
-    "fields", [{"polarity_probability": -0.1}, {"gain_db": (3.0, -3.0)}, {"remix_probability": 2.0}]
-)
-def test_bad_augmentation_values_are_refused(fields):
-    with pytest.raises(UserError, match=next(iter(fields))):
-        AugmentConfig(**fields)
 
 
 def test_batches_refuse_what_cannot_be():

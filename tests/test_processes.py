@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,8 @@ import micro
 import numpy as np
 import pytest
 
-from diffsep_jax.distributed import DistributedConfig, in_cluster
+from diffsep_jax import distributed
+from diffsep_jax.distributed import DistributedConfig, in_cluster, initialize
 from diffsep_jax.errors import EXIT_PREEMPTED, UserError
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.loop import CHECKPOINTS
@@ -131,9 +133,7 @@ def test_two_processes_one_killed_both_restarted_equal_a_run_left_alone(
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
-    compiled, left_alone, tmp_path
-):
+def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(compiled, tmp_path):
     workdir = tmp_path / "preempted"
     started = start(compiled, workdir, "--seconds-per-step", 0.5, "--config", "{'num_steps': 60}")
     wait_for(workdir / CHECKPOINTS / "2", started[0])
@@ -142,6 +142,26 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(
     assert logs(workdir).count("preempted: saved step") == 2
     saved = max(int(p.name) for p in (workdir / CHECKPOINTS).iterdir() if p.name.isdigit())
     assert 2 < saved < 60
+    longer = ["--config", f"{{'num_steps': {saved + 2}}}"]
+    assert finish(start(compiled, workdir, *longer, processes=1)) == [0], logs(workdir)
+    assert f"resumed from the checkpoint of step {saved}" in logs(workdir)
+    steps = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, saved + 3))
+
+
+@pytest.mark.slow
+def test_two_processes_pass_over_a_damaged_checkpoint_and_are_quiet_about_it(
+    compiled, left_alone, tmp_path
+):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(left_alone, workdir)
+    for path in (workdir / CHECKPOINTS / "6").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:500])
+    assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
+    assert logs(workdir).count("6: cannot be read") == 1
+    assert "Traceback" not in logs(workdir), logs(workdir)
+    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(left_alone, 6))
 
 
 @pytest.mark.slow
@@ -174,6 +194,36 @@ def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, left
 )
 def test_a_cluster_is_found_in_the_environment(environment, expected):
     assert in_cluster(environment) == expected
+
+
+@pytest.mark.parametrize("error", [ValueError("coordinator_address should be defined."), None])
+def test_a_tpu_host_on_its_own_is_no_error(monkeypatch, error):
+    on_a_tpu_host(monkeypatch, error)
+    initialize(DistributedConfig())
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DEADLINE_EXCEEDED: timed out\nmore"), OSError("no route to host")]
+)
+def test_a_tpu_host_that_does_not_reach_the_others_does_not_train_alone(monkeypatch, error):
+    on_a_tpu_host(monkeypatch, error)
+    with pytest.raises(
+        UserError, match=r"^cannot join .*(timed out|no route).*TPU_SKIP_MDS"
+    ) as told:
+        initialize(DistributedConfig())
+    assert "\n" not in str(told.value)
+
+
+def on_a_tpu_host(monkeypatch, error):
+    """Lets this machine be one, where JAX's look for the other hosts ends in `error`."""
+
+    def look(**_):
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(distributed, "on_tpu_host", lambda: True)
+    monkeypatch.setattr(distributed, "in_cluster", lambda _: False)
+    monkeypatch.setattr(jax.distributed, "initialize", look)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import json
 import os
 import signal
 
@@ -16,16 +17,18 @@ from runs import assert_equal, records, run, saved_steps
 
 from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.losses import LossWeights
+from diffsep_jax.models.compute import Compute
 from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.logging import RunLog
-from diffsep_jax.training.loop import load_trained
+from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
     learning_rate_schedule,
     make_optimizer,
 )
 from diffsep_jax.training.program import train_program
-from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
 from diffsep_jax.training.step import draw_noise_levels
 
 
@@ -105,6 +108,74 @@ def test_a_signal_saves_and_a_second_run_goes_on(undisturbed, tmp_path, number, 
         run(tmp_path, batches=signal_in_third_batch)
     assert saved_steps(tmp_path) == [2, 3]
     assert_equal(run(tmp_path), expected)
+
+
+def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, capsys):
+    """The validation is made up for, in the log and in the checkpoint's score."""
+    workdir, expected = undisturbed
+    config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
+
+    def signal_in_last_batch(step):
+        for i, batch in enumerate(micro.batches_from(step), start=1):
+            if i == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with pytest.raises(PreemptedError, match="saved step 6"):
+        run(tmp_path, config, batches=signal_in_last_batch, validation=[micro.batch(1000)])
+    assert records(tmp_path, "validation") == []
+    for _ in range(2):  # and only once
+        again = run(tmp_path, config, batches=crash_after(0), validation=[micro.batch(1000)])
+        assert_equal(again, expected)
+    (ours,), (theirs,) = records(tmp_path, "validation"), records(workdir, "validation")
+    assert {**ours, "time": 0} == {**theirs, "time": 0}
+    scores = [folder / CHECKPOINTS / "6" / "metrics" / "metrics" for folder in (tmp_path, workdir)]
+    assert len({json.loads(path.read_text())["loss"] for path in scores}) == 1
+    assert_equal(load_trained(tmp_path, "loss")[1], expected.ema)
+
+
+def test_a_stop_before_the_first_step_takes_and_saves_none(tmp_path):
+    mesh = make_mesh(MeshConfig(), jax.devices()[:2])
+    with StopRequest(mesh) as stop, stop.noting():
+        os.kill(os.getpid(), signal.SIGTERM)
+        layout = BatchLayout(mesh, micro.BATCH_SIZE)
+        with pytest.raises(PreemptedError, match="nothing was to be saved after step 0"):
+            train(
+                micro.MODEL,
+                micro.TRAIN,
+                layout=layout,
+                train_batches=crash_after(0),
+                validation_batches=[],
+                workdir=tmp_path,
+                stop=stop,
+            )
+    assert saved_steps(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, PreemptedError)]
+)
+def test_a_signal_while_there_is_nothing_to_save_ends_at_once(number, error):
+    with (
+        StopRequest(make_mesh(MeshConfig())),
+        pytest.raises(error, match="nothing was to be saved; run the same command again"),
+    ):
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("line", ["3", "[]", '{"a": 1}', '{"step": "x"}', '{"step": 2, "ki', "\0"])
+def test_lines_of_the_log_that_are_no_records_go(tmp_path, line):
+    whole = '{"step": 1, "kind": "train"}'
+    (tmp_path / "log.jsonl").write_text(f"{whole}\n{line}\n")
+    with RunLog(tmp_path, start_step=5, num_steps=6):
+        pass
+    assert (tmp_path / "log.jsonl").read_text() == whole + "\n"
+
+
+def test_a_log_that_cannot_be_read_ends_in_one_line(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"log.jsonl: cannot be read and written: Is a directory"):
+        RunLog(tmp_path, start_step=0, num_steps=6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
@@ -203,6 +274,7 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (OptimizerConfig, {"b2": 1.0}, "b2 is 1.0"),
         (LossWeights, {"latent": -1.0}, "latent is -1.0"),
+        (Compute, {"attention": "cudnn"}, "attention is cudnn, .*dtype is float32; set"),
     ],
 )
 def test_values_out_of_range_are_refused(config, values, message):

@@ -1,5 +1,6 @@
 """Watching a run: the watchdog, the profile of chosen steps, and what TensorBoard shows."""
 
+import dataclasses
 import errno
 import io
 import os
@@ -8,18 +9,22 @@ import re
 import struct
 import sys
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
+import micro
 import numpy as np
 import pytest
 import soundfile
+from runs import run
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.training import tensorboard
+from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.profiling import StepProfiler, check_profile_steps
 from diffsep_jax.training.tensorboard import TensorBoard, spectrograms
-from diffsep_jax.training.watchdog import Watchdog
+from diffsep_jax.training.watchdog import Watchdog, to_stderr
 
 
 class Clock:
@@ -132,6 +137,29 @@ def test_the_project_s_own_line_comes_first(watched, monkeypatch):
     line = sys._getframe().f_lineno + 1
     watchdog.check()
     assert f"at {__name__}:{line} in diffsep_jax.training.watchdog:" in lines[0]
+
+
+def test_each_of_several_processes_tells_by_its_number(capsys, monkeypatch):
+    to_stderr("a line")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    to_stderr("another")
+    assert capsys.readouterr().err == "a line\nprocess 1: another\n"
+
+
+@pytest.mark.parametrize("method", ["restore", "close"])
+def test_a_run_that_hangs_at_its_checkpoints_is_told_of(tmp_path, monkeypatch, capsys, method):
+    original = getattr(Checkpoints, method)
+
+    def slow(self, *arguments):
+        time.sleep(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Checkpoints, method, slow)
+    config = dataclasses.replace(micro.TRAIN, num_steps=1, stall_minutes=0.3 / 60)
+    run(tmp_path, config)
+    phase = {"restore": "restoring", "close": "saving"}[method]
+    assert re.search(rf"no step finished in .*: {phase} for [01] s", capsys.readouterr().err)
 
 
 def test_zero_minutes_is_off_and_a_negative_number_is_refused():

@@ -9,6 +9,7 @@ import micro
 
 from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import one_line_errors
+from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import train
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
 
@@ -43,14 +44,16 @@ def main():
             yield {name: rows[layout.rows] for name, rows in batch.items()}
 
     validation = {name: rows[layout.rows] for name, rows in micro.batch(1000).items()}
-    train(
-        micro.MODEL,
-        config,
-        layout=layout,
-        train_batches=batches_from,
-        validation_batches=[validation],
-        workdir=options.workdir,
-    )
+    with StopRequest(layout.mesh) as stop:
+        train(
+            micro.MODEL,
+            config,
+            layout=layout,
+            train_batches=batches_from,
+            validation_batches=[validation],
+            workdir=options.workdir,
+            stop=stop,
+        )
     print(f"done in process {jax.process_index()}")
 
 

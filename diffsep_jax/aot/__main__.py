@@ -12,11 +12,12 @@ import pathlib
 import sys
 from typing import Any, Literal
 
+import jax
 import tyro
 
 from diffsep_jax.aot import programs, report
 from diffsep_jax.aot.compilation import DoesNotFitError, compile_program
-from diffsep_jax.aot.topology import topology
+from diffsep_jax.aot.topology import memory_of_device, topology
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.hardware import chip
 from diffsep_jax.output import check_writable, write_bytes
@@ -81,7 +82,10 @@ def main(arguments: list[str]) -> int:
     """Compiles, prints, writes. The exit status, where nothing is wrong with the input."""
     command = parse(arguments)
     if command.json is not None:
+        if command.json.is_dir():
+            raise UserError(f"--json: {command.json} is a folder; the name of a file is expected")
         check_writable(command.json.parent)
+    jax.config.update("jax_enable_compilation_cache", False)  # the compiler's time and word count
     machine = topology(command.topology)
     model = programs.for_platform(command.model, machine.platform)
     settings: dict[str, Any] = {
@@ -105,7 +109,9 @@ def main(arguments: list[str]) -> int:
         too_large = f"{error}"
         found |= {"fits": False, "compiler_says": too_large}
     else:
-        found |= report.results(compilation, program, model, chip(machine.device_kind))
+        found |= report.results(
+            compilation, program, model, chip(machine.device_kind), memory_of_device(machine)
+        )
         print(report.body(found))
         if not found["fits"]:
             too_large = report.excess(found)

@@ -40,19 +40,28 @@ def describe(topology: Topology, program: Program, model: SeparationModel, setti
 
 
 def results(
-    compilation: Compilation, program: Program, model: SeparationModel, chip: hardware.Chip | None
+    compilation: Compilation,
+    program: Program,
+    model: SeparationModel,
+    chip: hardware.Chip | None,
+    memory: float | None,
 ) -> Json:
-    """What the compiler and the counts say, per device and call unless the name says otherwise."""
+    """What the compiler and the counts say, per device and call unless the name says otherwise.
+
+    `memory`: bytes of each device that is no `chip`, if known.
+    """
     devices = program.mesh.size
+    limit = memory if chip is None else chip.memory
     attention = program.attention_flops / devices
     return {
         "compile_seconds": compilation.seconds,
         "memory": {
             **dataclasses.asdict(compilation.memory),
             "total": compilation.memory.total,
-            "chip": chip and chip.memory,
+            "limit": limit,
+            "limit_is": "the chip's" if chip else f"this machine's RAM / {devices} devices",
         },
-        "fits": chip is None or compilation.memory.total <= chip.memory,
+        "fits": limit is None or compilation.memory.total <= limit,
         "flops": {
             "model": program.model_flops / devices,
             "executed": compilation.executed_flops,
@@ -118,8 +127,8 @@ def body(report: Json) -> str:
     """The lines about the compiled program."""
     memory, flops = report["memory"], report["flops"]
     total = _size(memory["total"])
-    if memory["chip"] is not None:
-        total += f" of {_size(memory['chip'])}; at one time {_size(memory['peak'])}"
+    if memory["limit"] is not None:
+        total += f" of {_limit(memory)}; at one time {_size(memory['peak'])}"
     lines = [
         ("compiled in", f"{report['compile_seconds']:.1f} s"),
         *((name, _size(memory[name])) for name in _MEMORY),
@@ -147,10 +156,14 @@ def excess(report: Json) -> str:
     """One line on a program that is too large."""
     memory = report["memory"]
     return (
-        f"{_size(memory['total'])} on each device of {_size(memory['chip'])}; a smaller"
+        f"{_size(memory['total'])} on each device of {_limit(memory)}; a smaller"
         " --per-device-batch, --train.micro-batches, --model.compute.remat or --train.mesh.fsdp"
         " needs less"
     )
+
+
+def _limit(memory: Json) -> str:
+    return f"{_size(memory['limit'])} ({memory['limit_is']})"
 
 
 def _compiler_flops(report: Json) -> str:

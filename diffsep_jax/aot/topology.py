@@ -69,6 +69,13 @@ def topology(name: str) -> Topology:
     raise UserError(_unknown(name))
 
 
+def memory_of_device(topology: Topology) -> float | None:
+    """This machine's memory in bytes, divided among its simulated devices; None of a TPU."""
+    if topology.platform != "cpu":
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(topology.devices)
+
+
 def find_libtpu() -> str | None:
     """The version of libtpu; None if it can't be found."""
     library = os.environ.get("TPU_LIBRARY_PATH")

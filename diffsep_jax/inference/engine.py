@@ -12,13 +12,10 @@ from jaxtyping import Array, Float, Float32, Int32, PRNGKeyArray
 
 from diffsep_jax import samplers
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.noise import white_noise
+from diffsep_jax.noise import KEY_TYPE, white_noise
 from diffsep_jax.separation_model import Params, SeparationModel
 
 CHANNELS = 2
-
-KEY_TYPE = "threefry2x32"
-"""By name: JAX's default may be set to another by an environment variable."""
 
 CHUNKS, SAME = P("data"), P()
 """Arrays split over the devices by chunk, and arrays that each device has whole."""

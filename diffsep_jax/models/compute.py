@@ -6,6 +6,7 @@ from typing import Literal, TypeVar, get_args
 import flax.linen as nn
 import jax
 
+from diffsep_jax.errors import UserError
 from diffsep_jax.models.attention import Backend
 from diffsep_jax.models.convolution import Convolution
 from diffsep_jax.models.fields import check_choice
@@ -41,6 +42,11 @@ class Compute:
         check_choice(self, "compute", "attention", get_args(Backend))
         check_choice(self, "compute", "convolution", get_args(Convolution))
         check_choice(self, "compute", "remat", get_args(Remat))
+        if self.attention == "cudnn" and self.dtype == "float32":
+            raise UserError(
+                "compute.attention is cudnn, which computes in bfloat16, and compute.dtype is"
+                " float32; set dtype to bfloat16, or attention to auto"
+            )
 
     def block(self, module: M) -> M:
         """The module class, its inside recomputed in the backward pass as `remat` says."""

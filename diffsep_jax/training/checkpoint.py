@@ -1,4 +1,4 @@
-"""Checkpoints of the training state, by Orbax V1: the only file that knows Orbax.
+"""Checkpoints of the training state, by Orbax V1: all that is known of its files is here.
 
 A save copies the state to the host and writes in the background, to a temporary name that is
 renamed when whole. Restoring always goes into the shardings of the run that restores.
@@ -7,7 +7,9 @@ renamed when whole. Restoring always goes into the shardings of the run that res
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
+import math
 import pathlib
 import shutil
 import sys
@@ -19,10 +21,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from diffsep_jax.distributed import is_primary, wait_for_all
 from diffsep_jax.errors import UserError
+from diffsep_jax.output import write_bytes
 from diffsep_jax.training.step import TrainState
 
 DAMAGED = "damaged"
+
+# What came of reading a checkpoint, the worst last: of several processes the worst counts.
+_WHOLE, _IS_DAMAGED, _OTHER_FAULT = range(3)
+
+_METRICS = "metrics"  # Orbax's name of the folder and of the JSON file in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +53,23 @@ class Checkpoints:
         self, directory: pathlib.Path, keep: int | None, best: BestBy | None = None
     ) -> None:
         self._directory = directory
-        self._reads_only = keep is None
         self._best = best
+        self._unscored = _damaged_scores(directory)  # Orbax lists no folder with one
+        if self._unscored and keep is None:
+            raise UserError(
+                f"{self._unscored[0].parents[1]}: cannot be read (its validation's result is"
+                " damaged); train.py without --export-only goes on from the state or the one before"
+            )
+        wait_for_all("validations of checkpoints are read")
+        for path in self._unscored if is_primary() else ():
+            path.parent.rename(path.parent.with_name(f"{_METRICS}.{DAMAGED}"))
+        wait_for_all("damaged validations of checkpoints are set aside")
         policies = ocp.training.preservation_policies
         kept: list[Any] = [policies.PreserveAll() if keep is None else policies.LatestN(keep)]
         if best is not None:
             kept.append(
                 policies.BestN(
-                    get_metric_fn=lambda metrics: metrics[best.metric],
+                    get_metric_fn=functools.partial(_rank, best),
                     reverse=not best.higher_is_better,  # the last after sorting are kept
                     n=1,
                     keep_checkpoints_without_metrics=False,
@@ -70,11 +88,10 @@ class Checkpoints:
                 " --workdir"
             ) from None
         self._saving: int | None = None
-        self._saved = self.latest_step
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint."""
+        """Step of the newest checkpoint, also while it is still being written."""
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
@@ -88,12 +105,28 @@ class Checkpoints:
         if step == self._saving or step == self.latest_step:
             return
         self._wait()
-        if self._best is not None and metrics is not None:
-            # No SDR where all segments were silent.
-            metrics = {k: v for k, v in metrics.items() if k == self._best.metric} or None
         with self._failing(step):
-            self._checkpointer.save_async(step, state._asdict(), metrics=metrics)
+            self._checkpointer.save_async(
+                step, state._asdict(), metrics=_finite(metrics or {}) or None
+            )
         self._saving = step
+
+    def is_scored(self, step: int) -> bool:
+        """Whether the checkpoint of this step has a validation's result."""
+        return any(c.step == step and c.metrics for c in self._checkpointer.checkpoints)
+
+    def score(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Gives a checkpoint that was saved without one a validation's result."""
+        folder = self._directory / str(step)
+        if is_primary():
+            temporary = folder / f"{_METRICS}.tmp"
+            write_bytes(temporary / _METRICS, json.dumps(_finite(metrics)).encode())
+            try:
+                temporary.rename(folder / _METRICS)
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+        wait_for_all(f"scored step {step}")
+        self._checkpointer.reload()
 
     def check(self) -> None:
         """Raises UserError if the save in the background has failed; waits for nothing."""
@@ -103,31 +136,58 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, warn: Callable[[str], None]) -> TrainState | None:
         """The newest whole checkpoint, in the shapes, types and shardings of `abstract_state`.
 
-        One that cannot be read is moved to `damaged/` beside the others' folder, with a warning,
-        and the one before is taken. None if there is none. Raises UserError if it is of another
-        network.
+        A damaged one is passed over with a warning for the one before, and moved to `damaged/`
+        beside the others' folder once that one is read. None if there is no checkpoint. Raises
+        UserError if all are damaged, one is of another network, or something else than damage
+        keeps it from being read.
         """
-        while (step := self.latest_step) is not None:
+        for path in self._unscored:
+            warn(f"{path}: cannot be read; this checkpoint counts as not validated")
+        damaged: dict[int, str] = {}
+        for step in [c.step for c in reversed(self._checkpointer.checkpoints)]:
+            outcome, problem = _WHOLE, "another process met the error"
             try:
                 state = self._load(step, abstract_state._asdict())
-                problem = None
             except UserError:
                 raise
             except Exception as error:  # whatever Orbax meets in a damaged file
+                outcome = _IS_DAMAGED if _is_damage(error) else _OTHER_FAULT
                 problem = _first_line(error)
-            if not _any_process(problem is not None):
+            outcome = _worst_of_all(outcome)
+            if outcome == _WHOLE:
+                self._move_aside(damaged, step, warn)
                 return TrainState(**state)
-            aside = self._directory.parent / DAMAGED / str(step)
-            warn(
-                f"{self._directory / str(step)}: cannot be read"
-                f" ({problem or 'another process met the error'}); moved to {aside}, going on from"
-                " the checkpoint before"
+            if outcome == _OTHER_FAULT:
+                raise UserError(
+                    f"{self._directory / str(step)}: cannot be read ({problem}), but may be whole;"
+                    " mend that and run again, or move it away to go on from the one before"
+                )
+            damaged[step] = problem
+        if damaged:
+            newest = max(damaged)
+            raise UserError(
+                f"{self._directory}: none of the {len(damaged)} checkpoints here can be read (step"
+                f" {newest}: {damaged[newest]}); all is left as it was; restore one from a copy, or"
+                " use another --workdir to start anew"
             )
-            if jax.process_index() == 0:
-                _move_aside(self._directory / str(step), aside)
-            _any_process(False)  # all wait for the move
-            self._checkpointer.reload()
         return None
+
+    def _move_aside(self, damaged: Mapping[int, str], whole: int, warn: Callable) -> None:
+        for step, problem in damaged.items():
+            path, aside = self._directory / str(step), self._directory.parent / DAMAGED / str(step)
+            warn(
+                f"{path}: cannot be read ({problem}); moved to {aside}, going on from step {whole}"
+            )
+            if is_primary():
+                try:
+                    aside.parent.mkdir(exist_ok=True)
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.rename(aside)
+                except OSError as error:
+                    raise UserError(f"{path}: cannot be moved to {aside}: {error}") from None
+        if damaged:
+            wait_for_all("damaged checkpoints are moved")
+            self._checkpointer.reload()
 
     def restore_ema(self, abstract_params: Any, *, best: bool = False) -> Any:
         """Only the averaged parameters, of the newest checkpoint or the best by its metric.
@@ -151,13 +211,16 @@ class Checkpoints:
         """Step of the best checkpoint. Raises UserError if none has a validation's result."""
         best = self._best
         assert best is not None
-        scored = [c for c in self._checkpointer.checkpoints if c.metrics]
+        checkpoints = self._checkpointer.checkpoints
+        scored = [c for c in checkpoints if best.metric in (c.metrics or {})]
         if not scored:
+            others = sorted({name for c in checkpoints for name in c.metrics or {}})
             raise UserError(
-                f"{self._directory}: no checkpoint here has a validation's {best.metric}"
+                f"{self._directory}: no checkpoint here has a validation's {best.metric}; "
+                + (f"they have {', '.join(others)}" if others else "none was validated")
             )
         sign = 1 if best.higher_is_better else -1
-        return max(scored, key=lambda c: sign * c.metrics[best.metric]).step
+        return max(scored, key=lambda c: sign * _rank(best, c.metrics)).step
 
     def close(self) -> None:
         """Waits until everything is written. Raises UserError if that fails."""
@@ -171,14 +234,16 @@ class Checkpoints:
             step, self._saving = self._saving, None
             with self._failing(step):
                 self._checkpointer.wait()
-            self._saved = step
 
     @contextlib.contextmanager
     def _failing(self, step: int) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # a full disk comes as one of many types
-            kept = "none is whole yet" if self._saved is None else f"step {self._saved} is whole"
+            with contextlib.suppress(Exception):  # Orbax's list has this step, and no older ones
+                self._checkpointer.reload()
+            whole = self.latest_step
+            kept = "none is whole yet" if whole is None else f"step {whole} is whole"
             raise UserError(
                 f"{self._directory}: cannot save step {step} ({_first_line(error)}); {kept}; make"
                 " room or mend the folder and run again"
@@ -208,17 +273,44 @@ class Checkpoints:
                 )
 
 
-def _any_process(flag: bool) -> bool:
-    """Whether it is so in any process; all of them come here before one goes on."""
+def _rank(best: BestBy, metrics: Mapping[str, float]) -> float:
+    """The number that is compared; a checkpoint that was validated without it is the worst."""
+    return metrics.get(best.metric, -math.inf if best.higher_is_better else math.inf)
+
+
+def _damaged_scores(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Files of validations' results that are not JSON."""
+    damaged = []
+    for path in sorted(directory.glob(f"*/{_METRICS}/{_METRICS}")):
+        try:
+            json.loads(path.read_bytes())
+        except FileNotFoundError:  # deleted just now by a run that goes on
+            continue
+        except ValueError:
+            damaged.append(path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return damaged
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _worst_of_all(outcome: int) -> int:
+    """The largest of all processes; all of them come here before one goes on."""
     if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+        return outcome
+    return int(multihost_utils.process_allgather(np.array(outcome)).max())
 
 
-def _move_aside(path: pathlib.Path, aside: pathlib.Path) -> None:
-    aside.parent.mkdir(exist_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
+def _is_damage(error: BaseException) -> bool:
+    """Whether the checkpoint is to blame, not memory, permissions, the disk or the network."""
+    cause = _cause(error)
+    if isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return True
+    passing = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return not (isinstance(cause, OSError | MemoryError) or any(p in str(cause) for p in passing))
 
 
 @functools.cache
@@ -247,10 +339,15 @@ def _silence_abandoned_reads() -> None:
 
 def _first_line(error: BaseException) -> str:
     """The first line of what an error began with."""
+    cause = _cause(error)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0][:300]}" if lines else type(cause).__name__
+
+
+def _cause(error: BaseException) -> BaseException:
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    return error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

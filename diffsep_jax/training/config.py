@@ -37,8 +37,8 @@ class TrainConfig:
             checkpoint is saved at each validation.
         tensorboard: also write scalars, audio and spectrograms to WORKDIR/tensorboard.
         profile_steps: first and last step of a profile in WORKDIR/profile.
-        stall_minutes: without a finished step for so long, the log says where the run hangs; 0 is
-            never.
+        stall_minutes: without a finished step for so long, each process says on stderr where it
+            hangs; 0 is never.
     """
 
     num_steps: int = 1_000_000

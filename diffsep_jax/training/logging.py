@@ -35,9 +35,12 @@ class RunLog:
         console: Console | None = None,
     ) -> None:
         path = workdir / FILE_NAME if writes else pathlib.Path(os.devnull)
-        if writes:
-            _drop_records_after(path, start_step)
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            if writes and path.exists():
+                _drop_records_after(path, start_step)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read and written: {error.strerror}") from None
         self._console = console or Console(quiet=not writes)
         self._progress = Progress(
             TextColumn("step"),
@@ -91,14 +94,11 @@ def _format(values: Mapping[str, float]) -> str:
 
 def _drop_records_after(path: pathlib.Path, step: int) -> None:
     """Keeps the whole records up to `step`; a line cut off by a crash goes too."""
-    if not path.exists():
-        return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, TypeError, LookupError):  # no record
             continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
     write_bytes(path, "".join(kept).encode())

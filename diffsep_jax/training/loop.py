@@ -3,9 +3,8 @@
 import contextlib
 import math
 import pathlib
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,12 +12,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffsep_jax.distributed import is_primary, wait_for_all
-from diffsep_jax.errors import PreemptedError, UserError
+from diffsep_jax.errors import UserError
 from diffsep_jax.flops import train_step_flops
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.checkpoint import BestBy, Checkpoints
 from diffsep_jax.training.config import BestMetric, TrainConfig
-from diffsep_jax.training.interrupt import StopRequest
+from diffsep_jax.training.interrupt import StopRequest, raise_stopped
 from diffsep_jax.training.logging import RunLog
 from diffsep_jax.training.meter import Meter
 from diffsep_jax.training.optimizer import learning_rate_schedule
@@ -33,7 +32,7 @@ from diffsep_jax.training.sharding import BatchLayout, with_shardings
 from diffsep_jax.training.step import Metrics, TrainState, run_keys
 from diffsep_jax.training.tensorboard import TensorBoard
 from diffsep_jax.training.validation import make_validate
-from diffsep_jax.training.watchdog import Watchdog
+from diffsep_jax.training.watchdog import Watchdog, to_stderr
 
 HostBatch = dict[str, np.ndarray]
 
@@ -48,6 +47,7 @@ def train(
     train_batches: Callable[[int], Iterator[HostBatch]],
     validation_batches: Sequence[HostBatch],
     workdir: pathlib.Path,
+    stop: StopRequest,
     settings: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.num_steps`.
@@ -63,12 +63,15 @@ def train(
             `[row, time, 2]`, from songs at unit RMS.
         validation_batches: the same rows of the batches that are validated on.
         workdir: for checkpoints, config and log.
+        stop: entered; it hears of Ctrl-C and SIGTERM.
         settings: whatever else is to be recorded with the run; a restart logs what changed.
 
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt, SIGTERM saves and raises
     PreemptedError. Raises UserError if the loss is not finite, a checkpoint cannot be written, or
     the run in `workdir` is of another model, seed or batch size. Call it from the main thread,
     which Python's signals go to.
+
+    A stop does not wait for a validation that is due: the run makes up for it when it goes on.
     """
     mesh, primary = layout.mesh, is_primary()
     changes = keep_run_config(
@@ -82,20 +85,25 @@ def train(
     )()
     program = train_program(model, config, mesh)
     schedule = learning_rate_schedule(config.optimizer, config.num_steps)
-    validate = make_validate(model, config, mesh)
-    checkpoints = Checkpoints(
-        workdir / CHECKPOINTS, config.keep_checkpoints, best_metric(config.best_by)
-    )
+    run_validation = make_validate(model, config, mesh)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(checkpoints.close)
-        stack.enter_context(jax.set_mesh(mesh))
-        stop = stack.enter_context(StopRequest(mesh))
+        stack.enter_context(stop.noting())
+        watchdog = stack.enter_context(
+            Watchdog(to_stderr, config.stall_minutes, num_processes=jax.process_count())
+        )
         warnings: list[str] = []
-        state = checkpoints.restore(program.state, warnings.append)
+        with watchdog.phase("restoring"):
+            best_by = best_metric(config.best_by)
+            checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, best_by)
+            stack.callback(close_checkpoints, checkpoints, watchdog)
+            stack.enter_context(jax.set_mesh(mesh))
+            state = checkpoints.restore(program.state, warnings.append)
         if state is None:
-            state = program.init(init_key)
+            with watchdog.phase("compiling"):
+                state = program.init(init_key)
         start_step = int(state.step)
+        watchdog.step_done(start_step)
         log = stack.enter_context(
             RunLog(workdir, start_step=start_step, num_steps=config.num_steps, writes=primary)
         )
@@ -103,25 +111,39 @@ def train(
             log.say(line)
         if start_step:
             log.say(f"resumed from the checkpoint of step {start_step}")
-        if start_step >= config.num_steps:
-            return state
-
+        validation_on_device = [layout.put(batch) for batch in validation_batches]
         board = None
         if config.tensorboard and primary:
             board = stack.enter_context(TensorBoard(workdir / "tensorboard", start_step=start_step))
-        watchdog = stack.enter_context(
-            Watchdog(log.say, config.stall_minutes, num_processes=jax.process_count())
-        )
-        watchdog.step_done(start_step)
+
+        def is_validated_at(step: int) -> bool:
+            due = step % config.validate_every == 0 or step == config.num_steps
+            return step > 0 and due and bool(validation_on_device)
+
+        def validate(step: int, state: TrainState) -> dict[str, float]:
+            with watchdog.phase("validating"):
+                report, segments = run_validation(state.ema, validation_on_device)
+                log.write(step, "validation", report)
+                if board is not None:
+                    board.scalars(step, "validation", report)
+                    board.segments(step, segments, model.sample_rate)
+            return report
+
+        if is_validated_at(start_step) and not checkpoints.is_scored(start_step):
+            checkpoints.score(start_step, validate(start_step, state))  # a stop came before it
+        if start_step >= config.num_steps:
+            return state
+
         with watchdog.phase("compiling"):
             arguments = abstract_arguments(program, model, mesh, layout.batch_size)
             step_fn = program.step.lower(*arguments).compile()
             wait_for_all("compiled")
         log.say(describe_memory(step_fn))
+        if stopped_by := stop.vote():
+            raise_stopped(stopped_by, f"nothing was to be saved after step {start_step}")
         profiler = stack.enter_context(
             StepProfiler(workdir / "profile", config.profile_steps if primary else None, log.say)
         )
-        validation_on_device = [layout.put(batch) for batch in validation_batches]
         batches = train_batches(start_step)
         stack.callback(getattr(batches, "close", lambda: None))
         meter = Meter(start_step, layout.batch_size, train_step_flops(model, 1), mesh)
@@ -152,7 +174,7 @@ def train(
 
             last = step == config.num_steps
             stopped_by = stop.vote()
-            validates = (step % config.validate_every == 0 or last) and bool(validation_on_device)
+            validates = is_validated_at(step)
             saves = validates or step % config.checkpoint_every == 0 or last or bool(stopped_by)
             logs = step % config.log_every == 0 or last
             report: dict[str, float] | None = None
@@ -167,17 +189,13 @@ def train(
                 if board is not None:
                     board.scalars(step, "train", values)
             if validates and not stopped_by:
-                with watchdog.phase("validating"), meter.paused():
-                    report, segments = validate(state.ema, validation_on_device)
-                    log.write(step, "validation", report)
-                    if board is not None:
-                        board.scalars(step, "validation", report)
-                        board.segments(step, segments, model.sample_rate)
+                with meter.paused():
+                    report = validate(step, state)
             if saves:
                 with watchdog.phase("saving"), meter.saving():
                     checkpoints.save(state, report)
             if stopped_by:
-                raise_stopped(stopped_by, step)
+                raise_stopped(stopped_by, f"saved step {step}")
     return state
 
 
@@ -186,12 +204,10 @@ def best_metric(name: BestMetric) -> BestBy:
     return BestBy(name, higher_is_better=name != "loss")
 
 
-def raise_stopped(number: int, step: int) -> NoReturn:
-    """What a run that was asked to stop by a signal ends with, everything saved."""
-    message = f"saved step {step}; run the same command again to go on"
-    if number == signal.SIGTERM:
-        raise PreemptedError(message)
-    raise KeyboardInterrupt(message)
+def close_checkpoints(checkpoints: Checkpoints, watchdog: Watchdog) -> None:
+    """Waits for the last save."""
+    with watchdog.phase("saving"):
+        checkpoints.close()
 
 
 def load_trained(

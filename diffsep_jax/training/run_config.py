@@ -5,8 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
+from diffsep_jax.distributed import is_primary
 from diffsep_jax.errors import UserError
 from diffsep_jax.model_config import flatten, model_from_json, model_to_json
 from diffsep_jax.output import write_bytes
@@ -51,7 +50,7 @@ def keep_run_config(
             f"{name} was {there}, now {here}"
             for name, there, here in _differences(theirs["settings"], ours["settings"])
         ]
-    if jax.process_index() == 0:
+    if is_primary():
         write_bytes(path, (json.dumps(ours, indent=2) + "\n").encode())
     return changes
 
@@ -63,8 +62,8 @@ def read_model_config(workdir: pathlib.Path) -> SeparationModel:
         raise UserError(f"{workdir}: no {FILE_NAME} here, so no run to export; train first")
     try:
         return model_from_json(_read(path)["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a run's config ({error})") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a run's config ({str(error).splitlines()[0]})") from None
 
 
 def _differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
@@ -81,6 +80,7 @@ def _read(path: pathlib.Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(config, dict) or not {"model", "fixed", "settings"} <= config.keys():
+    parts = ("model", "fixed", "settings")
+    if not isinstance(config, dict) or not all(isinstance(config.get(p), dict) for p in parts):
         raise UserError(f"{path}: not a run's config; restore it or use another --workdir")
     return config

@@ -11,16 +11,13 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
+from diffsep_jax.noise import KEY_TYPE
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES, gather, mean_and_scatter
 
 Batch = dict[str, Float[Array, "batch time 2"]]
 Metrics = dict[str, Array]
-
-
-KEY_TYPE = "threefry2x32"
-"""By name: JAX's default may be set to another by an environment variable."""
 
 
 class TrainState(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
@@ -15,8 +16,11 @@ from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES
 from diffsep_jax.training.step import Batch, draw_noise, run_keys
+from diffsep_jax.training.tensorboard import NUM_SEGMENTS
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+SCORED = ("mixture", "direct", "ddim")
 
 
 class Validation(NamedTuple):
@@ -24,7 +28,8 @@ class Validation(NamedTuple):
 
     Attributes:
         report: numbers by name.
-        segments: `mixture`, `vocals`, `direct` and `ddim`, the first batch's `[batch, time, 2]`.
+        segments: `mixture`, `vocals`, `direct` and `ddim`, the first few of the first batch, each
+            `[segment, time, 2]`.
     """
 
     report: dict[str, float]
@@ -51,8 +56,7 @@ def make_validate(
                 in_specs=(P(), BATCH_SPEC),
                 out_specs=out_specs,
                 check_vma=False,
-            ),
-            out_shardings=NamedSharding(mesh, P()),  # to every process
+            )
         )
 
     def noise_of(batch: Batch) -> Array:
@@ -88,25 +92,54 @@ def make_validate(
         return {**batch, "direct": conditioning.estimate, "ddim": ddim}
 
     losses_fn, separate_fn = by_rows(losses_by_level, P()), by_rows(separate, BATCH_SPEC)
+    first_segments = jax.jit(
+        lambda segments: {name: audio[:NUM_SEGMENTS] for name, audio in segments.items()},
+        out_shardings=NamedSharding(mesh, P()),  # to every process
+    )
 
     def validate(params: Params, batches: Sequence[Batch]) -> Validation:
-        levels, segments = [], []
-        scores: dict[str, list[float]] = {"mixture": [], "direct": [], "ddim": []}
+        levels, scores = [], []
+        segments: list[dict[str, np.ndarray]] = []
         for raw in batches:
             batch = {name: audio * model.target_rms for name, audio in raw.items()}
             levels.append(np.asarray(losses_fn(params, batch)))
-            audio = jax.device_get(separate_fn(params, batch))
-            segments.append(audio)
-            for name, values in scores.items():
-                pairs = zip(audio["vocals"], audio[name], strict=True)
-                values += [metrics.sdr(v, e) for v, e in pairs if not metrics.is_silent(v)]
+            separated = separate_fn(params, batch)
+            if not segments:
+                segments.append(jax.device_get(first_segments(separated)))
+            scores.append(_of_all_processes(_scores(separated)))
         by_level = np.mean(levels, axis=0)
         report = {"loss": float(by_level.mean())}
         report |= {
             f"loss_sigma_{level}": float(value)
             for level, value in zip(NOISE_LEVELS, by_level, strict=True)
         }
-        medians = {f"utterance_sdr_{name}": float(np.median(s)) for name, s in scores.items() if s}
-        return Validation(report | medians, segments[0])
+        scored = np.concatenate(scores)
+        scored = scored[~np.isnan(scored).any(axis=1)]
+        if len(scored):
+            medians = np.median(scored, axis=0)
+            report |= {f"utterance_sdr_{n}": float(m) for n, m in zip(SCORED, medians, strict=True)}
+        return Validation(report, segments[0])
 
     return validate
+
+
+def _scores(segments: dict[str, Array]) -> Float[np.ndarray, "row estimate"]:
+    """SDRs of `SCORED` of the rows on this process's devices; NaN where the vocals are silent."""
+    parts = {name: _local_rows(audio) for name, audio in segments.items()}
+
+    def score(vocals: np.ndarray, estimate: np.ndarray) -> float:
+        return np.nan if metrics.is_silent(vocals) else metrics.sdr(vocals, estimate)
+
+    columns = [list(map(score, parts["vocals"], parts[name])) for name in SCORED]
+    return np.array(columns, np.float32).T
+
+
+def _local_rows(audio: Array) -> np.ndarray:
+    shards = sorted(audio.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def _of_all_processes(rows: Float[np.ndarray, "row estimate"]) -> Float[np.ndarray, "all estimate"]:
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows)).reshape(-1, rows.shape[1])

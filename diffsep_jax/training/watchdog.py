@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Literal
 
+import jax
+
 from diffsep_jax.errors import UserError
 
 Phase = Literal[
@@ -141,9 +143,15 @@ class Watchdog:
         if self._num_processes > 1 and phase in SHARED:
             text += (
                 f"; it needs all {self._num_processes} processes, another of which may have"
-                " stopped or be late: see what their logs say last"
+                " stopped or be late: see what they say last"
             )
         return text
+
+
+def to_stderr(line: str) -> None:
+    """Prints a line, after the process's number where there are several."""
+    of = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
+    print(of + line, file=sys.stderr, flush=True)
 
 
 def _place(frame: FrameType | None) -> str:

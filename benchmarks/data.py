@@ -1,0 +1,182 @@
+"""Examples per second and core: our sources and augmentations, against a PyTorch DataLoader.
+
+    python -m benchmarks.data --folder SONGS [--data-set BUILT] [--seconds 10] [--json FILE]
+
+SONGS holds song folders with vocals.wav and other stems at 44.1 kHz; BUILT is what
+`python -m data_pipelines.build` made of them. Needs the `bench` extra. The process keeps to one
+core. The PyTorch loader does what such loaders do: it reads a random segment of each stem with
+soundfile, sums the stems to a mixture and collates batches of mixture and vocals, as ours; it
+augments nothing. All take turns, `--rounds` times, and the median round counts.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import tyro
+from torch.utils.data import DataLoader, Dataset
+
+from data_pipelines import pipeline
+from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
+from data_pipelines.segments import Source
+from data_pipelines.sources import open_source
+from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.output import write_bytes
+
+BATCH_SIZE = 8
+
+AUGMENTATIONS = {
+    "nothing": NO_AUGMENTATION,
+    "polarity": dataclasses.replace(NO_AUGMENTATION, polarity_probability=0.5),
+    "channel flip": dataclasses.replace(NO_AUGMENTATION, channel_flip_probability=0.5),
+    "gain": dataclasses.replace(NO_AUGMENTATION, gain_db=(-4.0, 4.0)),
+    "remix": dataclasses.replace(NO_AUGMENTATION, remix_probability=0.5),
+    "pitch shift of every example": dataclasses.replace(NO_AUGMENTATION, pitch_probability=1.0),
+    "all, by default": AugmentConfig(),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is measured and how long.
+
+    Attributes:
+        folder: of song folders with wav stems.
+        data_set: built from them.
+        segment: samples of an example.
+        seconds: of a round, for each.
+        rounds: how often each has its turn.
+        json: where to write the figures too.
+    """
+
+    folder: pathlib.Path
+    data_set: pathlib.Path | None = None
+    segment: int = 131_072
+    seconds: float = 3.0
+    rounds: int = 3
+    json: pathlib.Path | None = None
+
+
+class RandomSegments(Dataset):
+    """Random segments of the stems in song folders, read by soundfile."""
+
+    def __init__(self, folder: pathlib.Path, segment: int) -> None:
+        self._segment = segment
+        self._songs = []
+        for vocals in sorted(folder.glob("**/vocals.wav")):
+            others = [
+                path
+                for path in sorted(vocals.parent.glob("*.wav"))
+                if path.stem not in ("vocals", "mixture")
+            ]
+            self._songs.append((vocals, others, soundfile.info(vocals).frames))
+        if not self._songs:
+            raise UserError(f"{folder}: no folder with vocals.wav in it")
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng(index)
+        vocals_path, others, frames = self._songs[int(rng.integers(len(self._songs)))]
+        start = int(rng.integers(frames - self._segment + 1))
+
+        def read(path: pathlib.Path) -> torch.Tensor:
+            audio, _ = soundfile.read(path, self._segment, start, dtype="float32")
+            return torch.from_numpy(audio)
+
+        vocals = read(vocals_path)
+        return {"mixture": vocals + sum(map(read, others)), "vocals": vocals}
+
+
+def main(options: Options) -> None:
+    """Measures, prints a table, writes JSON."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
+    loaders: dict[str, Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]] = {}
+    dataset = RandomSegments(options.folder, options.segment)
+    loaders["PyTorch DataLoader, in its process"] = lambda: _torch(dataset, 0)
+    loaders["PyTorch DataLoader, one worker"] = lambda: _torch(dataset, 1)
+    sources = {"folder": open_source(str(options.folder))}
+    if options.data_set is not None:
+        sources["records"] = open_source(str(options.data_set))
+    for kind, source in sources.items():
+        for name, augmentation in AUGMENTATIONS.items():
+            loaders[f"{kind}, {name}"] = _ours(source, augmentation, options.segment)
+    cold = {name: _cold(options, loader) for name, loader in loaders.items() if _is_plain(name)}
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(options.rounds):
+        for name, loader in loaders.items():
+            rates[name].append(_rate(loader, options.seconds))
+    figures = {name: statistics.median(values) for name, values in rates.items()}
+    best = max(rate for name, rate in figures.items() if name.startswith("PyTorch"))
+    print("| loader | examples/s, warm | of PyTorch's | cold |")
+    print("|---|---|---|---|")
+    for name, rate in figures.items():
+        first = f"{cold[name]:.0f}" if name in cold else ""
+        print(f"| {name} | {rate:.0f} | {rate / best:.2f} | {first} |")
+    if options.json is not None:
+        text = json.dumps({"warm": figures, "cold": cold}, indent=2)
+        write_bytes(options.json, text.encode())
+
+
+def _is_plain(name: str) -> bool:
+    return name.endswith("nothing") or name.startswith("PyTorch")
+
+
+def _ours(
+    source: Source, augmentation: AugmentConfig, segment: int
+) -> Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]:
+    config = pipeline.PipelineConfig(
+        batch_size=BATCH_SIZE, augment=augmentation, num_threads=1, prefetch=1
+    )
+    return lambda: contextlib.closing(
+        pipeline.iterate(pipeline.batches(source, config, segment=segment), 0, config)
+    )
+
+
+@contextlib.contextmanager
+def _torch(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]]:
+    loader = DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=workers)
+    iterator = iter(loader)
+    yield iterator
+    del iterator
+
+
+def _rate(
+    loader: Callable[[], contextlib.AbstractContextManager[Iterator[Any]]], seconds: float
+) -> float:
+    """Examples per second, the first batch not counted."""
+    with loader() as batches:
+        next(batches)
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
+            next(batches)
+            count += BATCH_SIZE
+    return count / elapsed
+
+
+def _cold(
+    options: Options, loader: Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]
+) -> float:
+    """The same for a second, after the files left the page cache."""
+    for root in (options.folder, options.data_set):
+        for path in root.rglob("*") if root is not None else ():
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return _rate(loader, 1.0)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(tyro.cli(Options))

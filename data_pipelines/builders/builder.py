@@ -1,0 +1,198 @@
+"""The TFDS builder, for every layout.
+
+TFDS' own generator writes from one process, compressed, into a folder that an interrupted build
+loses. This one writes shard by shard in worker processes (or on Apache Beam), keeps what is
+finished until all is there, and leaves to TFDS the metadata and the final folder: it is read
+by `tfds.builder_from_directory(...).as_data_source(split)` as any other.
+"""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
+
+from data_pipelines.builders.layouts import Layout, find
+from data_pipelines.builders.patterns import Patterns
+from data_pipelines.builders.reading import is_sixteen_bit
+from data_pipelines.builders.recordings import SPLITS, Recording
+from data_pipelines.builders.shards import Shard, write_shard
+from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_name
+from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
+from diffsep_jax.errors import UserError
+
+Written = tuple[Path, Path]
+"""Paths of a shard's records and of its table."""
+
+Runner = Callable[[Sequence[Shard]], Iterator[Written]]
+"""Writes shards and gives each one's paths when it is done, in any order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InProcesses:
+    """A `Runner` on this machine; with one worker no process but this one."""
+
+    workers: int = 1
+
+    def __call__(self, shards: Sequence[Shard]) -> Iterator[Written]:
+        if self.workers == 1:
+            yield from map(write_shard, shards)
+            return
+        with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
+            futures = [pool.submit(write_shard, shard) for shard in shards]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What is built from which folder.
+
+    Attributes:
+        layout: of the folder, see `data_pipelines.builders.layouts`; names the data set.
+        source: the folder.
+        patterns: for the layouts `stems` and `pairs`; None: theirs.
+        dtype: of the stored samples; None: int16 if all files are of 16 bits or lossy.
+        sample_rate: Hz; recordings at other rates are resampled.
+        record_samples: length of a record.
+        overlap_samples: longest training segment.
+        songs_per_shard: a finished shard survives an interruption.
+    """
+
+    layout: Layout
+    source: Path
+    patterns: Patterns | None = None
+    dtype: Dtype | None = None
+    sample_rate: int = 44_100
+    record_samples: int = 2**19
+    overlap_samples: int = 2**17
+    songs_per_shard: int = 8
+
+
+class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Builds a data set of records from a folder of audio files, see `RecordFormat`.
+
+    `build()` raises UserError for a folder that is not of the layout, or where no recording can be
+    read whole.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, config: BuildConfig, run: Runner, **kwargs: Any) -> None:
+        """`kwargs` are TFDS': `data_dir` is the folder above the data set's."""
+        if config.songs_per_shard < 1:
+            raise UserError(f"songs_per_shard={config.songs_per_shard}: expected 1 or more")
+        self._run = run
+        self._songs_per_shard = config.songs_per_shard
+        self._findings = find(config.layout, config.source, config.patterns)
+        self._format = RecordFormat(
+            sample_rate=config.sample_rate,
+            dtype=self._dtype(config),
+            record_samples=config.record_samples,
+            overlap_samples=config.overlap_samples,
+        )
+        self.name = config.layout
+        super().__init__(file_format="array_record", **kwargs)
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set is, or will be."""
+        return Path(self.data_dir)
+
+    def build(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Builds the data set; goes on where an earlier build was interrupted.
+
+        `on_progress(done, total)` is called with the bytes of the source that are done.
+        """
+        self._on_progress = on_progress
+        self.download_and_prepare(download_dir=self._parts)
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    @property
+    def _parts(self) -> Path:
+        """Where finished shards wait for the others."""
+        return Path(self.data_dir_root) / self.name / ".unfinished"
+
+    def _dtype(self, config: BuildConfig) -> Dtype:
+        if config.dtype is not None:
+            return config.dtype
+        files = (file for each in self._findings.recordings for file in each.files)
+        return "int16" if all(map(is_sixteen_bit, files)) else "float32"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=self._format.features(),
+            disable_shuffling=True,  # the table of songs tells whose a record is
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(self._format)),
+        )
+
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        """TFDS calls it with `data_dir` at a temporary folder, which becomes the data set's."""
+        shards = {
+            shard.key: shard
+            for split in SPLITS
+            for shard in self._shards([r for r in self._findings.recordings if r.split == split])
+        }
+        sizes = {key: sum(r.num_bytes for r in shard.recordings) for key, shard in shards.items()}
+        done, written = 0, {}
+        for records, table in self._run(list(shards.values())):
+            written[records.stem] = records, read_table(table)
+            done += sizes[records.stem]
+            self._on_progress(done, sum(sizes.values()))
+        infos = []
+        for split in SPLITS:
+            parts = [written[key] for key, s in shards.items() if s.recordings[0].split == split]
+            left_out = self._findings.left_out if split == SPLITS[0] else {}
+            if info := self._collect(split, parts, left_out):
+                infos.append(info)
+        if not infos:
+            reasons = [why for _, table in written.values() for why in table.reason]
+            first = next(iter([*reasons, *self._findings.left_out.values()]))
+            raise UserError(f"none of the recordings can be used; the first: {first}")
+        self.info.set_splits(tfds.core.splits.SplitDict(infos))
+
+    def _shards(self, recordings: Sequence[Recording]) -> Iterator[Shard]:
+        for start in range(0, len(recordings), self._songs_per_shard):
+            songs = recordings[start : start + self._songs_per_shard]
+            yield Shard(tuple(songs), self._format, self._parts)
+
+    def _collect(
+        self, split: str, parts: Sequence[tuple[Path, SongTable]], left_out: dict[str, str]
+    ) -> tfds.core.SplitInfo | None:
+        """Puts a split's records and its table into the data set's folder."""
+        table = join_tables([make_table([], left_out), *(table for _, table in parts)])
+        table.save(self.folder / table_name(split))
+        parts = [(records, table) for records, table in parts if len(table)]
+        if not parts:
+            return None
+        template = self._get_filename_template(split_name=split)
+        num_bytes = 0
+        for index, (records, _) in enumerate(parts):
+            path = Path(template.sharded_filepath(shard_index=index, num_shards=len(parts)))
+            num_bytes += records.stat().st_size
+            _link(records, path)
+        return tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=[int(table.num_records.sum()) for _, table in parts],
+            num_bytes=num_bytes,
+            filename_template=template,
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name too; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

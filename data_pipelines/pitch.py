@@ -1,0 +1,26 @@
+"""Pitch shift by Signalsmith Stretch (python-stretch, MIT): a phase vocoder in C++.
+
+The library is imported on first use, so that training without pitch shift works where it is not
+installed. Its binding holds Python's lock while it works: for more than one core take worker
+processes, not threads.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+
+def shift_pitch(
+    audio: Float[np.ndarray, "time 2"], semitones: float, sample_rate: int
+) -> Float[np.ndarray, "time 2"]:
+    """The audio that many semitones higher, as long as before and in step with it, float32.
+
+    A pure function: each call has a processor of its own, from one seed. `sample_rate` in Hz sets
+    the size of the vocoder's blocks (0.12 s).
+    """
+    from python_stretch.Signalsmith import Stretch
+
+    stretch = Stretch(0)
+    stretch.preset(2, sample_rate)
+    stretch.setTransposeSemitones(semitones)
+    shifted = np.asarray(stretch.process(np.ascontiguousarray(audio.T)))
+    return np.ascontiguousarray(shifted.T)

@@ -1,0 +1,168 @@
+"""A source that reads a data set of records, as `python -m data_pipelines.build` makes them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from jaxtyping import Float
+
+from data_pipelines.record_format import (
+    INT16_SCALE,
+    VERSION,
+    RecordFormat,
+    find_data_set,
+    table_name,
+)
+from data_pipelines.segments import Segment, check_range
+from data_pipelines.song_table import SongTable, read_table
+from diffsep_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSongs:
+    """Random access to the songs of a split. Memory: the table of songs, and no audio.
+
+    `path` is the folder of the build, or the data set's own, DIR/NAME/VERSION. Raises UserError,
+    naming the file, for a folder that is no data set of this project, another sample rate, a split
+    that is not there, and on reading for a record that is damaged or missing.
+    """
+
+    path: str
+    split: str = "train"
+    sample_rate: int = 44_100
+    _table: SongTable = dataclasses.field(init=False, repr=False, compare=False)
+    _format: RecordFormat = dataclasses.field(init=False, repr=False, compare=False)
+    _features: Any = dataclasses.field(init=False, repr=False, compare=False)
+    _records: ArrayRecordDataSource = dataclasses.field(init=False, repr=False, compare=False)
+    _first_record: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
+    _first_block: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        folder = find_data_set(Path(self.path))
+        if folder is None:
+            raise UserError(
+                f"{self.path}: no data set in it; python -m data_pipelines.build makes one"
+            )
+        info = _info(folder)
+        format_ = _format(folder, info)
+        if format_.sample_rate != self.sample_rate:
+            raise UserError(
+                f"{folder}: its songs are at {format_.sample_rate} Hz and the model's at"
+                f" {self.sample_rate} Hz; build it with --sample-rate {self.sample_rate}"
+            )
+        if self.split not in info.splits:
+            splits = ", ".join(info.splits) or "none"
+            raise UserError(f"{folder}: has no split {self.split}; it has {splits}")
+        table = read_table(folder / table_name(self.split))
+        try:
+            paths = [str(path) for path in info.splits[self.split].filepaths]
+            records = ArrayRecordDataSource(paths)
+            num_records = len(records)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{folder}: a file of records is missing or damaged: {error}") from None
+        if num_records != table.num_records.sum():
+            raise UserError(
+                f"{folder}: {num_records} records for {table.num_records.sum()} in the table of"
+                " songs; build the data set again"
+            )
+        derived = {
+            "table": table,
+            "format": format_,
+            "features": info.features,
+            "records": records,
+            "first_record": np.cumsum(table.num_records) - table.num_records,
+            "first_block": np.cumsum(table.activity_length) - table.activity_length,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, f"_{name}", value)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def table(self) -> SongTable:
+        """What is known of the songs."""
+        return self._table
+
+    def name(self, song: int) -> str:
+        """As in the folder that the data set was built from."""
+        return str(self._table.name[song])
+
+    def num_samples(self, song: int) -> int:
+        """Length of a song."""
+        return int(self._table.num_samples[song])
+
+    def activity(self, song: int) -> Float[np.ndarray, "block"]:
+        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
+        start = self._first_block[song]
+        return self._table.activity[start : start + self._table.activity_length[song]]
+
+    def level(self, song: int) -> float:
+        """RMS of the whole song's mixture."""
+        return float(self._table.level[song])
+
+    def segment(self, song: int, start: int, length: int) -> Segment:
+        """Samples start to start + length. Raises `ValueError` beyond the song's ends.
+
+        Up to `overlap_samples` are read from one record, more from as many as they take.
+        """
+        num_samples = self.num_samples(song)
+        check_range(self.name(song), start, length, num_samples)
+        if length <= self._format.overlap_samples:
+            return self._part(song, start, start + length)
+        parts, end = [], start + length
+        while start < end:
+            number = self._record_of(song, start)
+            stop = min(end, self._format.start(number, num_samples) + self._format.record_samples)
+            parts.append(self._part(song, start, stop))
+            start = stop
+        return Segment(*(np.concatenate(stems) for stems in zip(*parts, strict=True)))
+
+    def _record_of(self, song: int, start: int) -> int:
+        return min(start // self._format.hop, int(self._table.num_records[song]) - 1)
+
+    def _part(self, song: int, start: int, end: int) -> Segment:
+        """Samples that lie in the record in which `start` lies first."""
+        number = self._record_of(song, start)
+        index = int(self._first_record[song]) + number
+        try:
+            record = self._features.deserialize_example_np(self._records[index])
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise UserError(
+                f"{self.path}: record {index} of the split {self.split} ({self.name(song)}) is"
+                f" damaged: {error}; build the data set again"
+            ) from None
+        first = self._format.start(number, self.num_samples(song))
+        gain = np.float32(self._table.scale[song])
+        if self._format.dtype == "int16":
+            gain /= np.float32(INT16_SCALE)
+        return Segment(
+            *(record[stem][start - first : end - first] * gain for stem in Segment._fields)
+        )
+
+
+def split_names(data_set: Path) -> tuple[str, ...]:
+    """The splits of a data set."""
+    return tuple(_info(data_set).splits)
+
+
+def _info(folder: Path) -> tfds.core.DatasetInfo:
+    try:
+        return tfds.builder_from_directory(folder).info
+    except Exception as error:  # whatever TFDS meets in a damaged file
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{folder}: not a data set that can be read: {lines[0]}") from None
+
+
+def _format(folder: Path, info: tfds.core.DatasetInfo) -> RecordFormat:
+    fields = {field.name for field in dataclasses.fields(RecordFormat)}
+    metadata = dict(info.metadata or {})
+    if set(metadata) != fields or str(info.version) != VERSION:
+        raise UserError(
+            f"{folder}: not a data set of this project in version {VERSION}; build it by"
+            " python -m data_pipelines.build"
+        )
+    return RecordFormat(**metadata)

@@ -1,0 +1,457 @@
+"""Data sets of records from every layout: what is found, stored, read back, and left out."""
+
+import dataclasses
+import itertools
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+import tensorflow_datasets as tfds
+
+from data_pipelines import build, excerpt
+from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
+from data_pipelines.builders.layouts import find
+from data_pipelines.builders.patterns import STEMS, Patterns, read_patterns
+from data_pipelines.builders.shards import write_shard
+from data_pipelines.records import RecordSongs
+from data_pipelines.sources import EmbeddedSongs, open_source
+from diffsep_jax.audio import read_audio
+from diffsep_jax.errors import UserError
+
+RATE = 44_100
+SMALL = {"record_samples": 2**15, "overlap_samples": 2**13}
+MUSDB_STEMS = ("drums", "bass", "other", "vocals")
+
+
+def noise(seed, num_samples=RATE, channels=2, level=0.1):
+    rng = np.random.default_rng(seed)
+    return (level * rng.standard_normal((num_samples, channels))).astype(np.float32)
+
+
+def sixteen_bits(audio):
+    return np.rint(audio * 32768).astype(np.int16)
+
+
+def write(path, audio, rate=RATE, subtype="PCM_16"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, rate, subtype=subtype)
+
+
+def write_musdb18hq_song(folder, seed=0, num_samples=RATE):
+    """Four stems and their sum, exact in 16 bits."""
+    stems = {name: sixteen_bits(noise(seed + i, num_samples)) for i, name in enumerate(MUSDB_STEMS)}
+    stems["mixture"] = sum(stems.values())
+    for name, audio in stems.items():
+        write(folder / f"{name}.wav", audio)
+    return {name: audio.astype(np.float32) / 32768 for name, audio in stems.items()}
+
+
+def write_stem_mp4(path, stems):
+    """The mixture and four stems as AAC streams, as in MUSDB18."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        streams = [container.add_stream("aac", rate=RATE, layout="stereo") for _ in stems]
+        for stream, audio in zip(streams, stems, strict=True):
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(audio.T), format="fltp", layout="stereo"
+            )
+            frame.sample_rate = RATE
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+
+
+def built(layout, source, out, *, run=None, **fields):
+    config = BuildConfig(layout=layout, source=source, **(SMALL | fields))
+    builder = RecordsBuilder(config, run or InProcesses(), data_dir=str(out))
+    builder.build()
+    return builder.folder
+
+
+def songs(folder, split="train", **fields):
+    return RecordSongs(path=str(folder), split=split, **fields)
+
+
+def whole(source, song=0):
+    return source.segment(song, 0, source.num_samples(song))
+
+
+def assert_stems(source, song, vocals, accompaniment, tolerance=0.0):
+    """Everywhere, in segments of every length up to the overlap and beyond."""
+    rng = np.random.default_rng(0)
+    for length in (1, 1000, 2**13, 20_000):
+        for start in (0, *rng.integers(0, len(vocals) - length, 5), len(vocals) - length):
+            got = source.segment(song, int(start), length)
+            for stem, expected in zip(got, (vocals, accompaniment), strict=True):
+                assert stem.dtype == np.float32
+                expected = expected[start : start + length]
+                np.testing.assert_allclose(stem, expected, rtol=0, atol=tolerance)
+
+
+def test_musdb18hq_comes_back_to_the_bit(tmp_path):
+    names = ["Ünï ç çødé & <spaces>", "ANiMAL - Rockshow"]
+    stems = {name: write_musdb18hq_song(tmp_path / "hq/train" / name) for name in names}
+    write_musdb18hq_song(tmp_path / "hq/test/Other song", seed=9)
+    folder = built("musdb18hq", tmp_path / "hq", tmp_path / "out")
+    for split, name in (("train", names[0]), ("validation", names[1]), ("test", "Other song")):
+        source = songs(folder, split)
+        assert len(source) == 1
+        assert source.name(0) == name
+    expected = stems[names[0]]
+    source = songs(folder)
+    others = sum(expected[stem] for stem in MUSDB_STEMS[:3])
+    assert_stems(source, 0, expected["vocals"], others)
+    assert source.num_samples(0) == RATE
+    np.testing.assert_allclose(source.level(0), np.sqrt(np.mean(expected["mixture"] ** 2)), 1e-5)
+    assert source.table.mixture_error[0] < 1e-6
+    with pytest.raises(ValueError, match=f"{RATE} asked for|has {RATE}"):
+        source.segment(0, RATE - 10, 11)
+
+
+def test_tfds_reads_it_as_any_other_data_set(tmp_path):
+    write_musdb18hq_song(tmp_path / "hq/train/Song", num_samples=2 * RATE)
+    folder = built("musdb18hq", tmp_path / "hq", tmp_path / "out")
+    builder = tfds.builder_from_directory(folder)
+    records = builder.as_data_source("train")
+    starts = [record["position"] for record in records]
+    hop = SMALL["record_samples"] - SMALL["overlap_samples"]
+    assert starts == [0, hop, 2 * hop, 2 * RATE - SMALL["record_samples"]]
+    record = records[1]
+    assert record["song"] == b"Song"
+    assert record["mixture_is_sum"]
+    assert record["vocals"].dtype == np.int16
+    np.testing.assert_allclose(
+        record["vocals_db"], 20 * np.log10(record["vocals"].std() / 32768), atol=0.01
+    )
+
+
+def test_embedded_songs_in_both_of_musdbs_layouts(tmp_path):
+    embedded = EmbeddedSongs(num_songs=1, seconds=6.0, cache_dir=str(tmp_path / "cache"))
+    vocals, accompaniment = whole(embedded)
+    stems = [
+        vocals + accompaniment,
+        *(share * accompaniment for share in (0.5, 0.25, 0.25)),
+        vocals,
+    ]
+    mp4 = tmp_path / "mp4/train/Song.stem.mp4"
+    write_stem_mp4(mp4, stems)
+    names = ("mixture", "drums", "bass", "other", "vocals")
+    for name, audio in zip(names, stems, strict=True):
+        write(tmp_path / "hq/train/Song" / f"{name}.wav", sixteen_bits(audio))
+    hq = songs(built("musdb18hq", tmp_path / "hq", tmp_path / "out", record_samples=2**17))
+    lossy = songs(built("musdb18", tmp_path / "mp4", tmp_path / "out", record_samples=2**17))
+    decoded = read_audio(mp4, 4)[0]
+    assert_stems(hq, 0, vocals, accompaniment, tolerance=2.01 / 32768)
+    np.testing.assert_allclose(whole(lossy).vocals, decoded, rtol=0, atol=0.51 / 32768)
+    delay = 1024  # of the codec
+    error = whole(lossy).vocals[delay : len(vocals)] - vocals[:-delay]
+    assert np.mean(np.square(error)) < 0.05 * np.mean(np.square(vocals))
+
+
+def test_a_real_stem_mp4(tmp_path):
+    real = excerpt.load_excerpt()
+    (tmp_path / "mus/train").mkdir(parents=True)
+    shutil.copy(excerpt._stem_file(), tmp_path / "mus/train/The Easton Ellises.stem.mp4")
+    source = songs(built("musdb18", tmp_path / "mus", tmp_path / "out"))
+    first = excerpt._FIRST_SAMPLE
+    got = source.segment(0, first, len(real.vocals))
+    for stem, expected in zip(got, real[:2], strict=True):
+        np.testing.assert_allclose(
+            stem, expected, rtol=0, atol=0.51 * source.table.scale[0] / 32768
+        )
+    assert 0 < source.table.mixture_error[0] < 0.3  # the mixture is coded by itself
+
+
+@pytest.mark.parametrize(
+    ("subtype", "dtype"),
+    [("PCM_U8", "int16"), ("PCM_16", "int16"), ("PCM_24", "float32"), ("PCM_32", "float32"),
+     ("FLOAT", "float32"), ("DOUBLE", "float32")],
+)  # fmt: skip
+def test_samples_are_stored_as_the_source_has_them(tmp_path, subtype, dtype):
+    song = tmp_path / "in/Song"
+    write(song / "lead vocals.wav", noise(0), subtype=subtype)
+    write(song / "guitar.wav", noise(1), subtype=subtype)
+    folder = built("stems", tmp_path / "in", tmp_path / "out")
+    source = songs(folder)
+    assert source._format.dtype == dtype
+    files = [read_audio(song / name)[0] for name in ("lead vocals.wav", "guitar.wav")]
+    assert_stems(source, 0, *files)
+
+
+@pytest.mark.parametrize("rate", [22_050, 48_000, 96_000])
+def test_other_rates_are_resampled(tmp_path, rate):
+    seconds, frequency = 1.5, 440.0
+    time = np.arange(round(seconds * rate)) / rate
+    sine = (0.3 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+    write(tmp_path / "in/Song/vocals.flac", sine, rate, "PCM_24")
+    write(tmp_path / "in/Song/mixture.flac", 2 * sine, rate, "PCM_24")
+    source = songs(built("pairs", tmp_path / "in", tmp_path / "out"))
+    assert source.num_samples(0) == round(seconds * RATE)
+    vocals, accompaniment = whole(source)
+    expected = 0.3 * np.sin(2 * np.pi * frequency * np.arange(len(vocals)) / RATE)
+    middle = slice(2000, -2000)
+    np.testing.assert_allclose(vocals[middle, 1], expected[middle], atol=1e-3)
+    np.testing.assert_allclose(accompaniment[middle, 0], expected[middle], atol=1e-3)
+
+
+def test_nested_stems_lead_and_backing_vocals_are_summed(tmp_path):
+    root = tmp_path / "moises"
+    song = root / "f40ffd10-4e8b-41e6"
+    lead, backing, kick, bass = (noise(i, RATE - 100 * i, 1 + i % 2) for i in range(4))
+    write(song / "vocals/9c.wav", lead, subtype="FLOAT")
+    write(song / "vocals/backing.wav", backing, subtype="FLOAT")
+    write(song / "drums/kick.wav", kick, subtype="FLOAT")
+    write(song / "bass/bass guitar.wav", bass, subtype="FLOAT")
+    write(root / "instrumental/piano.wav", noise(5))
+    (song / "data.json").write_text("{}")
+    folder = built("stems", root, tmp_path / "out", patterns=Patterns(vocals=("vocals/*",)))
+    source = songs(folder)
+
+    def stereo(audio):
+        padded = np.zeros((RATE, 2), np.float32)
+        padded[: len(audio)] = audio
+        return padded
+
+    assert_stems(source, 0, stereo(lead) + stereo(backing), stereo(kick) + stereo(bass), 1e-7)
+    assert len(source) == 1
+    assert "filled up with 0.01 s" in source.table.note[0]
+    assert "vocals" in source.table.reason[list(source.table.left_out).index("instrumental")]
+    patterns = dataclasses.replace(STEMS, instrumentals=True)
+    source = songs(built("stems", root, tmp_path / "all", patterns=patterns))
+    assert len(source) == 2
+    silent = list(source.table.name).index("instrumental")
+    assert not whole(source, silent).vocals.any()
+    assert not source.activity(silent).any()
+
+
+def test_sums_beyond_full_scale_keep_their_peaks(tmp_path):
+    for name in ("drums", "bass", "other", "vocals"):
+        audio = np.full((RATE, 2), 0.9, np.float32)
+        audio[::2] = -1.0
+        write(tmp_path / "hq/train/Loud" / f"{name}.wav", audio)
+    source = songs(built("musdb18hq", tmp_path / "hq", tmp_path / "out"))
+    assert source._format.dtype == "int16"
+    assert source.table.scale[0] == 4
+    assert whole(source).accompaniment.min() == -3
+    np.testing.assert_allclose(whole(source).vocals.max(), 0.9, atol=2 / 32768)
+    assert source.table.clipped[0] == 4 * RATE
+    assert source.table.peak[0] == 4
+
+
+def test_what_cannot_be_used_is_left_out_by_name(tmp_path):
+    root = tmp_path / "hq"
+    write_musdb18hq_song(root / "train/Good")
+    write_musdb18hq_song(root / "train/Cut")
+    cut = root / "train/Cut/bass.wav"
+    cut.write_bytes(cut.read_bytes()[:5000])
+    write_musdb18hq_song(root / "train/Not audio")
+    (root / "train/Not audio/drums.wav").write_text("no sound")
+    write_musdb18hq_song(root / "train/No bass")
+    (root / "train/No bass/bass.wav").unlink()
+    write_musdb18hq_song(root / "train/Short", num_samples=1000)
+    write_musdb18hq_song(root / "train/NaN")
+    write(root / "train/NaN/other.wav", np.full((RATE, 2), np.nan, np.float32), subtype="FLOAT")
+    table = songs(built("musdb18hq", root, tmp_path / "out", dtype="int16")).table
+    assert list(table.name) == ["Good"]
+    reasons = dict(zip(table.left_out, table.reason, strict=True))
+    assert reasons.keys() == {"Cut", "Not audio", "No bass", "Short", "NaN"}
+    assert "Cut/bass.wav: truncated" in reasons["Cut"]
+    assert "Not audio/drums.wav" in reasons["Not audio"]
+    assert "no bass.wav" in reasons["No bass"]
+    assert "shorter than a training segment" in reasons["Short"]
+    assert "NaN/other.wav: NaN" in reasons["NaN"]
+
+
+class InterruptedBuildError(Exception):
+    pass
+
+
+def test_an_interrupted_build_goes_on(tmp_path):
+    for i in range(3):
+        write_musdb18hq_song(tmp_path / "hq/train" / f"Song {i}", seed=10 * i)
+    made = []
+
+    def stops_after_two(shards):
+        for shard in itertools.islice(shards, 2):
+            made.append(write_shard(shard)[0])
+            yield made[-1], made[-1].with_suffix(".npz")
+        raise InterruptedBuildError
+
+    fields = {"songs_per_shard": 1}
+    with pytest.raises(InterruptedBuildError):
+        built("musdb18hq", tmp_path / "hq", tmp_path / "out", run=stops_after_two, **fields)
+    times = [path.stat().st_mtime_ns for path in made]
+    inodes = [path.stat().st_ino for path in made]
+    # One that was cut while it was written, and one whose table was damaged.
+    made[1].with_suffix(".npz").write_bytes(b"half")
+    (made[0].parent / ".half.array_record.tmp").write_bytes(b"half")
+    folder = built("musdb18hq", tmp_path / "hq", tmp_path / "out", **fields)
+    records = sorted(folder.glob("*.array_record-*"))
+    assert [p.name[-15:] for p in records] == [f"-0000{i}-of-00003" for i in range(3)]
+    assert (records[0].stat().st_mtime_ns, records[0].stat().st_ino) == (times[0], inodes[0])
+    assert records[1].stat().st_ino != inodes[1]
+    assert not made[0].parent.exists()
+    assert sorted(p.name for p in (tmp_path / "out/musdb18hq").iterdir()) == ["1.0.0"]
+    fresh = songs(built("musdb18hq", tmp_path / "hq", tmp_path / "fresh", **fields))
+    for song in range(3):
+        np.testing.assert_array_equal(whole(songs(folder), song), whole(fresh, song))
+
+
+@pytest.mark.slow
+def test_worker_processes_build_the_same(tmp_path):
+    for i in range(3):
+        write_musdb18hq_song(tmp_path / "hq/train" / f"Song {i}", seed=10 * i)
+    (tmp_path / "hq/train/Song 1/vocals.wav").write_text("broken")
+    for workers in (1, 2):
+        build.main(
+            build.Build(
+                layout="musdb18hq",
+                source=tmp_path / "hq",
+                out=tmp_path / str(workers),
+                workers=workers,
+                songs_per_shard=1,
+                **SMALL,
+            )
+        )
+    one, two = (open_source(str(tmp_path / str(workers))) for workers in (1, 2))
+    assert [one.name(i) for i in range(len(one))] == ["Song 0", "Song 2"]
+    for song in range(2):
+        assert one.name(song) == two.name(song)
+        np.testing.assert_array_equal(whole(one, song), whole(two, song))
+        np.testing.assert_array_equal(one.activity(song), two.activity(song))
+
+
+def test_the_command_reports_and_finds_what_is_built(tmp_path, capsys):
+    write_musdb18hq_song(tmp_path / "hq/train/[bold]Song")
+    write_musdb18hq_song(tmp_path / "hq/train/Lost")
+    (tmp_path / "hq/train/Lost/vocals.wav").unlink()
+    command = build.Build(layout="musdb18hq", source=tmp_path / "hq", out=tmp_path / "out", **SMALL)
+    build.main(command)
+    printed = capsys.readouterr().out
+    assert "Lost" in printed
+    assert "no vocals.wav" in printed.replace("\n", " ")
+    assert (tmp_path / "out/musdb18hq/1.0.0/report.json").is_file()
+    build.main(command)
+    assert "is there already" in capsys.readouterr().out
+    assert len(open_source(str(tmp_path / "out"))) == 1
+    assert len(open_source(str(tmp_path / "out"), split="validation")) == 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("musdb18hq", "SONG/vocals.wav is expected"),
+        ("musdb18", "SONG.stem.mp4 is expected"),
+        ("stems", "a folder for each song is expected"),
+        ("pairs", "a folder for each song is expected"),
+    ],
+)
+def test_a_folder_of_another_layout_is_refused(tmp_path, layout, expected):
+    with pytest.raises(UserError, match=f"^{tmp_path}: no songs in it; .*{expected}"):
+        find(layout, tmp_path)
+    with pytest.raises(UserError, match=f"^{tmp_path}/none: no such folder"):
+        find(layout, tmp_path / "none")
+
+
+def test_a_folder_without_one_whole_song_is_refused(tmp_path):
+    (tmp_path / "in/Song").mkdir(parents=True)
+    (tmp_path / "in/Song/vocals.wav").write_text("no sound")
+    (tmp_path / "in/Song/mixture.wav").write_text("no sound")
+    with pytest.raises(UserError, match=r"none of the recordings .*vocals\.wav|mixture\.wav"):
+        built("pairs", tmp_path / "in", tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*/*/dataset_info.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("vocals = [", "not TOML"),
+        ("vocal = ['a']", "vocal: unknown; one of vocals, mixture"),
+        ("vocals = 'a'", "vocals is 'a'; a list of patterns"),
+        ("vocals = [1]", r"vocals is \[1\]; a list of patterns"),
+        ("instrumentals = 1", "instrumentals is 1; true or false"),
+    ],
+)
+def test_bad_patterns_are_refused_by_name(tmp_path, text, message):
+    path = tmp_path / "patterns.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^{path}: {message}"):
+        read_patterns(path, STEMS)
+
+
+def test_patterns_are_read(tmp_path):
+    path = tmp_path / "patterns.toml"
+    path.write_text("vocals = ['*sang*']\nignore = ['*click*']\ninstrumentals = true\n")
+    patterns = read_patterns(path, STEMS)
+    assert patterns == Patterns(
+        vocals=("*sang*",), mixture=STEMS.mixture, ignore=("*click*",), instrumentals=True
+    )
+    folder = Path("/song")
+    files = [folder / name for name in ("a/Gesang.wav", "Click track.wav", "mix.flac", "b.wav")]
+    vocals, others, mixture = patterns.sort(folder, files)
+    assert [str(file) for file in vocals] == ["/song/a/Gesang.wav"]
+    assert [str(file) for file in others] == ["/song/b.wav"]
+    assert str(mixture) == "/song/mix.flac"
+    with pytest.raises(UserError, match=r"mixture\.wav: a second mixture beside mix\.flac"):
+        patterns.sort(folder, [*files, folder / "mixture.wav"])
+
+
+@pytest.fixture(scope="module")
+def one_song(tmp_path_factory):
+    root = tmp_path_factory.mktemp("one")
+    write_musdb18hq_song(root / "hq/train/Song", num_samples=2 * RATE)
+    return built("musdb18hq", root / "hq", root / "out")
+
+
+def test_a_wrong_split_or_rate_is_refused(one_song):
+    with pytest.raises(UserError, match=r"has no split test; it has train"):
+        songs(one_song, "test")
+    with pytest.raises(UserError, match=r"at 44100 Hz and the model's at 48000 Hz"):
+        songs(one_song, sample_rate=48_000)
+
+
+def lose_records(folder):
+    next(folder.glob("*.array_record-*")).unlink()
+
+
+def cut_records(folder):
+    path = next(folder.glob("*.array_record-*"))
+    path.write_bytes(path.read_bytes()[:-100_000])
+
+
+def cut_table(folder):
+    path = folder / "songs-train.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_version(folder):
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text().replace("1.0.0", "0.9.0"))
+
+
+def no_json(folder):
+    (folder / "dataset_info.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [lose_records, cut_records, cut_table, other_version, no_json])
+def test_a_damaged_data_set_is_refused_in_one_line(one_song, tmp_path, damage):
+    folder = tmp_path / "musdb18hq" / "1.0.0"
+    shutil.copytree(one_song, folder)
+    damage(folder)
+    with pytest.raises(UserError, match=str(folder)) as caught:
+        whole(songs(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_record_is_told_on_reading(one_song, tmp_path):
+    folder = tmp_path / "musdb18hq" / "1.0.0"
+    shutil.copytree(one_song, folder)
+    path = next(folder.glob("*.array_record-*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 1000] = b"x" * 1000
+    path.write_bytes(data)
+    source = songs(folder)
+    with pytest.raises(UserError, match=r"record 1 of the split train \(Song\) is damaged"):
+        whole(source)
