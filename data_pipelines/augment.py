@@ -63,7 +63,7 @@ def augment(
     sample_rate: int,
     gains: Sequence[float] = (1.0, 1.0),
 ) -> Segment:
-    """Shift the pair's pitch, then change each stem on its own, `gains` included.
+    """Shift the pair's pitch, then change each stem on its own, `gains` included, in place.
 
     Stem remixing comes before: the two songs of a remix are shifted by the same interval too, so
     what holds between vocals and accompaniment does not change. The number of draws does not
@@ -86,4 +86,5 @@ def _augment_stem(
         gain = -gain
     if flip < config.channel_flip_probability:
         stem = stem[:, ::-1]
-    return np.ascontiguousarray(stem * np.float32(gain))
+    stem *= np.float32(gain)
+    return stem

@@ -5,6 +5,7 @@ and nothing about the data is stored in a checkpoint. Nothing is filtered while 
 voice sings is known in advance (`Source.activity`), and positions are drawn from that.
 """
 
+import ctypes
 import dataclasses
 import functools
 import multiprocessing
@@ -24,7 +25,10 @@ from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, active_bloc
 from diffsep_jax.errors import UserError
 
 Example = dict[str, Float[np.ndarray, "time 2"]]
-"""`mixture` and `vocals`, float32; a batch has one more dimension in front."""
+"""`mixture` and `vocals`, float32."""
+
+Batch = dict[str, Float[np.ndarray, "row time 2"]]
+"""Examples below each other."""
 
 _LAST_EXAMPLE = 2**48
 
@@ -81,16 +85,18 @@ def batches(
             )
 
     load = functools.partial(_load, source, config, segment, rows)
-    size = _LAST_EXAMPLE // config.batch_size * len(rows)
-    return grain.MapDataset.range(size).map(load).batch(len(rows), drop_remainder=True)
+    return grain.MapDataset.range(_LAST_EXAMPLE // config.batch_size).map(load)
 
 
 def _load(
-    source: Source, config: PipelineConfig, segment: int, rows: Sequence[int], position: int
-) -> Example:
-    """A host's example at a position; the function of a module, for workers are sent it."""
-    step, row = divmod(position, len(rows))
-    return example(source, config, segment, step * config.batch_size + rows[row])
+    source: Source, config: PipelineConfig, segment: int, rows: Sequence[int], step: int
+) -> Batch:
+    """A host's rows of a batch; the function of a module, for workers are sent it."""
+    mixture, vocals = (np.empty((len(rows), segment, 2), np.float32) for _ in range(2))
+    for place, row in enumerate(rows):
+        index = step * config.batch_size + row
+        _draw_into(mixture[place], vocals[place], source, config, index)
+    return {"mixture": mixture, "vocals": vocals}
 
 
 def iterate(
@@ -101,6 +107,7 @@ def iterate(
     Worker w of n makes every n-th batch from the w-th on; they come in the order of the steps.
     Close the iterator when done (`.close()`): that ends the workers.
     """
+    _keep_freed_memory()
     rest = dataset[start_step:]
     if not config.num_workers:
         return iter(rest.to_iter_dataset(grain.ReadOptions(config.num_threads, config.prefetch)))
@@ -113,8 +120,23 @@ def iterate(
     return iter(rest.to_iter_dataset(in_worker).mp_prefetch(workers, _start_worker))
 
 
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Has glibc keep the memory of one batch for the next.
+
+    By itself it gives large arrays back to the kernel and asks for them anew, and clearing the
+    pages again took up to half of the pipeline's time. Elsewhere than on glibc nothing happens.
+    """
+    mmap_threshold, trim_threshold = -3, -1
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
+        libc.mallopt(trim_threshold, 2**29)
+
+
 def _start_worker(worker: int, num_workers: int) -> None:
     """In a new worker process: only the parent ends it, and nothing else than its own end."""
+    _keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent saves and closes
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as does a scheduler's SIGTERM
     parent = multiprocessing.parent_process()
@@ -132,6 +154,20 @@ def example(source: Source, config: PipelineConfig, segment: int, index: int) ->
 
     The mixture is exactly vocals + accompaniment after augmentation.
     """
+    mixture, vocals = (np.empty((segment, 2), np.float32) for _ in range(2))
+    _draw_into(mixture, vocals, source, config, index)
+    return {"mixture": mixture, "vocals": vocals}
+
+
+def _draw_into(
+    mixture: Float[np.ndarray, "time 2"],
+    vocals: Float[np.ndarray, "time 2"],
+    source: Source,
+    config: PipelineConfig,
+    index: int,
+) -> None:
+    """Writes example number `index` to the two arrays: most of the time goes into moving memory."""
+    segment = len(mixture)
     key = np.random.SeedSequence([config.seed, index])
     rng = np.random.Generator(np.random.Philox(key))
     song = draw_song(rng, source)
@@ -144,8 +180,9 @@ def example(source: Source, config: PipelineConfig, segment: int, index: int) ->
     if rng.random() < config.augment.remix_probability:
         stems = Segment(stems.vocals, source.segment(other, other_start, segment).accompaniment)
         gains[1] = _to_unit_level(source, other)
-    vocals, accompaniment = augment(rng, stems, config.augment, source.sample_rate, gains)
-    return {"mixture": vocals + accompaniment, "vocals": vocals}
+    stems = augment(rng, stems, config.augment, source.sample_rate, gains)
+    vocals[:] = stems.vocals
+    np.add(stems.vocals, stems.accompaniment, out=mixture)
 
 
 def draw_song(rng: Generator, source: Source) -> int:

@@ -38,7 +38,7 @@ class Source(Protocol):
         """Length of a song."""
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
+        """Samples start to start + length, in new arrays. Raises `ValueError` beyond the ends."""
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
         """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
