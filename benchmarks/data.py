@@ -1,12 +1,15 @@
 """Examples per second and core: our sources and augmentations, against a PyTorch DataLoader.
 
-    python -m benchmarks.data --folder SONGS [--data-set BUILT] [--seconds 10] [--json FILE]
+    python -m benchmarks.data --folder SONGS [--data-set BUILT] [--seconds 3] [--json FILE]
+    python -m benchmarks.data --folder SONGS [--data-set BUILT] --memory-batches 2000
 
 SONGS holds song folders with vocals.wav and other stems at 44.1 kHz; BUILT is what
 `python -m data_pipelines.build` made of them. Needs the `bench` extra. The process keeps to one
 core. The PyTorch loader does what such loaders do: it reads a random segment of each stem with
 soundfile, sums the stems to a mixture and collates batches of mixture and vocals, as ours; it
 augments nothing. All take turns, `--rounds` times, and the median round counts.
+
+With `--memory-batches` it prints instead how the process' own memory grows over so many batches.
 """
 
 import contextlib
@@ -34,6 +37,9 @@ from diffsep_jax.output import write_bytes
 
 BATCH_SIZE = 8
 
+Loader = Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]
+"""Opens an iterator over batches, and closes it."""
+
 AUGMENTATIONS = {
     "nothing": NO_AUGMENTATION,
     "polarity": dataclasses.replace(NO_AUGMENTATION, polarity_probability=0.5),
@@ -55,6 +61,7 @@ class Options:
         segment: samples of an example.
         seconds: of a round, for each.
         rounds: how often each has its turn.
+        memory_batches: measure memory over so many batches, and nothing else.
         json: where to write the figures too.
     """
 
@@ -63,6 +70,7 @@ class Options:
     segment: int = 131_072
     seconds: float = 3.0
     rounds: int = 3
+    memory_batches: int | None = None
     json: pathlib.Path | None = None
 
 
@@ -102,7 +110,7 @@ def main(options: Options) -> None:
     """Measures, prints a table, writes JSON."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    loaders: dict[str, Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]] = {}
+    loaders: dict[str, Loader] = {}
     dataset = RandomSegments(options.folder, options.segment)
     loaders["PyTorch DataLoader, in its process"] = lambda: _torch(dataset, 0)
     loaders["PyTorch DataLoader, one worker"] = lambda: _torch(dataset, 1)
@@ -112,6 +120,9 @@ def main(options: Options) -> None:
     for kind, source in sources.items():
         for name, augmentation in AUGMENTATIONS.items():
             loaders[f"{kind}, {name}"] = _ours(source, augmentation, options.segment)
+    if options.memory_batches is not None:
+        _print_memory(loaders, options.memory_batches)
+        return
     cold = {name: _cold(options, loader) for name, loader in loaders.items() if _is_plain(name)}
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(options.rounds):
@@ -129,13 +140,25 @@ def main(options: Options) -> None:
         write_bytes(options.json, text.encode())
 
 
+def _print_memory(loaders: dict[str, Loader], total: int) -> None:
+    """Anonymous resident memory, without mapped files, of the loaders with remixing."""
+    for name, loader in loaders.items():
+        if not name.endswith("remix"):
+            continue
+        with loader() as batches:
+            for number in range(1, total + 1):
+                next(batches)
+                if number in (total // 20, total // 2, total):
+                    status = pathlib.Path("/proc/self/status").read_text()
+                    kilobytes = int(status.split("RssAnon:")[1].split()[0])
+                    print(f"{name}: {kilobytes / 1024:.0f} MiB after {number} batches")
+
+
 def _is_plain(name: str) -> bool:
     return name.endswith("nothing") or name.startswith("PyTorch")
 
 
-def _ours(
-    source: Source, augmentation: AugmentConfig, segment: int
-) -> Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]:
+def _ours(source: Source, augmentation: AugmentConfig, segment: int) -> Loader:
     config = pipeline.PipelineConfig(
         batch_size=BATCH_SIZE, augment=augmentation, num_threads=1, prefetch=1
     )
@@ -152,9 +175,7 @@ def _torch(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]]:
     del iterator
 
 
-def _rate(
-    loader: Callable[[], contextlib.AbstractContextManager[Iterator[Any]]], seconds: float
-) -> float:
+def _rate(loader: Loader, seconds: float) -> float:
     """Examples per second, the first batch not counted."""
     with loader() as batches:
         next(batches)
@@ -165,9 +186,7 @@ def _rate(
     return count / elapsed
 
 
-def _cold(
-    options: Options, loader: Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]
-) -> float:
+def _cold(options: Options, loader: Loader) -> float:
     """The same for a second, after the files left the page cache."""
     for root in (options.folder, options.data_set):
         for path in root.rglob("*") if root is not None else ():
