@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -35,7 +34,7 @@ class RecordSongs:
     sample_rate: int = 44_100
     _table: SongTable = dataclasses.field(init=False, repr=False, compare=False)
     _format: RecordFormat = dataclasses.field(init=False, repr=False, compare=False)
-    _features: Any = dataclasses.field(init=False, repr=False, compare=False)
+    _info: tfds.core.DatasetInfo = dataclasses.field(init=False, repr=False, compare=False)
     _records: ArrayRecordDataSource = dataclasses.field(init=False, repr=False, compare=False)
     _first_record: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
     _first_block: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
@@ -46,7 +45,7 @@ class RecordSongs:
             raise UserError(
                 f"{self.path}: no data set in it; python -m data_pipelines.build makes one"
             )
-        info = _info(folder)
+        info = _read_info(folder)
         format_ = _format(folder, info)
         if format_.sample_rate != self.sample_rate:
             raise UserError(
@@ -71,7 +70,7 @@ class RecordSongs:
         derived = {
             "table": table,
             "format": format_,
-            "features": info.features,
+            "info": info,
             "records": records,
             "first_record": np.cumsum(table.num_records) - table.num_records,
             "first_block": np.cumsum(table.activity_length) - table.activity_length,
@@ -129,10 +128,10 @@ class RecordSongs:
         number = self._record_of(song, start)
         index = int(self._first_record[song]) + number
         try:
-            record = self._features.deserialize_example_np(self._records[index])
+            record = self._info.features.deserialize_example_np(self._records[index])
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise UserError(
-                f"{self.path}: record {index} of the split {self.split} ({self.name(song)}) is"
+                f"{self._file_of(index)}: record {index} of the split ({self.name(song)}) is"
                 f" damaged: {error}; build the data set again"
             ) from None
         first = self._format.start(number, self.num_samples(song))
@@ -143,13 +142,18 @@ class RecordSongs:
             *(record[stem][start - first : end - first] * gain for stem in Segment._fields)
         )
 
+    def _file_of(self, index: int) -> Path:
+        split = self._info.splits[self.split]
+        shard = int(np.searchsorted(np.cumsum(split.shard_lengths), index, side="right"))
+        return Path(split.filepaths[shard])
+
 
 def split_names(data_set: Path) -> tuple[str, ...]:
     """The splits of a data set."""
-    return tuple(_info(data_set).splits)
+    return tuple(_read_info(data_set).splits)
 
 
-def _info(folder: Path) -> tfds.core.DatasetInfo:
+def _read_info(folder: Path) -> tfds.core.DatasetInfo:
     try:
         return tfds.builder_from_directory(folder).info
     except Exception as error:  # whatever TFDS meets in a damaged file

@@ -453,5 +453,5 @@ def test_a_damaged_record_is_told_on_reading(one_song, tmp_path):
     data[len(data) // 3 : len(data) // 3 + 1000] = b"x" * 1000
     path.write_bytes(data)
     source = songs(folder)
-    with pytest.raises(UserError, match=r"record 1 of the split train \(Song\) is damaged"):
+    with pytest.raises(UserError, match=rf"^{path}: record 1 of the split \(Song\) is damaged"):
         whole(source)
