@@ -111,7 +111,8 @@ def _scan(root: Path) -> tuple[SongFiles, ...]:
     if not songs:
         raise UserError(
             f"data folder {root}: no songs in it; expected folders with "
-            f"mixture and vocals, or vocals and other stems ({', '.join(_SUFFIXES)})"
+            f"mixture and vocals, or vocals and other stems ({', '.join(_SUFFIXES)}); "
+            "python -m data_pipelines.build takes other layouts"
         )
     return songs
 

@@ -116,7 +116,8 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         """
         self._on_progress = on_progress
         self.download_and_prepare(download_dir=self._parts)
-        shutil.rmtree(self._parts, ignore_errors=True)
+        for leftover in (self._parts, *self._parts.parent.glob("incomplete.*")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     @property
     def _parts(self) -> Path:
