@@ -8,6 +8,8 @@ processes, not threads.
 import numpy as np
 from jaxtyping import Float
 
+from diffsep_jax.errors import UserError
+
 
 def shift_pitch(
     audio: Float[np.ndarray, "time 2"], semitones: float, sample_rate: int
@@ -15,9 +17,15 @@ def shift_pitch(
     """The audio that many semitones higher, as long as before and in step with it, float32.
 
     A pure function: each call has a processor of its own, from one seed. `sample_rate` in Hz sets
-    the size of the vocoder's blocks (0.12 s).
+    the size of the vocoder's blocks (0.12 s). Raises UserError where the library is missing.
     """
-    from python_stretch.Signalsmith import Stretch
+    try:
+        from python_stretch.Signalsmith import Stretch
+    except ImportError:
+        raise UserError(
+            "pitch shift needs the package python-stretch, which is not installed; pip install it"
+            " (it is compiled on 64-bit ARM Linux), or set pitch_probability to 0"
+        ) from None
 
     stretch = Stretch(0)
     stretch.preset(2, sample_rate)
