@@ -5,7 +5,7 @@
     synthesis     embedded songs, cached             folders       songs in folders of audio files
     records       built data sets                    combined      several sources by weight
     song_table    what is known of a set's songs     record_format what a record holds
-    cache         files of the disk cache
+    cache         files of the disk cache            processes     what worker processes share
 
     python -m data_pipelines.build (builders/) makes data sets of records, and
     python -m data_pipelines.inspect (inspect/) shows what is in any source.

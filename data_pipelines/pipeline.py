@@ -8,10 +8,6 @@ voice sings is known in advance (`Source.activity`), and positions are drawn fro
 import ctypes
 import dataclasses
 import functools
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 
 import grain
@@ -21,6 +17,7 @@ from numpy.random import Generator
 
 from data_pipelines.augment import AugmentConfig, augment
 from data_pipelines.combined import CombinedSongs
+from data_pipelines.processes import obey_parent
 from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, active_blocks
 from diffsep_jax.errors import UserError
 
@@ -135,18 +132,9 @@ def _keep_freed_memory() -> None:
 
 
 def _start_worker(worker: int, num_workers: int) -> None:
-    """In a new worker process: only the parent ends it, and nothing else than its own end."""
+    """In a new worker process."""
     _keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent saves and closes
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as does a scheduler's SIGTERM
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    obey_parent()
 
 
 def example(source: Source, config: PipelineConfig, segment: int, index: int) -> Example:

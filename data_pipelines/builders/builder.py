@@ -7,11 +7,12 @@ by `tfds.builder_from_directory(...).as_data_source(split)` as any other.
 """
 
 import dataclasses
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from data_pipelines.builders.patterns import Patterns
 from data_pipelines.builders.reading import is_sixteen_bit
 from data_pipelines.builders.recordings import SPLITS, Recording
 from data_pipelines.builders.shards import Shard, write_shard
+from data_pipelines.processes import obey_parent
 from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_name
 from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
 from diffsep_jax.errors import UserError
@@ -44,13 +46,20 @@ class InProcesses:
         if self.workers == 1:
             yield from map(write_shard, shards)
             return
-        with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, context, initializer=obey_parent) as pool:
             futures = [pool.submit(write_shard, shard) for shard in shards]
             try:
                 for future in as_completed(futures):
                     yield future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
+            except BaseException as error:
+                for process in multiprocessing.active_children():
+                    process.kill()  # in the middle of a shard, which has a temporary name
+                if isinstance(error, BrokenProcessPool):
+                    raise UserError(
+                        "a worker process was ended from outside, perhaps for lack of memory; run"
+                        " the same command again with fewer --workers"
+                    ) from None
                 raise
 
 
