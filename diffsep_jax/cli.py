@@ -52,8 +52,7 @@ class Separate:
     )
 
     refine: Path | None = None
-    """Vocals to work over: an earlier vocals.wav, or another separator's, as long as the one INPUT.
-    Needs --start-sigma below 1, which says how much of them may change."""
+    """Vocals of the one INPUT to work over, from here or elsewhere; with --start-sigma below 1."""
 
     overlap: float = DEFAULT_OVERLAP
     """Share of each chunk that is cross-faded with the next, 0 to 0.5."""

@@ -10,8 +10,8 @@ MAX_STEPS = 1_000_000
 
 MAX_ENSEMBLE = 10_000
 
-# Sampling from under -120 dB of noise changes no sample that one could hear, and sines of angles
-# near the end of float32 would.
+# Noise at -116 dB: lower levels change nothing that can be heard, and the smallest numbers of
+# float32 would divide 0 by 0.
 MIN_START_SIGMA = 1e-6
 
 Sampler = Literal["ddim", "dpm2m", "direct"]
@@ -26,8 +26,7 @@ class SamplerSettings:
     """
 
     sampler: Sampler = "ddim"
-    """ddim: the paper's diffusion sampler; dpm2m: a second-order solver for few steps, without
-    fresh noise; direct: the conditioner's own estimate, in one pass and without diffusion."""
+    """ddim: the paper's; dpm2m: a solver for few steps; direct: one pass without diffusion."""
 
     steps: int = 50
     """Network calls of ddim and dpm2m for each chunk, 1 to 1,000,000."""
@@ -39,12 +38,10 @@ class SamplerSettings:
     """Corner in Hz of the high-pass filter on the fresh noise; None or 0 leaves it white."""
 
     start_sigma: float = 1.0
-    """Where ddim and dpm2m start: 1 is pure noise. Lower, they start from the direct estimate (or
-    the file to refine) under that much noise, and keep more of it the lower this is."""
+    """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
 
     ensemble: int = 1
-    """Mean of this many separations of ddim or dpm2m, with the seeds from `seed` on: smoother, and
-    as many times slower."""
+    """Mean of this many separations by ddim or dpm2m: seed, seed + 1, ...; as many times slower."""
 
     seed: int = 0
     """Seed of the noise: the same seed gives the same vocals."""
