@@ -149,9 +149,9 @@ def sampling_program(
             def noise(step: int | Array) -> Array:
                 return white_noise(key, step, start, length=model.segment, channels=CHANNELS)
 
-            x = diffusion.diffuse(guess, noise(_START), start_sigma)
+            x = noise(_START)
             # At 1 the two are equal, up to what a device makes of sin(pi/2).
-            x = jnp.where(start_sigma < 1, x, noise(_START))
+            x = jnp.where(start_sigma < 1, diffusion.diffuse(guess, x, start_sigma), x)
             if sampler == "dpm2m":
                 return samplers.dpm_solver_2m(
                     velocity, x, key, num_steps=steps, start_sigma=start_sigma
