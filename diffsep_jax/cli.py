@@ -14,7 +14,14 @@ import tyro
 from diffsep_jax.audio import AudioFile
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.inference.track import DEFAULT_OVERLAP, STEMS, Track, check_overlap, measure
+from diffsep_jax.inference.track import (
+    DEFAULT_OVERLAP,
+    STEMS,
+    Track,
+    check_overlap,
+    check_same_length,
+    measure,
+)
 from diffsep_jax.output import check_writable
 
 if TYPE_CHECKING:
@@ -43,6 +50,9 @@ class Separate:
     settings: Annotated[SamplerSettings, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=SamplerSettings
     )
+
+    refine: Path | None = None
+    """Vocals of the one INPUT to work over, from here or elsewhere; with --start-sigma below 1."""
 
     overlap: float = DEFAULT_OVERLAP
     """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
@@ -81,7 +91,15 @@ def separate(command: Separate) -> None:
     if command.batch_size < 1:
         raise UserError(f"batch size {command.batch_size}, expected at least 1")
     folders = _result_folders(command.inputs, command.out)
+    if command.refine is not None:
+        command.settings.check_refines()
+        if len(command.inputs) > 1:
+            raise UserError(f"{len(command.inputs)} inputs, expected one: --refine is one file's")
     tracks = [measure(AudioFile(path)) for path in command.inputs]
+    guess = None
+    if command.refine is not None:
+        guess = measure(AudioFile(command.refine))
+        check_same_length(tracks[0], guess)
     check_writable(command.out)
 
     from diffsep_jax.compilation_cache import use_compilation_cache
@@ -91,7 +109,7 @@ def separate(command: Separate) -> None:
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     for track, folder in zip(tracks, folders, strict=True):
         start = time.perf_counter()
-        _separate_with_bar(separator, track, folder, command)
+        _separate_with_bar(separator, track, folder, guess, command)
         seconds = time.perf_counter() - start
         print(
             f"{track.source.name} -> {folder}: {track.seconds:.1f} s of audio in {seconds:.1f} s, "
@@ -130,7 +148,7 @@ def _result_folders(inputs: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _separate_with_bar(
-    separator: "Separator", track: Track, folder: Path, command: Separate
+    separator: "Separator", track: Track, folder: Path, guess: Track | None, command: Separate
 ) -> None:
     columns = (
         rich.progress.TextColumn("{task.description}", markup=False),
@@ -147,6 +165,7 @@ def _separate_with_bar(
             track,
             folder,
             overlap=command.overlap,
+            refine=guess,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             **dataclasses.asdict(command.settings),
         )

@@ -35,7 +35,8 @@ def count_flops(function: Callable[..., Any], *args: Any, while_trips: int = 1) 
 
     A scan counts as often as it runs, a Pallas kernel once for each cell of its grid, a shard_map
     once for each device of its mesh, a conditional as its largest branch. How often a while loop
-    runs is not written in the program: `while_trips` is taken for each of them.
+    runs is not written in the program: `while_trips` is taken for each of them, and one for a loop
+    around another (an ensemble's, of one member).
     """
     return float(_flops(jax.make_jaxpr(function)(*args).jaxpr, while_trips))
 
@@ -115,12 +116,19 @@ def _repetitions(name: str, params: dict[str, Any], while_trips: int) -> int:
     if name == "scan":
         return params["length"]
     if name == "while":
-        return while_trips
+        return 1 if any(map(_has_while, _inner_jaxprs(params))) else while_trips
     if name == "shard_map":
         return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid)
     return 1
+
+
+def _has_while(jaxpr: Jaxpr) -> bool:
+    return any(
+        equation.primitive.name == "while" or any(map(_has_while, _inner_jaxprs(equation.params)))
+        for equation in jaxpr.eqns
+    )
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:

@@ -49,14 +49,20 @@ class Halving:
     stride = 128
     sample_rate = RATE
     settings: SamplerSettings
+    guess: np.ndarray | None
 
     def __init__(self, model: object, params: object, *, batch_size: int) -> None:
         self.batch_size = batch_size
 
     def __call__(
-        self, mixture: np.ndarray, start: np.ndarray, settings: SamplerSettings
+        self,
+        mixture: np.ndarray,
+        start: np.ndarray,
+        settings: SamplerSettings,
+        guess: np.ndarray | None = None,
     ) -> np.ndarray:
         Halving.settings = settings
+        Halving.guess = guess
         return mixture / 2
 
 
@@ -125,12 +131,47 @@ def test_file_to_files(
 
 def test_options_reach_the_sampler(tmp_path: Path) -> None:
     options = ["--steps", 7, "--eta", 0.1, "--cutoff-hz", "None", "--seed", 5]
-    run(song(tmp_path / "a.wav"), "--out", tmp_path, "--sampler", "direct", *options)
+    options += ["--sampler", "dpm2m", "--start-sigma", 0.5, "--ensemble", 3]
+    run(song(tmp_path / "a.wav"), "--out", tmp_path, *options)
     assert Halving.settings == SamplerSettings(
-        sampler="direct", steps=7, eta=0.1, cutoff_hz=None, seed=5
+        sampler="dpm2m", steps=7, eta=0.1, cutoff_hz=None, start_sigma=0.5, ensemble=3, seed=5
     )
+    assert Halving.guess is None
     run(song(tmp_path / "a.wav"), "--out", tmp_path)
     assert Halving.settings == SamplerSettings()
+
+
+def test_an_earlier_result_is_refined(tmp_path: Path) -> None:
+    """Its level relative to the mixture's is kept, and it may be the file that is replaced."""
+    path = song(tmp_path / "a.wav", noise(4096, 2))
+    run(path, "--out", tmp_path)
+    refine = ["--refine", tmp_path / "a" / "vocals.wav", "--start-sigma", 0.3]
+    run(path, "--out", tmp_path, "--batch-size", 1, *refine)
+    mixture, _ = read_audio(path)
+    level = np.sqrt(np.mean(np.square(mixture)))
+    np.testing.assert_allclose(Halving.guess[0], mixture / 2 / level, rtol=1e-5)
+    assert read_audio(tmp_path / "a" / "vocals.wav")[0].shape == mixture.shape
+
+
+def test_a_refinement_that_cannot_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
+    out = ["--out", tmp_path / "out"]
+    for arguments, message in [
+        ([path, "--refine", path], "start_sigma 1 is pure noise"),
+        ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or dpm2m"),
+        ([path, short, "--refine", path, "--start-sigma", 0.3], "2 inputs, expected one"),
+        (
+            [path, "--refine", short, "--start-sigma", 0.3],
+            f"{short}: 20009 samples at 44100 Hz, expected the length of {path}, 20011 samples",
+        ),
+        ([path, "--refine", tmp_path / "gone.wav", "--start-sigma", 0.3], "No such file"),
+    ]:
+        error = fails(capsys, *arguments, *out)
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +232,10 @@ def test_bad_audio_is_found_before_the_model_is_loaded(
         ("--cutoff-hz", -1, "cutoff_hz -1.0, expected"),
         ("--cutoff-hz", 22_050, "cutoff_hz 22050.0, expected less than 22050.0"),
         ("--seed", -1, "seed -1, expected"),
+        ("--start-sigma", 0, "start_sigma 0.0, expected 1e-06 to 1"),
+        ("--start-sigma", 1.1, "start_sigma 1.1, expected 1e-06 to 1"),
+        ("--start-sigma", "nan", "start_sigma nan, expected 1e-06 to 1"),
+        ("--ensemble", 0, "ensemble 0, expected 1 to 10000"),
         ("--overlap", 0.6, "overlap 0.6, expected"),
         ("--batch-size", 0, "batch size 0, expected at least 1"),
         ("--model", "smal", "unknown model 'smal'; known models: small"),
@@ -231,7 +276,7 @@ def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_interrupt_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, settings: object):
+    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
         if start[0] > 0:
             raise error
         return mixture
@@ -334,6 +379,24 @@ def test_waveform_to_waveforms(shape: tuple[int, ...]) -> None:
     assert np.array_equal(result.accompaniment, mixture - result.vocals)
 
 
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_a_waveform_to_refine(num_channels: int) -> None:
+    mixture, guess = noise(5000, 2), noise(5000, num_channels)[::-1]
+    separator = Separator.from_pretrained("small", batch_size=2)
+    separator.separate(mixture, RATE, refine=guess, start_sigma=0.3, overlap=0.0)
+    level = np.sqrt(np.mean(np.square(mixture)))
+    given = Halving.guess.reshape(-1, 2)
+    np.testing.assert_allclose(given[:5000], np.broadcast_to(guess / level, (5000, 2)), rtol=1e-5)
+    assert not given[5000:].any()
+    for options, message in [
+        ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: 4998 samples"),
+        ({"refine": guess}, "start_sigma 1"),
+        ({"refine": guess[None], "start_sigma": 0.3}, "refine is float32"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            separator.separate(mixture, RATE, **options)
+
+
 def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
     separator = Separator.from_pretrained("small", batch_size=1)
     path = song(tmp_path / "a.wav", rate=48_000)
@@ -366,7 +429,7 @@ def test_misspelt_option_in_python() -> None:
 
 def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     separator = Separator.from_pretrained("small")
-    separator.warm_up(steps=500, eta=0.3, sampler="ddim")
+    separator.warm_up(steps=500, ensemble=9, eta=0.3, sampler="ddim")
     assert Halving.settings == SamplerSettings(steps=1, eta=0.3)
     for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}):
         with pytest.raises(UserError, match=next(iter(options))):

@@ -1,13 +1,19 @@
 """The compiled chunk program: what the result does not depend on, and what compiles nothing."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
 
-from diffsep_jax.inference.engine import ChunkSeparator
+from diffsep_jax import samplers
+from diffsep_jax.inference.engine import ITERATIVE, ChunkSeparator
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.noise import KEY_TYPE, white_noise
+from diffsep_jax.separation_model import SeparationModel
 
 SETTINGS = SamplerSettings(steps=4, eta=0.6, cutoff_hz=3000.0, seed=3)
 
@@ -80,20 +86,112 @@ def test_runtime_values_compile_nothing(params, chunks):
     assert separator.num_compilations == 2
 
 
+@pytest.mark.parametrize("sampler", ITERATIVE)
+def test_start_and_ensemble_compile_nothing(params, chunks, sampler):
+    separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
+    different = {
+        separator(
+            *chunks,
+            SamplerSettings(
+                sampler=sampler, steps=steps, start_sigma=start_sigma, ensemble=ensemble
+            ),
+        ).tobytes()
+        for steps in (1, 3)
+        for start_sigma in (0.3, 1.0)
+        for ensemble in (1, 2)
+    }
+    assert len(different) == 8
+    assert separator.num_compilations == 1
+    for start_sigma in (0.3, 0.6):
+        settings = SamplerSettings(sampler=sampler, steps=2, start_sigma=start_sigma)
+        separator(*chunks, settings, chunks[0])
+    assert separator.num_compilations == 2
+
+
+def test_the_default_start_is_the_plain_sampler_to_the_bit(params, chunks):
+    """As if start level and ensemble did not exist."""
+    mixture, start = chunks
+    key = jax.random.key(SETTINGS.seed, impl=KEY_TYPE)
+
+    @jax.jit
+    def plain(params, mixture, start, steps, eta, cutoff_hz):
+        model = micro.MODEL
+        conditioning = model.condition(params, mixture)
+
+        def noise_at(step):
+            return white_noise(key, step, start, length=model.segment, channels=2)
+
+        def velocity(x, sigma):
+            sigmas = jnp.broadcast_to(sigma, x.shape[:1])
+            return model.velocity(params, x, sigmas, mixture, conditioning)
+
+        return samplers.ddim(
+            velocity,
+            noise_at(0),
+            key,
+            num_steps=steps,
+            eta=eta,
+            cutoff_hz=cutoff_hz,
+            noise_fn=lambda step: noise_at(step + 1),
+        )
+
+    separator = ChunkSeparator(micro.MODEL, params, batch_size=8, devices=jax.devices()[:1])
+    expected = plain(params, mixture, start, SETTINGS.steps, SETTINGS.eta, SETTINGS.cutoff_hz)
+    np.testing.assert_array_equal(separator(mixture, start, SETTINGS), expected)
+
+
+@pytest.mark.parametrize("sampler", ITERATIVE)
+def test_a_start_near_0_gives_back_what_it_starts_from(on_eight, chunks, sampler):
+    """Up to the level times the velocity, which is in the hundreds with random parameters."""
+    settings = SamplerSettings(sampler=sampler, steps=3, start_sigma=1e-6, ensemble=2)
+    direct = on_eight(*chunks, SamplerSettings(sampler="direct"))
+    np.testing.assert_allclose(on_eight(*chunks, settings), direct, atol=1e-3)
+    guess = chunks[0][::-1].copy()
+    np.testing.assert_allclose(on_eight(*chunks, settings, guess), guess, atol=1e-3)
+
+
+def test_a_start_from_noise_does_not_know_the_guess(on_eight, chunks, reference):
+    np.testing.assert_array_equal(on_eight(*chunks, SETTINGS, chunks[0] + 1), reference)
+
+
+def test_the_direct_estimate_is_the_guess_where_there_is_none(on_eight, chunks):
+    settings = dataclasses.replace(SETTINGS, start_sigma=0.4)
+    direct = on_eight(*chunks, SamplerSettings(sampler="direct"))
+    warm = on_eight(*chunks, settings)
+    np.testing.assert_allclose(on_eight(*chunks, settings, direct), warm, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ITERATIVE)
+def test_an_ensemble_is_the_mean_over_its_seeds(on_eight, chunks, sampler):
+    settings = dataclasses.replace(SETTINGS, sampler=sampler)
+    draws = [on_eight(*chunks, dataclasses.replace(settings, seed=seed)) for seed in (3, 4, 5)]
+    ensemble = on_eight(*chunks, dataclasses.replace(settings, ensemble=3))
+    np.testing.assert_allclose(ensemble, np.mean(draws, axis=0), atol=1e-5)
+    assert np.abs(draws[0] - draws[1]).max() > 0.1
+
+
+def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(params, chunks, monkeypatch):
+    original, calls = SeparationModel.condition, []
+
+    def counted(*args, **kwargs):
+        jax.debug.callback(lambda: calls.append(1))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(SeparationModel, "condition", counted)
+    separator = ChunkSeparator(micro.MODEL, params, batch_size=8, devices=jax.devices()[:1])
+    separator(*chunks, SamplerSettings(steps=3, ensemble=4))
+    jax.effects_barrier()
+    assert len(calls) == 1
+
+
 def test_the_same_seed_gives_the_same_bytes(on_eight, chunks, reference):
     assert on_eight(*chunks, SETTINGS).tobytes() == reference.tobytes()
 
 
-def test_the_noise_does_not_depend_on_jaxs_default_generator(params, chunks, monkeypatch):
-    separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
-    keys = []
-    monkeypatch.setattr(
-        separator, "_ddim", lambda params, mixture, start, key, *_: keys.append(key) or mixture
-    )
-    separator(*chunks, SETTINGS)
+def test_the_noise_does_not_depend_on_jaxs_default_generator(params, chunks, reference):
     with jax.default_prng_impl("rbg"):
-        separator(*chunks, SETTINGS)
-    assert [jax.random.key_impl(key) for key in keys] == ["threefry2x32"] * 2
+        separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
+        np.testing.assert_array_equal(separator(*chunks, SETTINGS), reference)
 
 
 def test_the_stride_is_the_deeper_networks(params):
@@ -108,17 +206,28 @@ def test_the_result_depends_on_the_position(on_eight, chunks, reference):
     assert np.abs(moved - reference).max() > 1e-3
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "direct"])
-def test_a_track_does_not_depend_on_batch_or_devices(params, sampler):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": "ddim"},
+        {"sampler": "direct"},
+        {"sampler": "dpm2m", "start_sigma": 0.6, "ensemble": 2},
+        {"sampler": "ddim", "start_sigma": 0.6, "refine": True},
+    ],
+    ids=["ddim", "direct", "warm ensemble", "refine"],
+)
+def test_a_track_does_not_depend_on_batch_or_devices(params, settings):
     """From a mono track of another rate: many chunks, the last batch only partly filled."""
     waveform = 0.1 * np.random.default_rng(5).standard_normal(4000).astype(np.float32)
+    if settings.get("refine"):
+        settings = {**settings, "refine": waveform[::-1]}
     results = []
     for batch_size, devices in ((1, 1), (4, 1), (8, 8)):
         separator = Separator(micro.MODEL, params, batch_size=batch_size)
         separator._separate_chunks = ChunkSeparator(
             micro.MODEL, params, batch_size=batch_size, devices=jax.devices()[:devices]
         )
-        results.append(separator.separate(waveform, 48_000, sampler=sampler, steps=3))
+        results.append(separator.separate(waveform, 48_000, steps=3, **settings))
     for other in results[1:]:
         np.testing.assert_allclose(other.vocals, results[0].vocals, atol=1e-4)
     vocals, accompaniment = results[0]

@@ -81,6 +81,11 @@ def test_loops():
     assert count_flops(loop, steps, X) == PRODUCT
     assert count_flops(loop, steps, X, while_trips=50) == 50 * PRODUCT
 
+    def loop_of_loops(n, x):
+        return jax.lax.fori_loop(0, n, lambda _, x: loop(n, x), x)
+
+    assert count_flops(loop_of_loops, steps, X, while_trips=50) == 50 * PRODUCT
+
 
 def test_a_conditional_counts_its_largest_branch():
     def function(flag, x, w):

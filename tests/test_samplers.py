@@ -1,5 +1,6 @@
 """The sampler against closed forms: Gaussian targets, an ideal network, the noise budget."""
 
+import functools
 import inspect
 import itertools
 
@@ -143,6 +144,118 @@ def test_coefficients_over_the_whole_grid(eta):
     np.testing.assert_array_equal(delta[is_last], 0)
 
 
+SAMPLERS = {"ddim": samplers.ddim, "dpm2m": samplers.dpm_solver_2m}
+
+
+def gaussian_error(sampler, start_sigma, num_steps):
+    """RMS distance from the exact end of the flow, at eta = 0.
+
+    Of a Gaussian target the flow keeps z = (x - alpha mu) / sqrt(alpha^2 s^2 + beta^2).
+    """
+    z = jax.random.normal(KEY, SHAPE)
+    alpha, beta = diffusion.alpha_beta(start_sigma)
+    x = alpha * target_mean() + jnp.sqrt(alpha**2 * SCALE**2 + beta**2) * z
+    end = sampler(gaussian_velocity, x, KEY, num_steps=num_steps, start_sigma=start_sigma)
+    return jnp.sqrt(jnp.mean((end - target_mean() - SCALE * z) ** 2))
+
+
+@pytest.mark.parametrize("start_sigma", [0.5, 1.0])
+def test_orders_of_convergence(start_sigma):
+    """ddim's error falls as 1/T, dpm_solver_2m's as log(T)/T^2: from 128 to 256 steps by 3.5."""
+    first, second = (
+        [float(error(start_sigma, num_steps)) for num_steps in (32, 128, 256)]
+        for error in (jax.jit(functools.partial(gaussian_error, s)) for s in SAMPLERS.values())
+    )
+    assert first[1] / first[2] == pytest.approx(2, abs=0.05)
+    assert second[1] / second[2] == pytest.approx(4 * np.log(128) / np.log(256), rel=0.15)
+    assert second[0] < first[0] / 5
+    assert second[2] < first[2] / 10
+
+
+@pytest.mark.parametrize("start_sigma", [1.0, 0.7])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 17])
+def test_dpm_solver_as_published_in_float64(start_sigma, num_steps):
+    start = jax.random.normal(KEY, (2, 101, 2))
+    x, last = np.asarray(start, np.float64), None
+    grid = start_sigma * np.linspace(1, 0, num_steps + 1)
+    alpha, beta = np.sin(np.pi / 2 * (1 - grid)), np.sin(np.pi / 2 * grid)
+    with np.errstate(divide="ignore"):
+        log_snr = np.log(alpha) - np.log(beta)
+    for i in range(num_steps):
+        v = np.tanh(x) * (1 - grid[i]) - 0.5 * np.roll(x, 1, axis=1)
+        x0_hat = alpha[i] * x - beta[i] * v
+        data = x0_hat
+        h = log_snr[i + 1] - log_snr[i]
+        if 0 < i < num_steps - 1:
+            r = (log_snr[i] - log_snr[i - 1]) / h
+            data = (1 + 1 / (2 * r)) * x0_hat - 1 / (2 * r) * last
+        x = beta[i + 1] / beta[i] * x - alpha[i + 1] * np.expm1(-h) * data
+        last = x0_hat
+    result = samplers.dpm_solver_2m(
+        contraction, start, KEY, num_steps=num_steps, start_sigma=start_sigma
+    )
+    np.testing.assert_allclose(result, x, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_the_first_and_last_steps_of_dpm_solver_are_ddim_s(num_steps):
+    start = jax.random.normal(KEY, (2, 101, 2))
+    ends = [s(contraction, start, KEY, num_steps=num_steps) for s in SAMPLERS.values()]
+    np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
+
+
+def test_extrapolation_over_the_whole_grid():
+    sigma = [np.arange(T, 0, -1) / T for T in (3, 4, 5, 50, 1000)]
+    last, t, s = (
+        np.concatenate([grid[i : len(grid) - 2 + i] for grid in sigma]).astype(np.float32)
+        for i in range(3)
+    )
+    share = np.asarray(jax.jit(samplers.extrapolation)(last, t, s))
+
+    def log_snr(sigma):
+        angle = np.pi / 2 * np.float64(sigma)
+        return np.log(np.cos(angle) / np.sin(angle))
+
+    np.testing.assert_array_equal(share[last == 1], 0)
+    inner = last < 1
+    expected = (log_snr(s) - log_snr(t)) / (2 * (log_snr(t) - log_snr(last)))
+    np.testing.assert_allclose(share[inner], expected[inner], rtol=2e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_start_at_1_is_the_plain_sampler_s(sampler):
+    noise = jax.random.normal(KEY, SHAPE)
+    guess = jax.random.normal(jax.random.key(5), SHAPE)
+    noisy = diffusion.diffuse(guess, noise, 1.0)
+    np.testing.assert_array_equal(noisy, noise)
+    started = sampler(contraction, noisy, KEY, num_steps=5, start_sigma=1.0)
+    np.testing.assert_array_equal(started, sampler(contraction, noise, KEY, num_steps=5))
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 50])
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_a_start_near_0_gives_the_guess_back(sampler, num_steps):
+    noise = jax.random.normal(KEY, SHAPE)
+    guess = jax.random.normal(jax.random.key(5), SHAPE)
+    for start_sigma in (1e-3, 1e-6):
+        noisy = diffusion.diffuse(guess, noise, start_sigma)
+        end = sampler(contraction, noisy, KEY, num_steps=num_steps, start_sigma=start_sigma)
+        np.testing.assert_allclose(end, guess, atol=20 * start_sigma + 1e-6)
+
+
+@pytest.mark.parametrize("eta", ETAS)
+def test_a_guess_that_is_a_sample_ends_in_the_target_s_distribution(eta):
+    """Noise to a level and back changes the draw, not what it is drawn from."""
+    draws = jax.random.normal(jax.random.key(5), SHAPE)
+    guess = target_mean() + SCALE * draws
+    noisy = diffusion.diffuse(guess, jax.random.normal(KEY, SHAPE), 0.5)
+    settings = {"num_steps": 500, "eta": eta, "start_sigma": 0.5}
+    end = jax.jit(lambda x: samplers.ddim(gaussian_velocity, x, KEY, **settings))(noisy)
+    deviation = (end - target_mean()) / SCALE
+    assert np.mean(deviation**2) == pytest.approx(1, rel=0.01 + 5 * np.sqrt(2 / np.prod(SHAPE)))
+    assert 0.1 < np.mean(deviation * draws) < 0.7  # and it remembers the guess
+
+
 STEP_COUNTS = [1, 2, 3, 50, 999, 1000]
 
 
@@ -226,6 +339,28 @@ def test_python_numbers_and_traced_values_agree(sample_contraction, cutoff_hz):
     np.testing.assert_allclose(plain, traced, atol=1e-5)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+def test_the_network_sees_equal_steps_from_the_start(sampler):
+    sigmas = []
+
+    def velocity(x, sigma):
+        jax.debug.callback(lambda s: sigmas.append(float(s)), sigma, ordered=True)
+        return contraction(x, sigma)
+
+    @jax.jit
+    def run(num_steps, start_sigma):
+        start = jnp.ones((1, 8, 1))
+        return sampler(velocity, start, KEY, num_steps=num_steps, start_sigma=start_sigma)
+
+    for num_steps, start_sigma in [(7, 1.0), (7, 0.3), (1, 0.5)]:
+        sigmas.clear()
+        run(num_steps, start_sigma).block_until_ready()
+        jax.effects_barrier()
+        expected = start_sigma * np.arange(num_steps, 0, -1) / num_steps
+        np.testing.assert_allclose(sigmas, expected, rtol=3e-7)
+    assert run._cache_size() == 1
+
+
 def test_the_network_sees_one_to_one_over_t_and_the_noise_its_step():
     sigmas, steps = [], []
 
@@ -305,6 +440,17 @@ def test_the_loop_carries_x_alone_and_calls_no_host_unasked():
     assert carried == [(), (), start.shape]  # the counter, its limit and x
 
 
+def test_dpm_solver_carries_x_and_the_last_estimate():
+    def sample(num_steps, start):
+        return samplers.dpm_solver_2m(contraction, start, KEY, num_steps=num_steps)
+
+    start = jnp.zeros((1, 16, 2))
+    jaxpr = jax.make_jaxpr(sample)(3, start)
+    (loop,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "while"]
+    carried = [variable.aval.shape for variable in loop.outvars]
+    assert carried == [(), (), start.shape, start.shape]
+
+
 @pytest.mark.parametrize("noise_dtype", [jnp.float32, jnp.bfloat16])
 def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
     seen = []
@@ -331,6 +477,9 @@ def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
         ({"cutoff_hz": -1.0}, "cutoff_hz is -1.0"),
         ({"cutoff_hz": 8000.0}, "below half the sample rate, 8000 Hz"),
         ({"cutoff_hz": float("nan")}, "cutoff_hz is nan"),
+        ({"start_sigma": 0.0}, "start_sigma is 0.0; it must be above 0"),
+        ({"start_sigma": 1.5}, "start_sigma is 1.5"),
+        ({"start_sigma": float("nan")}, "start_sigma is nan"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
@@ -339,3 +488,10 @@ def test_bad_settings_are_refused(setting, message):
     settings = {"num_steps": 4, "eta": 0.4, "cutoff_hz": 100.0, **setting}
     with pytest.raises(UserError, match=message):
         ddim(contraction, jnp.ones((1, 8, 2)), KEY, sample_rate=SAMPLE_RATE, **settings)
+
+
+@pytest.mark.parametrize("setting", [{"num_steps": 0}, {"start_sigma": 0.0}])
+def test_bad_settings_of_dpm_solver_are_refused(setting):
+    solver = inspect.unwrap(samplers.dpm_solver_2m)
+    with pytest.raises(UserError, match=next(iter(setting))):
+        solver(contraction, jnp.ones((1, 8, 2)), KEY, **{"num_steps": 4, **setting})

@@ -315,6 +315,40 @@ def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) ->
     assert most < 5 * 4096 * 12_000 / 11_025 + 2 * 12_000
 
 
+@pytest.mark.parametrize("guess_rate", [22_050, RATE, 48_000])
+def test_a_guess_is_scaled_and_cut_as_the_mixture(guess_rate: int) -> None:
+    """A model that returns its guess gives it back, whatever the two rates."""
+    rate, seconds = 48_000, 0.3
+    mixture = noise(round(rate * seconds))
+
+    def tone(rate: int) -> np.ndarray:
+        time = np.arange(round(rate * seconds))[:, None] / rate
+        return (0.3 * np.sin(2 * np.pi * 440 * time + np.arange(2))).astype(np.float32)
+
+    def separate(mixture: np.ndarray, starts: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        return guess
+
+    guess = measure(AudioArray(tone(guess_rate), guess_rate, "guess"))
+    vocals, _ = run(mixture, model(separate), rate, guess=guess)
+    inner = slice(500, -500)
+    np.testing.assert_allclose(vocals[inner], tone(rate)[inner], atol=2e-6)
+
+
+@pytest.mark.parametrize(("num_frames", "fits"), [(998, False), (999, True), (1001, True)])
+def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
+    guess = measure(AudioArray(noise(num_frames), RATE, "guess"))
+
+    def separate(mixture: np.ndarray, starts: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        return guess
+
+    if fits:
+        vocals, _ = run(noise(1000), model(separate), guess=guess)
+        assert vocals.shape == (1000, 2)
+    else:
+        with pytest.raises(UserError, match="guess: 998 samples at 44100 Hz, expected the length"):
+            run(noise(1000), model(separate), guess=guess)
+
+
 def test_fifo_gives_what_it_got() -> None:
     audio = noise(100)
     fifo = Fifo(2)

@@ -1,16 +1,16 @@
 """The compiled chunk program: mixture chunks in, vocals chunks out, on all devices."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, Float32, Int32, PRNGKeyArray
+from jaxtyping import Array, Float, Float32, Int32
 
-from diffsep_jax import samplers
+from diffsep_jax import diffusion, samplers
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.noise import KEY_TYPE, white_noise
 from diffsep_jax.separation_model import Params, SeparationModel
@@ -23,13 +23,19 @@ CHUNKS, SAME = P("data"), P()
 # Steps of the positional noise: the sampler starts from step 0, its move i refreshes by step i + 1.
 _START = 0
 
+ITERATIVE: tuple[Literal["ddim", "dpm2m"], ...] = ("ddim", "dpm2m")
+"""The samplers that call the generator; `direct` does not."""
+
+# seed, steps, eta, cutoff_hz, start_sigma, ensemble
+_RUNTIME_TYPES = (np.uint32, np.int32, np.float32, np.float32, np.float32, np.int32)
+
 
 class ChunkSeparator:
     """Separates batches of chunks with one model; one compilation for each sampler.
 
-    Steps, eta, cutoff and seed are runtime values. The conditioner runs once per chunk; the loop
-    over the steps carries x alone. Chunks are split over the devices, and each device works on its
-    own without talking to the others.
+    A refinement is one more. Steps, eta, cutoff, start level, ensemble and seed are runtime values.
+    The conditioner runs once per chunk, however many steps and seeds. Chunks are split over the
+    devices, and each device works on its own without talking to the others.
 
     Attributes:
         segment: samples of a chunk.
@@ -57,7 +63,7 @@ class ChunkSeparator:
         self._everywhere = NamedSharding(mesh, SAME)
         self._params = jax.device_put(params, self._everywhere)
 
-        self._ddim = sampling_program(model, mesh)
+        self._iterative = {name: sampling_program(model, mesh, name) for name in ITERATIVE}
         self._direct = direct_program(model, mesh)
 
     def __call__(
@@ -65,6 +71,7 @@ class ChunkSeparator:
         mixture: Float32[np.ndarray, "batch segment 2"],
         start: Int32[np.ndarray, "batch"],
         settings: SamplerSettings,
+        guess: Float32[np.ndarray, "batch segment 2"] | None = None,
     ) -> Float32[np.ndarray, "batch segment 2"]:
         """Vocals of `batch_size` chunks.
 
@@ -72,23 +79,32 @@ class ChunkSeparator:
             mixture: chunks at the model's level and rate.
             start: position in the track of each chunk's first sample, which the noise depends on.
             settings: runtime values.
+            guess: vocals to start from at `settings.start_sigma`, scaled as `mixture`; None is the
+                direct estimate.
         """
         chunks = jax.device_put((mixture, start), self._by_chunk)
         if settings.sampler == "direct":
             return np.asarray(self._direct(self._params, *chunks))
+        if guess is not None:
+            guess = jax.device_put(guess, self._by_chunk)
         values = (
-            jax.random.key(settings.seed, impl=KEY_TYPE),
-            jnp.int32(settings.steps),
-            jnp.float32(settings.eta),
-            jnp.float32(settings.cutoff_hz or 0.0),
+            settings.seed,
+            settings.steps,
+            settings.eta,
+            settings.cutoff_hz or 0.0,
+            settings.start_sigma,
+            settings.ensemble,
         )
-        values = jax.device_put(values, self._everywhere)
-        return np.asarray(self._ddim(self._params, *chunks, *values))
+        typed = [np.asarray(v, dtype) for v, dtype in zip(values, _RUNTIME_TYPES, strict=True)]
+        values = jax.device_put(typed, self._everywhere)
+        program = self._iterative[settings.sampler]
+        return np.asarray(program(self._params, *chunks, guess, *values))
 
     @property
     def num_compilations(self) -> int:
         """Programs compiled so far."""
-        return self._ddim._cache_size() + self._direct._cache_size()
+        programs = (*self._iterative.values(), self._direct)
+        return sum(program._cache_size() for program in programs)
 
 
 def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
@@ -96,42 +112,71 @@ def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
 
 
-def sampling_program(model: SeparationModel, mesh: Mesh) -> Any:
-    """The sampler, jitted: (params, mixture, start, key, steps, eta, cutoff_hz) -> vocals.
+def sampling_program(
+    model: SeparationModel, mesh: Mesh, sampler: Literal["ddim", "dpm2m"] = "ddim"
+) -> Any:
+    """A sampler, jitted.
 
-    It may be lowered with `abstract_arguments`, for devices that are not here.
+    (params, mixture, start, guess, seed, steps, eta, cutoff_hz, start_sigma, ensemble) -> vocals,
+    the mean over the seeds `seed`, `seed` + 1, ... of which there are `ensemble`. A `guess` of None
+    is the direct estimate. It may be lowered with `abstract_arguments`, for devices that are not
+    here.
     """
 
     def sample(
         params: Params,
         mixture: Float[Array, "batch segment 2"],
         start: Array,
-        key: PRNGKeyArray,
+        guess: Float[Array, "batch segment 2"] | None,
+        seed: Array,
         steps: Array,
         eta: Array,
         cutoff_hz: Array,
+        start_sigma: Array,
+        ensemble: Array,
     ) -> Float[Array, "batch segment 2"]:
         conditioning = model.condition(params, mixture)
+        if guess is None:
+            guess = conditioning.estimate
 
         def velocity(x: Array, sigma: Array) -> Array:
             sigmas = jnp.broadcast_to(sigma, x.shape[:1])
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
-        def noise(step: int | Array) -> Array:
-            return white_noise(key, step, start, length=model.segment, channels=CHANNELS)
+        def draw(member: Array) -> Array:
+            key = jax.random.key(seed + member.astype(jnp.uint32), impl=KEY_TYPE)
 
-        return samplers.ddim(
-            velocity,
-            noise(_START),
-            key,
-            num_steps=steps,
-            eta=eta,
-            cutoff_hz=cutoff_hz,
-            sample_rate=model.sample_rate,
-            noise_fn=lambda move: noise(move + 1),
+            def noise(step: int | Array) -> Array:
+                return white_noise(key, step, start, length=model.segment, channels=CHANNELS)
+
+            x = noise(_START)
+            # At 1 the two are equal, up to what a device makes of sin(pi/2).
+            x = jnp.where(start_sigma < 1, diffusion.diffuse(guess, x, start_sigma), x)
+            if sampler == "dpm2m":
+                return samplers.dpm_solver_2m(
+                    velocity, x, key, num_steps=steps, start_sigma=start_sigma
+                )
+            return samplers.ddim(
+                velocity,
+                x,
+                key,
+                num_steps=steps,
+                eta=eta,
+                cutoff_hz=cutoff_hz,
+                sample_rate=model.sample_rate,
+                start_sigma=start_sigma,
+                noise_fn=lambda move: noise(move + 1),
+            )
+
+        total = jax.lax.fori_loop(
+            jnp.int32(0),
+            ensemble,
+            lambda member, total: total + draw(member),
+            jnp.zeros(mixture.shape, jnp.float32),
         )
+        return total / ensemble.astype(jnp.float32)
 
-    return _on_each_device(sample, mesh, num_runtime_values=4)
+    return _on_each_device(sample, mesh, num_chunked=3, num_runtime_values=len(_RUNTIME_TYPES))
 
 
 def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
@@ -143,30 +188,27 @@ def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
         del start  # no noise
         return model.condition(params, mixture).estimate
 
-    return _on_each_device(estimate, mesh, num_runtime_values=0)
+    return _on_each_device(estimate, mesh, num_chunked=2, num_runtime_values=0)
 
 
 def abstract_arguments(model: SeparationModel, mesh: Mesh, batch_size: int) -> tuple[Any, ...]:
-    """The sampler's arguments without data; the direct estimate's are the first three."""
+    """A sampler's arguments without data or guess; the direct estimate's are the first three."""
 
     def array(shape: tuple[int, ...], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
-    key = jax.eval_shape(lambda: jax.random.key(0, impl=KEY_TYPE))
-    params = jax.eval_shape(model.init, key)
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
     return (
         jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype, SAME), params),
         array((batch_size, model.segment, CHANNELS), jnp.float32, CHUNKS),
         array((batch_size,), jnp.int32, CHUNKS),
-        key,
-        array((), jnp.int32, SAME),
-        array((), jnp.float32, SAME),
-        array((), jnp.float32, SAME),
+        None,
+        *(array((), dtype, SAME) for dtype in _RUNTIME_TYPES),
     )
 
 
-def _on_each_device(function: Any, mesh: Mesh, num_runtime_values: int) -> Any:
-    specs = (SAME, CHUNKS, CHUNKS, *(SAME,) * num_runtime_values)
+def _on_each_device(function: Any, mesh: Mesh, *, num_chunked: int, num_runtime_values: int) -> Any:
+    specs = (SAME, *(CHUNKS,) * num_chunked, *(SAME,) * num_runtime_values)
     return jax.jit(
         jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=CHUNKS, check_vma=False)
     )

@@ -40,8 +40,8 @@ class Separation(NamedTuple):
 class Separator:
     """Separates singing from music with one model; compiles once, whatever the options.
 
-    `settings` of the methods are the fields of `SamplerSettings`: sampler, steps, eta, cutoff_hz
-    and seed.
+    `settings` of the methods are the fields of `SamplerSettings`: sampler, steps, eta, cutoff_hz,
+    start_sigma, ensemble and seed.
     """
 
     def __init__(self, model: SeparationModel, params: Params, *, batch_size: int = 4) -> None:
@@ -69,7 +69,7 @@ class Separator:
         """
         checked = SamplerSettings(**settings)
         self._bind(checked, overlap)
-        one_step = dataclasses.replace(checked, steps=1)  # steps are a runtime value
+        one_step = dataclasses.replace(checked, steps=1, ensemble=1)  # both are runtime values
         chunks = self._separate_chunks
         moment = np.ones((1, 2), np.float32)  # silence would not reach the program
         self.separate(moment, chunks.sample_rate, **dataclasses.asdict(one_step))
@@ -80,6 +80,7 @@ class Separator:
         sample_rate: int,
         *,
         overlap: float = DEFAULT_OVERLAP,
+        refine: Num[np.ndarray, "..."] | None = None,
         on_progress: Progress | None = None,
         **settings: Any,
     ) -> Separation:
@@ -90,35 +91,29 @@ class Separator:
             two channels.
           sample_rate: in Hz, any.
           overlap: share of a chunk that is cross-faded with the next, 0 to 0.5.
+          refine: vocals to start from instead of the direct estimate, with a `start_sigma` below 1;
+            as long as `waveform` and at its rate.
           on_progress: called with (chunks done, chunks in all).
           **settings: see the class.
 
         Raises:
           UserError: a waveform of another kind, with no sample or with NaN; options out of range.
         """
-        waveform = np.asarray(waveform)
-        if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
-            raise UserError(
-                f"waveform is {waveform.dtype} {list(waveform.shape)}, expected floating point "
-                "[time] or [time, channel] with full scale 1"
-            )
-        if waveform.ndim == 2 and waveform.shape[1] not in (1, 2):
-            raise UserError(
-                f"waveform has {waveform.shape[1]} channels, expected [time, channel] "
-                f"with one or two, but its shape is {list(waveform.shape)}"
-            )
-        with np.errstate(over="ignore"):  # what leaves float32 is refused below, as infinite
-            audio = waveform.astype(np.float32)
-        audio = audio.reshape(len(waveform), -1 if waveform.size else 1)
-        model = self._bind(SamplerSettings(**settings), overlap)
+        audio = _samples(waveform, "waveform")
+        model = self._bind(SamplerSettings(**settings), overlap, refines=refine is not None)
         track = measure(AudioArray(audio, int(sample_rate)))
+        guess = None
+        if refine is not None:
+            guess = measure(AudioArray(_samples(refine, "refine"), int(sample_rate), "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
         done = 0
-        for blocks in separate_track(track, model, overlap=overlap, on_progress=on_progress):
+        for blocks in separate_track(
+            track, model, overlap=overlap, guess=guess, on_progress=on_progress
+        ):
             for stem, block in zip(stems, blocks, strict=True):
                 stem[done : done + len(block)] = block
             done += len(blocks[0])
-        return Separation(*(stem.reshape(waveform.shape) for stem in stems))
+        return Separation(*(stem.reshape(np.shape(waveform)) for stem in stems))
 
     def separate_file(
         self,
@@ -126,6 +121,7 @@ class Separator:
         out_dir: str | os.PathLike[str],
         *,
         overlap: float = DEFAULT_OVERLAP,
+        refine: str | os.PathLike[str] | Track | None = None,
         on_progress: Progress | None = None,
         **settings: Any,
     ) -> dict[str, Path]:
@@ -135,6 +131,7 @@ class Separator:
           path: the file, or a `Track` of it that was measured before.
           out_dir: gets vocals.wav and accompaniment.wav, which replace earlier ones when they are
             complete. On an error or an interrupt neither is written.
+          refine: as in `separate`, but a file, or a `Track` of it; at any rate.
           overlap, on_progress, **settings: as in `separate`.
 
         Returns:
@@ -143,8 +140,9 @@ class Separator:
         Raises:
           UserError: bad audio, options out of range, a folder that cannot be written.
         """
-        model = self._bind(SamplerSettings(**settings), overlap)
-        track = path if isinstance(path, Track) else measure(AudioFile(path))
+        model = self._bind(SamplerSettings(**settings), overlap, refines=refine is not None)
+        track = _measured(path)
+        guess = None if refine is None else _measured(refine)
         paths = {stem: Path(out_dir) / f"{stem}.wav" for stem in STEMS}
         with contextlib.ExitStack() as stack:
             stack.enter_context(new_folder(Path(out_dir)))
@@ -159,13 +157,19 @@ class Separator:
                 )
                 for path in paths.values()
             ]
-            for blocks in separate_track(track, model, overlap=overlap, on_progress=on_progress):
+            for blocks in separate_track(
+                track, model, overlap=overlap, guess=guess, on_progress=on_progress
+            ):
                 for write, block in zip(writers, blocks, strict=True):
                     write(block)
         return paths
 
-    def _bind(self, settings: SamplerSettings, overlap: float) -> ChunkModel:
+    def _bind(
+        self, settings: SamplerSettings, overlap: float, *, refines: bool = False
+    ) -> ChunkModel:
         check_overlap(overlap)
+        if refines:
+            settings.check_refines()
         chunks = self._separate_chunks
         nyquist = chunks.sample_rate / 2
         if settings.cutoff_hz is not None and settings.cutoff_hz >= nyquist:
@@ -174,8 +178,8 @@ class Separator:
                 f"half of the model's {chunks.sample_rate} Hz"
             )
 
-        def separate(mixture: Chunks, starts: Starts) -> Chunks:
-            return chunks(mixture, starts, settings)
+        def separate(mixture: Chunks, starts: Starts, guess: Chunks | None = None) -> Chunks:
+            return chunks(mixture, starts, settings, guess)
 
         return ChunkModel(
             separate=separate,
@@ -185,3 +189,25 @@ class Separator:
             batch_size=chunks.batch_size,
             target_rms=self._target_rms,
         )
+
+
+def _samples(waveform: Num[np.ndarray, "*shape"], name: str) -> Float32[np.ndarray, "time channel"]:
+    """float32 [time, channel]. UserError if it is no floating-point mono or stereo audio."""
+    waveform = np.asarray(waveform)
+    if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
+        raise UserError(
+            f"{name} is {waveform.dtype} {list(waveform.shape)}, expected floating point "
+            "[time] or [time, channel] with full scale 1"
+        )
+    if waveform.ndim == 2 and waveform.shape[1] not in (1, 2):
+        raise UserError(
+            f"{name} has {waveform.shape[1]} channels, expected [time, channel] "
+            f"with one or two, but its shape is {list(waveform.shape)}"
+        )
+    with np.errstate(over="ignore"):  # what leaves float32 is refused below, as infinite
+        audio = waveform.astype(np.float32)
+    return audio.reshape(len(waveform), -1 if waveform.size else 1)
+
+
+def _measured(audio: str | os.PathLike[str] | Track) -> Track:
+    return audio if isinstance(audio, Track) else measure(AudioFile(audio))

@@ -1,12 +1,20 @@
 """How to sample: the options of separation that change no compiled program. Imports no JAX."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from diffsep_jax.errors import UserError
 
 # Steps are counted in int32, and each refreshes noise of its own.
 MAX_STEPS = 1_000_000
+
+MAX_ENSEMBLE = 10_000
+
+# Noise at -116 dB: lower levels change nothing that can be heard, and the smallest numbers of
+# float32 would divide 0 by 0.
+MIN_START_SIGMA = 1e-6
+
+Sampler = Literal["ddim", "dpm2m", "direct"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,11 +25,11 @@ class SamplerSettings:
       UserError: a value out of its range.
     """
 
-    sampler: Literal["ddim", "direct"] = "ddim"
-    """ddim: the diffusion sampler; direct: the conditioner's own estimate, in one pass."""
+    sampler: Sampler = "ddim"
+    """ddim: the paper's; dpm2m: a solver for few steps; direct: one pass without diffusion."""
 
     steps: int = 50
-    """Network calls of ddim for each chunk, 1 to 1,000,000."""
+    """Network calls of ddim and dpm2m for each chunk, 1 to 1,000,000."""
 
     eta: float = 0.4
     """Share of fresh noise in each step of ddim: 0 (none) to 1."""
@@ -29,17 +37,37 @@ class SamplerSettings:
     cutoff_hz: float | None = 5000.0
     """Corner in Hz of the high-pass filter on the fresh noise; None or 0 leaves it white."""
 
+    start_sigma: float = 1.0
+    """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
+
+    ensemble: int = 1
+    """Mean of this many separations by ddim or dpm2m: seed, seed + 1, ...; as many times slower."""
+
     seed: int = 0
     """Seed of the noise: the same seed gives the same vocals."""
 
     def __post_init__(self) -> None:
-        if self.sampler not in ("ddim", "direct"):
-            raise UserError(f"sampler {self.sampler!r}, expected 'ddim' or 'direct'")
+        if self.sampler not in get_args(Sampler):
+            raise UserError(f"sampler {self.sampler!r}, expected 'ddim', 'dpm2m' or 'direct'")
         if not 1 <= self.steps <= MAX_STEPS:
             raise UserError(f"steps {self.steps}, expected 1 to {MAX_STEPS}")
         if not 0 <= self.eta <= 1:
             raise UserError(f"eta {self.eta}, expected 0 to 1")
         if self.cutoff_hz is not None and not 0 <= self.cutoff_hz < float("inf"):
             raise UserError(f"cutoff_hz {self.cutoff_hz}, expected None or 0 Hz and more")
+        if not MIN_START_SIGMA <= self.start_sigma <= 1:
+            raise UserError(f"start_sigma {self.start_sigma}, expected {MIN_START_SIGMA:g} to 1")
+        if not 1 <= self.ensemble <= MAX_ENSEMBLE:
+            raise UserError(f"ensemble {self.ensemble}, expected 1 to {MAX_ENSEMBLE}")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed {self.seed}, expected 0 to 2^32 - 1")
+
+    def check_refines(self) -> None:
+        """UserError unless these settings make use of a file to start from."""
+        if self.sampler == "direct":
+            raise UserError("sampler direct starts from no file; to refine one, take ddim or dpm2m")
+        if self.start_sigma == 1:
+            raise UserError(
+                "start_sigma 1 is pure noise and keeps nothing of the file to refine; "
+                "expected less than 1, for example 0.3"
+            )

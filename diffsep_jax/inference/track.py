@@ -31,6 +31,8 @@ SILENCE_RMS = 1e-8
 
 Chunks = Float32[np.ndarray, "batch segment 2"]
 Starts = Int32[np.ndarray, "batch"]
+# (position, samples)
+Chunk = tuple[int, Float32[np.ndarray, "time 2"]]
 # (chunks done, chunks in all)
 Progress = Callable[[int, int], None]
 
@@ -41,7 +43,8 @@ class ChunkModel:
 
     Attributes:
       separate: (mixture chunks at the model's level, position of each chunk's first sample in the
-        track at the model's rate) -> vocals chunks. Always called with `batch_size` chunks.
+        track at the model's rate) -> vocals chunks. Always called with `batch_size` chunks. With a
+        guess of the vocals, its chunks are a third argument.
       segment: samples of a chunk.
       stride: samples in a frame of the model's deepest level; `segment` is a multiple of it.
       sample_rate: in Hz.
@@ -49,7 +52,7 @@ class ChunkModel:
       target_rms: level of a mixture that the model was trained for.
     """
 
-    separate: Callable[[Chunks, Starts], Chunks]
+    separate: Callable[..., Chunks]
     segment: int
     stride: int
     sample_rate: int
@@ -116,11 +119,22 @@ def measure(source: AudioSource) -> Track:
     return Track(source, num_frames, math.sqrt(energy / (num_frames * source.num_channels)))
 
 
+def check_same_length(track: Track, guess: Track) -> None:
+    """UserError unless the two are equally long, up to a sample of the lower rate."""
+    rates = track.source.sample_rate, guess.source.sample_rate
+    if abs(guess.num_frames * rates[0] - track.num_frames * rates[1]) > max(rates):
+        raise UserError(
+            f"{guess.source.name}: {guess.num_frames} samples at {rates[1]} Hz, expected the length"
+            f" of {track.source.name}, {track.num_frames} samples at {rates[0]} Hz"
+        )
+
+
 def separate_track(
     track: Track,
     model: ChunkModel,
     *,
     overlap: float = DEFAULT_OVERLAP,
+    guess: Track | None = None,
     on_progress: Progress | None = None,
 ) -> Iterator[tuple[Block, Block]]:
     """Separates a track block by block: (vocals, accompaniment), each `[time, channel]` float32.
@@ -132,13 +146,18 @@ def separate_track(
     Args:
       track: from `measure`.
       overlap: share of a chunk, in [0, 0.5].
+      guess: vocals for the model to start from, of the track's length at any rate, mono or stereo;
+        the mixture's gain is theirs too.
       on_progress: called at the start and after each batch.
 
     Raises:
-      UserError: see `plan`; a source of 2^31 samples, or shorter than it was when measured; an
-        output that is not finite, or that leaves the range of float32 at the source's level.
+      UserError: see `plan` and `check_same_length`; a source of 2^31 samples, or shorter than it
+        was when measured; an output that is not finite, or that leaves the range of float32 at the
+        source's level.
     """
     source = track.source
+    if guess is not None:
+        check_same_length(track, guess)
     gain = np.float32(model.target_rms / track.rms if track.rms > SILENCE_RMS else 0.0)
     # Resampling there and back rounds the length twice: a few zeros keep it from ending short.
     extra = 0
@@ -154,18 +173,24 @@ def separate_track(
 
     mixture = Fifo(source.num_channels)
 
-    def read() -> Iterator[Block]:
+    def read(audio: Track, keep: Callable[[Block], None] | None) -> Iterator[Block]:
         num_frames = 0
-        for block in source.blocks():
+        for block in audio.source.blocks():
             num_frames += len(block)
-            mixture.push(block)
+            if keep is not None:
+                keep(block)
             yield np.broadcast_to(block * gain, (len(block), 2))
-        if num_frames < track.num_frames:
-            raise UserError(f"{source.name}: became shorter while it was being separated")
+        if num_frames < audio.num_frames:
+            raise UserError(f"{audio.source.name}: became shorter while it was being separated")
         yield np.zeros((extra, 2), np.float32)
 
-    chunks = cut(resample_blocks(read(), source.sample_rate, model.sample_rate), chunk_plan)
-    separated = _separate_chunks(chunks, model, chunk_plan, source.name, on_progress)
+    def chunks_of(audio: Track, keep: Callable[[Block], None] | None = None) -> Iterator[Chunk]:
+        rate = audio.source.sample_rate
+        return cut(resample_blocks(read(audio, keep), rate, model.sample_rate), chunk_plan)
+
+    chunks = chunks_of(track, keep=mixture.push)
+    guesses = None if guess is None else (chunk for _, chunk in chunks_of(guess))
+    separated = _separate_chunks(chunks, guesses, model, chunk_plan, source.name, on_progress)
     blocks = overlap_add(separated, chunk_plan)
     remaining = track.num_frames
     for block in resample_blocks(blocks, model.sample_rate, source.sample_rate):
@@ -207,7 +232,7 @@ class Fifo:
         return samples[:count]
 
 
-def cut(blocks: Iterable[Block], plan: Plan) -> Iterator[tuple[int, Float32[np.ndarray, "time 2"]]]:
+def cut(blocks: Iterable[Block], plan: Plan) -> Iterator[Chunk]:
     """The plan's chunks with their positions; the last is filled up with zeros."""
     blocks = iter(blocks)
     fifo = Fifo(2)
@@ -238,7 +263,8 @@ def overlap_add(chunks: Iterable[Block], plan: Plan) -> Iterator[Block]:
 
 
 def _separate_chunks(
-    chunks: Iterator[tuple[int, Block]],
+    chunks: Iterator[Chunk],
+    guesses: Iterator[Block] | None,
     model: ChunkModel,
     plan: Plan,
     name: str,
@@ -253,10 +279,15 @@ def _separate_chunks(
         starts = np.zeros(model.batch_size, np.int32)
         for i, (start, chunk) in enumerate(batch):
             mixture[i], starts[i] = chunk, start
+        arguments = [mixture, starts]
+        if guesses is not None:
+            arguments.append(np.zeros_like(mixture))
+            for i, guess in enumerate(itertools.islice(guesses, len(batch))):
+                arguments[-1][i] = guess
         is_silent = ~mixture.any(axis=(1, 2))
         vocals = np.zeros_like(mixture)
         if not is_silent.all():
-            separated = model.separate(mixture, starts)
+            separated = model.separate(*arguments)
             vocals[~is_silent] = separated[~is_silent]
         if not np.isfinite(vocals).all():
             raise UserError(
