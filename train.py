@@ -96,6 +96,8 @@ def open_data(run: Run, rows: Sequence[int]) -> tuple[grain.MapDataset, grain.Ma
         "validation",
         data.validation_songs,
     )
+    if held_out == songs and is_primary():
+        print(f"{', '.join(data.source)}: no validation songs; validating on training songs")
     batches = functools.partial(pipeline.batches, segment=run.model.segment, rows=rows)
     plain = dataclasses.replace(data.pipeline, augment=NO_AUGMENTATION)
     return batches(songs, data.pipeline), batches(held_out, plain)

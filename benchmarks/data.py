@@ -5,9 +5,10 @@
 
 SONGS holds song folders with vocals.wav and other stems at 44.1 kHz; BUILT is what
 `python -m data_pipelines.build` made of them. Needs the `bench` extra. The process keeps to one
-core. The PyTorch loader does what such loaders do: it reads a random segment of each stem with
-soundfile, sums the stems to a mixture and collates batches of mixture and vocals, as ours; it
-augments nothing. All take turns, `--rounds` times, and the median round counts.
+core. The PyTorch loader does what such loaders do: it reads a random segment of the same files with
+soundfile (vocals and mixture, or where there is no mixture.wav, all stems, which it sums) and
+collates batches of mixture and vocals, as ours; it augments nothing. All take turns, `--rounds`
+times, and the median round counts.
 
 With `--memory-batches` it prints instead how the process' own memory grows over so many batches.
 """
@@ -81,12 +82,10 @@ class RandomSegments(Dataset):
         self._segment = segment
         self._songs = []
         for vocals in sorted(folder.glob("**/vocals.wav")):
-            others = [
-                path
-                for path in sorted(vocals.parent.glob("*.wav"))
-                if path.stem not in ("vocals", "mixture")
-            ]
-            self._songs.append((vocals, others, soundfile.info(vocals).frames))
+            mixture = vocals.with_name("mixture.wav")
+            stems = sorted(vocals.parent.glob("*.wav"))
+            parts = [mixture] if mixture.exists() else [p for p in stems if p != vocals]
+            self._songs.append((vocals, parts, soundfile.info(vocals).frames))
         if not self._songs:
             raise UserError(f"{folder}: no folder with vocals.wav in it")
 
@@ -95,7 +94,7 @@ class RandomSegments(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng(index)
-        vocals_path, others, frames = self._songs[int(rng.integers(len(self._songs)))]
+        vocals_path, parts, frames = self._songs[int(rng.integers(len(self._songs)))]
         start = int(rng.integers(frames - self._segment + 1))
 
         def read(path: pathlib.Path) -> torch.Tensor:
@@ -103,7 +102,9 @@ class RandomSegments(Dataset):
             return torch.from_numpy(audio)
 
         vocals = read(vocals_path)
-        return {"mixture": vocals + sum(map(read, others)), "vocals": vocals}
+        if parts[0].stem == "mixture":
+            return {"mixture": read(parts[0]), "vocals": vocals}
+        return {"mixture": vocals + sum(map(read, parts)), "vocals": vocals}
 
 
 def main(options: Options) -> None:
@@ -187,7 +188,7 @@ def _rate(loader: Loader, seconds: float) -> float:
 
 
 def _cold(options: Options, loader: Loader) -> float:
-    """The same for a second, after the files left the page cache."""
+    """The same for a second that begins with no file in the page cache."""
     for root in (options.folder, options.data_set):
         for path in root.rglob("*") if root is not None else ():
             if path.is_file():

@@ -20,7 +20,7 @@ from data_pipelines.builders.layouts import Layout
 from data_pipelines.builders.patterns import PAIRS, STEMS, read_patterns
 from data_pipelines.builders.recordings import SPLITS
 from data_pipelines.builders.report import as_json, print_report, summarise
-from data_pipelines.record_format import Dtype, table_name
+from data_pipelines.record_format import Dtype, check_same_format, table_name
 from data_pipelines.song_table import read_table
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.output import check_writable, write_bytes
@@ -57,7 +57,7 @@ class Build:
     sample_rate: int = 44_100
     record_samples: int = 2**19
     overlap_samples: int = 2**17
-    songs_per_shard: int = 8
+    songs_per_shard: int = 4
     beam: str | None = None
 
 
@@ -69,6 +69,7 @@ def main(command: Build) -> None:
     builder = RecordsBuilder(_config(command), _runner(command), data_dir=str(command.out))
     console = Console()
     if builder.folder.exists():
+        check_same_format(builder.folder, builder.record_format)
         console.print(
             f"{builder.folder} is there already; delete it to build it anew", markup=False
         )
@@ -84,7 +85,7 @@ def main(command: Build) -> None:
     print_report(reports, console)
     text = json.dumps(as_json(reports), indent=2, ensure_ascii=False)
     write_bytes(builder.folder / REPORT, text.encode())
-    console.print(f"{builder.folder}: train on it with --data.source {command.out}", markup=False)
+    console.print(f"built; train on it with --data.source {builder.folder}", markup=False)
 
 
 def _config(command: Build) -> BuildConfig:

@@ -27,7 +27,7 @@ from diffsep_jax.errors import UserError
 
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _SEEKABLE = (".wav", ".flac")
-_MAPPED = ("PCM_16", "FLOAT")
+_PLAIN = ("PCM_16", "FLOAT")
 _VERSION = 1
 """Part of the cache's file names: goes up when what is stored changes."""
 
@@ -168,39 +168,53 @@ def _info(path: Path) -> tuple[int, int]:
 def _read_file(path: Path, start: int, length: int) -> Float[np.ndarray, "time 2"]:
     """Part of a file as stereo float32, checked."""
     status = path.stat()
-    mapped = _mapped(path, status.st_size, status.st_mtime_ns)
-    if mapped is not None and mapped.dtype == np.int16:
-        audio = mapped[start : start + length] * np.float32(1 / 32768)
-    elif mapped is not None:
-        audio = np.array(mapped[start : start + length])
-    else:
+    plain = _plain_samples(path, status.st_size, status.st_mtime_ns)
+    if plain is None:
         audio = _decode(path, start, length)
+    else:
+        count, offset = length * plain.num_channels, start * plain.num_channels
+        stored = np.fromfile(
+            path, plain.dtype, count, offset=plain.offset + offset * plain.dtype.itemsize
+        )
+        if plain.dtype == np.int16:
+            stored = stored * np.float32(1 / 32768)
+        audio = stored.reshape(-1, plain.num_channels)
     if len(audio) != length:
         raise UserError(f"{path}: ends at sample {start + len(audio)}, before its stated length")
-    is_float = mapped is None or mapped.dtype != np.int16
-    if is_float and not np.isfinite(audio).all():
+    is_integer = plain is not None and plain.dtype == np.int16
+    if not is_integer and not np.isfinite(audio).all():
         bad = start + int(np.flatnonzero(~np.isfinite(audio).all(axis=1))[0])
         raise UserError(f"{path}: NaN or infinite at sample {bad}; repair or remove the song")
     return np.repeat(audio, 2, axis=1) if audio.shape[1] == 1 else audio
 
 
-@functools.lru_cache(maxsize=4096)
-def _mapped(path: Path, num_bytes: int, time: int) -> np.ndarray | None:
-    """The samples `[time, channel]` of a wav file of int16 or float32, memory-mapped.
+class _PlainSamples(NamedTuple):
+    """Where the samples of a wav file are, that can be read as they lie there."""
 
-    None for any other file. Several times as fast as decoding. `num_bytes` and `time` of the last
-    change tell files apart.
+    offset: int
+    dtype: np.dtype
+    num_channels: int
+
+
+@functools.lru_cache(maxsize=2**16)
+def _plain_samples(path: Path, num_bytes: int, time: int) -> _PlainSamples | None:
+    """Of a wav file of int16 or float32 in this machine's byte order; None for any other.
+
+    Reading them takes a fraction of decoding. `num_bytes` and `time` of the last change tell files
+    apart.
     """
     del num_bytes, time
     try:
-        if path.suffix.lower() != ".wav" or soundfile.info(path).subtype not in _MAPPED:
+        if path.suffix.lower() != ".wav" or soundfile.info(path).subtype not in _PLAIN:
             return None
         with warnings.catch_warnings():  # of chunks that it does not know
             warnings.simplefilter("ignore", scipy.io.wavfile.WavFileWarning)
             samples = scipy.io.wavfile.read(path, mmap=True)[1]
     except (soundfile.LibsndfileError, ValueError, OSError):
         return None  # decoding tells what is wrong
-    return samples if samples.ndim == 2 else samples[:, None]
+    if samples.dtype not in (np.dtype(np.int16), np.dtype(np.float32)):
+        return None
+    return _PlainSamples(samples.offset, samples.dtype, samples.shape[1] if samples.ndim > 1 else 1)
 
 
 def _decode(path: Path, start: int, length: int) -> Float[np.ndarray, "time channel"]:

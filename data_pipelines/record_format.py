@@ -6,6 +6,7 @@ that is shorter than a record is filled up with zeros.
 """
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,9 @@ VERSION = "1.0.0"
 
 INT16_SCALE = 32768
 """Stored integers are float samples times this, divided by the song's own scale."""
+
+MAX_RECORD_SAMPLES = 2**25
+"""A quarter of an hour at 44.1 kHz: a record is read whole."""
 
 SILENT_DB = -120.0
 """What the levels of records are at least."""
@@ -43,6 +47,10 @@ class RecordFormat:
     overlap_samples: int = 2**17
 
     def __post_init__(self) -> None:
+        if not 1 < self.record_samples <= MAX_RECORD_SAMPLES:
+            raise UserError(
+                f"record_samples={self.record_samples}: expected 2 to {MAX_RECORD_SAMPLES}"
+            )
         if not 0 < self.overlap_samples < self.record_samples:
             raise UserError(
                 f"overlap_samples={self.overlap_samples}: expected 1 to record_samples - 1"
@@ -98,6 +106,20 @@ def find_data_set(path: Path) -> Path | None:
         names = ", ".join(str(each.relative_to(path)) for each in found)
         raise UserError(f"{path}: several data sets, {names}; name one of them")
     return found[0] if found else None
+
+
+def check_same_format(folder: Path, wanted: RecordFormat) -> None:
+    """UserError unless the data set in a folder is whole and has this format."""
+    try:
+        stored = json.loads((folder / "metadata.json").read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{folder}: not a whole data set; delete it to build it anew") from None
+    for name, value in dataclasses.asdict(wanted).items():
+        if stored.get(name) != value:
+            raise UserError(
+                f"{folder}: was built with {name} {stored.get(name)}, not {value}; delete it to"
+                " build it anew, or choose another --out"
+            )
 
 
 def table_name(split: str) -> str:

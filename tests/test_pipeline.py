@@ -1,6 +1,8 @@
 """Batches by position: resumable, the same for any number of hosts, always a sum of two stems."""
 
+import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -11,11 +13,14 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 from ramps import BLOCKS, Broken, Ramps
 
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION
+from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
 from data_pipelines.segments import ACTIVITY_BLOCK, mixture_rms
+from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError
 
 CONFIG = pipeline.PipelineConfig(batch_size=8, seed=1, num_threads=2, prefetch=2)
@@ -272,3 +277,32 @@ def test_the_level_of_a_song_is_its_mixtures_rms():
     source = Ramps()
     mixture = sum(source.segment(1, 0, source.num_samples(1)))
     assert mixture_rms(source, 1) == pytest.approx(np.sqrt(np.mean(mixture.astype(float) ** 2)))
+
+
+@pytest.mark.parametrize("kind", ["folder", "records"])
+def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, kind):
+    """With threads and with workers, after a restart, and as rows of two hosts."""
+    rng = np.random.default_rng(0)
+    for song, stem in itertools.product(range(3), ("vocals", "drums")):
+        path = tmp_path / "songs" / f"song {song}" / f"{stem}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * rng.standard_normal((60_000, 2)), 44_100)
+    spec = tmp_path / "songs"
+    if kind == "records":
+        fields = {"record_samples": 2**14, "overlap_samples": 2**13}
+        build = BuildConfig(layout="stems", source=spec, **fields)
+        builder = RecordsBuilder(build, InProcesses(), data_dir=str(tmp_path / "built"))
+        builder.build()
+        spec = builder.folder
+    source = open_source(str(spec), cache_dir=str(tmp_path / "cache"))
+    dataset = batches(source, CONFIG)
+    expected = [dataset[step] for step in range(5)]
+    for workers, start in ((0, 0), (0, 3), (2, 0), (2, 2)):
+        config = dataclasses.replace(CONFIG, num_workers=workers)
+        with contextlib.closing(pipeline.iterate(dataset, start, config)) as iterator:
+            for step in range(start, 5):
+                assert_same(next(iterator), expected[step])
+    hosts = [batches(source, CONFIG, rows=range(first, 8, 2)) for first in range(2)]
+    for step in range(2):
+        for first, host in enumerate(hosts):
+            assert_same(host[step], {k: v[first::2] for k, v in expected[step].items()})

@@ -249,3 +249,18 @@ def test_open_source(tmp_path, stems):
     for split, name in (("train", "first"), ("test", "second")):
         source = open_source(str(tmp_path / "split"), split=split, sample_rate=RATE)
         assert [source.name(i) for i in range(len(source))] == [name]
+
+
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "PCM_24"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wav_is_read_as_soundfile_reads_it(tmp_path, endian, subtype, channels):
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (5000, channels)).astype(np.float32)
+    for stem in ("vocals", "drums"):
+        (tmp_path / "songs/song").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "songs/song" / f"{stem}.wav"
+        soundfile.write(path, audio, RATE, subtype=subtype, endian=endian)
+    expected, _ = soundfile.read(path, 700, 4000, dtype="float32", always_2d=True)
+    for stem in folder_songs(tmp_path / "songs").segment(0, 4000, 700):
+        assert stem.dtype == np.float32
+        np.testing.assert_array_equal(stem, np.broadcast_to(expected, (700, 2)))

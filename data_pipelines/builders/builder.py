@@ -23,7 +23,7 @@ from data_pipelines.builders.layouts import Layout, find
 from data_pipelines.builders.patterns import Patterns
 from data_pipelines.builders.reading import is_sixteen_bit
 from data_pipelines.builders.recordings import SPLITS, Recording
-from data_pipelines.builders.shards import Shard, write_shard
+from data_pipelines.builders.shards import Shard, plan_shard, write_shard
 from data_pipelines.processes import obey_parent
 from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_name
 from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
@@ -85,7 +85,7 @@ class BuildConfig:
     sample_rate: int = 44_100
     record_samples: int = 2**19
     overlap_samples: int = 2**17
-    songs_per_shard: int = 8
+    songs_per_shard: int = 4
 
 
 class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -112,6 +112,11 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         )
         self.name = config.layout
         super().__init__(file_format="array_record", **kwargs)
+
+    @property
+    def record_format(self) -> RecordFormat:
+        """What its records hold, or will."""
+        return self._format
 
     @property
     def folder(self) -> Path:
@@ -154,12 +159,12 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
             for split in SPLITS
             for shard in self._shards([r for r in self._findings.recordings if r.split == split])
         }
-        sizes = {key: sum(r.num_bytes for r in shard.recordings) for key, shard in shards.items()}
+        total = sum(shard.num_bytes for shard in shards.values())
         done, written = 0, {}
         for records, table in self._run(list(shards.values())):
             written[records.stem] = records, read_table(table)
-            done += sizes[records.stem]
-            self._on_progress(done, sum(sizes.values()))
+            done += shards[records.stem].num_bytes
+            self._on_progress(done, total)
         infos = []
         for split in SPLITS:
             parts = [written[key] for key, s in shards.items() if s.recordings[0].split == split]
@@ -175,7 +180,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     def _shards(self, recordings: Sequence[Recording]) -> Iterator[Shard]:
         for start in range(0, len(recordings), self._songs_per_shard):
             songs = recordings[start : start + self._songs_per_shard]
-            yield Shard(tuple(songs), self._format, self._parts)
+            yield plan_shard(tuple(songs), self._format, self._parts)
 
     def _collect(
         self, split: str, parts: Sequence[tuple[Path, SongTable]], left_out: dict[str, str]

@@ -1,9 +1,10 @@
 """Which files of a song's folder are vocals, which the mixture: shell patterns in a small TOML.
 
-    vocals = ["*vocal*", "*vox*", "*choir*"]      # lead and backing vocals are summed
+    vocals = ["*vocal*", "*vox*", "*choir*"]       # lead and backing vocals are summed
     mixture = ["mix.*", "mixture.*"]
+    accompaniment = ["*karaoke*", "no_vocals.*"]  # though a pattern of vocals may match too
     ignore = ["*.bak.*", "click*"]
-    instrumentals = true                          # songs without vocals count, as silent vocals
+    instrumentals = true                           # songs without vocals count, as silent vocals
 
 A pattern is matched, without regard to case, with a file's path below the song's folder and with
 its name. What matches nothing is accompaniment.
@@ -14,40 +15,60 @@ import fnmatch
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from data_pipelines.builders.recordings import StemFile
 from diffsep_jax.errors import UserError
 
+Kind = Literal["ignored", "mixture", "others", "vocals"]
+
+_NO_VOCALS = tuple(
+    f"{before}{lack}{voice}*"
+    for lack in ("no", "no[-_ .]", "non[-_ .]", "minus*", "without*")
+    for voice in ("vocal", "vox", "voice")
+    for before in ("", "*[!a-z]")  # a word of its own: not the end of soprano_vocals
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patterns:
-    """What tells the files of a song apart; `ignore` goes first, then `mixture`, then `vocals`."""
+    """What tells the files of a song apart.
+
+    The first that matches counts: `ignore`, `mixture`, `accompaniment`, `vocals`.
+    """
 
     vocals: tuple[str, ...]
     mixture: tuple[str, ...] = ("mixture.*", "mix.*", "*/mixture.*", "*_mixture.*", "*_mix.*")
+    accompaniment: tuple[str, ...] = ("*instrumental*", "*karaoke*", *_NO_VOCALS)
     ignore: tuple[str, ...] = ()
     instrumentals: bool = False
+
+    def kind(self, folder: Path, path: Path) -> Kind:
+        """What a file of the song in `folder` is."""
+        ordered: tuple[tuple[Kind, tuple[str, ...]], ...] = (
+            ("ignored", self.ignore),
+            ("mixture", self.mixture),
+            ("others", self.accompaniment),
+            ("vocals", self.vocals),
+        )
+        kinds = (kind for kind, patterns in ordered if _matches(path, folder, patterns))
+        return next(kinds, "others")
 
     def sort(
         self, folder: Path, files: Sequence[Path]
     ) -> tuple[tuple[StemFile, ...], tuple[StemFile, ...], StemFile | None]:
         """(vocals, others, mixture). UserError where two files match as the mixture."""
-        kinds: dict[str, list[Path]] = {"vocals": [], "others": [], "mixture": []}
-        for path in files:
-            if not _matches(path, folder, self.ignore):
-                if _matches(path, folder, self.mixture):
-                    kind = "mixture"
-                else:
-                    kind = "vocals" if _matches(path, folder, self.vocals) else "others"
-                kinds[kind].append(path)
-        mixtures = kinds["mixture"]
+        found = [(self.kind(folder, path), StemFile(path)) for path in files]
+        vocals, others, mixtures = (
+            tuple(file for kind, file in found if kind == wanted)
+            for wanted in ("vocals", "others", "mixture")
+        )
         if len(mixtures) > 1:
             raise UserError(
-                f"{mixtures[1]}: a second mixture beside {mixtures[0].name}; narrow the patterns of"
-                " mixture, or add one of ignore"
+                f"{mixtures[1]}: a second mixture beside {mixtures[0].path.name}; narrow the"
+                " patterns of mixture, or add one of ignore"
             )
-        vocals, others = (tuple(map(StemFile, kinds[kind])) for kind in ("vocals", "others"))
-        return vocals, others, StemFile(mixtures[0]) if mixtures else None
+        return vocals, others, mixtures[0] if mixtures else None
 
 
 STEMS = Patterns(vocals=("*vocal*", "*vox*", "*voice*", "*singer*"))
@@ -57,7 +78,7 @@ PAIRS = Patterns(vocals=("vocals.*", "vocal.*", "*/vocals.*", "*_vocals.*", "*_v
 def read_patterns(path: Path, default: Patterns) -> Patterns:
     """The patterns of a TOML file, over the defaults. UserError naming file and field."""
     try:
-        fields = tomllib.loads(path.read_text())
+        fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; a TOML file of patterns is expected") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

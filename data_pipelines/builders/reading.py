@@ -41,7 +41,7 @@ class Stems(NamedTuple):
 def read_stems(recording: Recording, sample_rate: int) -> Stems:
     """Decodes, resamples (soxr VHQ), makes mono stereo, and pads what is shorter with zeros.
 
-    Raises UserError, naming the file, for one that cannot be read whole. Memory: about three times
+    Raises UserError, naming the file, for one that cannot be read whole. Memory: about six times
     one stem of the recording as float32.
     """
     reader = _Reader(sample_rate)

@@ -40,11 +40,6 @@ class Recording:
         """All of them."""
         return (*self.vocals, *self.others, *((self.mixture,) if self.mixture else ()))
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of the files; a container with several streams counts once."""
-        return sum(path.stat().st_size for path in {file.path for file in self.files})
-
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
@@ -52,7 +47,7 @@ class Findings:
 
     Attributes:
         recordings: sorted by name within each split.
-        left_out: name -> reason.
+        left_out: path below the folder -> reason.
     """
 
     recordings: tuple[Recording, ...]

@@ -100,8 +100,8 @@ def print_report(reports: Mapping[str, SplitReport], console: Console) -> None:
     }
     for field, heading in headings.items():
         named: dict[str, str] = {}
-        for report in reports.values():
-            named |= getattr(report, field)
+        for split, report in reports.items():
+            named |= {f"{split}, {name}": what for name, what in getattr(report, field).items()}
         if not named:
             continue
         console.print(f"[bold]{heading}[/] ({len(named)})")

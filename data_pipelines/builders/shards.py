@@ -3,6 +3,7 @@
 What a record holds is in `data_pipelines.record_format`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -30,22 +31,39 @@ _WRITER_OPTIONS = "group_size:1,uncompressed"
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Recordings that go into one file; `folder` is where finished shards wait for the others."""
+    """Recordings that go into one file.
+
+    Attributes:
+        recordings: of one split.
+        format: of the records.
+        folder: where finished shards wait for the others.
+        key: changes with the format and with any file's place, size or time; names the files.
+        num_bytes: of the recordings' files.
+    """
 
     recordings: tuple[Recording, ...]
     format: RecordFormat
     folder: Path
+    key: str
+    num_bytes: int
 
-    @property
-    def key(self) -> str:
-        """Changes with the format and with any file's place, size or time."""
-        parts = [VERSION, repr(self.format)]
-        for recording in self.recordings:
-            parts.append(repr(recording))
-            for path in sorted({file.path for file in recording.files}):
+
+def plan_shard(
+    recordings: tuple[Recording, ...], record_format: RecordFormat, folder: Path
+) -> Shard:
+    """The shard of these recordings. UserError for a file that is gone."""
+    parts, num_bytes = [VERSION, repr(record_format)], 0
+    for recording in recordings:
+        parts.append(repr(recording))
+        for path in sorted({file.path for file in recording.files}):
+            try:
                 status = path.stat()
-                parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
+            except OSError as error:
+                raise UserError(f"{path}: {error.strerror}; run the same command again") from None
+            num_bytes += status.st_size
+            parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
+    return Shard(recordings, record_format, folder, digest[:24], num_bytes)
 
 
 def write_shard(shard: Shard) -> tuple[Path, Path]:
@@ -54,8 +72,8 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
     A recording that cannot be read is left out, and the table says why. Raises UserError if the
     folder cannot be written.
     """
-    key = shard.key
-    records, table = shard.folder / f"{key}.array_record", shard.folder / f"{key}.npz"
+    records = shard.folder / f"{shard.key}.array_record"
+    table = records.with_suffix(".npz")
     if table.exists():
         try:
             read_table(table)
@@ -71,17 +89,29 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
                 try:
                     stems = read_stems(recording, shard.format.sample_rate)
                     _check_length(recording, len(stems.vocals), shard.format)
-                except UserError as error:
-                    left_out[recording.name] = str(error)
+                except (UserError, UnicodeError) as error:
+                    left_out[recording.name] = " ".join(str(error).split())
                     continue
                 row = _row(recording, stems, shard.format)
                 rows.append(row)
-                for record in _records(recording, stems, row, shard.format):
-                    writer.write(features.serialize_example(record))
+                with _write_errors(records):
+                    for record in _records(recording, stems, row, shard.format):
+                        writer.write(features.serialize_example(record))
         finally:
-            writer.close()
+            with _write_errors(records):
+                writer.close()
     make_table(rows, left_out).save(table)
     return records, table
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """What ArrayRecord says of a full disk is a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be written: {reason}; make room and run again") from None
 
 
 def _check_length(recording: Recording, num_samples: int, format_: RecordFormat) -> None:
