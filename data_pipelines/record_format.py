@@ -101,7 +101,8 @@ def find_data_set(path: Path) -> Path | None:
     """
     if (path / "dataset_info.json").is_file():
         return path
-    found = sorted(info.parent for info in path.glob("*/*/dataset_info.json"))
+    infos = (info for depth in ("*", "*/*") for info in path.glob(f"{depth}/dataset_info.json"))
+    found = sorted(info.parent for info in infos)
     if len(found) > 1:
         names = ", ".join(str(each.relative_to(path)) for each in found)
         raise UserError(f"{path}: several data sets, {names}; name one of them")

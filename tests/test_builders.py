@@ -412,6 +412,15 @@ def test_a_wrong_split_or_rate_is_refused(one_song):
         songs(one_song, sample_rate=48_000)
 
 
+def test_the_folder_of_a_build_its_layout_and_its_version_name_the_data_set(one_song, tmp_path):
+    for path in (one_song, one_song.parent, one_song.parents[1]):
+        assert open_source(str(path)).path == str(one_song)
+    for layout in ("one", "two"):
+        shutil.copytree(one_song, tmp_path / layout / "1.0.0")
+    with pytest.raises(UserError, match=r"several data sets, one/1\.0\.0, two/1\.0\.0; name one"):
+        open_source(str(tmp_path))
+
+
 def lose_records(folder):
     next(folder.glob("*.array_record-*")).unlink()
 
