@@ -211,7 +211,7 @@ def test_the_library_is_not_touched_at_probability_zero(monkeypatch):
     monkeypatch.setitem(sys.modules, "python_stretch", None)
     monkeypatch.setitem(sys.modules, "python_stretch.Signalsmith", None)
     examples(AugmentConfig(pitch_probability=0.0), 1000, 0)
-    with pytest.raises(ImportError):
+    with pytest.raises(UserError, match="python-stretch, which is not installed"):
         examples(AugmentConfig(pitch_probability=1.0), 1000, 0)
 
 
