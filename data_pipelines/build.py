@@ -45,7 +45,7 @@ class Build:
         record_samples: length of a record.
         overlap_samples: what it shares with the next: the longest training segment.
         songs_per_shard: songs in a file; a finished file survives an interruption.
-        beam: options of Apache Beam, in quotes, to build with it, as "--runner=DirectRunner".
+        beam: to build with Apache Beam, its options in quotes: --beam="--runner=DirectRunner".
     """
 
     layout: tyro.conf.Positional[Layout]

@@ -19,8 +19,7 @@ config=${2:?config, such as diff_dmx_rt_musdb}
 : "${CLUSTER:?the cluster}"
 shift 2
 
-train=(python train.py "$config" --workdir "/gcs/runs/$config" --data.source /gcs/songs
-    --data.cache-dir /tmp/songs "$@")
+train=(python train.py "$config" --workdir "/gcs/runs/$config" --data.source /gcs/songs "$@")
 
 # The whole repository goes into the image; xpk restarts the workload when a host is taken away, and
 # train.py then goes on from the newest whole checkpoint. It replaces the shell, to get the signals.

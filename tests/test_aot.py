@@ -27,7 +27,10 @@ from diffsep_jax.models.compute import Compute
 from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig
 
-needs_libtpu = pytest.mark.skipif(find_libtpu() is None, reason="no libtpu")
+# It has no build for some platforms; where it has one, `make test` installs it.
+needs_libtpu = pytest.mark.skipif(
+    find_libtpu() is None, reason="the TPU compiler, libtpu, is not installed"
+)
 
 MODEL = dataclasses.replace(micro.MODEL, compute=Compute(dtype="bfloat16"))
 FSDP = dataclasses.replace(micro.TRAIN, mesh=MeshConfig(data=2, fsdp=4, min_shard_size=64))

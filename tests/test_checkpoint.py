@@ -154,6 +154,7 @@ def small_disk(tmp_path):
         options = f"{'remount,' if again else ''}size={size}"
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
         if subprocess.run(command, capture_output=True, check=False).returncode:
+            # Only root may, and no other disk can be filled without harm.
             pytest.skip("no right to mount a file system")
         return folder
 

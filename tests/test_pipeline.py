@@ -102,7 +102,9 @@ time.sleep(60)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not pathlib.Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.skipif(
+    not pathlib.Path("/proc").is_dir(), reason="finds the workers in /proc, which is Linux' own"
+)
 def test_workers_end_with_a_killed_parent_and_not_by_its_signals():
     """Ctrl-C and a scheduler's SIGTERM reach the workers too: the parent still gets its batches."""
     tests = pathlib.Path(__file__).parent
