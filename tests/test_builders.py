@@ -1,52 +1,32 @@
-"""Data sets of records from every layout: what is found, stored, read back, and left out."""
+"""Data sets of records from every layout: what is stored, read back, and left out."""
 
 import dataclasses
 import itertools
 import shutil
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-import soundfile
 import tensorflow_datasets as tfds
+from recordings import (
+    MUSDB_STEMS,
+    RATE,
+    SMALL,
+    built,
+    noise,
+    sixteen_bits,
+    songs,
+    whole,
+    write,
+    write_musdb18hq_song,
+)
 
 from data_pipelines import build, excerpt
-from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
-from data_pipelines.builders.layouts import find
-from data_pipelines.builders.patterns import STEMS, Patterns, read_patterns
+from data_pipelines.builders.patterns import STEMS, Patterns
 from data_pipelines.builders.shards import write_shard
-from data_pipelines.records import RecordSongs
 from data_pipelines.sources import EmbeddedSongs, open_source
 from diffsep_jax.audio import read_audio
 from diffsep_jax.errors import UserError
-
-RATE = 44_100
-SMALL = {"record_samples": 2**15, "overlap_samples": 2**13}
-MUSDB_STEMS = ("drums", "bass", "other", "vocals")
-
-
-def noise(seed, num_samples=RATE, channels=2, level=0.1):
-    rng = np.random.default_rng(seed)
-    return (level * rng.standard_normal((num_samples, channels))).astype(np.float32)
-
-
-def sixteen_bits(audio):
-    return np.rint(audio * 32768).astype(np.int16)
-
-
-def write(path, audio, rate=RATE, subtype="PCM_16"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, audio, rate, subtype=subtype)
-
-
-def write_musdb18hq_song(folder, seed=0, num_samples=RATE):
-    """Four stems and their sum, exact in 16 bits."""
-    stems = {name: sixteen_bits(noise(seed + i, num_samples)) for i, name in enumerate(MUSDB_STEMS)}
-    stems["mixture"] = sum(stems.values())
-    for name, audio in stems.items():
-        write(folder / f"{name}.wav", audio)
-    return {name: audio.astype(np.float32) / 32768 for name, audio in stems.items()}
 
 
 def write_stem_mp4(path, stems):
@@ -61,21 +41,6 @@ def write_stem_mp4(path, stems):
             frame.sample_rate = RATE
             for packet in (*stream.encode(frame), *stream.encode(None)):
                 container.mux(packet)
-
-
-def built(layout, source, out, *, run=None, **fields):
-    config = BuildConfig(layout=layout, source=source, **(SMALL | fields))
-    builder = RecordsBuilder(config, run or InProcesses(), data_dir=str(out))
-    builder.build()
-    return builder.folder
-
-
-def songs(folder, split="train", **fields):
-    return RecordSongs(path=str(folder), split=split, **fields)
-
-
-def whole(source, song=0):
-    return source.segment(song, 0, source.num_samples(song))
 
 
 def assert_stems(source, song, vocals, accompaniment, tolerance=0.0):
@@ -339,22 +304,6 @@ def test_the_command_reports_and_finds_what_is_built(tmp_path, capsys):
     assert len(open_source(str(tmp_path / "out"), split="validation")) == 1
 
 
-@pytest.mark.parametrize(
-    ("layout", "expected"),
-    [
-        ("musdb18hq", "SONG/vocals.wav is expected"),
-        ("musdb18", "SONG.stem.mp4 is expected"),
-        ("stems", "a folder for each song is expected"),
-        ("pairs", "a folder for each song is expected"),
-    ],
-)
-def test_a_folder_of_another_layout_is_refused(tmp_path, layout, expected):
-    with pytest.raises(UserError, match=f"^{tmp_path}: no songs in it; .*{expected}"):
-        find(layout, tmp_path)
-    with pytest.raises(UserError, match=f"^{tmp_path}/none: no such folder"):
-        find(layout, tmp_path / "none")
-
-
 def test_a_folder_without_one_whole_song_is_refused(tmp_path):
     (tmp_path / "in/Song").mkdir(parents=True)
     (tmp_path / "in/Song/vocals.wav").write_text("no sound")
@@ -362,240 +311,6 @@ def test_a_folder_without_one_whole_song_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"none of the recordings .*vocals\.wav|mixture\.wav"):
         built("pairs", tmp_path / "in", tmp_path / "out")
     assert not list((tmp_path / "out").glob("*/*/dataset_info.json"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("vocals = [", "not TOML"),
-        ("vocal = ['a']", "vocal: unknown; one of vocals, mixture"),
-        ("vocals = 'a'", "vocals is 'a'; a list of patterns"),
-        ("vocals = [1]", r"vocals is \[1\]; a list of patterns"),
-        ("instrumentals = 1", "instrumentals is 1; true or false"),
-    ],
-)
-def test_bad_patterns_are_refused_by_name(tmp_path, text, message):
-    path = tmp_path / "patterns.toml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=f"^{path}: {message}"):
-        read_patterns(path, STEMS)
-
-
-def test_patterns_are_read(tmp_path):
-    path = tmp_path / "patterns.toml"
-    path.write_text("vocals = ['*sang*']\nignore = ['*click*']\ninstrumentals = true\n")
-    patterns = read_patterns(path, STEMS)
-    assert patterns == Patterns(
-        vocals=("*sang*",), mixture=STEMS.mixture, ignore=("*click*",), instrumentals=True
-    )
-    folder = Path("/song")
-    files = [folder / name for name in ("a/Gesang.wav", "Click track.wav", "mix.flac", "b.wav")]
-    vocals, others, mixture = patterns.sort(folder, files)
-    assert [str(file) for file in vocals] == ["/song/a/Gesang.wav"]
-    assert [str(file) for file in others] == ["/song/b.wav"]
-    assert str(mixture) == "/song/mix.flac"
-    with pytest.raises(UserError, match=r"mixture\.wav: a second mixture beside mix\.flac"):
-        patterns.sort(folder, [*files, folder / "mixture.wav"])
-
-
-@pytest.fixture(scope="module")
-def one_song(tmp_path_factory):
-    root = tmp_path_factory.mktemp("one")
-    write_musdb18hq_song(root / "hq/train/Song", num_samples=2 * RATE)
-    return built("musdb18hq", root / "hq", root / "out")
-
-
-def test_a_wrong_split_or_rate_is_refused(one_song):
-    with pytest.raises(UserError, match=r"has no split test; it has train"):
-        songs(one_song, "test")
-    with pytest.raises(UserError, match=r"at 44100 Hz and the model's at 48000 Hz"):
-        songs(one_song, sample_rate=48_000)
-
-
-def test_the_folder_of_a_build_its_layout_and_its_version_name_the_data_set(one_song, tmp_path):
-    for path in (one_song, one_song.parent, one_song.parents[1]):
-        assert open_source(str(path)).path == str(one_song)
-    for layout in ("one", "two"):
-        shutil.copytree(one_song, tmp_path / layout / "1.0.0")
-    with pytest.raises(UserError, match=r"several data sets, one/1\.0\.0, two/1\.0\.0; name one"):
-        open_source(str(tmp_path))
-
-
-def lose_records(folder):
-    next(folder.glob("*.array_record-*")).unlink()
-
-
-def cut_records(folder):
-    path = next(folder.glob("*.array_record-*"))
-    path.write_bytes(path.read_bytes()[:-100_000])
-
-
-def cut_table(folder):
-    path = folder / "songs-train.npz"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def other_version(folder):
-    path = folder / "dataset_info.json"
-    path.write_text(path.read_text().replace("1.0.0", "0.9.0"))
-
-
-def no_json(folder):
-    (folder / "dataset_info.json").write_text("{")
-
-
-@pytest.mark.parametrize("damage", [lose_records, cut_records, cut_table, other_version, no_json])
-def test_a_damaged_data_set_is_refused_in_one_line(one_song, tmp_path, damage):
-    folder = tmp_path / "musdb18hq" / "1.0.0"
-    shutil.copytree(one_song, folder)
-    damage(folder)
-    with pytest.raises(UserError, match=str(folder)) as caught:
-        whole(songs(folder))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_damaged_record_is_told_on_reading(one_song, tmp_path):
-    folder = tmp_path / "musdb18hq" / "1.0.0"
-    shutil.copytree(one_song, folder)
-    path = next(folder.glob("*.array_record-*"))
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3 : len(data) // 3 + 1000] = b"x" * 1000
-    path.write_bytes(data)
-    source = songs(folder)
-    with pytest.raises(UserError, match=rf"^{path}: record 1 of the split \(Song\) is damaged"):
-        whole(source)
-
-
-def touch(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def paths(files, folder):
-    return [file.path.relative_to(folder).as_posix() for file in files]
-
-
-WITHOUT_VOCALS = [
-    "no_vocals.wav",
-    "Song (no vocals).wav",
-    "song_novocals.wav",
-    "Instrumental_vocals.wav",
-    "song minus lead vocals.wav",
-    "a/without_vocals.wav",
-    "karaoke vocals.wav",
-    "song_no_vocals.wav",
-]
-
-
-@pytest.mark.parametrize("name", WITHOUT_VOCALS)
-def test_what_has_no_vocals_is_never_taken_for_vocals(tmp_path, name):
-    touch(tmp_path / "Song", name, "soprano_vocals.wav", "mixture.wav")
-    (song,) = find("stems", tmp_path).recordings
-    assert paths(song.vocals, tmp_path / "Song") == ["soprano_vocals.wav"]
-    assert paths(song.others, tmp_path / "Song") == [name]
-    (song,) = find("pairs", tmp_path).recordings
-    assert paths(song.vocals, tmp_path / "Song") == ["soprano_vocals.wav"]
-    assert song.others == ()
-
-
-def test_patterns_of_accompaniment_come_before_those_of_vocals(tmp_path):
-    path = tmp_path / "patterns.toml"
-    path.write_text("accompaniment = ['vocals_fx.*', 'ü*']", encoding="utf-8-sig")
-    patterns = read_patterns(path, STEMS)
-    files = [tmp_path / name for name in ("vocals.wav", "vocals_fx.wav", "Über vocals.wav")]
-    vocals, others, _ = patterns.sort(tmp_path, files)
-    assert paths(vocals, tmp_path) == ["vocals.wav"]
-    assert paths(others, tmp_path) == ["vocals_fx.wav", "Über vocals.wav"]
-
-
-def test_links_are_followed_and_hidden_folders_are_not(tmp_path):
-    song = tmp_path / "in/Song"
-    touch(song, "drums.wav", ".trash/bass.wav", "sub/.cache/x.wav")
-    touch(tmp_path / "elsewhere", "lead.wav")
-    (song / "vocals").symlink_to(tmp_path / "elsewhere")
-    (song / "sub/up").symlink_to(song)
-    (song / "sub/root").symlink_to(tmp_path)
-    (tmp_path / "elsewhere/back").symlink_to(song)
-    (found,) = find("stems", tmp_path / "in").recordings
-    assert paths(found.vocals, song) == ["vocals/lead.wav"]
-    assert paths(found.others, song) == ["drums.wav"]
-
-
-@pytest.mark.parametrize("link", ["bass.wav", "choir"])
-@pytest.mark.parametrize("layout", ["stems", "pairs"])
-def test_a_link_to_nothing_leaves_the_song_out(tmp_path, link, layout):
-    for song in ("Good", "Bad"):
-        touch(tmp_path / song, "vocals.wav", "mixture.wav")
-    (tmp_path / "Bad" / link).symlink_to(tmp_path / "gone")
-    (tmp_path / "Gone").symlink_to(tmp_path / "gone")
-    findings = find(layout, tmp_path)
-    assert [song.name for song in findings.recordings] == ["Good"]
-    assert findings.left_out.keys() == {"Bad", "Gone"}
-    assert f"Bad/{link}: a link to nothing" in findings.left_out["Bad"]
-
-
-def test_musdb18hq_takes_one_file_per_stem_from_the_songs_folder(tmp_path):
-    stems = [f"{name}.wav" for name in MUSDB_STEMS]
-    touch(tmp_path / "train/Good", *stems, "old/vocals.wav")
-    touch(tmp_path / "train/Twice", *stems, "Vocals.flac")
-    touch(tmp_path / "train/Lossy", *stems, "bass.mp3")
-    touch(tmp_path / "train/Deep", *stems[1:], "more/drums.wav")
-    touch(tmp_path / "test/Deep", *stems[:-1])
-    findings = find("musdb18hq", tmp_path)
-    (good,) = findings.recordings
-    assert paths(good.vocals, tmp_path) == ["train/Good/vocals.wav"]
-    left_out = findings.left_out
-    assert left_out.keys() == {"train/Twice", "train/Lossy", "train/Deep", "test/Deep"}
-    assert "Vocals.flac and vocals.wav" in left_out["train/Twice"]
-    assert "bass.mp3 and bass.wav" in left_out["train/Lossy"]
-    assert "no drums.wav" in left_out["train/Deep"]
-    assert "no vocals.wav" in left_out["test/Deep"]
-
-
-def test_a_second_mixture_leaves_only_its_song_out(tmp_path):
-    touch(tmp_path / "A", "vocals.wav", "mixture.wav", "mix.wav")
-    touch(tmp_path / "B", "vocals.wav", "mixture.wav")
-    for layout in ("stems", "pairs"):
-        findings = find(layout, tmp_path)
-        assert [song.name for song in findings.recordings] == ["B"]
-        assert "a second mixture beside" in findings.left_out["A"]
-
-
-def test_split_folders_by_their_usual_names(tmp_path):
-    names = {"Training": "train", "VAL": "validation", "dev": "validation", "Eval": "test"}
-    for name in (*names, "extra", ".hidden"):
-        touch(tmp_path / name / "Song", "vocals.wav", "mixture.wav")
-    findings = find("pairs", tmp_path)
-    found = {song.name: song.split for song in findings.recordings}
-    assert found == {f"{name}/Song": split for name, split in names.items()}
-    assert findings.left_out.keys() == {"extra"}
-    assert "beside Eval and Training and VAL and dev" in findings.left_out["extra"]
-
-
-def test_songs_one_level_too_deep_are_not_summed_to_one(tmp_path):
-    for song in ("One", "Two"):
-        touch(tmp_path / "train/Artist" / song, "vocals.wav", "drums.wav")
-        touch(tmp_path / "test/Band" / song, "vocals.wav", "mixture.wav")
-    touch(tmp_path / "train/Moises", "vocals/a.wav", "vocals/b.wav", "drums/kick.wav", "bass/c.wav")
-    findings = find("stems", tmp_path)
-    assert [song.name for song in findings.recordings] == ["train/Moises"]
-    assert findings.left_out.keys() == {"train/Artist", "test/Band"}
-    for reason in findings.left_out.values():
-        assert "One and Two in it look like songs" in reason
-        assert "one level below the split's folder" in reason
-
-
-def test_a_data_set_of_another_format_is_not_taken_for_this_one(one_song):
-    out = one_song.parents[1]
-    command = build.Build(layout="musdb18hq", source=out.parent / "hq", out=out, **SMALL)
-    for change, named in (
-        ({"sample_rate": 22_050}, "sample_rate 44100, not 22050"),
-        ({"dtype": "float32"}, "dtype int16, not float32"),
-    ):
-        with pytest.raises(UserError, match=f"^{one_song}: was built with {named}"):
-            build.main(dataclasses.replace(command, **change))
 
 
 def test_a_full_disk_ends_a_build_in_one_line(tmp_path, monkeypatch):

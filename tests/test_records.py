@@ -1,0 +1,90 @@
+"""Reading a built data set: its folders, formats, and what is damaged."""
+
+import dataclasses
+import shutil
+
+import pytest
+from recordings import RATE, SMALL, built, songs, whole, write_musdb18hq_song
+
+from data_pipelines import build
+from data_pipelines.sources import open_source
+from diffsep_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def one_song(tmp_path_factory):
+    root = tmp_path_factory.mktemp("one")
+    write_musdb18hq_song(root / "hq/train/Song", num_samples=2 * RATE)
+    return built("musdb18hq", root / "hq", root / "out")
+
+
+def test_a_wrong_split_or_rate_is_refused(one_song):
+    with pytest.raises(UserError, match=r"has no split test; it has train"):
+        songs(one_song, "test")
+    with pytest.raises(UserError, match=r"at 44100 Hz and the model's at 48000 Hz"):
+        songs(one_song, sample_rate=48_000)
+
+
+def test_the_folder_of_a_build_its_layout_and_its_version_name_the_data_set(one_song, tmp_path):
+    for path in (one_song, one_song.parent, one_song.parents[1]):
+        assert open_source(str(path)).path == str(one_song)
+    for layout in ("one", "two"):
+        shutil.copytree(one_song, tmp_path / layout / "1.0.0")
+    with pytest.raises(UserError, match=r"several data sets, one/1\.0\.0, two/1\.0\.0; name one"):
+        open_source(str(tmp_path))
+
+
+def lose_records(folder):
+    next(folder.glob("*.array_record-*")).unlink()
+
+
+def cut_records(folder):
+    path = next(folder.glob("*.array_record-*"))
+    path.write_bytes(path.read_bytes()[:-100_000])
+
+
+def cut_table(folder):
+    path = folder / "songs-train.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def other_version(folder):
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text().replace("1.0.0", "0.9.0"))
+
+
+def no_json(folder):
+    (folder / "dataset_info.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [lose_records, cut_records, cut_table, other_version, no_json])
+def test_a_damaged_data_set_is_refused_in_one_line(one_song, tmp_path, damage):
+    folder = tmp_path / "musdb18hq" / "1.0.0"
+    shutil.copytree(one_song, folder)
+    damage(folder)
+    with pytest.raises(UserError, match=str(folder)) as caught:
+        whole(songs(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_record_is_told_on_reading(one_song, tmp_path):
+    folder = tmp_path / "musdb18hq" / "1.0.0"
+    shutil.copytree(one_song, folder)
+    path = next(folder.glob("*.array_record-*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3 : len(data) // 3 + 1000] = b"x" * 1000
+    path.write_bytes(data)
+    source = songs(folder)
+    with pytest.raises(UserError, match=rf"^{path}: record 1 of the split \(Song\) is damaged"):
+        whole(source)
+
+
+def test_a_data_set_of_another_format_is_not_taken_for_this_one(one_song):
+    out = one_song.parents[1]
+    command = build.Build(layout="musdb18hq", source=out.parent / "hq", out=out, **SMALL)
+    for change, named in (
+        ({"sample_rate": 22_050}, "sample_rate 44100, not 22050"),
+        ({"dtype": "float32"}, "dtype int16, not float32"),
+    ):
+        with pytest.raises(UserError, match=f"^{one_song}: was built with {named}"):
+            build.main(dataclasses.replace(command, **change))
