@@ -14,8 +14,8 @@ import tyro
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation import scores
+from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.inference.track import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.output import check_writable
 
 

@@ -1,4 +1,4 @@
-"""Decoders: soundfile for wav, flac, ogg, mp3 and the like, PyAV for what libsndfile refuses.
+"""Decoders: soundfile for wav, flac, ogg and the like, PyAV for mp3 and what libsndfile refuses.
 
 A file is never shortened in silence: what its headers promise and what decodes are compared.
 An mp3 without a Xing or Info header and an ADTS stream promise nothing, so there a cut at the end
@@ -32,15 +32,14 @@ def probe(path: Path, stream: int = 0) -> Format | None:
 
     `stream` counts the audio streams of a container; libsndfile's formats have one.
     """
-    return (None if stream else _probe_sndfile(path)) or _probe_av(path, stream)
+    # libsndfile has one stream, and its mp3 decoder writes what it notices to the terminal.
+    reads_sndfile = stream == 0 and not _is_mp3(path) and path.suffix.lower() != ".mp3"
+    return (_probe_sndfile(path) if reads_sndfile else None) or _probe_av(path, stream)
 
 
 def _probe_sndfile(path: Path) -> Format | None:
-    is_indexed_mp3 = _check_mp3(path)
     try:
         with sf.SoundFile(path) as file:
-            if file.format == "MP3" and not is_indexed_mp3:
-                return None  # the length is a guess, and libsndfile would stop there
             if file.frames > 2**62:
                 return None  # a flac that was piped: libsndfile cannot tell where it ends
             # libsndfile shortens these without an error; its log tells.
@@ -71,11 +70,17 @@ def _decode_sndfile(path: Path) -> Iterator[Block]:
         raise _damaged(path, f"{decoded} of the promised {promised} samples decode")
 
 
+def _is_mp3(path: Path) -> bool:
+    with path.open("rb") as file:
+        _skip_id3(file, 0)
+        return _is_mpeg_frame(file.read(2))
+
+
 def _check_mp3(path: Path) -> bool:
     """Whether `path` is an mp3 that tells its size. UserError if it ends before, or goes on after.
 
-    libsndfile reads what the first header counts: less when the file is cut, and only the first
-    song when two files were joined.
+    The first header counts the bytes: fewer are there when the file is cut, and more when two files
+    were joined, of which it tells the first one's length only.
     """
     with path.open("rb") as file:
         start = _skip_id3(file, 0)
@@ -94,7 +99,8 @@ def _check_mp3(path: Path) -> bool:
 
 
 def _is_mpeg_frame(data: bytes) -> bool:
-    return len(data) >= 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0
+    is_synchronous = len(data) >= 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0
+    return is_synchronous and data[1] & 0b110 != 0  # no layer: ADTS
 
 
 def _skip_id3(file: BinaryIO, start: int) -> int:
@@ -124,6 +130,8 @@ def _ogg_ends(path: Path) -> bool:
 
 def _probe_av(path: Path, stream: int) -> Format | None:
     try:
+        if _is_mp3(path):
+            _check_mp3(path)
         frames = _av_frames(path, stream)
         first = next(frames, None)  # the true rate: a stream's header may give half of it
         frames.close()
@@ -138,7 +146,9 @@ def _probe_av(path: Path, stream: int) -> Format | None:
 def _av_frames(path: Path, stream_number: int) -> Generator[av.AudioFrame]:
     # A playlist must not make FFmpeg fetch anything.
     options = {"protocol_whitelist": "file"}
-    with av.open(f"file:{path}", options=options) as container:
+    # FFmpeg takes very short ones for something else.
+    format_ = "mp3" if _is_mp3(path) else None
+    with av.open(f"file:{path}", format=format_, options=options) as container:
         streams = container.streams.audio
         if not streams:
             raise UserError(f"{path}: has no audio stream, expected audio")
@@ -151,13 +161,15 @@ def _av_frames(path: Path, stream_number: int) -> Generator[av.AudioFrame]:
         for frame in container.decode(stream):
             seconds += frame.samples / frame.sample_rate
             yield frame
-        promised = _promised_seconds(container, stream)
+        promised = _promised_seconds(path, container, stream)
         if seconds < promised - 0.1:  # codecs pad and trim by a frame or two
             raise _damaged(path, f"{seconds:.2f} of the promised {promised:.2f} s decode")
 
 
-def _promised_seconds(container: InputContainer, stream: av.AudioStream) -> float:
+def _promised_seconds(path: Path, container: InputContainer, stream: av.AudioStream) -> float:
     """Duration by an index in the file; 0 where FFmpeg would only guess it."""
+    if container.format.name == "mp3" and _check_mp3(path):
+        return float((stream.duration or 0) * (stream.time_base or 0))
     if container.format.name.startswith("mov") and stream.duration and stream.time_base:
         # The one is before an edit list, the other may be a longer picture's.
         return min(float(stream.duration * stream.time_base), (container.duration or 0) / 1e6)

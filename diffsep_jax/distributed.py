@@ -4,12 +4,14 @@ import dataclasses
 import importlib.util
 import os
 import pathlib
-from collections.abc import Mapping
-
-import jax
-from orbax.checkpoint import multihost
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from diffsep_jax.errors import UserError
+
+# JAX and Orbax are imported in the functions: a command that has this config starts without them.
+
+T = TypeVar("T")
 
 _PATIENCE_SECONDS = 1800
 
@@ -68,6 +70,8 @@ def initialize(config: DistributedConfig) -> None:
         return
     arguments = dataclasses.asdict(config) if told else {}
     arguments["coordinator_address"] = arguments.pop("coordinator", None)
+    import jax
+
     try:
         jax.distributed.initialize(**arguments)
     except (OSError, RuntimeError, ValueError) as error:
@@ -101,17 +105,30 @@ def on_tpu_host() -> bool:
     return wants_tpu and has_library and any(path.exists() for path in chips)
 
 
-def wait_for_all(what: str) -> None:
+def wait_for_all(what: str, patience_seconds: int = _PATIENCE_SECONDS) -> None:
     """Returns once every process has come here; through the coordinator, without the devices.
 
     The devices' own collectives give up after seconds where one process compiles for minutes longer
     than another. Each `what` serves once.
     """
+    import jax
+
     if jax.process_count() > 1:
+        from orbax.checkpoint import multihost
+
         everyone = set(range(jax.process_count()))
-        multihost.sync_global_processes(what, timeout=_PATIENCE_SECONDS, processes=everyone)
+        multihost.sync_global_processes(what, timeout=patience_seconds, processes=everyone)
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's part of what all have: every n-th, where n processes run."""
+    import jax
+
+    return items[jax.process_index() :: jax.process_count()]
 
 
 def is_primary() -> bool:
     """Whether this process writes the log and the exported model."""
+    import jax
+
     return jax.process_index() == 0

@@ -1,5 +1,8 @@
 """The command and the Python interface, from files to files, with a model that halves its input."""
 
+import dataclasses
+import json
+import math
 import subprocess
 import sys
 import threading
@@ -12,11 +15,12 @@ import soundfile as sf
 
 from diffsep_jax import cli
 from diffsep_jax.audio import read_audio
+from diffsep_jax.encoding import FORMATS
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import separator as separator_module
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.inference.separator import Separator
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
@@ -161,7 +165,7 @@ def test_a_refinement_that_cannot_be_is_refused(
     for arguments, message in [
         ([path, "--refine", path], "start_sigma 1 is pure noise"),
         ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or dpm2m"),
-        ([path, short, "--refine", path, "--start-sigma", 0.3], "2 inputs, expected one"),
+        ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
         (
             [path, "--refine", short, "--start-sigma", 0.3],
             f"{short}: 20009 samples at 44100 Hz, expected the length of {path}, 20011 samples",
@@ -189,38 +193,204 @@ def test_silence_one_second_and_one_sample(tmp_path: Path, audio: np.ndarray) ->
     assert vocals.any() == audio.any()
 
 
-def test_bad_audio_is_found_before_the_model_is_loaded(
+def bad_files(folder: Path) -> list[tuple[Path, str, bool]]:
+    """Each with a part of its message, and whether its header tells."""
+    folder.mkdir()
+    text = folder / "text.wav"
+    text.write_text("words " * 99)
+    empty = folder / "empty.wav"
+    empty.touch()
+    cut = song(folder / "cut.mp3")
+    cut.write_bytes(cut.read_bytes()[:9000])
+    nan = folder / "nan.wav"
+    sf.write(nan, np.full((100, 2), np.nan), RATE, subtype="FLOAT")
+    return [
+        (folder / "gone.wav", "No such file", True),
+        (text, "not an audio file", True),
+        (empty, "the file is empty", True),
+        (cut, "truncated or damaged", True),
+        (song(folder / "none.wav", noise(0, 2)), "no samples", False),
+        (nan, "NaN or infinity at sample 0", False),
+        (song(folder / "wide.wav", noise(100, 6)), "6 channels, expected mono or stereo", True),
+    ]
+
+
+def test_a_bad_header_is_told_before_the_model_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(name: str) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(separator_module, "load_model", load)
-    good, out = song(tmp_path / "good.wav"), tmp_path / "out"
-    text = tmp_path / "text.wav"
-    text.write_text("words " * 99)
-    empty = tmp_path / "empty.wav"
-    empty.touch()
-    cut = song(tmp_path / "cut.mp3")
-    cut.write_bytes(cut.read_bytes()[:9000])
-    nan = tmp_path / "nan.wav"
-    sf.write(nan, np.full((100, 2), np.nan), RATE, subtype="FLOAT")
-    wide = song(tmp_path / "wide.wav", noise(100, 6))
-    for path, message in [
-        (tmp_path / "gone.wav", "No such file"),
-        (tmp_path, "is a folder"),
-        (text, "not an audio file"),
-        (empty, "the file is empty"),
-        (cut, "truncated or damaged"),
-        (song(tmp_path / "none.wav", noise(0, 2)), "no samples"),
-        (nan, "NaN or infinity at sample 0"),
-        (wide, "6 channels, expected mono or stereo"),
-    ]:
-        error = fails(capsys, good, path, "--out", out)
+    files = bad_files(tmp_path / "bad")
+    for path, message, in_header in files:
+        if in_header:
+            monkeypatch.setattr(separator_module, "load_model", load)
+        else:
+            monkeypatch.setattr(separator_module, "load_model", load_halving)
+        error = fails(capsys, path, "--out", tmp_path / "out")
         assert error.startswith(f"error: {path}: ")
         assert message in error
         assert error.count("\n") == 1
-    assert not out.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_are_told_and_the_others_separated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = bad_files(tmp_path / "bad")
+    good = [song(tmp_path / name) for name in ("a.wav", "z.wav")]
+    paths = [good[0], *(path for path, *_ in files), good[1]]
+    with pytest.raises(SystemExit) as error:
+        run(*paths, "--out", tmp_path / "out")
+    assert error.value.code == 2
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    for line, (path, message, _) in zip(lines, files, strict=False):
+        assert line.startswith(f"error: {path}: ")
+        assert message in line
+    assert lines[len(files) :] == ["7 of 9 files failed"]
+    assert printed.out.count("real-time factor") == 2
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "z"]
+
+
+# --- Options of the results.
+
+
+def test_a_folder_is_one_job_and_resume_does_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("album/a.wav", "album/cd2/b.flac"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        song(tmp_path / name)
+    out = tmp_path / "out"
+    run(tmp_path / "album", "--out", out, "--batch-size", 3)
+    results = sorted(path.relative_to(out) for path in out.rglob("*.wav"))
+    assert [str(path) for path in results] == [
+        "a/accompaniment.wav",
+        "a/vocals.wav",
+        "cd2/b/accompaniment.wav",
+        "cd2/b/vocals.wav",
+    ]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
+    (out / "cd2/b/vocals.wav").unlink()
+    capsys.readouterr()
+    run(tmp_path / "album", "--out", out, "--resume")
+    assert "1 finished before, 1 to do" in capsys.readouterr().out
+    changed = {path.parent.name for path in before if path.stat().st_mtime_ns != before[path]}
+    assert changed == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("options", "info"),
+    [
+        (["--format", "flac"], ("FLAC", "PCM_24")),
+        (["--format", "flac", "--subtype", "pcm16"], ("FLAC", "PCM_16")),
+        (["--subtype", "pcm24"], ("WAV", "PCM_24")),
+        (["--format", "mp3", "--bitrate-kbps", 192], ("MP3", "MPEG_LAYER_III")),
+        (["--format", "ogg"], ("OGG", "VORBIS")),
+    ],
+)
+def test_formats(tmp_path: Path, options: list[object], info: tuple[str, str]) -> None:
+    path = song(tmp_path / "a.wav", noise(30_011, 2))
+    run(path, "--out", tmp_path, "--stems", "vocals", *options)
+    [result] = (tmp_path / "a").iterdir()
+    assert result.stem == "vocals"
+    written = sf.info(result)
+    assert (written.format, written.subtype) == info
+    vocals, rate = read_audio(result)
+    assert (vocals.shape, rate) == ((30_011, 2), RATE)
+
+
+def test_another_sample_rate_and_an_excerpt(tmp_path: Path) -> None:
+    """The stems add up to the mixture at the new rate, and an excerpt is a part of the whole."""
+    path = song(tmp_path / "a.wav", noise(60_000, 2))
+    rate = ["--sample-rate", 22_050]
+    run(path, "--out", tmp_path / "whole", *rate)
+    run(path, "--out", tmp_path / "part", *rate, "--start", 0.5, "--duration", 0.25)
+    for stem in STEMS:
+        whole, _ = read_audio(tmp_path / "whole" / "a" / f"{stem}.wav")
+        part, part_rate = read_audio(tmp_path / "part" / "a" / f"{stem}.wav")
+        assert part_rate == 22_050
+        assert len(whole) == 30_000
+        assert np.array_equal(part, whole[11_025 : 11_025 + 5512])
+
+
+def test_clipping_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    audio = np.zeros((5000, 2), np.float32)
+    audio[100:110] = 3.0
+    sf.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
+    run(tmp_path / "a.wav", "--out", tmp_path, "--subtype", "pcm16")
+    error = capsys.readouterr().err
+    assert error.count("20 samples past full scale were clipped (the peak is 1.50)") == 2
+    assert read_audio(tmp_path / "a" / "vocals.wav")[0].max() == 32767 / 32768
+    run(tmp_path / "a.wav", "--out", tmp_path)
+    assert capsys.readouterr().err == ""
+    np.testing.assert_allclose(read_audio(tmp_path / "a" / "vocals.wav")[0].max(), 1.5, rtol=1e-6)
+    run(tmp_path / "a.wav", "--out", tmp_path, "--subtype", "pcm24", "--clip", "rescale")
+    assert "multiplied by 0.6667" in capsys.readouterr().err
+    message = fails(
+        capsys, tmp_path / "a.wav", "--out", tmp_path, "--subtype", "pcm24", "--clip", "refuse"
+    )
+    assert "vocals.wav" in message
+
+
+def test_progress_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, gone = song(tmp_path / "a.wav"), tmp_path / "gone.wav"
+    with pytest.raises(SystemExit):
+        run(path, gone, "--out", tmp_path / "out", "--progress", "json")
+    printed = capsys.readouterr()
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert printed.err == ""
+    kinds = [event["event"] for event in events]
+    assert kinds == ["begin", *["progress"] * (len(events) - 4), "done", "error", "end"]
+    total = events[1]["chunks"]
+    assert [event["chunks_done"] for event in events[1:-3]] == list(range(total + 1))
+    assert events[-3]["outputs"]["vocals"] == str(tmp_path / "out" / "a" / "vocals.wav")
+    assert events[-2] | {"message": ""} == {"event": "error", "file": str(gone), "message": ""}
+    assert events[-1] == {"event": "end", "done": 1, "failed": 1}
+    run(path, "--out", tmp_path / "out", "--progress", "quiet")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_a_dry_run_plans_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song(tmp_path / "a.wav", noise(40_000, 2))
+    run(path, "--out", tmp_path / "out", "--dry-run", "--steps", 7, "--ensemble", 2)
+    printed = capsys.readouterr().out
+    # 4096 samples of which 768 overlap, a multiple of the stride.
+    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
+    for text in (
+        f"{path} -> {tmp_path / 'out' / 'a' / 'vocals.wav'}, ",
+        f"in all: 0.9 s of audio, at most {chunks} chunks",
+        f"{chunks} conditioner calls, {14 * chunks} generator calls",
+    ):
+        assert text in printed
+    assert f"{math.ceil(chunks / 4)} batches of 4 chunks" in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", [("--preset", "fast"), ("--preset=fast",)])
+def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, ...]) -> None:
+    path = song(tmp_path / "a.wav")
+    run(path, "--out", tmp_path, *form)
+    assert Halving.settings == PRESETS["fast"].settings
+    run(path, "--out", tmp_path, "--seed", 7, *form)
+    assert Halving.settings == dataclasses.replace(PRESETS["fast"].settings, seed=7)
+
+
+def test_the_same_bytes_twice(tmp_path: Path) -> None:
+    path = song(tmp_path / "a.wav", noise(30_011, 2))
+    for extension in FORMATS:
+        runs = []
+        for out in ("first", "second"):
+            run(path, "--out", tmp_path / out, "--format", extension)
+            runs.append((tmp_path / out / "a" / f"vocals.{extension}").read_bytes())
+        assert runs[0] == runs[1]
+
+
+# --- Bad options.
 
 
 @pytest.mark.parametrize(
@@ -241,6 +411,14 @@ def test_bad_audio_is_found_before_the_model_is_loaded(
         ("--model", "smal", "unknown model 'smal'; known models: small"),
         ("--step", 3, "--steps"),  # a suggestion
         ("--sampler", "dim", "ddim"),
+        ("--preset", "quick", "balanced"),
+        ("--start", -1, "start -1.0, expected 0 seconds or more"),
+        ("--start", 9, "start at 9 s, expected less than its length"),
+        ("--duration", 0, "duration 0.0, expected more than 0 seconds"),
+        ("--sample-rate", 10, "sample rate 10, expected 1000 to 1000000 Hz"),
+        ("--name", "{title}", "{title} is unknown"),
+        ("--bitrate-kbps", 320, "bitrate 320 kbps with wav"),
+        ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],
 )
 def test_bad_options(
@@ -267,7 +445,7 @@ def test_out_that_is_not_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "vocals").mkdir()
     first, second = song(tmp_path / "a.wav"), song(tmp_path / "A.flac")
-    assert "a second input named 'A'" in fails(capsys, first, second, "--out", tmp_path / "out")
+    assert "would be that of" in fails(capsys, first, second, "--out", tmp_path / "out")
     own = song(tmp_path / "vocals" / "vocals.wav")
     assert "is an input and would be replaced" in fails(capsys, own, "--out", tmp_path)
 

@@ -9,17 +9,11 @@ import pytest
 
 from diffsep_jax.audio import AudioArray
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference import chunks as chunks_module
 from diffsep_jax.inference import track as track_module
-from diffsep_jax.inference.track import (
-    ChunkModel,
-    Fifo,
-    Plan,
-    cut,
-    measure,
-    overlap_add,
-    plan,
-    separate_track,
-)
+from diffsep_jax.inference.catalogue import separate_tracks
+from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, Fifo, Plan, cut, overlap_add, plan
+from diffsep_jax.inference.track import ChunkModel, measure
 
 RATE = 44_100
 SEGMENT = 1000
@@ -47,8 +41,18 @@ def known(vocals: np.ndarray, gain: float = 1.0):
     return separate
 
 
-def run(mixture: np.ndarray, chunk_model: ChunkModel, rate: int = RATE, **kwargs):
-    track = measure(AudioArray(mixture, rate))
+def separate_track(track, chunk_model, *, guess=None, overlap=DEFAULT_OVERLAP, on_progress=None):
+    """(vocals, accompaniment) block by block."""
+    tracks = separate_tracks(
+        [lambda: (track, guess)], chunk_model, overlap=overlap, on_progress=on_progress
+    )
+    for separating in tracks:
+        yield from separating.blocks()
+
+
+def run(mixture: np.ndarray, chunk_model: ChunkModel, rate: int = RATE, excerpt=None, **kwargs):
+    start, duration = excerpt or (0.0, None)
+    track = measure(AudioArray(mixture, rate), start_seconds=start, duration_seconds=duration)
     blocks = list(separate_track(track, chunk_model, **kwargs))
     return tuple(np.concatenate(stem) for stem in zip(*blocks, strict=True))
 
@@ -268,7 +272,7 @@ def test_audio_whose_stems_would_not_be_finite_is_refused(num_channels: int) -> 
 def test_progress_counts_chunks() -> None:
     seen = []
     run(noise(5000), model(identity), on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(0, 6), (3, 6), (6, 6)]
+    assert seen == [(done, 6) for done in range(7)]
 
 
 def test_positions_beyond_int32_are_refused() -> None:
@@ -305,7 +309,8 @@ def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) ->
             super().push(block)
             most = max(most, self.length)
 
-    monkeypatch.setattr(track_module, "Fifo", WatchedFifo)
+    for module in (chunks_module, track_module):
+        monkeypatch.setattr(module, "Fifo", WatchedFifo)
     long = ChunkModel(identity, 4096, 128, 11_025, 4, 1.0)
     done = 0
     for vocals, _ in separate_track(measure(LazyNoise()), long):
@@ -347,6 +352,65 @@ def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
     else:
         with pytest.raises(UserError, match="guess: 998 samples at 44100 Hz, expected the length"):
             run(noise(1000), model(separate), guess=guess)
+
+
+@pytest.mark.parametrize("rate", [22_050, RATE, 48_000])
+@pytest.mark.parametrize(
+    ("start", "duration"),
+    [(0.0, None), (0.0, 0.01), (0.1, None), (0.1, 0.05), (0.25, 9.0), (0.018, 0.0181)],
+)
+def test_an_excerpt_is_what_it_is_in_the_whole(
+    rate: int, start: float, duration: float | None
+) -> None:
+    """To the bit, though only the chunks that have a part in it go to the model."""
+    mixture = noise(round(0.3 * rate))
+    seen = []
+
+    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        seen.extend(starts[chunks.any(axis=(1, 2))])
+        return chunks * np.cos(starts, dtype=np.float32)[:, None, None]
+
+    whole = run(mixture, model(separate), rate)
+    num_chunks = len(seen)
+    seen.clear()
+    excerpt = run(mixture, model(separate), rate, excerpt=(start, duration))
+    first = round(start * rate)
+    last = len(mixture) if duration is None else first + round(duration * rate)
+    for part, stem in zip(excerpt, whole, strict=True):
+        assert np.array_equal(part, stem[first:last])
+    # The resampler's filter reaches over all of this short track.
+    if rate == RATE and (start, duration) != (0.0, None):
+        assert len(seen) < num_chunks
+
+
+def test_two_excerpts_that_meet_at_a_chunks_start_are_the_whole() -> None:
+    mixture = noise(8000)
+    whole = run(mixture, model(known(noise(8000, seed=1))))
+    at = 3 * 800 / RATE
+    parts = [run(mixture, model(known(noise(8000, seed=1))), excerpt=(0.0, at))]
+    parts += [run(mixture, model(known(noise(8000, seed=1))), excerpt=(at, None))]
+    for stem, *halves in zip(whole, *parts, strict=True):
+        assert np.array_equal(np.concatenate(halves), stem)
+
+
+@pytest.mark.parametrize("guess_rate", [22_050, RATE])
+def test_a_guess_may_be_as_long_as_the_excerpt(guess_rate: int) -> None:
+    def tone(rate: int) -> np.ndarray:
+        time = np.arange(round(rate * 0.1))[:, None] / rate
+        return (0.3 * np.sin(2 * np.pi * 440 * time + np.arange(2))).astype(np.float32)
+
+    def separate(mixture: np.ndarray, starts: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        return guess
+
+    guess = measure(AudioArray(tone(guess_rate), guess_rate, "guess"))
+    vocals, _ = run(noise(RATE), model(separate), guess=guess, excerpt=(0.5, 0.1))
+    inner = slice(500, -500)
+    np.testing.assert_allclose(vocals[inner], tone(RATE)[inner], atol=2e-6)
+
+
+def test_an_excerpt_after_the_end_is_refused() -> None:
+    with pytest.raises(UserError, match=r"start at 2 s, expected less than its length, 1\.000 s"):
+        measure(AudioArray(noise(RATE), RATE), start_seconds=2.0)
 
 
 def test_fifo_gives_what_it_got() -> None:

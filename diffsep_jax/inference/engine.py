@@ -72,8 +72,8 @@ class ChunkSeparator:
         start: Int32[np.ndarray, "batch"],
         settings: SamplerSettings,
         guess: Float32[np.ndarray, "batch segment 2"] | None = None,
-    ) -> Float32[np.ndarray, "batch segment 2"]:
-        """Vocals of `batch_size` chunks.
+    ) -> Float32[Array, "batch segment 2"]:
+        """Vocals of `batch_size` chunks, which the devices may still be computing.
 
         Args:
             mixture: chunks at the model's level and rate.
@@ -84,7 +84,7 @@ class ChunkSeparator:
         """
         chunks = jax.device_put((mixture, start), self._by_chunk)
         if settings.sampler == "direct":
-            return np.asarray(self._direct(self._params, *chunks))
+            return self._direct(self._params, *chunks)
         if guess is not None:
             guess = jax.device_put(guess, self._by_chunk)
         values = (
@@ -98,7 +98,7 @@ class ChunkSeparator:
         typed = [np.asarray(v, dtype) for v, dtype in zip(values, _RUNTIME_TYPES, strict=True)]
         values = jax.device_put(typed, self._everywhere)
         program = self._iterative[settings.sampler]
-        return np.asarray(program(self._params, *chunks, guess, *values))
+        return program(self._params, *chunks, guess, *values)
 
     @property
     def num_compilations(self) -> int:

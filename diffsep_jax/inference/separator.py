@@ -1,32 +1,23 @@
 """The Python interface to separation: a trained model, waveforms or files in, stems out."""
 
-import contextlib
 import dataclasses
 import os
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Num
 
-from diffsep_jax.audio import AudioArray, AudioFile, wav_writer
+from diffsep_jax.audio import AudioArray
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference.catalogue import Progress, separate_tracks
+from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.engine import ChunkSeparator
+from diffsep_jax.inference.files import FileJob, FileOptions, FileResult, separate_files
 from diffsep_jax.inference.pretrained import load_model
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.inference.track import (
-    DEFAULT_OVERLAP,
-    STEMS,
-    ChunkModel,
-    Chunks,
-    Progress,
-    Starts,
-    Track,
-    check_overlap,
-    measure,
-    separate_track,
-)
-from diffsep_jax.output import new_folder
+from diffsep_jax.inference.track import STEMS, ChunkModel, measure
 from diffsep_jax.separation_model import Params, SeparationModel
 
 
@@ -68,7 +59,7 @@ class Separator:
         Raises UserError for options out of range, as `separate` does.
         """
         checked = SamplerSettings(**settings)
-        self._bind(checked, overlap)
+        self.chunk_model(checked, overlap)
         one_step = dataclasses.replace(checked, steps=1, ensemble=1)  # both are runtime values
         chunks = self._separate_chunks
         moment = np.ones((1, 2), np.float32)  # silence would not reach the program
@@ -100,38 +91,41 @@ class Separator:
           UserError: a waveform of another kind, with no sample or with NaN; options out of range.
         """
         audio = _samples(waveform, "waveform")
-        model = self._bind(SamplerSettings(**settings), overlap, refines=refine is not None)
+        model = self.chunk_model(SamplerSettings(**settings), overlap, refines=refine is not None)
         track = measure(AudioArray(audio, int(sample_rate)))
         guess = None
         if refine is not None:
             guess = measure(AudioArray(_samples(refine, "refine"), int(sample_rate), "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
-        done = 0
-        for blocks in separate_track(
-            track, model, overlap=overlap, guess=guess, on_progress=on_progress
+        for separating in separate_tracks(
+            [lambda: (track, guess)], model, overlap=overlap, on_progress=on_progress
         ):
-            for stem, block in zip(stems, blocks, strict=True):
-                stem[done : done + len(block)] = block
-            done += len(blocks[0])
+            done = 0
+            for blocks in separating.blocks():
+                for stem, block in zip(stems, blocks, strict=True):
+                    stem[done : done + len(block)] = block
+                done += len(blocks[0])
         return Separation(*(stem.reshape(np.shape(waveform)) for stem in stems))
 
     def separate_file(
         self,
-        path: str | os.PathLike[str] | Track,
+        path: str | os.PathLike[str],
         out_dir: str | os.PathLike[str],
         *,
+        refine: str | os.PathLike[str] | None = None,
+        options: FileOptions | None = None,
         overlap: float = DEFAULT_OVERLAP,
-        refine: str | os.PathLike[str] | Track | None = None,
         on_progress: Progress | None = None,
         **settings: Any,
     ) -> dict[str, Path]:
-        """Separates an audio file of any length into float32 wav files, in bounded memory.
+        """Separates an audio file of any length, in bounded memory, into both stems.
 
         Args:
-          path: the file, or a `Track` of it that was measured before.
-          out_dir: gets vocals.wav and accompaniment.wav, which replace earlier ones when they are
-            complete. On an error or an interrupt neither is written.
-          refine: as in `separate`, but a file, or a `Track` of it; at any rate.
+          path: the file.
+          out_dir: gets vocals and accompaniment, which replace earlier ones when both are complete.
+            On an error or an interrupt neither is written.
+          refine: as in `separate`, but a file; at any rate.
+          options: format, sample rate and excerpt; float32 wav of the whole by default.
           overlap, on_progress, **settings: as in `separate`.
 
         Returns:
@@ -140,33 +134,50 @@ class Separator:
         Raises:
           UserError: bad audio, options out of range, a folder that cannot be written.
         """
-        model = self._bind(SamplerSettings(**settings), overlap, refines=refine is not None)
-        track = _measured(path)
-        guess = None if refine is None else _measured(refine)
-        paths = {stem: Path(out_dir) / f"{stem}.wav" for stem in STEMS}
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(new_folder(Path(out_dir)))
-            writers = [
-                stack.enter_context(
-                    wav_writer(
-                        path,
-                        sample_rate=track.source.sample_rate,
-                        num_channels=track.source.num_channels,
-                        num_frames=track.num_frames,
-                    )
-                )
-                for path in paths.values()
-            ]
-            for blocks in separate_track(
-                track, model, overlap=overlap, guess=guess, on_progress=on_progress
-            ):
-                for write, block in zip(writers, blocks, strict=True):
-                    write(block)
-        return paths
+        options = options or FileOptions()
+        extension = options.output.extension
+        outputs = {stem: Path(out_dir) / f"{stem}.{extension}" for stem in STEMS}
+        job = FileJob(Path(path), outputs, None if refine is None else Path(refine))
 
-    def _bind(
+        def report(job: FileJob, done: int, total: int) -> None:
+            if on_progress is not None:
+                on_progress(done, total)
+
+        for result in self.separate_files(
+            [job], options, overlap=overlap, on_progress=report, **settings
+        ):
+            if result.error is not None:
+                raise result.error
+        return outputs
+
+    def separate_files(
+        self,
+        jobs: Iterable[FileJob],
+        options: FileOptions | None = None,
+        *,
+        overlap: float = DEFAULT_OVERLAP,
+        on_progress: Callable[[FileJob, int, int], None] | None = None,
+        **settings: Any,
+    ) -> Generator[FileResult]:
+        """Separates many files in one pass: batches of chunks go across files.
+
+        While one file is written the next are read and computed. A bad file is told by its result
+        and does not stop the others. See `diffsep_jax.inference.files`.
+
+        Raises:
+          UserError: options out of range.
+        """
+        jobs = list(jobs)
+        refines = any(job.refine is not None for job in jobs)
+        model = self.chunk_model(SamplerSettings(**settings), overlap, refines=refines)
+        return separate_files(
+            jobs, model, options or FileOptions(), overlap=overlap, on_progress=on_progress
+        )
+
+    def chunk_model(
         self, settings: SamplerSettings, overlap: float, *, refines: bool = False
     ) -> ChunkModel:
+        """The model with these options, for one chunk after another. UserError if they are bad."""
         check_overlap(overlap)
         if refines:
             settings.check_refines()
@@ -178,7 +189,7 @@ class Separator:
                 f"half of the model's {chunks.sample_rate} Hz"
             )
 
-        def separate(mixture: Chunks, starts: Starts, guess: Chunks | None = None) -> Chunks:
+        def separate(mixture: Any, starts: Any, guess: Any = None) -> Any:
             return chunks(mixture, starts, settings, guess)
 
         return ChunkModel(
@@ -207,7 +218,3 @@ def _samples(waveform: Num[np.ndarray, "*shape"], name: str) -> Float32[np.ndarr
     with np.errstate(over="ignore"):  # what leaves float32 is refused below, as infinite
         audio = waveform.astype(np.float32)
     return audio.reshape(len(waveform), -1 if waveform.size else 1)
-
-
-def _measured(audio: str | os.PathLike[str] | Track) -> Track:
-    return audio if isinstance(audio, Track) else measure(AudioFile(audio))

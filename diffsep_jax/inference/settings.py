@@ -1,7 +1,8 @@
 """How to sample: the options of separation that change no compiled program. Imports no JAX."""
 
 import dataclasses
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
 
 from diffsep_jax.errors import UserError
 
@@ -15,6 +16,7 @@ MAX_ENSEMBLE = 10_000
 MIN_START_SIGMA = 1e-6
 
 Sampler = Literal["ddim", "dpm2m", "direct"]
+Preset = Literal["fast", "balanced", "best"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,3 +73,17 @@ class SamplerSettings:
                 "start_sigma 1 is pure noise and keeps nothing of the file to refine; "
                 "expected less than 1, for example 0.3"
             )
+
+
+class PresetRow(NamedTuple):
+    """A set of options, and what it is for."""
+
+    settings: SamplerSettings
+    purpose: str
+
+
+PRESETS: Mapping[str, PresetRow] = {
+    "fast": PresetRow(SamplerSettings(sampler="direct"), "one pass"),
+    "balanced": PresetRow(SamplerSettings(steps=5, start_sigma=0.5), "from the direct estimate"),
+    "best": PresetRow(SamplerSettings(steps=10, ensemble=4), "the mean of four separations"),
+}

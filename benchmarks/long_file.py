@@ -1,0 +1,79 @@
+"""Peak memory and time of `diffsep separate` on a short file and on a long one.
+
+    python -m benchmarks.long_file [--minutes 1 60] [--json FILE] [-- OPTIONS OF diffsep separate]
+
+The files are stereo wav of 16 bits at 44.1 kHz, an embedded test song of a minute again and again.
+Each is separated by a process of its own, whose peak resident memory the kernel tells. The direct
+estimate is the default, as it leaves the most to reading and writing.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import soundfile as sf
+import tyro
+
+from data_pipelines.sources import EmbeddedSongs
+from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.output import write_bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Separate files of several lengths."""
+
+    minutes: tuple[int, ...] = (1, 60)
+    """Lengths of the files."""
+    json: pathlib.Path | None = None
+    """Where to write the figures too."""
+    options: tuple[str, ...] = ("--sampler", "direct")
+    """Of `diffsep separate`."""
+
+
+def main(args: Arguments) -> None:
+    """Print the figures, a length in a line."""
+    if not args.minutes or min(args.minutes) < 1:
+        raise UserError(f"--minutes is {args.minutes}; 1 or more is expected")
+    song = EmbeddedSongs(split="test", num_songs=1, seconds=60.0)
+    minute = sum(song.segment(0, 0, song.num_samples(0)), np.float32(0))
+    figures = []
+    for minutes in args.minutes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "long.wav"
+            with sf.SoundFile(path, "w", song.sample_rate, 2, "PCM_16") as file:
+                for _ in range(minutes):
+                    file.write(minute)
+            seconds, peak = separate(path, pathlib.Path(folder) / "out", args.options)
+        figures.append({"minutes": minutes, "seconds": seconds, "peak_mib": peak})
+        print(
+            f"{minutes} min: {seconds:.1f} s, real-time factor {seconds / minutes / 60:.3f},"
+            f" peak resident memory {peak:.0f} MiB"
+        )
+    if args.json is not None:
+        write_bytes(args.json, (json.dumps(figures, indent=2) + "\n").encode())
+
+
+def separate(
+    path: pathlib.Path, out: pathlib.Path, options: tuple[str, ...]
+) -> tuple[float, float]:
+    """Seconds and peak MiB of a process that separates a file."""
+    command = [sys.executable, "-m", "diffsep_jax.cli", "separate", str(path), "--out", str(out)]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--progress", "quiet", *options])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(f"{' '.join(command)}: ended with status {process.returncode}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024  # Linux counts in KiB
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(tyro.cli(Arguments, description=__doc__))

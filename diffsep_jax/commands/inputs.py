@@ -1,0 +1,158 @@
+"""Which files a command works on, and where the results of each go."""
+
+import os
+import string
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from diffsep_jax.encoding import FORMATS
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference.files import FileJob
+
+# fmt: off
+SUFFIXES = frozenset({
+    ".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3",
+    ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav", ".wave", ".webm", ".wma",
+})
+# fmt: on
+"""Of the files that are taken from a folder. A file that is named itself may be called anything."""
+
+DEFAULT_NAME = "{folder}/{track}/{stem}.{ext}"
+
+_NAME_PARTS = ("folder", "track", "stem", "ext")
+
+
+class Input(NamedTuple):
+    """An audio file, and the folder inside of the named folder in which it was found."""
+
+    path: Path
+    folder: Path = Path()
+
+
+def find_inputs(inputs: Sequence[Path], list_file: Path | None = None) -> list[Input]:
+    """The files that are named, in the list too, and those in folders, at any depth, by name.
+
+    Hidden files and folders are passed over. Raises UserError if there is no file, or a folder or
+    list can't be read.
+    """
+    named = [*inputs, *_listed(list_file)] if list_file is not None else list(inputs)
+    if not named:
+        raise UserError("no input, expected at least one audio file, a folder or --list FILE")
+    found: dict[Path, Input] = {}
+    for path in named:
+        if path.is_dir():
+            inside = list(_inside(path))
+            if not inside:
+                raise UserError(
+                    f"{path}: no audio in this folder; expected files that end in"
+                    f" {', '.join(sorted(SUFFIXES))}"
+                )
+            found |= {each.path: each for each in inside if each.path not in found}
+        else:
+            found.setdefault(path, Input(path))
+    return list(found.values())
+
+
+def plan_jobs(
+    inputs: Sequence[Input],
+    out: Path,
+    *,
+    stems: Sequence[str],
+    extension: str,
+    name: str = DEFAULT_NAME,
+    refine: Path | None = None,
+) -> list[FileJob]:
+    """A job for each input, its results named by the template `name` below `out`.
+
+    Args:
+      inputs: from `find_inputs`.
+      out: folder of the results.
+      stems: that are wanted.
+      extension: of their files, without a dot.
+      name: a path with {folder}, {track} (the input's name without its ending), {stem} and {ext}.
+      refine: vocals to start from: a file, for one input; or the `out` of an earlier run.
+
+    Raises:
+      UserError: a bad template; two results of one name; a result that would replace an input; no
+        vocals to refine.
+    """
+    _check_name(name, stems)
+    if refine is not None and not refine.is_dir() and len(inputs) > 1:
+        raise UserError(
+            f"{len(inputs)} inputs and {refine} to refine, expected one input, or for --refine the"
+            " folder of an earlier run's results"
+        )
+    jobs = []
+    owners: dict[str, Path] = {}
+    originals = {each.path.resolve() for each in inputs}
+    for each in inputs:
+
+        def result(stem: str, extension: str, each: Input = each) -> Path:
+            parts = {"folder": each.folder, "track": each.path.stem, "stem": stem}
+            return Path(name.format(**parts, ext=extension))
+
+        outputs = {stem: out / result(stem, extension) for stem in stems}
+        for path in outputs.values():
+            key = str(path).casefold()  # one file, on the file systems that ignore case
+            if key in owners:
+                raise UserError(
+                    f"{each.path}: its result {path} would be that of {owners[key]} too; tell them"
+                    " apart with --name, or separate them into two folders"
+                )
+            owners[key] = each.path
+            if path.resolve() in originals:
+                raise UserError(f"{path}: is an input and would be replaced; choose another --out")
+        guess = refine
+        if refine is not None and refine.is_dir():
+            earlier = [refine / result("vocals", extension) for extension in FORMATS]
+            guess = next((path for path in earlier if path.is_file()), None)
+            if guess is None:
+                raise UserError(
+                    f"{each.path}: no vocals to refine, expected {earlier[0]} or another of"
+                    f" {', '.join(FORMATS)}"
+                )
+        jobs.append(FileJob(each.path, outputs, guess))
+    return jobs
+
+
+def _listed(list_file: Path) -> list[Path]:
+    try:
+        if str(list_file) == "-":
+            lines = sys.stdin.read().splitlines()
+        else:
+            lines = list_file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{list_file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{list_file}: not UTF-8 text, expected one path a line") from None
+    return [Path(line.strip()) for line in lines if line.strip()]
+
+
+def _inside(folder: Path) -> Iterator[Input]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(parent) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield Input(path, Path(parent).relative_to(folder))
+
+
+def _check_name(name: str, stems: Sequence[str]) -> None:
+    expected = "expected a path like {track}/{stem}.{ext}, made of {folder}, {track}, {stem}, {ext}"
+    try:
+        parts = [part for _, part, _, _ in string.Formatter().parse(name) if part is not None]
+    except ValueError as error:
+        raise UserError(f"name {name!r}: {error}; {expected}") from None
+    for part in parts:
+        if part not in _NAME_PARTS:
+            raise UserError(f"name {name!r}: {{{part}}} is unknown; {expected}")
+    if len(stems) > 1 and "stem" not in parts:
+        raise UserError(f"name {name!r}: all stems would have one name; {expected}")
+    path = Path(name)
+    if not name.strip() or path.is_absolute() or ".." in path.parts or name.endswith(("/", ".")):
+        raise UserError(f"name {name!r}: not a file below --out; {expected}")

@@ -1,0 +1,191 @@
+"""`diffsep separate`: songs in, stems out."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from diffsep_jax.audio import AudioFile
+from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
+from diffsep_jax.commands.reporting import Report, Style, reporting
+from diffsep_jax.distributed import DistributedConfig, initialize, share, wait_for_all
+from diffsep_jax.encoding import OutputFormat
+from diffsep_jax.errors import EXIT_USER_ERROR, UserError
+from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
+from diffsep_jax.inference.files import FileJob, FileOptions
+from diffsep_jax.inference.settings import PRESETS, Preset, SamplerSettings
+from diffsep_jax.output import check_writable
+
+# JAX and all that needs it are imported in the functions: help and bad options answer at once.
+
+Stem = Literal["vocals", "accompaniment"]
+
+# How long a process that has done its share waits for the others.
+_DAYS = 7 * 24 * 3600
+
+
+@dataclasses.dataclass(frozen=True)
+class Separate:
+    """Take the singing out of songs.
+
+    Writes OUT/<name of the input>/vocals.wav and accompaniment.wav: float32, with the input's own
+    sample rate, length and channels. The two add up to the input. Earlier results are replaced.
+    """
+
+    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
+    """Audio files or folders of them: wav, flac, ogg, mp3, m4a, mp4 and what else FFmpeg reads."""
+
+    out: Path
+    """Folder for the results; it is made if it does not exist."""
+
+    model: str = "small"
+    """Name of a model (see `diffsep models`) or a model directory."""
+
+    preset: Preset | None = None
+    """Options of the sampler as a set; single ones beside it go first. See docs/separate.md."""
+
+    settings: Annotated[SamplerSettings, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=SamplerSettings
+    )
+
+    refine: Path | None = None
+    """Vocals to work over, with --start-sigma below 1: a file for one INPUT, or an earlier OUT."""
+
+    stems: tuple[Stem, ...] = ("vocals", "accompaniment")
+    """Which of the two to write."""
+
+    output: Annotated[OutputFormat, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=OutputFormat
+    )
+
+    sample_rate: int | None = None
+    """Sample rate of the results in Hz; None: each input's own."""
+
+    name: str = DEFAULT_NAME
+    """Names of the results below OUT. {folder} is where below a folder INPUT the file was found."""
+
+    start: float = 0.0
+    """Second of the input at which to start."""
+
+    duration: float | None = None
+    """How many seconds to separate; None: up to the end."""
+
+    list: Path | None = None
+    """A text file with more inputs, one a line; "-" is the standard input."""
+
+    resume: bool = False
+    """Skip inputs whose results are all there."""
+
+    overlap: float = DEFAULT_OVERLAP
+    """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
+
+    batch_size: int = 4
+    """Chunks separated at once: changes speed and memory, not the result."""
+
+    progress: Style = "bar"
+    """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
+
+    dry_run: bool = False
+    """Write nothing: print the plan, chunks, network calls and an estimate of the time."""
+
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+    """Several processes share the inputs: which of them this is."""
+
+
+def with_preset(args: Sequence[str]) -> list[str]:
+    """The arguments, with the options that the preset among them stands for before all others."""
+    options: list[str] = []
+    for option, value in zip(args, [*args[1:], ""], strict=True):
+        name = option.removeprefix("--preset=") if option.startswith("--preset=") else value
+        if option.split("=")[0] == "--preset" and name in PRESETS:
+            settings = dataclasses.asdict(PRESETS[name].settings)
+            default = dataclasses.asdict(SamplerSettings())
+            for field in settings:
+                if settings[field] != default[field]:
+                    options += [f"--{field.replace('_', '-')}", str(settings[field])]
+    return [*args[:1], *options, *args[1:]]
+
+
+def separate(command: Separate) -> None:
+    """`diffsep separate`. What can be told of options and headers is, before the model is loaded.
+
+    A file that turns out to be bad does not stop the others. The exit status is then 2.
+    """
+    check_overlap(command.overlap)
+    if command.batch_size < 1:
+        raise UserError(f"batch size {command.batch_size}, expected at least 1")
+    if not command.stems:
+        raise UserError("no stems, expected vocals, accompaniment or both")
+    if command.refine is not None:
+        command.settings.check_refines()
+        if not command.refine.is_dir():
+            AudioFile(command.refine)
+    options = FileOptions(
+        output=command.output,
+        sample_rate=command.sample_rate,
+        start_seconds=command.start,
+        duration_seconds=command.duration,
+    )
+    inputs = find_inputs(command.inputs, command.list)
+    jobs = plan_jobs(
+        inputs,
+        command.out,
+        stems=command.stems,
+        extension=command.output.extension,
+        name=command.name,
+        refine=command.refine,
+    )
+    if len(jobs) == 1:
+        AudioFile(jobs[0].path)  # UserError at once
+    check_writable(command.out)
+
+    initialize(command.distributed)
+    jobs = list(share(jobs))
+    finished = [job for job in jobs if command.resume and _is_finished(job)]
+    jobs = [job for job in jobs if job not in finished]
+    if command.dry_run:
+        from diffsep_jax.commands.plan import print_plan
+
+        print_plan(command, jobs, options)
+        return
+    with reporting(command.progress) as report:
+        report.begin(len(jobs), len(finished))
+        failed = _separate(command, jobs, options, report)
+        report.end(len(jobs) - failed, failed)
+    wait_for_all("separation", patience_seconds=_DAYS)
+    if failed:
+        raise SystemExit(EXIT_USER_ERROR)
+
+
+def _separate(
+    command: Separate, jobs: Sequence[FileJob], options: FileOptions, report: Report
+) -> int:
+    """Separates all and returns how many failed."""
+    if not jobs:
+        return 0
+    from diffsep_jax.compilation_cache import use_compilation_cache
+    from diffsep_jax.inference.separator import Separator
+
+    use_compilation_cache()
+    separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
+    results = separator.separate_files(
+        jobs,
+        options,
+        overlap=command.overlap,
+        on_progress=report.progress,
+        **dataclasses.asdict(command.settings),
+    )
+    failed = 0
+    with contextlib.closing(results):
+        for result in results:
+            failed += result.error is not None
+            report.result(result)
+    return failed
+
+
+def _is_finished(job: FileJob) -> bool:
+    """Whether all results are there: they get their names when they are whole."""
+    return all(path.is_file() for path in job.outputs.values())

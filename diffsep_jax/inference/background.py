@@ -1,0 +1,59 @@
+"""A thread that computes an iterator's items ahead: one stage of a pipeline beside the next."""
+
+import queue
+import threading
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# After this long a thread that is still inside one item is left to itself; it ends with the item.
+_PATIENCE_SECONDS = 5.0
+
+_POLL_SECONDS = 0.05
+
+
+def in_background(items: Generator[T], depth: int) -> Generator[T]:
+    """The same items, computed in a thread of their own, up to `depth` ahead.
+
+    What `items` raises is raised here, after the items before it. Closing this generator closes
+    `items`, in its thread.
+    """
+    waiting: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(is_item: bool, value: T | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put((is_item, value), timeout=_POLL_SECONDS)
+                return True
+            except queue.Full:
+                pass
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not put(True, item):
+                    break
+            items.close()
+        except BaseException as error:
+            put(False, error)
+        else:
+            put(False, None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        while True:
+            is_item, value = waiting.get()
+            if is_item:
+                yield value  # type: ignore[misc]  # an item, of type T
+            elif value is None:
+                return
+            else:
+                assert isinstance(value, BaseException)
+                raise value
+    finally:
+        stopped.set()
+        thread.join(_PATIENCE_SECONDS)

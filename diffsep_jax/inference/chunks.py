@@ -1,0 +1,109 @@
+"""Where a track's chunks lie, how a stream of samples is cut into them, and how they are joined."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Float32
+
+from diffsep_jax.decoding import Block
+from diffsep_jax.errors import UserError
+
+DEFAULT_OVERLAP = 0.2
+
+# (position, samples)
+Chunk = tuple[int, Float32[np.ndarray, "time 2"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Where the chunks of a track lie: chunk i starts at i x hop and has `segment` samples."""
+
+    num_samples: int
+    segment: int
+    overlap: int
+
+    @property
+    def hop(self) -> int:
+        return self.segment - self.overlap
+
+    @property
+    def num_chunks(self) -> int:
+        return 1 + max(0, math.ceil((self.num_samples - self.segment) / self.hop))
+
+    def touching(self, start: int, stop: int) -> range:
+        """The chunks that have a part in the samples from `start` to before `stop`."""
+        first = max(0, (start - self.segment) // self.hop + 1)
+        return range(min(first, self.num_chunks - 1), min(-(-stop // self.hop), self.num_chunks))
+
+
+def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Plan:
+    """Cuts `num_samples` at the model's rate into chunks that overlap by a share of `segment`.
+
+    `segment` is a multiple of `stride`, and so is the hop: every chunk lays the same grid of frames
+    over the track. So the overlap may be shorter than asked, by less than a stride.
+
+    Raises:
+      UserError: overlap not in [0, 0.5], where at most two chunks meet.
+    """
+    check_overlap(overlap)
+    # A product like 0.3 x 10 ends just under the whole number that it stands for.
+    return Plan(num_samples, segment, int(overlap * segment / stride + 1e-6) * stride)
+
+
+def check_overlap(overlap: float) -> None:
+    """UserError unless `overlap` is a share of a chunk in [0, 0.5]."""
+    if not 0 <= overlap <= 0.5:
+        raise UserError(f"overlap {overlap}, expected a share of a chunk from 0 to 0.5")
+
+
+class Fifo:
+    """Samples in order of arrival: blocks of any length in, blocks of a chosen length out."""
+
+    def __init__(self, num_channels: int) -> None:
+        self._blocks = [np.zeros((0, num_channels), np.float32)]
+        self.length = 0
+
+    def push(self, block: Block) -> None:
+        self._blocks.append(block)
+        self.length += len(block)
+
+    def pop(self, count: int, keep: int = 0) -> Block:
+        """The oldest `count` samples, of which the last `keep` stay to be taken once more."""
+        if count > self.length:
+            raise IndexError(f"{count} samples taken of {self.length}")
+        samples = np.concatenate(self._blocks)
+        self._blocks = [samples[count - keep :]]
+        self.length -= count - keep
+        return samples[:count]
+
+
+def cut(blocks: Iterable[Block], plan: Plan) -> Iterator[Chunk]:
+    """The plan's chunks with their positions; the last is filled up with zeros."""
+    blocks = iter(blocks)
+    fifo = Fifo(2)
+    for index in range(plan.num_chunks):
+        while fifo.length < plan.segment and (block := next(blocks, None)) is not None:
+            fifo.push(block)
+        if fifo.length < plan.segment:
+            fifo.push(np.zeros((plan.segment - fifo.length, 2), np.float32))
+        yield index * plan.hop, fifo.pop(plan.segment, keep=plan.overlap)
+
+
+def overlap_add(chunks: Iterable[Block], plan: Plan) -> Iterator[Block]:
+    """Joins the plan's chunks by linear cross-fades into blocks of `num_samples` in all.
+
+    A fade is old + w (new - old): the two weights sum to one exactly, and where two chunks agree
+    the result is bitwise theirs. Where the chunks end before the plan, so do the blocks.
+    """
+    fade = (np.arange(plan.overlap, dtype=np.float32) + np.float32(0.5))[:, None] / plan.overlap
+    fade = fade.astype(np.float32)
+    tail = None
+    for index, chunk in enumerate(chunks):
+        if tail is not None:
+            faded = tail + fade * (chunk[: plan.overlap] - tail)
+            chunk = np.concatenate([faded, chunk[plan.overlap :]])
+        is_last = index == plan.num_chunks - 1
+        yield chunk[: plan.num_samples - index * plan.hop if is_last else plan.hop]
+        tail = chunk[plan.hop :]

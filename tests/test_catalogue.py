@@ -1,0 +1,150 @@
+"""Many tracks in one pass: batches across tracks, bad tracks told, results as one by one."""
+
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from diffsep_jax.audio import AudioArray
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference.catalogue import separate_tracks
+from diffsep_jax.inference.track import ChunkModel, measure
+
+RATE = 44_100
+SEGMENT = 1000
+
+
+class Source(AudioArray):
+    """Audio that breaks after some blocks when it is read for the second time."""
+
+    breaks = False
+
+    def blocks(self):
+        yield from super().blocks()
+        if self.breaks:
+            raise UserError(f"{self.name}: the disk is gone")
+
+
+def noise(num_frames: int, seed: int = 0, num_channels: int = 2) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 0.1, (num_frames, num_channels)).astype(np.float32)
+
+
+class Model:
+    """Turns chunks by their position, and counts its calls."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.calls: list[int] = []
+        self.chunk_model = ChunkModel(self, SEGMENT, 1, RATE, batch_size, 1.0)
+
+    def __call__(self, mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        self.calls.append(int(mixture.any(axis=(1, 2)).sum()))
+        return mixture * np.cos(starts, dtype=np.float32)[:, None, None]
+
+
+def opener(audio: np.ndarray, name: str = "song", *, breaks: bool = False):
+    def open_():
+        source = Source(audio, RATE, name)
+        track = measure(source)
+        object.__setattr__(source, "breaks", breaks)
+        return track, None
+
+    return open_
+
+
+def refuse():
+    raise UserError("gone.wav: No such file")
+
+
+def take(tracks):
+    """The stems of each track, or why there are none."""
+    results = []
+    for separating in tracks:
+        try:
+            blocks = list(separating.blocks())
+        except UserError as error:
+            results.append(str(error))
+        else:
+            results.append([np.concatenate(stem) for stem in zip(*blocks, strict=True)])
+    return results
+
+
+LENGTHS = (12_345, 1, 3000, 999, 5001)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_as_one_by_one_and_in_full_batches(batch_size: int) -> None:
+    audio = [noise(length, seed) for seed, length in enumerate(LENGTHS)]
+    together, alone = Model(batch_size), Model(1)
+    results = take(
+        separate_tracks([opener(each) for each in audio], together.chunk_model, overlap=0.2)
+    )
+    for each, result in zip(audio, results, strict=True):
+        [expected] = take(separate_tracks([opener(each)], alone.chunk_model, overlap=0.2))
+        for stem, expected_stem in zip(result, expected, strict=True):
+            assert np.array_equal(stem, expected_stem)
+    assert len(together.calls) == math.ceil(len(alone.calls) / batch_size)
+    assert together.calls[:-1] == [batch_size] * (len(together.calls) - 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_bad_tracks_are_told_and_the_others_go_on(batch_size: int) -> None:
+    openers = [
+        opener(noise(5000)),
+        refuse,
+        opener(noise(70_000), "broken", breaks=True),
+        opener(noise(2000)),
+    ]
+    model = Model(batch_size)
+    first, second, third, fourth = take(separate_tracks(openers, model.chunk_model, overlap=0.2))
+    assert second == "gone.wav: No such file"
+    assert third == "broken: the disk is gone"
+    for stems, length in ((first, 5000), (fourth, 2000)):
+        assert [len(stem) for stem in stems] == [length, length]
+
+
+def test_a_track_may_be_left_before_its_end() -> None:
+    openers = [opener(noise(50_000)), opener(noise(3000, 1))]
+    model = Model(2)
+    tracks = separate_tracks(openers, model.chunk_model, overlap=0.0)
+    next(next(tracks).blocks())
+    [stems] = take(tracks)
+    [expected] = take(separate_tracks(openers[1:], model.chunk_model, overlap=0.0))
+    assert np.array_equal(stems[0], expected[0])
+
+
+def test_long_silence_does_not_hold_up_what_sounds() -> None:
+    """Nor is it kept in memory until a batch is full."""
+    audio = np.concatenate([noise(SEGMENT), np.zeros((200 * SEGMENT, 2), np.float32)])
+    seen: list[int] = []
+    model = Model(2)
+    tracks = separate_tracks(
+        [opener(np.concatenate([audio, audio]))],
+        model.chunk_model,
+        overlap=0.0,
+        on_progress=lambda done, total: seen.append(len(model.calls)),
+    )
+    [[vocals, _]] = take(tracks)
+    assert model.calls == [1, 1]
+    assert seen[3] == 1  # the first chunk is done long before the second that sounds is read
+    assert not vocals[SEGMENT : 201 * SEGMENT].any()
+
+
+def test_errors_of_the_program_are_raised_and_no_thread_stays() -> None:
+    before = threading.active_count()
+
+    def broken(mixture, starts):
+        raise RuntimeError("out of memory")
+
+    model = ChunkModel(broken, SEGMENT, 1, RATE, 2, 1.0)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        take(separate_tracks([opener(noise(5000))], model, overlap=0.2))
+    tracks = separate_tracks([opener(noise(500_000))], Model(2).chunk_model, overlap=0.2)
+    next(next(tracks).blocks())
+    tracks.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before

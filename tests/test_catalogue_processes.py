@@ -1,0 +1,129 @@
+"""Real processes on a catalogue: killed in the middle and resumed; several that share it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import micro
+import numpy as np
+import pytest
+import soundfile as sf
+
+from diffsep_jax.audio import read_audio
+from diffsep_jax.inference.pretrained import save_model
+
+RATE = 44_100
+NAMES = ("a", "b", "c", "d", "e")
+STEMS = ("vocals", "accompaniment")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    """A folder with a model, and with songs in `songs`."""
+    folder = tmp_path_factory.mktemp("catalogue")
+    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+    save_model(folder / "model", micro.MODEL, params)
+    (folder / "songs").mkdir()
+    for seed, name in enumerate(NAMES):
+        audio = 0.1 * np.random.default_rng(seed).standard_normal((RATE, 2))
+        sf.write(folder / "songs" / f"{name}.wav", audio, RATE, subtype="PCM_16")
+    return folder
+
+
+def command(catalogue, out, *options):
+    # A process of its own has one device.
+    arguments = [catalogue / "songs", "--out", out, "--model", catalogue / "model", *options]
+    return [sys.executable, "-m", "diffsep_jax.cli", "separate", *map(str, arguments)]
+
+
+def files(out):
+    return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(catalogue):
+    """What a run leaves that is left alone."""
+    out = catalogue / "undisturbed"
+    subprocess.run(command(catalogue, out, "--steps", 3), check=True)
+    result = files(out)
+    assert len(result) == len(NAMES) * len(STEMS)
+    return result
+
+
+def test_a_killed_run_leaves_whole_files_and_is_resumed(catalogue, undisturbed):
+    out = catalogue / "killed"
+    process = subprocess.Popen(
+        command(catalogue, out, "--steps", 3, "--progress", "json"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    done = 0
+    for line in process.stdout:
+        event = json.loads(line)
+        done += event["event"] == "done"
+        if done == 2 and event["event"] == "progress":
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    left = files(out)
+    named = {path: data for path, data in left.items() if not path.name.startswith(".")}
+    assert 4 <= len(named) < len(undisturbed)
+    assert all(undisturbed[path] == data for path, data in named.items())
+    assert len(left) > len(named), "nothing was being written when the process was killed"
+    subprocess.run(command(catalogue, out, "--steps", 3, "--resume"), check=True)
+    assert files(out) == undisturbed
+
+
+def test_processes_share_a_catalogue(catalogue, undisturbed):
+    out = catalogue / "shared"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    options = ["--steps", 3, "--distributed.coordinator", address]
+    options += ["--distributed.num-processes", 2, "--distributed.process-id"]
+    processes = [
+        subprocess.Popen(
+            command(catalogue, out, *options, i),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+        )
+        for i in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [text.count("real-time factor") for text in printed] == [3, 2]
+    assert files(out) == undisturbed
+
+
+def test_a_bad_file_of_one_process_does_not_stop_the_other(catalogue):
+    out = catalogue / "one_bad"
+    bad = catalogue / "bad.wav"
+    bad.write_text("words")
+    songs = [bad, catalogue / "songs" / "a.wav"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    processes = []
+    for i in range(2):
+        options = ["--model", catalogue / "model", "--steps", 1, "--out", out]
+        options += ["--distributed.coordinator", address, "--distributed.num-processes", 2]
+        arguments = [*songs, *options, "--distributed.process-id", i]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "diffsep_jax.cli", "separate", *map(str, arguments)],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 0]
+    assert f"error: {bad}: not an audio file" in errors[0]
+    assert read_audio(out / "a" / "vocals.wav")[0].shape == (RATE, 2)

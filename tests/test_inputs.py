@@ -1,0 +1,149 @@
+"""Which files are taken, what their results are called, and what is refused."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from diffsep_jax.commands.inputs import Input, find_inputs, plan_jobs
+from diffsep_jax.errors import UserError
+
+BOTH = ("vocals", "accompaniment")
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """A folder of songs, some in sub-folders, and what is no song."""
+    for name in (
+        "album/02.flac",
+        "album/01.WAV",
+        "album/cd2/01.mp3",
+        "album/cover.jpg",
+        "album/.01.wav",
+        "album/.trash/03.wav",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path / "album"
+
+
+def test_a_folders_songs_come_by_name(album: Path) -> None:
+    assert find_inputs([album]) == [
+        Input(album / "01.WAV"),
+        Input(album / "02.flac"),
+        Input(album / "cd2" / "01.mp3", Path("cd2")),
+    ]
+
+
+def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
+    odd = album / "song.dat"
+    named = [odd, album / "02.flac", odd, album]
+    assert [each.path.name for each in find_inputs(named)] == [
+        "song.dat",
+        "02.flac",
+        "01.WAV",
+        "01.mp3",
+    ]
+
+
+def test_a_list_adds_inputs(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = f"{album / '02.flac'}\n\n  {album / 'cd2'}  \n"
+    (tmp_path / "list.txt").write_text(text)
+    expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
+    assert find_inputs([], tmp_path / "list.txt") == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert find_inputs([], Path("-")) == expected
+
+
+def test_no_input_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in [
+        (([], None), "no input, expected at least one audio file"),
+        (([tmp_path / "empty"], None), "empty: no audio in this folder"),
+        (([], tmp_path / "gone.txt"), "gone.txt: cannot be read: No such file"),
+        (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text, expected one path a line"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            find_inputs(*arguments)
+
+
+def test_results_keep_the_folders_of_the_inputs(album: Path) -> None:
+    jobs = plan_jobs(find_inputs([album]), Path("out"), stems=BOTH, extension="flac")
+    assert [job.outputs["vocals"] for job in jobs] == [
+        Path("out/01/vocals.flac"),
+        Path("out/02/vocals.flac"),
+        Path("out/cd2/01/vocals.flac"),
+    ]
+    assert jobs[0].outputs["accompaniment"] == Path("out/01/accompaniment.flac")
+
+
+@pytest.mark.parametrize(
+    ("name", "stems", "expected"),
+    [
+        ("{track}_{stem}.{ext}", BOTH, "out/{b}_vocals.mp3"),
+        ("{stem}/{folder}/{track}.{ext}", BOTH, "out/vocals/cd2/{b}.mp3"),
+        ("acapella/{track}.{ext}", ("vocals",), "out/acapella/{b}.mp3"),
+    ],
+)
+def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: str) -> None:
+    """Braces in a song's own name stand for themselves."""
+    [job] = plan_jobs(
+        [Input(Path("a/{b}.wav"), Path("cd2"))],
+        Path("out"),
+        stems=stems,
+        extension="mp3",
+        name=name,
+    )
+    assert job.outputs["vocals"] == Path(expected)
+    assert set(job.outputs) == set(stems)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("{title}/{stem}", "{title} is unknown"),
+        ("{track}.{ext}", "all stems would have one name"),
+        ("{track", "name '{track': "),
+        ("/{track}/{stem}.{ext}", "not a file below --out"),
+        ("../{track}/{stem}.{ext}", "not a file below --out"),
+        ("{track}/{stem}/", "not a file below --out"),
+    ],
+)
+def test_bad_templates_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        plan_jobs([Input(Path("a.wav"))], Path("out"), stems=BOTH, extension="wav", name=name)
+    assert message in str(error.value)
+    assert "{folder}, {track}, {stem}, {ext}" in str(error.value)
+
+
+def test_two_results_of_one_name_are_refused() -> None:
+    inputs = [Input(Path("x/a.wav")), Input(Path("y/A.mp3"))]
+    with pytest.raises(UserError, match=r"y/A.mp3: its result .* would be that of x/a.wav too"):
+        plan_jobs(inputs, Path("out"), stems=BOTH, extension="wav")
+
+
+def test_an_input_is_never_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "vocals.wav"
+    inputs = [Input(tmp_path / "a.wav"), Input(path)]
+    with pytest.raises(UserError, match="is an input and would be replaced"):
+        plan_jobs(inputs, tmp_path, stems=BOTH, extension="wav")
+
+
+def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
+    """Found by the template, in whatever format they are."""
+    for name in ("a/vocals.mp3", "b/vocals.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    inputs = [Input(Path("a.wav")), Input(Path("b.wav"))]
+    kwargs = {"stems": ("accompaniment",), "extension": "flac"}
+    jobs = plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
+    assert [job.refine for job in jobs] == [
+        tmp_path / "a/vocals.mp3",
+        tmp_path / "b/vocals.wav",
+    ]
+    (tmp_path / "b/vocals.wav").unlink()
+    with pytest.raises(UserError, match=r"b.wav: no vocals to refine, expected .*b/vocals.wav"):
+        plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
+    with pytest.raises(UserError, match=r"2 inputs and .* to refine, expected one input"):
+        plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)
