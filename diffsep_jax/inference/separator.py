@@ -1,6 +1,5 @@
 """The Python interface to separation: a trained model, waveforms or files in, stems out."""
 
-import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Num
 
-from diffsep_jax.audio import AudioArray, AudioFile, wav_writer
+from diffsep_jax.audio import AudioArray, AudioFile
+from diffsep_jax.encoding import OutputFormat, stems_writer
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.pretrained import load_model
@@ -144,24 +144,21 @@ class Separator:
         track = _measured(path)
         guess = None if refine is None else _measured(refine)
         paths = {stem: Path(out_dir) / f"{stem}.wav" for stem in STEMS}
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(new_folder(Path(out_dir)))
-            writers = [
-                stack.enter_context(
-                    wav_writer(
-                        path,
-                        sample_rate=track.source.sample_rate,
-                        num_channels=track.source.num_channels,
-                        num_frames=track.num_frames,
-                    )
-                )
-                for path in paths.values()
-            ]
+        with (
+            new_folder(Path(out_dir)),
+            stems_writer(
+                paths,
+                OutputFormat(),
+                sample_rate=track.source.sample_rate,
+                num_channels=track.source.num_channels,
+                num_frames=track.num_frames,
+            ) as writer,
+        ):
             for blocks in separate_track(
                 track, model, overlap=overlap, guess=guess, on_progress=on_progress
             ):
-                for write, block in zip(writers, blocks, strict=True):
-                    write(block)
+                for stem, block in zip(STEMS, blocks, strict=True):
+                    writer.write(stem, block)
         return paths
 
     def _bind(
