@@ -20,8 +20,8 @@ from rich.markup import escape
 import train
 from data_pipelines import excerpt
 from data_pipelines.sources import EmbeddedSongs
-from diffsep_jax.audio import write_wav
 from diffsep_jax.compilation_cache import use_compilation_cache
+from diffsep_jax.encoding import write_wav
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.comparison import Row, Song, comparison_table, score_estimates
 from diffsep_jax.evaluation.scores import PROTOCOL

@@ -1,10 +1,8 @@
-"""Audio as blocks of float32 samples: sources to read from, resampling in a stream, wav files."""
+"""Audio as blocks of float32 samples: sources to read from, resampling in a stream."""
 
-import contextlib
 import dataclasses
 import os
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -86,6 +84,28 @@ class AudioFile:
         return self._decode(self.path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Resampled:
+    """Another source at `sample_rate` Hz, resampled in a stream; see `resample_blocks`."""
+
+    source: AudioSource
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        _check_format(self.name, self.sample_rate, self.num_channels)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def num_channels(self) -> int:
+        return self.source.num_channels
+
+    def blocks(self) -> Iterator[Block]:
+        return resample_blocks(self.source.blocks(), self.source.sample_rate, self.sample_rate)
+
+
 def finite_blocks(source: AudioSource) -> Iterator[Block]:
     """The blocks of `source`. UserError at a NaN or inf, or when there was not one sample."""
     position = 0
@@ -126,85 +146,6 @@ def resample_blocks(blocks: Iterable[Block], from_rate: int, to_rate: int) -> It
         yield stream.resample_chunk(np.ascontiguousarray(block))
     if stream is not None:
         yield stream.resample_chunk(np.zeros((0, block.shape[1]), np.float32), last=True)
-
-
-@contextlib.contextmanager
-def wav_writer(
-    path: Path, *, sample_rate: int, num_channels: int, num_frames: int
-) -> Iterator[Callable[[Block], None]]:
-    """Gives a function that appends a block to a float32 wav of exactly `num_frames` samples.
-
-    The file appears under its name when it is whole; on any error or interrupt it is not there.
-    Past 4 GiB it is an RF64 file. The bytes depend on the samples alone: libsndfile, by contrast,
-    stamps float files with the time of day.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    written = 0
-    try:
-        with _write_errors(path):
-            file = temporary.open("wb")
-        with file:
-
-            def write_bytes(data: bytes) -> None:
-                with _write_errors(path):
-                    file.write(data)
-                    file.flush()  # a full disk shows here, and not when the file is closed
-
-            def write(block: Block) -> None:
-                nonlocal written
-                write_bytes(block.astype("<f4").tobytes())
-                written += len(block)
-
-            write_bytes(_wav_header(sample_rate, num_channels, num_frames))
-            yield write
-        if written != num_frames:
-            raise ValueError(f"{path}: {written} samples written, {num_frames} were announced")
-        with _write_errors(path):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def write_wav(path: Path, audio: Block, sample_rate: int) -> None:
-    """Writes `[time, channel]` to a float32 wav. UserError if it cannot be written."""
-    num_frames, num_channels = audio.shape
-    with wav_writer(
-        path, sample_rate=sample_rate, num_channels=num_channels, num_frames=num_frames
-    ) as write:
-        write(audio)
-
-
-def _wav_header(sample_rate: int, num_channels: int, num_frames: int) -> bytes:
-    frame_bytes = 4 * num_channels
-    data_bytes = frame_bytes * num_frames
-    ieee_float = 3
-    fmt = struct.pack(
-        "<HHIIHHH",
-        *(ieee_float, num_channels, sample_rate, sample_rate * frame_bytes, frame_bytes, 32, 0),
-    )
-    unknown = 0xFFFFFFFF  # in RF64: look in the chunk ds64
-    is_large = data_bytes + 100 > unknown
-    fact = struct.pack("<I", unknown if is_large else num_frames)
-    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"fact" + struct.pack("<I", 4) + fact
-    if not is_large:
-        riff_bytes = 4 + len(chunks) + 8 + data_bytes
-        sizes = struct.pack("<I", riff_bytes), struct.pack("<I", data_bytes)
-        return b"RIFF" + sizes[0] + b"WAVE" + chunks + b"data" + sizes[1]
-    riff_bytes = 4 + 36 + len(chunks) + 8 + data_bytes
-    ds64 = b"ds64" + struct.pack("<IQQQI", 28, riff_bytes, data_bytes, num_frames, 0)
-    size = struct.pack("<I", unknown)
-    return b"RF64" + size + b"WAVE" + ds64 + chunks + b"data" + size
 
 
 def _check_format(name: str, sample_rate: int, num_channels: int) -> None:

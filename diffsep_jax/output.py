@@ -1,9 +1,11 @@
 """Output folders and files: checked before the work, written whole or not at all."""
 
+import errno
 import os
 import pathlib
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from diffsep_jax.errors import UserError
@@ -52,12 +54,79 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     make_folder(path.parent)
-    try:
+    with write_errors(path):
         try:
             yield temporary
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_together(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
+    """A temporary name beside each of `paths`; all become `paths` when the block ends, or none.
+
+    The block makes every one of the files. If it raises, or if a file cannot take its name, the
+    temporary ones are removed and the earlier files stay. What killed processes left half-written
+    of these paths is removed at the start.
+
+    Raises:
+      UserError: a path is a folder, is there twice, or cannot be replaced. Errors of the block are
+        its own.
+    """
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"{twice[0]}: would be written twice, expected a name for each result")
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    try:
+        for path in paths:
+            with write_errors(path):
+                if path.is_dir():  # found before the work, and not when it is done
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                _remove_leftovers(path)
+        yield temporaries
+        _rename(temporaries, paths)
+    finally:
+        for temporary in temporaries:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: pathlib.Path) -> None:
+    leftover = re.compile(re.escape(f".{path.name}.") + r"\d+(\.old)?\.tmp")
+    for file in os.listdir(path.parent):
+        if leftover.fullmatch(file):
+            (path.parent / file).unlink(missing_ok=True)
+
+
+def _rename(temporaries: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]) -> None:
+    """Renames all, or puts back what was there. A second link keeps an earlier file meanwhile."""
+    was_there = [path.exists() for path in paths]
+    kept = [temporary.with_suffix(".old.tmp") for temporary in temporaries]
+    try:
+        for temporary, path, old in zip(temporaries, paths, kept, strict=True):
+            with write_errors(path):
+                if path.exists():
+                    with suppress(OSError):  # a file system without links: it is replaced for good
+                        os.link(path, old)
+                os.replace(temporary, path)
+    except BaseException:
+        for temporary, path, old, existed in zip(temporaries, paths, kept, was_there, strict=True):
+            if not temporary.exists():  # it was renamed
+                if old.exists():
+                    os.replace(old, path)
+                elif not existed:
+                    path.unlink()
+        raise
+    finally:
+        for old in kept:
+            old.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(path: pathlib.Path) -> Iterator[None]:
+    """OSError in the block becomes a UserError that names `path`."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {_reason(error)}") from None
 

@@ -1,6 +1,5 @@
 """Audio files: every format gives its samples, every bad file one clear line."""
 
-import struct
 from pathlib import Path
 
 import av
@@ -12,11 +11,11 @@ import soxr
 from diffsep_jax.audio import (
     AudioArray,
     AudioFile,
+    AudioSource,
+    Resampled,
     finite_blocks,
     read_audio,
     resample_blocks,
-    wav_writer,
-    write_wav,
 )
 from diffsep_jax.errors import UserError
 
@@ -273,66 +272,13 @@ def test_resampling_does_not_depend_on_blocks(rates: tuple[int, int], num_frames
         assert len(resampled) == int(num_frames * rates[1] / rates[0] + 0.5)
 
 
-@pytest.mark.parametrize("num_channels", [1, 2])
-def test_written_wav_reads_back_bitwise(tmp_path: Path, num_channels: int) -> None:
-    audio = 3 * music(num_channels=num_channels)  # over full scale: float keeps it
-    write_wav(tmp_path / "a.wav", audio, 48_000)
-    info = sf.info(tmp_path / "a.wav")
-    assert (info.samplerate, info.channels, info.subtype) == (48_000, num_channels, "FLOAT")
-    decoded, _ = read_audio(tmp_path / "a.wav")
-    assert np.array_equal(decoded, audio)
-    with av.open(str(tmp_path / "a.wav")) as container:
-        frames = list(container.decode(audio=0))
-    assert sum(frame.samples for frame in frames) == len(audio)
-    first = (tmp_path / "a.wav").read_bytes()
-    write_wav(tmp_path / "a.wav", audio, 48_000)
-    assert (tmp_path / "a.wav").read_bytes() == first
-
-
-def test_wav_past_4_gib_is_rf64(tmp_path: Path) -> None:
-    """A sparse file with our header: all its samples are seen by other readers."""
-    from diffsep_jax.audio import _wav_header
-
-    num_frames = 2**29 + 12_345
-    header = _wav_header(RATE, 2, num_frames)
-    with (tmp_path / "a.wav").open("wb") as file:
-        file.write(header)
-        file.truncate(len(header) + 8 * num_frames)
-    info = sf.info(tmp_path / "a.wav")
-    assert (info.format, info.frames) == ("RF64", num_frames)
-    assert AudioFile(tmp_path / "a.wav").num_channels == 2
-    below = _wav_header(RATE, 2, 2**29 - 100)
-    assert below[:4] == b"RIFF"
-    assert struct.unpack("<I", below[-4:])[0] == 8 * (2**29 - 100)
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(
-    tmp_path: Path, error: type[BaseException]
-) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(b"old")
-
-    def write_and_fail() -> None:
-        with wav_writer(path, sample_rate=RATE, num_channels=2, num_frames=200) as write:
-            write(np.zeros((100, 2), np.float32))
-            raise error
-
-    with pytest.raises(error):
-        write_and_fail()
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_bytes() == b"old"
-
-
-def test_a_short_write_is_an_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ValueError, match="100 samples written, 200 were announced"),
-        wav_writer(tmp_path / "a.wav", sample_rate=1, num_channels=2, num_frames=200) as write,
-    ):
-        write(np.zeros((100, 2), np.float32))
-    assert not list(tmp_path.iterdir())
-
-
-def test_unwritable_place(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be written"):
-        write_wav(tmp_path / "gone" / "a.wav", music(), RATE)
+def test_a_resampled_source_is_the_source_at_another_rate() -> None:
+    audio = music(150_000)
+    source = Resampled(AudioArray(audio, RATE, "song"), 48_000)
+    assert isinstance(source, AudioSource)
+    assert (source.name, source.sample_rate, source.num_channels) == ("song", 48_000, 2)
+    for _ in range(2):  # it is read twice
+        decoded = np.concatenate(list(finite_blocks(source)))
+        assert np.array_equal(decoded, soxr.resample(audio, RATE, 48_000, quality="VHQ"))
+    with pytest.raises(UserError, match="song: sample rate 2000000 Hz, expected 1000 to"):
+        Resampled(AudioArray(audio, RATE, "song"), 2_000_000)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from diffsep_jax.encoding import OutputFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffsep_jax.audio import read_audio
+from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob, FileOptions, separate_files
 from diffsep_jax.inference.track import STEMS, ChunkModel

@@ -1,5 +1,7 @@
 """Output folders and files: found unwritable before the work, written whole or not at all."""
 
+import os
+
 import pytest
 
 from diffsep_jax import output
@@ -62,4 +64,62 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="folder: cannot be written: Is a directory"):
         output.write_bytes(tmp_path / "folder", b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def write_together(paths, data):
+    with output.replacing_together(paths) as temporaries:
+        for temporary in temporaries:
+            temporary.write_bytes(data)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_files_that_belong_together_are_all_replaced_or_none(tmp_path, monkeypatch, error, links):
+    """Whichever of the renames fails, or is interrupted when it is done."""
+    old, new, last = (tmp_path / name for name in ("old", "new", "last"))
+    write_together([old], b"earlier")
+    rename = os.replace
+
+    def fail_at_last(source, target):
+        if error is KeyboardInterrupt or target != last:
+            rename(source, target)
+        if target == last:
+            raise error(1, "Operation not permitted")
+
+    def no_link(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.replace", fail_at_last)
+    if not links:
+        monkeypatch.setattr("os.link", no_link)
+    with pytest.raises((UserError, KeyboardInterrupt)):
+        write_together([old, new, last], b"later")
+    assert list(tmp_path.iterdir()) == [old]
+    assert old.read_bytes() == (b"earlier" if links else b"later")
+    monkeypatch.undo()
+    write_together([old, new, last], b"later")
+    assert sorted(tmp_path.iterdir()) == [last, new, old]
+    assert {path.read_bytes() for path in (old, new, last)} == {b"later"}
+
+
+def test_leftovers_of_the_same_files_go(tmp_path):
+    ours = [".a.wav.123.tmp", ".a.wav.123.old.tmp"]
+    others = [".a.wav.b.wav.123.tmp", ".b.wav.123.tmp", ".a.wav.tmp", "a.wav.123.tmp"]
+    for name in ours + others:
+        (tmp_path / name).touch()
+    with pytest.raises(KeyboardInterrupt), output.replacing_together([tmp_path / "a.wav"]):
+        fail()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_files_that_cannot_be_replaced_are_found_before_the_work(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for paths, message in (
+        (["a", "folder"], "folder: cannot be written: Is a directory"),
+        (["a", "gone/a"], "gone/a: cannot be written: No such file"),
+        (["a", "a"], "a: would be written twice"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_together([tmp_path / path for path in paths], b"")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
