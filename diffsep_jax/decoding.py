@@ -8,6 +8,7 @@ of a frame cannot be seen. Encoder delay and padding stay as the decoder leaves 
 import functools
 import re
 from collections.abc import Callable, Generator, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -168,8 +169,8 @@ def _av_frames(path: Path, stream_number: int) -> Generator[av.AudioFrame]:
 
 def _promised_seconds(path: Path, container: InputContainer, stream: av.AudioStream) -> float:
     """Duration by an index in the file; 0 where FFmpeg would only guess it."""
-    if container.format.name == "mp3" and _check_mp3(path):
-        return float((stream.duration or 0) * (stream.time_base or 0))
+    if container.format.name == "mp3":
+        return float(_mp3_seconds(path) or 0)
     if container.format.name.startswith("mov") and stream.duration and stream.time_base:
         # The one is before an edit list, the other may be a longer picture's.
         return min(float(stream.duration * stream.time_base), (container.duration or 0) / 1e6)
@@ -178,9 +179,19 @@ def _promised_seconds(path: Path, container: InputContainer, stream: av.AudioStr
     return 0.0
 
 
+def _mp3_seconds(path: Path) -> Fraction | None:
+    """Length of an mp3 that tells it, without the encoder's delay and padding."""
+    if not _is_mp3(path) or not _check_mp3(path):
+        return None
+    with av.open(f"file:{path}", format="mp3") as container:
+        stream = container.streams.audio[0]
+        return (stream.duration or 0) * (stream.time_base or Fraction(0)) or None
+
+
 def _decode_av(path: Path, stream: int) -> Iterator[Block]:
     decoded = 0
     resampler = None
+    seconds = _mp3_seconds(path)
     try:
         for frame in _av_frames(path, stream):
             shape = frame.sample_rate, frame.layout.nb_channels
@@ -190,8 +201,12 @@ def _decode_av(path: Path, stream: int) -> Iterator[Block]:
             if shape != first:
                 raise _damaged(path, f"rate or channels change at sample {decoded}")
             for planar in resampler.resample(frame):
-                decoded += planar.samples
-                yield np.ascontiguousarray(planar.to_ndarray().T)
+                block = np.ascontiguousarray(planar.to_ndarray().T)
+                if seconds is not None:
+                    # Of the padding, FFmpeg takes off no more than one of the codec's frames.
+                    block = block[: round(seconds * frame.sample_rate) - decoded]
+                decoded += len(block)
+                yield block
     except av.FFmpegError:
         raise _damaged(path, f"it cannot be decoded past sample {decoded}") from None
 
