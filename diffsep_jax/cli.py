@@ -1,4 +1,4 @@
-"""The command `diffsep`: separate audio files, list the models."""
+"""The command `diffsep`: separate audio files, list models, compile ahead, export."""
 
 import dataclasses
 import importlib.resources
@@ -12,6 +12,8 @@ import rich.progress
 import tyro
 
 from diffsep_jax.audio import AudioFile
+from diffsep_jax.commands.compile import Compile, compile_programs
+from diffsep_jax.commands.export import Export, export
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.inference.track import (
@@ -71,6 +73,8 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = (
         Annotated[Separate, tyro.conf.subcommand(name="separate")]
         | Annotated[Models, tyro.conf.subcommand(name="models")]
+        | Annotated[Compile, tyro.conf.subcommand(name="compile")]
+        | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
     with one_line_errors():
         command = tyro.cli(
@@ -81,6 +85,10 @@ def main(args: Sequence[str] | None = None) -> None:
         )
         if isinstance(command, Separate):
             separate(command)
+        elif isinstance(command, Compile):
+            compile_programs(command)
+        elif isinstance(command, Export):
+            export(command)
         else:
             list_models()
 

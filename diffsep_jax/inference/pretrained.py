@@ -6,6 +6,7 @@ The names that the package ships are folders of `diffsep_jax/pretrained/`.
 import importlib.resources
 import json
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,18 +61,10 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
 
     Raises UserError if there is no such model, a file is damaged, or the two files do not fit.
     """
-    directory = model_dir(name_or_dir)
-    config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
-    try:
-        model = model_from_json(json.loads(config_path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
-    except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
-        raise UserError(f"{config_path}: not a model's config ({error})") from None
+    model = load_config(name_or_dir)
+    weights_path = model_dir(name_or_dir) / WEIGHTS_FILE
     expected = {
-        name: f"F32 {list(leaf.shape)}"
-        for name, leaf in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()
-        if not name.startswith(_TRAINING_ONLY)
+        name: f"F32 {list(leaf.shape)}" for name, leaf in flatten(abstract_params(model)).items()
     }
     try:
         with safetensors.safe_open(weights_path, framework="numpy") as file:
@@ -92,20 +85,45 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
         raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
 
 
+def load_config(name_or_dir: str) -> SeparationModel:
+    """The model without its parameters. UserError as `load_model`, without a look at those."""
+    config_path = model_dir(name_or_dir) / CONFIG_FILE
+    try:
+        return model_from_json(json.loads(config_path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
+    except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
+        raise UserError(f"{config_path}: not a model's config ({error})") from None
+
+
+def abstract_params(model: SeparationModel) -> Params:
+    """Shapes and types of the parameters that `load_model` gives, without a file."""
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return unflatten(_stored(params))
+
+
 def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) -> None:
     """Writes a model directory; each file appears whole or not at all.
 
     Raises UserError if it cannot be written.
     """
-    flat = {
-        name: np.asarray(leaf, dtype=np.float32, order="C")
-        for name, leaf in flatten(params).items()
-        if not name.startswith(_TRAINING_ONLY)
-    }
     text = json.dumps(model_to_json(model), indent=2) + "\n"
-    weights = safetensors.numpy.save(flat, metadata={"format": FORMAT})
+    weights = safetensors.numpy.save(stored_params(params), metadata={"format": FORMAT})
     write_bytes(directory / WEIGHTS_FILE, weights)
     write_bytes(directory / CONFIG_FILE, text.encode())
+
+
+def stored_params(params: Params) -> dict[str, np.ndarray]:
+    """The parameters that `model.safetensors` holds, by its names: what inference reads."""
+    return {
+        name: np.asarray(leaf, dtype=np.float32, order="C")
+        for name, leaf in _stored(params).items()
+    }
+
+
+def _stored(params: Params) -> dict[str, Any]:
+    flat = flatten(params).items()
+    return {name: leaf for name, leaf in flat if not name.startswith(_TRAINING_ONLY)}
 
 
 def _shipped() -> pathlib.Path:
