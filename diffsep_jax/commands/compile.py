@@ -1,4 +1,4 @@
-"""`diffsep compile`: the programs of a model into the cache, so that later commands start quickly."""
+"""`diffsep compile`: a model's programs into the cache, so that later commands start quickly."""
 
 import dataclasses
 from typing import get_args

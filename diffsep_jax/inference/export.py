@@ -14,7 +14,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.export
@@ -36,8 +36,7 @@ FORMAT = "diffsep-jax export 1"
 PROGRAM_FILE = "sampler.jaxexport"
 ABOUT_FILE = "export.json"
 
-Platform = Literal["cpu", "cuda", "rocm", "tpu"]
-PLATFORMS: tuple[Platform, ...] = get_args(Platform)
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 COMPATIBILITY = {
     "newer_jax": "up to 6 months newer than the one that exported",
@@ -53,7 +52,7 @@ def export_sampler(
     *,
     sampler: Sampler = "ddim",
     batch_size: int | None = None,
-    platforms: Sequence[Platform] = PLATFORMS,
+    platforms: Sequence[str] = PLATFORMS,
 ) -> dict[str, Any]:
     """Writes a sampler and its model into a folder; each file appears whole or not at all.
 
@@ -106,7 +105,7 @@ def export_sampler(
         "compatibility": COMPATIBILITY,
     }
     save_model(directory, model, params)
-    write_bytes(directory / PROGRAM_FILE, exported.serialize())
+    write_bytes(directory / PROGRAM_FILE, bytes(exported.serialize()))
     write_bytes(directory / ABOUT_FILE, (json.dumps(about, indent=2) + "\n").encode())
     return about
 
@@ -122,7 +121,7 @@ def check_export(batch_size: int | None, platforms: Sequence[str]) -> None:
         )
 
 
-def _for_platforms(model: SeparationModel, platforms: Sequence[Platform]) -> SeparationModel:
+def _for_platforms(model: SeparationModel, platforms: Sequence[str]) -> SeparationModel:
     attention: Backend = "portable"
     if "tpu" in platforms and len(platforms) > 1:
         attention = "blockwise"  # Pallas refuses to lower a TPU's kernel for any other platform
