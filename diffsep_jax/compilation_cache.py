@@ -28,4 +28,4 @@ def use_compilation_cache() -> None:
 
 def cache_folder() -> str | None:
     """Where compiled programs are kept; None if they are not."""
-    return jax.config.jax_compilation_cache_dir or None
+    return jax.config.values["jax_compilation_cache_dir"] or None

@@ -50,7 +50,7 @@ def compile_programs(command: Compile) -> None:
     for compiled in compile_ahead(
         model,
         batch_size=command.batch_size,
-        samplers=dict.fromkeys(command.samplers),
+        samplers=tuple(dict.fromkeys(command.samplers)),
         refine=command.refine,
     ):
         name = f"{compiled.sampler}{' --refine' if compiled.refines else ''}"
