@@ -94,7 +94,7 @@ class ChunkSeparator:
             return np.asarray(self._direct(self._params, *chunks))
         if guess is not None:
             guess = jax.device_put(guess, self._by_chunk)
-        typed = [
+        typed = [  # None, of the cutoff, is 0
             np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
         ]
         values = jax.device_put(typed, self._everywhere)
