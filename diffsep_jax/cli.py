@@ -1,4 +1,4 @@
-"""The command `diffsep`: separate audio files, list the models."""
+"""The command `diffsep`: separate audio files, list models, compile ahead, export."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from diffsep_jax.commands.compile import Compile, compile_programs
+from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate, with_preset
 from diffsep_jax.errors import one_line_errors
@@ -16,6 +18,8 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = (
         Annotated[Separate, tyro.conf.subcommand(name="separate")]
         | Annotated[Models, tyro.conf.subcommand(name="models")]
+        | Annotated[Compile, tyro.conf.subcommand(name="compile")]
+        | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
     with one_line_errors():
         command = tyro.cli(
@@ -26,6 +30,10 @@ def main(args: Sequence[str] | None = None) -> None:
         )
         if isinstance(command, Separate):
             separate(command)
+        elif isinstance(command, Compile):
+            compile_programs(command)
+        elif isinstance(command, Export):
+            export(command)
         else:
             list_models()
 

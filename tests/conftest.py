@@ -19,6 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _cache = tempfile.TemporaryDirectory(prefix="diffsep-jax-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 jax.config.update("jax_compilation_cache_dir", _cache.name)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 # Grain's worker processes read absl flags, which pytest never parses.

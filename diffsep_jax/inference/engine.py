@@ -1,6 +1,6 @@
 """The compiled chunk program: mixture chunks in, vocals chunks out, on all devices."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -26,8 +26,15 @@ _START = 0
 ITERATIVE: tuple[Literal["ddim", "dpm2m"], ...] = ("ddim", "dpm2m")
 """The samplers that call the generator; `direct` does not."""
 
-# seed, steps, eta, cutoff_hz, start_sigma, ensemble
-_RUNTIME_TYPES = (np.uint32, np.int32, np.float32, np.float32, np.float32, np.int32)
+RUNTIME_TYPES: dict[str, type[np.generic]] = {
+    "seed": np.uint32,
+    "steps": np.int32,
+    "eta": np.float32,
+    "cutoff_hz": np.float32,
+    "start_sigma": np.float32,
+    "ensemble": np.int32,
+}
+"""The runtime values of a sampler, in the order of its arguments. A cutoff of 0 is none."""
 
 
 class ChunkSeparator:
@@ -57,7 +64,7 @@ class ChunkSeparator:
         self.segment = model.segment
         self.stride = max(model.generator.stride, model.conditioner.stride)
         self.sample_rate = model.sample_rate
-        self.batch_size = batch_size + -batch_size % len(devices)
+        self.batch_size = whole_batch(batch_size, devices)
         mesh = chunk_mesh(devices)
         self._by_chunk = NamedSharding(mesh, CHUNKS)
         self._everywhere = NamedSharding(mesh, SAME)
@@ -87,15 +94,9 @@ class ChunkSeparator:
             return self._direct(self._params, *chunks)
         if guess is not None:
             guess = jax.device_put(guess, self._by_chunk)
-        values = (
-            settings.seed,
-            settings.steps,
-            settings.eta,
-            settings.cutoff_hz or 0.0,
-            settings.start_sigma,
-            settings.ensemble,
-        )
-        typed = [np.asarray(v, dtype) for v, dtype in zip(values, _RUNTIME_TYPES, strict=True)]
+        typed = [  # None, of the cutoff, is 0
+            np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
+        ]
         values = jax.device_put(typed, self._everywhere)
         program = self._iterative[settings.sampler]
         return program(self._params, *chunks, guess, *values)
@@ -107,6 +108,11 @@ class ChunkSeparator:
         return sum(program._cache_size() for program in programs)
 
 
+def whole_batch(batch_size: int, devices: Sequence[jax.Device]) -> int:
+    """The batch size, rounded up to a multiple of the devices."""
+    return batch_size + -batch_size % len(devices)
+
+
 def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """A mesh of one axis, over which chunks are split."""
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
@@ -115,12 +121,27 @@ def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
 def sampling_program(
     model: SeparationModel, mesh: Mesh, sampler: Literal["ddim", "dpm2m"] = "ddim"
 ) -> Any:
-    """A sampler, jitted.
+    """`sampling_function`, jitted.
+
+    It may be lowered with `abstract_arguments`, for devices that are not here.
+    """
+    function = sampling_function(model, sampler)
+    return _on_each_device(function, mesh, num_chunked=3, num_runtime_values=len(RUNTIME_TYPES))
+
+
+def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
+    """`direct_function`, jitted."""
+    return _on_each_device(direct_function(model), mesh, num_chunked=2, num_runtime_values=0)
+
+
+def sampling_function(
+    model: SeparationModel, sampler: Literal["ddim", "dpm2m"] = "ddim"
+) -> Callable[..., Float[Array, "batch segment 2"]]:
+    """A sampler, for one device.
 
     (params, mixture, start, guess, seed, steps, eta, cutoff_hz, start_sigma, ensemble) -> vocals,
     the mean over the seeds `seed`, `seed` + 1, ... of which there are `ensemble`. A `guess` of None
-    is the direct estimate. It may be lowered with `abstract_arguments`, for devices that are not
-    here.
+    is the direct estimate.
     """
 
     def sample(
@@ -176,11 +197,11 @@ def sampling_program(
         )
         return total / ensemble.astype(jnp.float32)
 
-    return _on_each_device(sample, mesh, num_chunked=3, num_runtime_values=len(_RUNTIME_TYPES))
+    return sample
 
 
-def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
-    """The direct estimate, jitted: (params, mixture, start) -> vocals."""
+def direct_function(model: SeparationModel) -> Callable[..., Float[Array, "batch segment 2"]]:
+    """The direct estimate, for one device: (params, mixture, start) -> vocals."""
 
     def estimate(
         params: Params, mixture: Float[Array, "batch segment 2"], start: Array
@@ -188,22 +209,28 @@ def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
         del start  # no noise
         return model.condition(params, mixture).estimate
 
-    return _on_each_device(estimate, mesh, num_chunked=2, num_runtime_values=0)
+    return estimate
 
 
-def abstract_arguments(model: SeparationModel, mesh: Mesh, batch_size: int) -> tuple[Any, ...]:
-    """A sampler's arguments without data or guess; the direct estimate's are the first three."""
+def abstract_arguments(
+    model: SeparationModel, mesh: Mesh, batch_size: int, params: Params | None = None
+) -> tuple[Any, ...]:
+    """A sampler's arguments without data or guess; the direct estimate's are the first three.
+
+    `params`: abstract parameters; all that training has by default.
+    """
 
     def array(shape: tuple[int, ...], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
-    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    if params is None:
+        params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
     return (
         jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype, SAME), params),
         array((batch_size, model.segment, CHANNELS), jnp.float32, CHUNKS),
         array((batch_size,), jnp.int32, CHUNKS),
         None,
-        *(array((), dtype, SAME) for dtype in _RUNTIME_TYPES),
+        *(array((), dtype, SAME) for dtype in RUNTIME_TYPES.values()),
     )
 
 

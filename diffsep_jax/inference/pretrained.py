@@ -3,9 +3,12 @@
 The names that the package ships are folders of `diffsep_jax/pretrained/`.
 """
 
+import hashlib
 import importlib.resources
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,6 +31,10 @@ WEIGHTS_FILE = "model.safetensors"
 
 # Trains the bottleneck only; nothing in inference reads it.
 _TRAINING_ONLY = "conditioner/latent_head/"
+
+# A field of the config: SHA-256 of the others and of the parameters' names and shapes when the two
+# files were written. While it holds they fit, which is found out by tracing both networks else.
+_LAYOUT = "layout"
 
 
 def known_models() -> list[str]:
@@ -60,19 +67,8 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
 
     Raises UserError if there is no such model, a file is damaged, or the two files do not fit.
     """
-    directory = model_dir(name_or_dir)
-    config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
-    try:
-        model = model_from_json(json.loads(config_path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
-    except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
-        raise UserError(f"{config_path}: not a model's config ({error})") from None
-    expected = {
-        name: f"F32 {list(leaf.shape)}"
-        for name, leaf in flatten(jax.eval_shape(model.init, jax.random.key(0))).items()
-        if not name.startswith(_TRAINING_ONLY)
-    }
+    model, config = _read_config(name_or_dir)
+    weights_path = model_dir(name_or_dir) / WEIGHTS_FILE
     try:
         with safetensors.safe_open(weights_path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -80,16 +76,36 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
                 name: f"{part.get_dtype()} {list(part.get_shape())}"
                 for name, part in slices.items()
             }
-            for name in sorted(expected.keys() | found.keys()):
-                if found.get(name) != expected.get(name):
-                    raise UserError(
-                        f"{weights_path}: does not fit {CONFIG_FILE}: {name} is"
-                        f" {found.get(name, 'missing')}, {expected.get(name, 'nothing')} is"
-                        " expected"
-                    )
-            return model, unflatten({name: file.get_tensor(name) for name in expected})
+            if config.get(_LAYOUT) != _layout_digest(config, found):
+                _check_layout(weights_path, model, found)
+            return model, unflatten({name: file.get_tensor(name) for name in found})
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
+
+
+def load_config(name_or_dir: str) -> SeparationModel:
+    """The model without its parameters. UserError as `load_model`, without a look at those."""
+    return _read_config(name_or_dir)[0]
+
+
+def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
+    """The model, and what is in its file."""
+    config_path = model_dir(name_or_dir) / CONFIG_FILE
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is not a JSON object")
+        return model_from_json({k: v for k, v in config.items() if k != _LAYOUT}), config
+    except OSError as error:
+        raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
+    except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
+        raise UserError(f"{config_path}: not a model's config ({error})") from None
+
+
+def abstract_params(model: SeparationModel) -> Params:
+    """Shapes and types of the parameters that `load_model` gives, without a file."""
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    return unflatten(_stored(params))
 
 
 def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) -> None:
@@ -97,15 +113,48 @@ def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) 
 
     Raises UserError if it cannot be written.
     """
-    flat = {
-        name: np.asarray(leaf, dtype=np.float32, order="C")
-        for name, leaf in flatten(params).items()
-        if not name.startswith(_TRAINING_ONLY)
-    }
-    text = json.dumps(model_to_json(model), indent=2) + "\n"
-    weights = safetensors.numpy.save(flat, metadata={"format": FORMAT})
+    stored = stored_params(params)
+    config = model_to_json(model)
+    config[_LAYOUT] = _layout_digest(config, _layout(stored))
+    text = json.dumps(config, indent=2) + "\n"
+    weights = safetensors.numpy.save(stored, metadata={"format": FORMAT})
     write_bytes(directory / WEIGHTS_FILE, weights)
     write_bytes(directory / CONFIG_FILE, text.encode())
+
+
+def stored_params(params: Params) -> dict[str, np.ndarray]:
+    """The parameters that `model.safetensors` holds, by its names: what inference reads."""
+    return {
+        name: np.asarray(leaf, dtype=np.float32, order="C")
+        for name, leaf in _stored(params).items()
+    }
+
+
+def _layout(params: Mapping[str, Any]) -> dict[str, str]:
+    """Type and shape of each parameter."""
+    return {name: f"F32 {list(leaf.shape)}" for name, leaf in params.items()}
+
+
+def _layout_digest(config: Mapping[str, Any], layout: Mapping[str, str]) -> str:
+    fields = {name: value for name, value in config.items() if name != _LAYOUT}
+    text = json.dumps([fields, layout], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str, str]) -> None:
+    """UserError unless these are the model's parameters."""
+    expected = _layout(flatten(abstract_params(model)))
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise UserError(
+                f"{path}: does not fit {CONFIG_FILE}: {name} is {found.get(name, 'missing')},"
+                f" {expected.get(name, 'nothing')} is expected"
+            )
+
+
+def _stored(params: Params) -> dict[str, Any]:
+    flat = flatten(params).items()
+    return {name: leaf for name, leaf in flat if not name.startswith(_TRAINING_ONLY)}
 
 
 def _shipped() -> pathlib.Path:

@@ -6,6 +6,7 @@
 | `blockwise` | one tile of scores at a time | CPU; GPU in float32 |
 | `splash` | JAX's Pallas kernel for TPU, see `diffsep_jax.models.splash` | TPU |
 | `cudnn` | cuDNN's fused kernel | GPU in bfloat16 or float16 |
+| `portable` | each platform's own, taken when the program is lowered | never: for `jax.export` |
 
 All but `plain` need memory linear in time, forward and backward: they keep the output and one
 number for each query, named `ATTENTION` for rematerialisation policies (`cudnn` has no names), and
@@ -25,7 +26,7 @@ from jaxtyping import Array, Float, Float32
 
 from diffsep_jax.models.splash import ATTENTION, splash_attention
 
-Backend = Literal["auto", "plain", "blockwise", "splash", "cudnn"]
+Backend = Literal["auto", "plain", "blockwise", "splash", "cudnn", "portable"]
 
 CUDNN_TYPES = (jnp.bfloat16, jnp.float16)
 
@@ -50,8 +51,10 @@ def attention(
 
     `auto` is `choose_backend` for the default platform. Raises ValueError if `cudnn` is asked for
     inputs that are not bfloat16 or float16. `auto` does not know that a program is being compiled
-    for another platform than the default: ask for the backend there.
+    for another platform than the default: ask for the backend there, or for `portable`.
     """
+    if backend == "portable":
+        return _portable(query, key, value)
     if backend == "auto":
         backend = choose_backend(jax.default_backend(), query.shape[1], query.dtype)
     if backend == "splash":
@@ -67,6 +70,22 @@ def attention(
         heads_first = (x.transpose(2, 0, 1, 3) for x in (query, key, value))
         return _blockwise(*heads_first).transpose(1, 2, 0, 3)
     return _plain(query, key, value)
+
+
+def _portable(query: Array, key: Array, value: Array) -> Array:
+    """What `auto` is on the platforms that the program is lowered for, whichever they are.
+
+    Of cuDNN's kernel `jax.export` promises nothing to later versions: `blockwise` is in its place.
+    """
+
+    def on(platform: str) -> Callable[[Array, Array, Array], Array]:
+        backend = choose_backend(platform, query.shape[1], query.dtype)
+        return partial(attention, backend="blockwise" if backend == "cudnn" else backend)
+
+    gpu = on("gpu")
+    return jax.lax.platform_dependent(
+        query, key, value, tpu=on("tpu"), cuda=gpu, rocm=gpu, default=on("cpu")
+    )
 
 
 def choose_backend(platform: str, time: int, dtype: DTypeLike) -> Backend:
@@ -118,7 +137,10 @@ _blockwise.defvjp(_blockwise_forward, _blockwise_backward)
 def _over_heads(function: Callable, *arrays: Array) -> Any:
     """A loop over heads whose operations are over the batch, so that it stays partitionable."""
     batch = arrays[0].shape[1]
-    one_head = partial(function, query_block=max(MIN_QUERY_BLOCK, TILE_QUERIES // batch))
+    query_block = MIN_QUERY_BLOCK
+    if isinstance(batch, int):  # in an exported program it is known only when that one is compiled
+        query_block = max(query_block, TILE_QUERIES // batch)
+    one_head = partial(function, query_block=query_block)
     return jax.lax.map(lambda head: jax.vmap(one_head)(*head), arrays)
 
 

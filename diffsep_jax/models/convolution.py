@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from diffsep_jax.models.product import named_product
 
-Convolution = Literal["auto", "native", "channels_last", "taps"]
+Convolution = Literal["auto", "native", "channels_last", "taps", "portable"]
 
 _CHANNELS_LAST = ("NWC", "WIO", "NWC")
 
@@ -38,17 +38,27 @@ def convolution_fn(convolution: Convolution) -> Callable[..., Array]:
     """
     if convolution == "auto":
         convolution = choose_convolution(jax.default_backend())
-    forms: dict[str, Callable[[Array, Array], Array]] = {
-        "native": _native,
-        "channels_last": _channels_last,
-        "taps": _sum_over_taps,
-    }
-    convolve = forms[convolution]
+    convolve = _portable if convolution == "portable" else _form(convolution)
 
     def convolve_named(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
         return named_product(convolve(inputs, kernel))
 
     return convolve_named
+
+
+def _form(convolution: Convolution) -> Callable[[Array, Array], Array]:
+    forms: dict[str, Callable[[Array, Array], Array]] = {
+        "native": _native,
+        "channels_last": _channels_last,
+        "taps": _sum_over_taps,
+    }
+    return forms[convolution]
+
+
+def _portable(inputs: Array, kernel: Array) -> Array:
+    """What `auto` is on the platforms that the program is lowered for; for `jax.export`."""
+    cpu, tpu, gpu = (_form(choose_convolution(platform)) for platform in ("cpu", "tpu", "gpu"))
+    return lax.platform_dependent(inputs, kernel, tpu=tpu, cuda=gpu, rocm=gpu, default=cpu)
 
 
 def _native(inputs: Array, kernel: Array) -> Array:

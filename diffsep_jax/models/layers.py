@@ -12,7 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffsep_jax.models.convolution import Convolution, convolution_fn
-from diffsep_jax.models.product import Dense
+from diffsep_jax.models.product import Dense, with_known_params
+
+_Conv = with_known_params(nn.Conv)
 
 
 def conv(
@@ -24,7 +26,7 @@ def conv(
     **options: Any,
 ) -> nn.Conv:
     """A 1-D convolution that keeps the number of frames."""
-    return nn.Conv(
+    return _Conv(
         features,
         (kernel_size,),
         padding="SAME",

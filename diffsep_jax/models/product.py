@@ -46,5 +46,24 @@ def _flax_dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
     return named_product(_product(x, kernel))
 
 
-Dense = functools.partial(nn.Dense, dot_general=_flax_dot_general)
+class _KnownParams:
+    """Mixed into a linen module: a parameter that is there is taken as it is."""
+
+    @nn.nowrap
+    def param(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.has_variable("params", name):
+            return self.get_variable("params", name)
+        return super().param(name, *args, **kwargs)  # type: ignore[misc]
+
+
+def with_known_params(module: type[nn.Module]) -> Any:
+    """The module class without Flax's comparison of the shapes of parameters that are there.
+
+    Flax traces the initialiser of each once more for it: a third of all tracing time. The
+    parameters of a file are compared when it is loaded.
+    """
+    return type(module.__name__, (_KnownParams, module), {"__module__": __name__})
+
+
+Dense = functools.partial(with_known_params(nn.Dense), dot_general=_flax_dot_general)
 """`flax.linen.Dense` with this product."""

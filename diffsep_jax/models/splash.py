@@ -5,13 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    BlockSizes,
-    FullMask,
-    MultiHeadMask,
-    SegmentIds,
-    make_splash_mha,
-)
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -53,6 +46,15 @@ def splash_attention(
 
 
 def _splash(query: Array, key: Array, value: Array, *, interpret: bool) -> Array:
+    # Pallas takes long to import, and most programs are for other processors than TPUs.
+    from jax.experimental.pallas.ops.tpu.splash_attention import (
+        BlockSizes,
+        FullMask,
+        MultiHeadMask,
+        SegmentIds,
+        make_splash_mha,
+    )
+
     _, time, heads, dim = query.shape
     block, padding = _block(time)
 

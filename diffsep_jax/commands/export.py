@@ -1,0 +1,60 @@
+"""`diffsep export`: a sampler as a file that JAX runs without this package."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from diffsep_jax.inference.settings import Sampler
+from diffsep_jax.output import check_writable
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a sampler and its model as files that JAX runs without this package.
+
+    They are sampler.jaxexport, the program for all platforms named; export.json, what to call it
+    with; and the model directory's model.safetensors and config.json. See docs/export.md.
+    """
+
+    out: Path
+    """Folder for the files; it is made if it does not exist."""
+
+    model: str = "small"
+    """Name of a model (see `diffsep models`) or a model directory."""
+
+    sampler: Sampler = "ddim"
+    """ddim, dpm2m or direct; as of `diffsep separate`."""
+
+    batch_size: int | None = None
+    """Chunks of a call; None leaves it open until the program is compiled."""
+
+    platforms: Annotated[
+        tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...], tyro.conf.arg(metavar="PLATFORM...")
+    ] = ("cpu", "cuda", "rocm", "tpu")
+    """What it shall run on: cpu, cuda, rocm, tpu. For tpu alone it has the TPU's own attention."""
+
+
+def export(command: Export) -> None:
+    """Runs the command: one line that says what was written."""
+    check_writable(command.out)
+
+    from diffsep_jax.inference.export import PROGRAM_FILE, check_export, export_sampler
+    from diffsep_jax.inference.pretrained import load_model
+
+    check_export(command.batch_size, command.platforms)
+    model, params = load_model(command.model)
+    export_sampler(
+        model,
+        params,
+        command.out,
+        sampler=command.sampler,
+        batch_size=command.batch_size,
+        platforms=command.platforms,
+    )
+    size = (command.out / PROGRAM_FILE).stat().st_size
+    print(
+        f"{command.model} -> {command.out}: {command.sampler} for {', '.join(command.platforms)},"
+        f" {size / 1e6:.1f} MB without parameters"
+    )

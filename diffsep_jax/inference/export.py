@@ -1,0 +1,160 @@
+"""A sampler as a file that JAX runs without this package: `jax.export` for a list of platforms.
+
+The folder that is written is a model directory, with two more files in it:
+
+    sampler.jaxexport   the program, for every platform of the list, in StableHLO; no parameters
+    export.json         what to call it with, what it was made by
+    model.safetensors   the parameters, its first argument, by the names in the file
+    config.json         the model
+
+`docs/run_exported.py` runs it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jaxlib
+import numpy as np
+from jaxtyping import Array
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference import engine
+from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, plan
+from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_params
+from diffsep_jax.inference.settings import Sampler, SamplerSettings
+from diffsep_jax.model_config import unflatten
+from diffsep_jax.models.attention import Backend
+from diffsep_jax.output import write_bytes
+from diffsep_jax.separation_model import Params, SeparationModel
+
+FORMAT = "diffsep-jax export 1"
+PROGRAM_FILE = "sampler.jaxexport"
+ABOUT_FILE = "export.json"
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+COMPATIBILITY = {
+    "newer_jax": "up to 6 months newer than the one that exported",
+    "older_jax": "up to 3 weeks older than the one that exported",
+    "source": "https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees",
+}
+
+
+def export_sampler(
+    model: SeparationModel,
+    params: Params,
+    directory: Path,
+    *,
+    sampler: Sampler = "ddim",
+    batch_size: int | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+) -> dict[str, Any]:
+    """Writes a sampler and its model into a folder; each file appears whole or not at all.
+
+    The program is (params, mixture, start, *runtime values) -> vocals, the arguments of
+    `engine.sampling_function` without a guess; `direct` has no runtime values. params is a dict by
+    the names of model.safetensors.
+
+    Args:
+      model, params: as `load_model` gives them. Of `model.compute` the type counts; attention and
+        convolution are the platforms' own.
+      directory: it is made if it does not exist; files of these names in it are replaced.
+      batch_size: chunks of a call; None leaves it open until the program is compiled.
+      platforms: for TPUs alone attention is their own kernel, which cannot be lowered in one
+        program with others; where there are others, TPUs run the attention that every platform has.
+
+    Returns:
+      What export.json holds.
+
+    Raises:
+      UserError: an unknown sampler or platform, no platform or one twice, a batch size below 1, a
+        folder that cannot be written.
+    """
+    SamplerSettings(sampler=sampler)
+    check_export(batch_size, platforms)
+    stored = stored_params(params)
+    batch: Any = jax.export.symbolic_shape("batch")[0] if batch_size is None else batch_size
+    arguments = {
+        "params": {name: _like(leaf.shape, leaf.dtype) for name, leaf in stored.items()},
+        "mixture": _like((batch, model.segment, engine.CHANNELS), np.float32),
+        "start": _like((batch,), np.int32),
+    }
+    if sampler != "direct":
+        arguments |= {name: _like((), dtype) for name, dtype in engine.RUNTIME_TYPES.items()}
+    program = _program(_for_platforms(model, platforms), sampler)
+    exported = jax.export.export(jax.jit(program), platforms=platforms)(*arguments.values())
+    stride = max(model.generator.stride, model.conditioner.stride)
+    about = {
+        "format": FORMAT,
+        "sampler": sampler,
+        "platforms": list(platforms),
+        "sample_rate": model.sample_rate,
+        "target_rms": model.target_rms,
+        "segment": model.segment,
+        "hop": plan(model.segment, model.segment, DEFAULT_OVERLAP, stride).hop,
+        "batch_size": batch_size,
+        "arguments": [_describe(name, value) for name, value in arguments.items()],
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "calling_convention_version": exported.calling_convention_version,
+        "compatibility": COMPATIBILITY,
+    }
+    save_model(directory, model, params)
+    write_bytes(directory / PROGRAM_FILE, bytes(exported.serialize()))
+    write_bytes(directory / ABOUT_FILE, (json.dumps(about, indent=2) + "\n").encode())
+    return about
+
+
+def check_export(batch_size: int | None, platforms: Sequence[str]) -> None:
+    """UserError unless a program can be exported so."""
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch size {batch_size}, expected at least 1, or None for any")
+    if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= {*PLATFORMS}:
+        raise UserError(
+            f"platforms {' '.join(platforms) or 'empty'}, expected one or more of"
+            f" {', '.join(PLATFORMS)}, each once"
+        )
+
+
+def _for_platforms(model: SeparationModel, platforms: Sequence[str]) -> SeparationModel:
+    attention: Backend = "portable"
+    if "tpu" in platforms and len(platforms) > 1:
+        attention = "blockwise"  # Pallas refuses to lower a TPU's kernel for any other platform
+    compute = dataclasses.replace(model.compute, attention=attention, convolution="portable")
+    return dataclasses.replace(model, compute=compute)
+
+
+def _program(model: SeparationModel, sampler: Sampler) -> Any:
+    if sampler == "direct":
+        estimate = engine.direct_function(model)
+
+        def direct(params: dict[str, Array], mixture: Array, start: Array) -> Array:
+            return estimate(unflatten(params), mixture, start)
+
+        return direct
+    sample_chunks = engine.sampling_function(model, sampler)
+
+    def sample(params: dict[str, Array], mixture: Array, start: Array, *values: Array) -> Array:
+        return sample_chunks(unflatten(params), mixture, start, None, *values)
+
+    return sample
+
+
+def _like(shape: tuple[Any, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _describe(name: str, value: Any) -> dict[str, Any]:
+    """An argument; a runtime value with the default of `SamplerSettings`."""
+    if isinstance(value, dict):
+        return {"name": name, "file": WEIGHTS_FILE}
+    shape = [size if isinstance(size, int) else str(size) for size in value.shape]
+    described = {"name": name, "dtype": str(value.dtype), "shape": shape}
+    if name in engine.RUNTIME_TYPES:
+        described["default"] = getattr(SamplerSettings(), name)
+    return described

@@ -1,0 +1,44 @@
+"""The vocals of a song by an exported sampler. Needs jax, flatbuffers, safetensors and soundfile.
+
+python run_exported.py FOLDER SONG.wav VOCALS.wav [steps=20 eta=0.4 seed=1 ...]
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import jax.export
+import numpy as np
+import soundfile as sf
+from safetensors.numpy import load_file
+
+folder, song, out = map(Path, sys.argv[1:4])
+about = json.loads((folder / "export.json").read_text())
+sampler = jax.export.deserialize(bytearray((folder / "sampler.jaxexport").read_bytes()))
+program, params = jax.jit(sampler.call), jax.device_put(load_file(folder / "model.safetensors"))
+options = dict(option.split("=") for option in sys.argv[4:])
+runtime = [argument for argument in about["arguments"] if "default" in argument]
+values = [np.dtype(a["dtype"]).type(options.get(a["name"], a["default"])) for a in runtime]
+
+mixture, rate = sf.read(song, dtype="float32", always_2d=True)
+if rate != about["sample_rate"]:
+    sys.exit(f"{song}: {rate} Hz, expected {about['sample_rate']} Hz; resample it first")
+gain = about["target_rms"] / max(np.sqrt(np.square(mixture, dtype=np.float64).mean()), 1e-8)
+
+# Chunks that overlap by segment - hop samples, cross-faded: weights that rise and fall in a line.
+segment, hop, batch = about["segment"], about["hop"], about["batch_size"] or 1
+count = 1 + max(0, -(-(len(mixture) - segment) // hop))
+padded = np.zeros(((count + batch) * hop + segment, 2), np.float32)
+padded[: len(mixture)] = mixture * np.float32(gain)  # mono in both channels
+ramp = (np.arange(segment, dtype=np.float32)[:, None] + 0.5) / (segment - hop)
+fade = np.minimum(1, np.minimum(ramp, ramp[::-1]))
+vocals, weight = np.zeros_like(padded), np.zeros_like(padded)
+for first in range(0, count, batch):
+    starts = hop * np.arange(first, first + batch, dtype=np.int32)
+    chunks = np.stack([padded[start : start + segment] for start in starts])
+    separated = np.asarray(program(params, chunks, starts, *values))
+    for start, chunk in zip(starts[: count - first], separated, strict=False):
+        vocals[start : start + segment] += fade * chunk
+        weight[start : start + segment] += fade
+vocals = vocals[: len(mixture)] / weight[: len(mixture)] / np.float32(gain)
+sf.write(out, vocals if mixture.shape[1] == 2 else vocals.mean(axis=1), rate, subtype="FLOAT")

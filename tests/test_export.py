@@ -1,0 +1,212 @@
+"""Exported samplers: what is in the folder, and that it computes what the package does."""
+
+import dataclasses
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.export
+import micro
+import numpy as np
+import pytest
+import soundfile as sf
+from safetensors.numpy import load_file
+
+from diffsep_jax import cli
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference.engine import ChunkSeparator
+from diffsep_jax.inference.export import PLATFORMS, export_sampler
+from diffsep_jax.inference.pretrained import load_model, save_model
+from diffsep_jax.inference.separator import Separator
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.models.compute import Compute
+
+SCRIPT = Path(__file__).parent.parent / "docs" / "run_exported.py"
+CUSTOM_CALL = "custom_call @"
+
+
+@pytest.fixture(scope="module")
+def params():
+    """Random parameters: many of the initial ones are zero."""
+    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(1)
+    noisy = [p + np.float32(0.1) * rng.standard_normal(p.shape, np.float32) for p in leaves]
+    return jax.device_get(jax.tree.unflatten(tree, noisy))
+
+
+@pytest.fixture(scope="module")
+def chunks():
+    mixture = np.random.default_rng(0).standard_normal((3, micro.MODEL.segment, 2), np.float32)
+    return mixture, np.array([0, 400, 80_000], np.int32)
+
+
+@pytest.fixture(scope="module")
+def separate(params):
+    return ChunkSeparator(micro.MODEL, params, batch_size=3, devices=jax.devices()[:1])
+
+
+def deserialize(folder):
+    return jax.export.deserialize(bytearray((folder / "sampler.jaxexport").read_bytes()))
+
+
+def values_of(settings, about):
+    """The runtime values in the order of export.json, typed as it says."""
+    described = [argument for argument in about["arguments"] if "default" in argument]
+    return [
+        np.asarray(getattr(settings, each["name"]) or 0, each["dtype"]).reshape(each["shape"])
+        for each in described
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "platforms"), [("ddim", ("cpu",)), ("dpm2m", ("cpu", "cuda", "tpu"))]
+)
+def test_an_exported_sampler_is_the_packages(
+    tmp_path, params, chunks, separate, sampler, platforms
+):
+    about = export_sampler(micro.MODEL, params, tmp_path, sampler=sampler, platforms=platforms)
+    exported = deserialize(tmp_path)
+    assert exported.platforms == platforms
+    program = jax.jit(exported.call)
+    stored = load_file(tmp_path / "model.safetensors")
+    for options in (
+        {"steps": 3},
+        {"steps": 2, "eta": 0.0, "cutoff_hz": None, "seed": 2**32 - 1},
+        {"steps": 1, "start_sigma": 0.3, "ensemble": 2},
+    ):
+        settings = SamplerSettings(sampler=sampler, **options)
+        vocals = program(stored, *chunks, *values_of(settings, about))
+        np.testing.assert_allclose(vocals, separate(*chunks, settings), atol=1e-5, rtol=1e-5)
+    assert program._cache_size() == 1
+
+
+def test_the_batch_size_is_open_or_fixed(tmp_path, params, chunks, separate):
+    expected = separate(*chunks, SamplerSettings(sampler="direct"))
+    for name, batch_size in (("open", None), ("fixed", 3)):
+        folder = tmp_path / name
+        options = {"sampler": "direct", "batch_size": batch_size, "platforms": ["cpu"]}
+        export_sampler(micro.MODEL, params, folder, **options)
+    stored = load_file(tmp_path / "open" / "model.safetensors")
+    two = [array[:2] for array in chunks]
+    vocals = deserialize(tmp_path / "open").call(stored, *two)
+    np.testing.assert_allclose(vocals, expected[:2], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="shape"):
+        deserialize(tmp_path / "fixed").call(stored, *two)
+
+
+def test_the_folder_is_a_model_directory_with_a_description(tmp_path, params):
+    about = export_sampler(micro.MODEL, params, tmp_path, platforms=["cpu"])
+    model, loaded = load_model(str(tmp_path))
+    assert model == micro.MODEL
+    assert json.loads((tmp_path / "export.json").read_text()) == about
+    exported = deserialize(tmp_path)
+    tree = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0]
+    described = {each["name"]: each for each in about["arguments"]}
+    assert described.pop("params") == {"name": "params", "file": "model.safetensors"}
+    assert len(tree[0]) == len(jax.tree.leaves(loaded))
+    for argument, each in zip(tree[1:], described.values(), strict=True):
+        assert list(map(str, argument.shape)) == list(map(str, each["shape"]))
+        assert argument.dtype == each["dtype"]
+    defaults = {name: each["default"] for name, each in described.items() if "default" in each}
+    assert SamplerSettings(**defaults) == SamplerSettings()
+    assert (about["segment"], about["sample_rate"]) == (model.segment, model.sample_rate)
+    assert about["calling_convention_version"] == exported.calling_convention_version
+    size = (tmp_path / "sampler.jaxexport").stat().st_size
+    assert size < 500_000  # no parameters in it
+
+
+def long_model(dtype):
+    """More positions than a plain product of all with all is for."""
+    return dataclasses.replace(micro.MODEL, segment=64 * 520, compute=Compute(dtype=dtype))
+
+
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_a_tpu_alone_has_its_own_kernel(tmp_path, params, batch_size):
+    model = long_model("bfloat16")
+    export_sampler(model, params, tmp_path, batch_size=batch_size, platforms=["tpu"])
+    assert "@tpu_custom_call" in deserialize(tmp_path).mlir_module()
+
+
+@pytest.mark.parametrize("platforms", [("cuda",), ("rocm", "cpu"), PLATFORMS])
+def test_no_kernel_without_a_promise(tmp_path, params, platforms):
+    """cuDNN's attention, which `auto` takes on GPUs in bfloat16, is not in the file."""
+    export_sampler(long_model("bfloat16"), params, tmp_path, batch_size=2, platforms=platforms)
+    assert CUSTOM_CALL not in deserialize(tmp_path).mlir_module()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "batch_size", "channels", "options"),
+    [("ddim", None, 2, {"steps": 2, "eta": 0.2, "seed": 5}), ("direct", 4, 1, {})],
+)
+def test_the_script_does_without_the_package(
+    tmp_path, params, sampler, batch_size, channels, options
+):
+    """Its vocals are the package's, for a whole track."""
+    export_sampler(
+        micro.MODEL, params, tmp_path, sampler=sampler, batch_size=batch_size, platforms=["cpu"]
+    )
+    song = 0.1 * np.random.default_rng(3).standard_normal((3001, channels), np.float32)
+    sf.write(tmp_path / "song.wav", song, 44_100, subtype="FLOAT")
+    arguments = [tmp_path, tmp_path / "song.wav", tmp_path / "vocals.wav"]
+    arguments += [f"{name}={value}" for name, value in options.items()]
+    code = (
+        "import runpy, sys\n"
+        "sys.modules['diffsep_jax'] = None  # cannot be imported\n"
+        "runpy.run_path(sys.argv.pop(1))"
+    )
+    command = [sys.executable, "-c", code, str(SCRIPT), *map(str, arguments)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    vocals, rate = sf.read(tmp_path / "vocals.wav", dtype="float32", always_2d=True)
+    expected = Separator(micro.MODEL, params, batch_size=1).separate(
+        song, 44_100, sampler=sampler, **options
+    )
+    assert rate == 44_100
+    assert np.abs(expected.vocals).max() > 0.01
+    np.testing.assert_allclose(vocals, expected.vocals, atol=1e-5, rtol=1e-5)
+
+
+def test_the_script_says_what_rate_it_needs(tmp_path, params, monkeypatch):
+    export_sampler(micro.MODEL, params, tmp_path, sampler="direct", platforms=["cpu"])
+    sf.write(tmp_path / "song.wav", np.zeros((100, 2)), 48_000)
+    arguments = [str(tmp_path), str(tmp_path / "song.wav"), str(tmp_path / "vocals.wav")]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+    with pytest.raises(SystemExit, match="48000 Hz, expected 44100 Hz"):
+        runpy.run_path(str(SCRIPT))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"platforms": []}, "platforms empty, expected one or more of cpu, cuda, rocm, tpu"),
+        ({"platforms": ["cpu", "cpu"]}, "platforms cpu cpu, expected"),
+        ({"platforms": ["gpu"]}, "platforms gpu, expected"),
+        ({"batch_size": 0}, "batch size 0, expected at least 1"),
+    ],
+)
+def test_what_cannot_be_exported(tmp_path, params, options, message):
+    with pytest.raises(UserError, match=message):
+        export_sampler(micro.MODEL, params, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command(tmp_path, params, capsys):
+    save_model(tmp_path / "model", micro.MODEL, params)
+    command = ["export", "--model", str(tmp_path / "model"), "--sampler", "direct"]
+    cli.main([*command, "--out", str(tmp_path / "out"), "--platforms", "cpu", "tpu"])
+    line = capsys.readouterr().out
+    assert f"{tmp_path / 'out'}: direct for cpu, tpu, 0." in line
+    assert deserialize(tmp_path / "out").platforms == ("cpu", "tpu")
+    for wrong, message in [
+        (["--out", str(tmp_path / "out" / "export.json")], "cannot be written: Not a directory"),
+        (["--out", str(tmp_path / "new"), "--batch-size", "0"], "batch size 0"),
+        (["--out", str(tmp_path / "new"), "--platforms", "gpu"], "gpu"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            cli.main([*command, *wrong])
+        assert error.value.code == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
