@@ -45,22 +45,19 @@ def reference(on_eight, chunks):
     return on_eight(*chunks, SETTINGS)
 
 
-def test_one_and_eight_devices_agree(params, chunks, reference):
-    on_one = ChunkSeparator(micro.MODEL, params, batch_size=8, devices=jax.devices()[:1])
-    np.testing.assert_allclose(on_one(*chunks, SETTINGS), reference, atol=1e-4)
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_batch_sizes_agree(params, chunks, reference, batch_size):
+@pytest.mark.parametrize(
+    ("num_devices", "batch_size"), [(1, 1), (1, 4), (1, 8), (1, 16), (2, 2), (2, 16), (8, 16)]
+)
+def test_devices_and_batch_sizes_agree(params, chunks, reference, num_devices, batch_size):
     separator = ChunkSeparator(
-        micro.MODEL, params, batch_size=batch_size, devices=jax.devices()[:1]
+        micro.MODEL, params, batch_size=batch_size, devices=jax.devices()[:num_devices]
     )
-    mixture, start = chunks
+    mixture, start = (np.concatenate([each, each]) for each in chunks)
     parts = [
         separator(mixture[i : i + batch_size], start[i : i + batch_size], SETTINGS)
-        for i in range(0, 8, batch_size)
+        for i in range(0, max(8, batch_size), batch_size)
     ]
-    np.testing.assert_allclose(np.concatenate(parts), reference, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(parts)[:8], reference, atol=1e-4)
 
 
 def test_a_batch_is_rounded_up_to_the_devices(params):
