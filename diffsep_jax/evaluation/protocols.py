@@ -1,0 +1,79 @@
+"""The metrics that an evaluation knows, and the protocol behind each name: no number goes without.
+
+The references stand beside every result: what no separation scores, and what masks can reach.
+"""
+
+import dataclasses
+from typing import Literal
+
+Group = Literal["utterance", "chunk", "spectral"]
+"""Metrics of a group may share a table; utterance and chunk SDR never do."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric of the vocals of one track.
+
+    Attributes:
+        name: in result files and in Python.
+        title: for people.
+        unit: dB for all.
+        group: the table that it belongs to.
+        higher_is_better: False for distances.
+    """
+
+    name: str
+    title: str
+    group: Group
+    higher_is_better: bool = True
+    unit: str = "dB"
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(name="utterance_sdr", title="SDR", group="utterance"),
+        Metric(name="si_sdr", title="SI-SDR", group="utterance"),
+        Metric(name="chunk_sdr", title="SDR", group="chunk"),
+        Metric(name="chunk_isr", title="ISR", group="chunk"),
+        Metric(name="chunk_sir", title="SIR", group="chunk"),
+        Metric(name="chunk_sar", title="SAR", group="chunk"),
+        Metric(name="log_spectral_distance", title="LSD", group="spectral", higher_is_better=False),
+    )
+}
+
+GROUP_TITLES: dict[Group, str] = {
+    "utterance": "utterance SDR (whole track, Sound Demixing Challenge 2023)",
+    "chunk": "chunk SDR (BSS Eval v4 as museval: median over 1 s frames, then over tracks)",
+    "spectral": "log-spectral distance (lower is better)",
+}
+"""Title of each group's table."""
+
+PROTOCOLS = {
+    "utterance_sdr": (
+        "utterance SDR (Sound Demixing Challenge 2023): 10 log10((sum s^2 + 1e-7) /"
+        " (sum (s - s_hat)^2 + 1e-7)) over the whole track and both channels"
+    ),
+    "si_sdr": (
+        "SI-SDR (Le Roux et al. 2019): utterance SDR against the reference scaled to fit the"
+        " estimate best, over the whole track and both channels"
+    ),
+    "chunk_sdr": (
+        "chunk SDR (BSS Eval v4 as museval 0.4.1): references {vocals, accompaniment}, 512-tap"
+        " filters fitted on the whole track, windows of 1 s, median over frames"
+    ),
+    "chunk_isr": "image to spatial distortion ratio, by the protocol of chunk_sdr",
+    "chunk_sir": "source to interference ratio, by the protocol of chunk_sdr",
+    "chunk_sar": "source to artefacts ratio, by the protocol of chunk_sdr",
+    "log_spectral_distance": (
+        "log-spectral distance of the vocals: see diffsep_jax.metrics.log_spectral_distance"
+    ),
+}
+"""What each metric's number means."""
+
+REFERENCES = {
+    "mixture": "mixture as estimate",
+    "irm1": "ideal ratio mask, alpha 1 (oracle)",
+    "irm2": "ideal ratio mask, alpha 2 (oracle)",
+}
+"""What is scored beside every result, for people."""
