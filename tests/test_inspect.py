@@ -13,10 +13,11 @@ import soundfile
 
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.inspect import __main__ as command
-from data_pipelines.inspect import contents, examples, page, picture
+from data_pipelines.inspect import contents, examples, page
 from data_pipelines.pipeline import PipelineConfig, example
 from data_pipelines.sources import EmbeddedSongs, FolderSongs
 from diffsep_jax.errors import UserError
+from diffsep_jax.pages import picture
 
 NAME = "<i>alert('1')<script> & \"Ünï 歌\" [bold]"
 RATE, SEGMENT = 44100, 10_000

@@ -1,7 +1,7 @@
 """An inline SVG of a piece of audio: its waveform over its log spectrogram.
 
 Drawn without matplotlib, which a training machine need not have: the spectrogram is a small png
-inside the SVG, and the axes are its text.
+inside the SVG, and the axes are its text. The page's style colours the class `wave` and the text.
 """
 
 import base64
@@ -24,9 +24,9 @@ _MAGMA = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 1
 
 
 def band_power(
-    audio: Float32[np.ndarray, "time 2"], sample_rate: int
+    audio: Float32[np.ndarray, "time channel"], sample_rate: int
 ) -> Float[np.ndarray, "band frame"]:
-    """Mean power in `BANDS` bands of equal width in octaves, the lowest first, over both channels.
+    """Mean power in `BANDS` bands of equal width in octaves, the lowest first, over all channels.
 
     Frame i is centred on sample i x hop; there are `COLUMNS` frames at most.
     """
@@ -49,7 +49,7 @@ def band_power(
 
 def svg(
     title: str,
-    audio: Float32[np.ndarray, "time 2"],
+    audio: Float32[np.ndarray, "time channel"],
     sample_rate: int,
     *,
     peak: float,
@@ -74,8 +74,8 @@ def svg(
     )
 
 
-def _waveform(audio: Float32[np.ndarray, "time 2"], peak: float) -> str:
-    """The outline of both channels: along the highest samples, back along the lowest."""
+def _waveform(audio: Float32[np.ndarray, "time channel"], peak: float) -> str:
+    """The outline of all channels: along the highest samples, back along the lowest."""
     columns = min(COLUMNS, len(audio))
     starts = np.arange(columns) * len(audio) // columns
     x = _LEFT + np.arange(columns) * COLUMNS / columns
