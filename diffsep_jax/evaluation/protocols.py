@@ -73,7 +73,7 @@ PROTOCOLS = {
 
 REFERENCES = {
     "mixture": "mixture as estimate",
-    "irm1": "ideal ratio mask, alpha 1 (oracle)",
-    "irm2": "ideal ratio mask, alpha 2 (oracle)",
+    "irm1": "oracle, IRM 1",
+    "irm2": "oracle, IRM 2",
 }
-"""What is scored beside every result, for people."""
+"""What is scored beside every result, for people. IRM: ideal ratio mask, of alpha 1 and 2."""

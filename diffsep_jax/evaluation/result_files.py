@@ -61,12 +61,17 @@ def read_track(out: pathlib.Path, name: str, settings: Mapping[str, Any]) -> Tra
     if not path.is_file():
         return None
     values = _read(path)
-    if values.pop("fingerprint") != fingerprint(settings):
-        raise UserError(
-            f"{out}: holds results of other settings ({path.name}); choose another --out,"
-            " or replace them with --overwrite"
-        )
+    if values.pop("fingerprint", None) != fingerprint(settings):
+        raise _other_settings(out, path)
     return _track(path, values)
+
+
+def check_same_settings(out: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    """UserError if the folder holds results of other settings, of which one would be lost."""
+    expected = fingerprint(settings)
+    for path in (out / SUMMARY_FILE, *sorted((out / "tracks").glob("*.json"))):
+        if path.is_file() and _read(path).get("fingerprint") != expected:
+            raise _other_settings(out, path)
 
 
 def write_result(out: pathlib.Path, result: Result) -> None:
@@ -110,6 +115,13 @@ def read_result(out: pathlib.Path) -> Result:
         )
     except (KeyError, TypeError) as error:
         raise _damaged(path, error) from None
+
+
+def _other_settings(out: pathlib.Path, path: pathlib.Path) -> UserError:
+    return UserError(
+        f"{out}: holds results of other settings ({path.name}); choose another --out, or replace"
+        " them with --overwrite"
+    )
 
 
 def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:

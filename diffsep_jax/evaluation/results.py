@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 ProblemKind = Literal[
     "missing estimate",
+    "ambiguous estimate",
     "unreadable estimate",
     "NaN in the estimate",
     "silent estimate",
