@@ -9,7 +9,9 @@ from typing import NamedTuple, get_args
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, REFERENCES, Group
 from diffsep_jax.evaluation.report import strips
 from diffsep_jax.evaluation.report.values import (
+    MANY,
     NONE,
+    best_condition,
     estimate_value,
     interval,
     metric_title,
@@ -18,6 +20,8 @@ from diffsep_jax.evaluation.report.values import (
 )
 from diffsep_jax.evaluation.results import Result, Statistic
 from diffsep_jax.pages.document import escape
+
+_EMPTY = ' class="none"'
 
 
 class _Row(NamedTuple):
@@ -34,23 +38,37 @@ def sections(result: Result) -> Iterator[str]:
         metrics = [metric for metric in result.protocols if METRICS[metric].group == group]
         if metrics:
             title = GROUP_TITLES[group]
-            heading, _, detail = title.partition(" (")
+            heading = title.partition(" (")[0]
             meanings = "".join(
                 f"<dt>{escape(METRICS[metric].title)}</dt>"
                 f"<dd>{escape(result.protocols[metric])}</dd>\n"
                 for metric in metrics
             )
-            tables = "".join(_table(result, metric, title) for metric in metrics)
+            tables = "".join(_tables(result, metric) for metric in metrics)
             yield (
                 f'<section id="{group}">\n<h2>{escape(heading[:1].upper() + heading[1:])}</h2>\n'
-                f"<p class='soft'>{escape(detail.removesuffix(')').capitalize())}</p>\n"
+                f"<p class='soft'>{escape(title)}</p>\n"
                 f"{tables}<details><summary>What the numbers mean</summary>\n"
                 f"<dl class='meanings'>\n{meanings}</dl>\n</details>\n</section>\n"
             )
 
 
-def _table(result: Result, metric: str, title: str) -> str:
+def _tables(result: Result, metric: str) -> str:
+    """The table; of many conditions the best alone, and a second table of all to be unfolded."""
     rows = list(_rows(result, metric))
+    protocol = result.protocols[metric].partition(": ")[0]
+    if len(result.conditions) <= MANY:
+        return _table(rows, metric, protocol)
+    best = best_condition(result)
+    short = [row for row in rows if row.kind == "reference" or row.name == best]
+    summary = f"{METRICS[metric].title} of all {len(result.conditions)} settings"
+    return (
+        f"{_table(short, metric, protocol)}<details><summary>{summary}</summary>\n"
+        f"{_table(rows, metric, protocol)}</details>\n"
+    )
+
+
+def _table(rows: list[_Row], metric: str, protocol: str) -> str:
     axis = strips.Axis.over(value for row in rows for value in row.values.values())
     repeated = any(row.statistic.spread is not None for row in rows)
     timed = METRICS[metric].group == "utterance" and any(row.real_time_factor for row in rows)
@@ -61,8 +79,8 @@ def _table(result: Result, metric: str, title: str) -> str:
     name = escape(metric_title(metric))
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">\n'
-        f'<table class="metric" role="table">\n<caption>{name}'
-        f"<span class='protocol'>{escape(title)}</span></caption>\n"
+        f'<table class="metric" role="table">\n<caption><span>{name}</span>'
+        f"<span class='protocol'>{escape(protocol)}</span></caption>\n"
         '<thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">vocals</th>'
         '<th scope="col" role="columnheader" class="plot" aria-label="box plot over tracks">'
         f"{strips.axis_labels(axis)}</th>{cells}</tr></thead>\n"
@@ -105,7 +123,7 @@ def _line(row: _Row, axis: strips.Axis, headings: list[str]) -> str:
     if "RTF" in headings:
         texts.append(number(row.real_time_factor))
     cells = "".join(
-        f'<td role="cell" data-label="{heading}">{text}</td>'
+        f'<td role="cell" data-label="{heading}"{_EMPTY if text == NONE else ""}>{text}</td>'
         for heading, text in zip(headings, texts, strict=True)
     )
     strip = strips.box(axis, row.values, statistic.median, name=row.name)

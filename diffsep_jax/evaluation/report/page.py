@@ -76,7 +76,7 @@ def _header(result: Result, estimates: str, data: str) -> str:
         ("on the mixture", gain(over), "dB"),
         ("tracks scored", f"{sdr.tracks} of {summary.tracks}", ""),
         ("of audio", f"{summary.audio_seconds / 60:.1f}", "min"),
-        ("problems", str(num_problems), ""),
+        ("problem" if num_problems == 1 else "problems", str(num_problems), ""),
     ]
     if found.real_time_factor is not None:
         facts.insert(1, ("real-time factor", number(found.real_time_factor), ""))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from diffsep_jax.evaluation.report.values import MANY
 from diffsep_jax.evaluation.results import Result
 from diffsep_jax.pages.document import escape
 
@@ -41,11 +42,14 @@ def _points(points: Mapping[str, Mapping[str, Any]]) -> str:
         + "</tr>\n"
         for name, settings in points.items()
     )
-    return (
-        '<h3>Sampler</h3>\n<div class="scroll" tabindex="0" role="region" aria-label="settings of'
-        f' the sampler">\n<table>\n<thead><tr><th scope="col">condition</th>{heads}</tr></thead>\n'
+    table = (
+        '<div class="scroll" tabindex="0" role="region" aria-label="settings of the sampler">\n'
+        f'<table>\n<thead><tr><th scope="col">condition</th>{heads}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
     )
+    if len(points) > MANY:
+        table = f"<details><summary>All {len(points)}</summary>\n{table}</details>\n"
+    return f"<h3>Settings of the sampler</h3>\n{table}"
 
 
 def _text(value: Any) -> str:

@@ -201,8 +201,8 @@ def _table(lines: list[_Series]) -> str:
         body += f'<tr><th scope="row">{marker}{escape(series.name)}</th>{cells}</tr>\n'
     return (
         '<div class="scroll" tabindex="0" role="region" aria-label="quality and time of each'
-        ' setting">\n<table class="pivot">\n<caption>Median in dB, its 95% interval, and the'
-        f" real-time factor<span class='protocol'>{escape(LEAD_TITLE)}</span>"
+        ' setting">\n<table class="pivot">\n<caption><span>Median in dB, its 95% interval, and the'
+        f" real-time factor</span><span class='protocol'>{escape(LEAD_TITLE)}</span>"
         f'</caption>\n<thead><tr><th scope="col">setting</th>{heads}</tr></thead>\n'
         f"<tbody>\n{body}</tbody>\n</table>\n</div>\n"
     )

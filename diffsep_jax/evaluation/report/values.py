@@ -11,6 +11,9 @@ LEAD = "utterance_sdr"
 LEAD_TITLE = GROUP_TITLES[METRICS[LEAD].group]
 """Its protocol's name."""
 
+MANY = 6
+"""With more conditions than these, tables of all of them are folded."""
+
 NONE = "\N{EN DASH}"
 """Where there is no value."""
 
