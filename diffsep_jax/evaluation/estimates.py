@@ -60,7 +60,7 @@ class EstimateFolder:
             if "vocals" in stems
         ]
         if len(found) > 1:
-            places = ", ".join(place for place, *_ in found)
+            places = ", ".join(sorted(place for place, *_ in found))
             raise UserError(
                 f"{track}: {len(found)} estimates of its vocals in {self.folder} ({places}),"
                 " expected one; give the folder of one model"

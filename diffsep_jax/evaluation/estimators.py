@@ -4,7 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -39,6 +39,7 @@ class Estimated(NamedTuple):
     problems: list[Problem]
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """Gives estimates of a song's stems, one for each repeat of each condition."""
 

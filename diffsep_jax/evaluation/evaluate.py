@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ from diffsep_jax.evaluation.statistics import summarise
 from diffsep_jax.metrics import is_silent
 
 
+@runtime_checkable
 class Songs(Protocol):
     """What is needed of a source of songs; `segment` gives (vocals, accompaniment)."""
 
@@ -41,9 +42,12 @@ class Songs(Protocol):
 def track_names(songs: Songs) -> list[str]:
     """The names of the tracks. UserError unless they differ, for each names a file."""
     names = [songs.name(i) for i in range(len(songs))]
-    if len({name.casefold() for name in names}) < len(names):
-        twice = next(name for name in names if names.count(name) > 1 or name.casefold() in names)
-        raise UserError(f"two songs are named {twice!r}, expected names that differ")
+    seen: dict[str, str] = {}
+    for name in names:
+        key = name.casefold()  # one file, on the file systems that ignore case
+        if key in seen:
+            raise UserError(f"songs named {seen[key]!r} and {name!r}, expected names that differ")
+        seen[key] = name
     return names
 
 

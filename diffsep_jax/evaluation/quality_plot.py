@@ -51,7 +51,8 @@ def save_quality_plot(path: Path, result: Result) -> None:
     axes.set_ylabel("median over tracks, dB")
     axes.set_title(f"{GROUP_TITLES['utterance']}\n{_beside(result)}", fontsize=10)
     axes.grid(alpha=0.3, which="both")
-    figure.legend(loc="outside right upper", fontsize=8)
+    if lines:
+        figure.legend(loc="outside right upper", fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=DPI)
 

@@ -8,8 +8,9 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.results import (
@@ -17,7 +18,6 @@ from diffsep_jax.evaluation.results import (
     ConditionSummary,
     Excerpt,
     Problem,
-    ProblemKind,
     Result,
     Score,
     Statistic,
@@ -94,27 +94,23 @@ def read_result(out: pathlib.Path) -> Result:
             + (f"; this is {found}" if (out / "tracks").is_dir() else "")
         )
     values = _read(path)
+    with _damage_told(path):
+        settings, names, command = values["settings"], values.pop("tracks"), values["command"]
+        del values["fingerprint"]
     tracks = []
-    for name in values.pop("tracks"):
-        track = read_track(out, name, values["settings"])
+    for name in names:
+        track = read_track(out, name, settings)
         if track is None:
             raise UserError(
                 f"{track_file(out, name)}: missing, but {path} counts it; run the command again:"
-                f" {values['command']}"
+                f" {command}"
             )
         tracks.append(track)
-    del values["fingerprint"]
-    try:
-        return Result(
-            **values
-            | {
-                "tracks": tuple(tracks),
-                "conditions": tuple(Condition(**each) for each in values["conditions"]),
-                "summary": _summary(values["summary"]),
-            }
-        )
-    except (KeyError, TypeError) as error:
-        raise _damaged(path, error) from None
+    with _damage_told(path):
+        values["tracks"] = tuple(tracks)
+        values["conditions"] = tuple(Condition(**each) for each in values["conditions"])
+        values["summary"] = _summary(values["summary"])
+        return Result(**values)
 
 
 def _other_settings(out: pathlib.Path, path: pathlib.Path) -> UserError:
@@ -130,44 +126,46 @@ def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
+    with _damage_told(path):
         values = json.loads(path.read_text(encoding="utf-8"))
         if (found := values.pop("format")) != _FORMAT:
             raise UserError(
                 f"{path}: written in format {found}, this version reads {_FORMAT}; score again"
             )
-        return values
+        return dict(values)
+
+
+@contextmanager
+def _damage_told(path: pathlib.Path) -> Iterator[None]:
+    """Around what reads a file's values: what they lack is the file's fault."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UserError:
         raise
-    except (AttributeError, KeyError, ValueError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: pathlib.Path, error: Exception) -> UserError:
-    return UserError(f"{path}: not a result of eval.py ({error}); remove it and score again")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a result of eval.py ({error}); remove it and score again"
+        ) from None
 
 
 def _track(path: pathlib.Path, values: dict[str, Any]) -> Track:
-    try:
+    with _damage_told(path):
+        references = {name: Score(**each) for name, each in values["references"].items()}
+        estimates = {
+            name: tuple(Score(**each) for each in scores)
+            for name, scores in values["estimates"].items()
+        }
         problems = tuple(Problem(**each) for each in values["problems"])
-        if any(problem.kind not in get_args(ProblemKind) for problem in problems):
-            raise ValueError("a problem of unknown kind")
-        return Track(
-            **values
-            | {
-                "references": {k: Score(**v) for k, v in values["references"].items()},
-                "estimates": {
-                    name: tuple(Score(**each) for each in scores)
-                    for name, scores in values["estimates"].items()
-                },
-                "problems": problems,
-                "excerpt": values["excerpt"] and Excerpt(**values["excerpt"]),
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from None
+        excerpt = values["excerpt"] and Excerpt(**values["excerpt"])
+        parsed = {
+            "references": references,
+            "estimates": estimates,
+            "problems": problems,
+            "excerpt": excerpt,
+        }
+        return Track(**values | parsed)
 
 
 def _summary(values: dict[str, Any]) -> Summary:

@@ -7,10 +7,16 @@ there is nothing to filter.
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import Sampler, SamplerSettings
+
+
+def _sampler(text: str) -> str:
+    if text not in get_args(Sampler):
+        raise ValueError
+    return text
 
 
 def _cutoff(text: str) -> float | None:
@@ -18,7 +24,7 @@ def _cutoff(text: str) -> float | None:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "sampler": str,
+    "sampler": _sampler,
     "steps": int,
     "eta": float,
     "cutoff_hz": _cutoff,
@@ -37,7 +43,8 @@ class Sweep(NamedTuple):
 def parse_sweep(axes: Sequence[str], base: SamplerSettings) -> Sweep:
     """The grid of axes such as "steps=20,50,100", the other settings as in `base`.
 
-    The sampler varies slowest, then the first axis. Raises UserError for an axis that is none, and for bad values.
+    The sampler varies slowest, then the first axis. Raises UserError for an axis that is none, and
+    for bad values.
     """
     values: dict[str, list[Any]] = {}
     for axis in axes:
