@@ -90,9 +90,11 @@ def _card(heard: Heard, out: pathlib.Path) -> str:
     floor = reference_value(track, "mixture")
     over = f", {gain(heard.sdr - floor)} on the mixture" if floor is not None else ""
     end = excerpt.start_seconds + excerpt.seconds
+    repeats = len(track.estimates[excerpt.condition])
+    mean = f", the mean of {repeats}, of which the first is heard" if repeats > 1 else ""
     return (
         f"<article>\n<h4>{escape(track.name)}</h4>\n"
-        f"<p><strong>{number(heard.sdr)} dB</strong> utterance SDR{over}"
+        f"<p><strong>{number(heard.sdr)} dB</strong> utterance SDR{over}{mean}"
         f' <span class="soft">· {clock(excerpt.start_seconds)} to {clock(end)} of'
         f" {clock(track.audio_seconds)} · {escape(excerpt.condition)}</span></p>\n"
         f'<div class="sounds">\n{"".join(parts)}</div>\n</article>\n'
