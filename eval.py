@@ -138,8 +138,8 @@ def check(command: Evaluate) -> Sweep:
 
 def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     """What decides the numbers, but for the model."""
-    all_metrics = (command.metrics or ("sdr" if command.sweep else "all")) == "all"
-    metrics = [name for name in METRICS if all_metrics or METRICS[name].group == "utterance"]
+    wanted = command.metrics or ("sdr" if command.sweep else "all")
+    metrics = [m for m in METRICS if wanted == "all" or METRICS[m].group == "utterance"]
     settings: dict[str, Any] = {"data": command.data, "split": "test", "metrics": metrics}
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -383,3 +387,45 @@ def test_the_summary_is_json_that_others_can_read(tmp_path, songs, halving):
     ]
     values = [each["T=2 eta=0.1 fc=5000"][0]["metrics"]["utterance_sdr"] for each in found]
     assert statistics["utterance_sdr"]["median"] == pytest.approx(np.median(values))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
+    """Real ones, over loopback, each with its own device."""
+    data = scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
+    one = run(tmp_path, model=str(model_dir), settings=SamplerSettings(sampler="direct"))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    root = Path(eval_script.__file__).parent
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(root)}
+    command = [
+        *(sys.executable, eval_script.__file__, f"--model={model_dir}", f"--data={data}"),
+        *("--sampler=direct", "--metrics=sdr", f"--cache-dir={tmp_path / 'cache'}"),
+        *("--batch-size=8", f"--out={tmp_path / 'two'}", f"--distributed.coordinator={address}"),
+        *("--distributed.num-processes=2", "--distributed.process-id"),
+    ]
+    started = [
+        subprocess.Popen(
+            [*command, str(i)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=400) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], outputs
+    two = read_result(tmp_path / "two")
+    assert two.hardware["processes"] == 2
+    assert [track.name for track in two.tracks] == ["a", "b", "c"]
+    for ours, theirs in zip(one.tracks, two.tracks, strict=True):
+        found = [track.estimates["direct"][0].metrics for track in (ours, theirs)]
+        assert found[0] == pytest.approx(found[1], abs=1e-3)
+    assert "SDR" in outputs[0][0]  # the first process prints the tables, the other nothing
+    assert outputs[1][0] == ""

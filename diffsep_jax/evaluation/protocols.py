@@ -55,8 +55,8 @@ PROTOCOLS = {
         " (sum (s - s_hat)^2 + 1e-7)) over the whole track and both channels"
     ),
     "si_sdr": (
-        "SI-SDR (Le Roux et al. 2019): utterance SDR against the reference scaled to fit the"
-        " estimate best, over the whole track and both channels"
+        "SI-SDR (Le Roux et al. 2019): with one scale for the whole track and both channels, by"
+        " which the reference fits the estimate best"
     ),
     "chunk_sdr": (
         "chunk SDR (BSS Eval v4 as museval 0.4.1): references {vocals, accompaniment}, 512-tap"
@@ -66,7 +66,8 @@ PROTOCOLS = {
     "chunk_sir": "source to interference ratio, by the protocol of chunk_sdr",
     "chunk_sar": "source to artefacts ratio, by the protocol of chunk_sdr",
     "log_spectral_distance": (
-        "log-spectral distance of the vocals: see diffsep_jax.metrics.log_spectral_distance"
+        "log-spectral distance (Gray & Markel 1976): rms over bins of the difference of power"
+        " spectra in dB, floor 60 dB below the reference's mean, mean over frames of 46 ms"
     ),
 }
 """What each metric's number means."""

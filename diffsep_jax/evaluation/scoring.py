@@ -1,7 +1,6 @@
 """One estimate of a song's vocals: every metric that was asked for, or why there is none."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,7 +15,6 @@ from diffsep_jax.evaluation.results import Score
 Waveform = Float32[np.ndarray, "time channel"]
 
 SILENT_VOCALS = "the true vocals are silent"
-_SILENT_ESTIMATE = "the estimate is silent"
 _SILENT_FRAMES = "no 1 s frame in which both stems and both estimates sound"
 
 
@@ -50,18 +48,12 @@ def score(
 
     The estimated accompaniment decides only which frames are silent in BSS Eval.
     """
-    values: dict[str, float | None] = {}
-    undefined: dict[str, str] = {}
     silent = metrics.is_silent(song.vocals)
-    if not silent:
-        values = _values(song, vocals, accompaniment, names)
-    for name in names:
-        value = values.get(name)
-        if value is None or not math.isfinite(value):
-            values[name] = None
-            undefined[name] = _why(name, silent, vocals)
-    ordered = {name: values[name] for name in names}
-    return Score(metrics=ordered, undefined=undefined)
+    values = {} if silent else _values(song, vocals, accompaniment, names)
+    found = {name: values.get(name) for name in names}
+    reason = SILENT_VOCALS if silent else _SILENT_FRAMES
+    undefined = {name: reason for name, value in found.items() if value is None}
+    return Score(metrics=found, undefined=undefined)
 
 
 def score_references(
@@ -80,12 +72,10 @@ def score_references(
 def _values(
     song: Song, vocals: Waveform, accompaniment: Waveform, names: Sequence[str]
 ) -> dict[str, float | None]:
-    """All but what is undefined where vocals are there."""
+    """Where the true vocals are there; only BSS Eval may find that nothing is defined."""
     values: dict[str, float | None] = {}
     if "utterance_sdr" in names:
         values["utterance_sdr"] = metrics.sdr(song.vocals, vocals)
-    if metrics.is_silent(vocals):
-        return values
     if "si_sdr" in names:
         values["si_sdr"] = metrics.si_sdr(song.vocals, vocals)
     if "log_spectral_distance" in names:
@@ -97,11 +87,3 @@ def _values(
         estimates = np.stack([vocals, accompaniment])
         values |= median_over_frames(bss_eval(references, estimates, song.sample_rate), 0)
     return values
-
-
-def _why(name: str, silent: bool, vocals: Waveform) -> str:
-    if silent:
-        return SILENT_VOCALS
-    if metrics.is_silent(vocals):
-        return _SILENT_ESTIMATE
-    return _SILENT_FRAMES if METRICS[name].group == "chunk" else "not a finite number"
