@@ -1,11 +1,19 @@
-"""Headless Chromium, driven by its DevTools protocol over a pipe: pages as readers see them."""
+"""Headless Chromium, driven by its DevTools protocol over a pipe: pages as readers see them.
+
+    python tests/browser.py PAGE PNG WIDTH FIRST LAST
+
+takes a picture, WIDTH pixels wide, from the first element that the CSS selector FIRST finds to the
+end of that of LAST.
+"""
 
 import base64
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -13,6 +21,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 _FLAGS = (
     "--headless",
+    "--hide-scrollbars",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -62,13 +71,15 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def screenshot(self, path, clip=None):
-        """Writes a png of the whole page, or of `clip`: x, y, width, height."""
-        if clip is None:
-            clip = self._call("Page.getLayoutMetrics")["cssContentSize"]
-        shot = self._call(
-            "Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True
+    def screenshot(self, path, first="body", last="body", margin=12):
+        """Writes a png of the page from one element's top to another's bottom."""
+        top, bottom = self.run(
+            f"[document.querySelector({json.dumps(first)}).getBoundingClientRect().top,"
+            f" document.querySelector({json.dumps(last)}).getBoundingClientRect().bottom]"
         )
+        y, end = max(0.0, top - margin), bottom + margin
+        clip = {"x": 0, "y": y, "width": self.run("innerWidth"), "height": end - y, "scale": 1}
+        shot = self._call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _call(self, method, **params):
@@ -115,3 +126,10 @@ def browser():
         finally:
             process.terminate()
             process.wait()
+
+
+if __name__ == "__main__":
+    page, png, width, first, last = sys.argv[1:]
+    with browser() as window:
+        window.open(pathlib.Path(page), int(width))
+        window.screenshot(pathlib.Path(png), first, last)

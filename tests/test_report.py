@@ -134,19 +134,21 @@ def test_rates_that_mp3_does_not_know_are_resampled():
     assert (len(samples), rate) == (2400, 48_000)
 
 
-def heard_names(tracks, out):
-    text = listening.section(scored.result(tracks, metrics=scored.ALL), out)
-    return re.findall("<h4>(.*?)</h4>", text)
-
-
-def test_the_worst_and_the_best_are_heard(tmp_path):
+def test_the_worst_and_the_best_are_heard():
     """All of a few, from the worst; of many the three at each end, the extreme first."""
+
+    def names(tracks):
+        found = listening.chosen(scored.result(tracks))
+        return [[heard.track.name for heard in group] for group in found.values()]
+
     values = {"c": 3.0, "a": 1.0, "h": 8.0, "e": 5.0, "b": 2.0, "g": 7.0, "d": 4.0, "f": 6.0}
-    tracks = [track(tmp_path, name, [value]) for name, value in values.items()]
-    assert heard_names(tracks, tmp_path) == ["a", "b", "c", "h", "g", "f"]
-    assert heard_names(tracks[:4], tmp_path) == ["a", "c", "e", "h"]
-    unheard = [dataclasses.replace(each, excerpt=None) for each in tracks]
-    assert heard_names(unheard, tmp_path) == []
+    tracks = [scored.track(name, [value], excerpt=TAKEN) for name, value in values.items()]
+    assert names(tracks) == [["a", "b", "c"], ["h", "g", "f"]]
+    assert names(tracks[:4]) == [["a", "c", "e", "h"]]
+    quiet = scored.track("quiet", [None], excerpt=TAKEN)
+    unheard = scored.track("unheard", [0.0])
+    assert names([*tracks[:4], quiet, unheard]) == [["a", "c", "e", "h"]]
+    assert names([quiet, unheard]) == []
 
 
 def test_each_metric_has_a_table_that_names_its_protocol(result):
@@ -264,14 +266,31 @@ def test_an_axis_holds_its_values_and_is_labelled(values):
 
 
 def test_a_box_holds_the_middle_half():
-    axis = Axis.over([0.0, 100.0])
-    values = {str(i): float(i) for i in range(0, 101, 25)}
-    drawn = box(axis, values, 50.0, name="x")
+    axis = Axis.over([0.0, 40.0])
+    values = {str(i): float(i) for i in range(0, 41, 10)}
+    drawn = box(axis, values, 20.0, name="x")
     left, width = re.search(r'class="box" x="(.*?)%" width="(.*?)%"', drawn).groups()
-    assert f"{left}%" == axis.percent(25.0)
-    assert float(left) + float(width) == pytest.approx(float(axis.percent(75.0)[:-1]), abs=0.02)
+    assert f"{left}%" == axis.percent(10.0)
+    assert float(left) + float(width) == pytest.approx(float(axis.percent(30.0)[:-1]), abs=0.02)
     assert drawn.count("<circle") == len(values)
-    assert f'class="median" x1="{axis.percent(50.0)}"' in drawn
+    assert f'class="median" x1="{axis.percent(20.0)}"' in drawn
+
+
+def test_values_beyond_the_limit_are_arrows():
+    """The mixture has no artefacts, so its SAR of 150 dB leaves the axis to the others."""
+    axis = Axis.over([0.0, 20.0, 150.0])
+    assert axis.high < 30
+    beyond = box(axis, {"a": 150.0, "b": 151.0}, 150.5, name="x")
+    assert "circle" not in beyond
+    assert "rect" not in beyond
+    assert "from 150.00 to 151.00 dB" in beyond
+    assert re.findall(r'<svg x="(.*?)"', beyond) == ["100%"]
+    some = box(axis, {"a": -70.0, "b": 10.0}, -30.0, name="x")
+    assert some.count("circle cx") == 1
+    assert re.findall(r'<svg x="(.*?)"', some) == ["0%"]
+    left, width = re.search(r'class="box" x="(.*?)%" width="(.*?)%"', some).groups()
+    assert float(left) == 0
+    assert float(width) <= 100
 
 
 def test_command_writes_the_page_of_a_folder(tmp_path, capsys):

@@ -36,15 +36,20 @@ class Heard(NamedTuple):
     sdr: float
 
 
-def ranked(result: Result) -> list[Heard]:
-    """The tracks that have an excerpt and a score, the worst first."""
+def chosen(result: Result) -> dict[str, list[Heard]]:
+    """Of the tracks that have an excerpt and a score the worst and the best, under headings."""
     found = []
     for track in result.tracks:
         if track.excerpt is not None:
             sdr = estimate_value(track, track.excerpt.condition)
             if sdr is not None:
                 found.append(Heard(track, track.excerpt, sdr))
-    return sorted(found, key=lambda heard: heard.sdr)
+    found.sort(key=lambda heard: heard.sdr)
+    if not found:
+        return {}
+    if len(found) <= 2 * MOST_TRACKS:
+        return {"From the worst to the best": found}
+    return {"Worst": found[:MOST_TRACKS], "Best": found[-MOST_TRACKS:][::-1]}
 
 
 def section(result: Result, out: pathlib.Path) -> str:
@@ -52,15 +57,11 @@ def section(result: Result, out: pathlib.Path) -> str:
 
     Raises UserError if a file is missing or damaged.
     """
-    tracks = ranked(result)
-    groups = [("Worst", tracks[:MOST_TRACKS]), ("Best", tracks[-MOST_TRACKS:][::-1])]
-    if len(tracks) <= 2 * MOST_TRACKS:
-        groups = [("From the worst to the best", tracks)]
     body = "".join(
-        f"<h3>{name}</h3>\n{''.join(_card(heard, out) for heard in heards)}"
-        for name, heards in groups
+        f"<h3>{name}</h3>\n{''.join(_card(each, out) for each in heard)}"
+        for name, heard in chosen(result).items()
     )
-    if not tracks:
+    if not body:
         body = "<p>No track has a score and an excerpt.</p>\n"
     return (
         '<section id="listen">\n<h2>Listen</h2>\n'
@@ -88,15 +89,15 @@ def _card(heard: Heard, out: pathlib.Path) -> str:
             f'<audio controls aria-label="{escape(label)}" src="{uri}"></audio>\n</figure>\n'
         )
     floor = reference_value(track, "mixture")
-    over = f", {gain(heard.sdr - floor)} on the mixture" if floor is not None else ""
+    over = f", {gain(heard.sdr - floor)} over the mixture" if floor is not None else ""
     end = excerpt.start_seconds + excerpt.seconds
     repeats = len(track.estimates[excerpt.condition])
-    mean = f", the mean of {repeats}, of which the first is heard" if repeats > 1 else ""
+    which = f", the first of {repeats} repeats" if repeats > 1 else ""
     return (
         f"<article>\n<h4>{escape(track.name)}</h4>\n"
-        f"<p><strong>{number(heard.sdr)} dB</strong> utterance SDR{over}{mean}"
+        f"<p><strong>{number(heard.sdr)} dB</strong> utterance SDR{over}"
         f' <span class="soft">· {clock(excerpt.start_seconds)} to {clock(end)} of'
-        f" {clock(track.audio_seconds)} · {escape(excerpt.condition)}</span></p>\n"
+        f" {clock(track.audio_seconds)} · {escape(excerpt.condition)}{which}</span></p>\n"
         f'<div class="sounds">\n{"".join(parts)}</div>\n</article>\n'
     )
 

@@ -38,7 +38,7 @@ def sections(result: Result) -> Iterator[str]:
         metrics = [metric for metric in result.protocols if METRICS[metric].group == group]
         if metrics:
             title = GROUP_TITLES[group]
-            heading = title.partition(" (")[0]
+            heading, _, detail = title.removesuffix(")").partition(" (")
             meanings = "".join(
                 f"<dt>{escape(METRICS[metric].title)}</dt>"
                 f"<dd>{escape(result.protocols[metric])}</dd>\n"
@@ -46,11 +46,15 @@ def sections(result: Result) -> Iterator[str]:
             )
             tables = "".join(_tables(result, metric) for metric in metrics)
             yield (
-                f'<section id="{group}">\n<h2>{escape(heading[:1].upper() + heading[1:])}</h2>\n'
-                f"<p class='soft'>{escape(title)}</p>\n"
+                f'<section id="{group}">\n<h2>{_sentence(heading)}</h2>\n'
+                f"<p class='soft'>{_sentence(detail)}</p>\n"
                 f"{tables}<details><summary>What the numbers mean</summary>\n"
                 f"<dl class='meanings'>\n{meanings}</dl>\n</details>\n</section>\n"
             )
+
+
+def _sentence(text: str) -> str:
+    return escape(text[:1].upper() + text[1:])
 
 
 def _tables(result: Result, metric: str) -> str:

@@ -10,6 +10,7 @@ from diffsep_jax.evaluation.report import (
     quality,
     track_table,
 )
+from diffsep_jax.evaluation.report.strips import LIMIT_DB
 from diffsep_jax.evaluation.report.values import (
     LEAD,
     LEAD_TITLE,
@@ -24,8 +25,9 @@ from diffsep_jax.pages.document import document, escape
 
 _BOXES = (
     "Boxes hold the middle half of the tracks and whiskers all of them; a dot is a track, the mean"
-    " over its repeats; the line is the median. Intervals are 95% bootstraps over tracks: how much"
-    " a number hangs on which songs were chosen."
+    " over its repeats; the line is the median, and an arrow points to what is"
+    f" beyond {LIMIT_DB:.0f} dB. Intervals are 95% bootstraps over tracks: how much a number hangs"
+    " on which songs were chosen."
 )
 
 
@@ -73,7 +75,7 @@ def _header(result: Result, estimates: str, data: str) -> str:
     over = None if sdr.median is None or floor is None else sdr.median - floor
     num_problems = sum(summary.problems.values())
     facts = [
-        ("on the mixture", gain(over), "dB"),
+        ("over the mixture", gain(over), "dB"),
         ("tracks scored", f"{sdr.tracks} of {summary.tracks}", ""),
         ("of audio", f"{summary.audio_seconds / 60:.1f}", "min"),
         ("problem" if num_problems == 1 else "problems", str(num_problems), ""),
@@ -87,8 +89,8 @@ def _header(result: Result, estimates: str, data: str) -> str:
     several = len(result.conditions) > 1
     setting = f"{escape(best)}, the best of {len(result.conditions)} settings: " if several else ""
     return (
-        f"<header>\n<p class='kicker'>Vocals scored on {escape(data)},"
-        f" {escape(str(result.settings.get('split', 'all')))} tracks</p>\n"
+        f"<header>\n<p class='kicker'>Vocals, scored on the"
+        f" {escape(str(result.settings.get('split', '')))} tracks of {escape(data)}</p>\n"
         f"<h1>{escape(estimates)}</h1>\n"
         f"<p class='lead'><strong>{number(sdr.median)} dB</strong>"
         f"<span>{setting}median {escape(LEAD_TITLE)}; 95% interval"

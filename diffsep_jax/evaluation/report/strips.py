@@ -15,6 +15,12 @@ from diffsep_jax.pages.document import escape
 HEIGHT = 38
 _MARGIN = 0.04
 
+LIMIT_DB = 60.0
+"""A ratio beyond it means that one of its parts is not there, as artefacts in the mixture.
+
+On an axis it would squeeze all others together.
+"""
+
 
 class Axis(NamedTuple):
     """A range of values and where it is labelled."""
@@ -25,8 +31,8 @@ class Axis(NamedTuple):
 
     @classmethod
     def over(cls, values: Iterable[float], most_ticks: int = 6) -> "Axis":
-        """An axis with room for all values, of which there may be none."""
-        known = list(values) or [0.0]
+        """An axis with room for all values up to `LIMIT_DB`; there may be none."""
+        known = [value for value in values if abs(value) <= LIMIT_DB] or [0.0]
         low, high = min(known), max(known)
         if high - low < 0.1:
             low, high = low - 0.5, high + 0.5
@@ -39,6 +45,10 @@ class Axis(NamedTuple):
     def share(self, value: float) -> float:
         """0 at the low end, 1 at the high one."""
         return (value - self.low) / (self.high - self.low)
+
+    def clip(self, value: float) -> float:
+        """The nearest value on the axis."""
+        return min(max(value, self.low), self.high)
 
     def percent(self, value: float) -> str:
         """The place of a value, as SVG takes it."""
@@ -67,32 +77,39 @@ def axis_labels(axis: Axis) -> str:
 def box(axis: Axis, values: Mapping[str, float], median: float | None, *, name: str) -> str:
     """A box plot of the values by track, each a dot below it.
 
-    The box holds the middle half, the whisker reaches the ends, and the line is at `median`.
+    The box holds the middle half, the whisker reaches the ends, and the line is at `median`. What
+    is beyond the axis is an arrow at its end.
     """
     if not values:
         return f'<svg class="strip" height="{HEIGHT}" aria-hidden="true">{_grid(axis)}</svg>'
     known = list(values.values())
-    quartiles = np.quantile(known, [0.25, 0.75])
-    low, high = (float(each) for each in quartiles)
+    low, high = np.quantile(known, [0.25, 0.75]).tolist()
     title = escape(
         f"{name}: {len(known)} tracks from {number(min(known))} to {number(max(known))} dB, "
         f"the middle half from {number(low)} to {number(high)}"
     )
-    width = 100 * (axis.share(high) - axis.share(low))
-    parts = [
-        _grid(axis),
-        f'<line class="whisker" x1="{axis.percent(min(known))}" x2="{axis.percent(max(known))}"'
-        ' y1="14" y2="14"/>',
-        f'<rect class="box" x="{axis.percent(low)}" width="{width:.2f}%" y="7" height="14"'
-        ' rx="2"/>',
-    ]
-    if median is not None:
+    parts = [_grid(axis)]
+    for at, beyond in ((0, min(known) < axis.low), (1, max(known) > axis.high)):
+        if beyond:
+            parts.append(_arrow(at))
+    inside = {track: each for track, each in values.items() if axis.low <= each <= axis.high}
+    if inside:
+        start, end = axis.clip(min(known)), axis.clip(max(known))
+        low, high = axis.clip(low), axis.clip(high)
+        width = 100 * (axis.share(high) - axis.share(low))
+        parts += [
+            f'<line class="whisker" x1="{axis.percent(start)}" x2="{axis.percent(end)}" y1="14"'
+            ' y2="14"/>',
+            f'<rect class="box" x="{axis.percent(low)}" width="{width:.2f}%" y="7" height="14"'
+            ' rx="2"/>',
+        ]
+    if median is not None and axis.low <= median <= axis.high:
         x = axis.percent(median)
         parts.append(f'<line class="median" x1="{x}" x2="{x}" y1="5" y2="23"/>')
     parts += [
         f'<circle cx="{axis.percent(each)}" cy="29" r="3"><title>{escape(track)}: {number(each)}'
         "</title></circle>"
-        for track, each in values.items()
+        for track, each in inside.items()
     ]
     return _svg(title, parts)
 
@@ -114,6 +131,12 @@ def dumbbell(axis: Axis, *, start: float | None, end: float | None, bound: float
     if end is not None:
         parts.append(f'<circle class="end" cx="{axis.percent(end)}" cy="{middle}" r="5"/>')
     return f'<svg class="strip" height="{HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _arrow(at: int) -> str:
+    """At the low end, 0, pointing to the left; at the high one, 1, to the right."""
+    path = "M-9-6 0 0-9 6Z" if at else "M9-6 0 0 9 6Z"
+    return f'<svg x="{100 * at}%" y="14" overflow="visible"><path class="arrow" d="{path}"/></svg>'
 
 
 def _svg(title: str, parts: list[str]) -> str:
