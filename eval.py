@@ -22,8 +22,6 @@ from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.inference.track import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.output import check_writable
 
-PLOT_FILE = "sweep.png"
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
@@ -115,7 +113,7 @@ def main(command: Evaluate) -> None:
     if command.sweep:
         from diffsep_jax.evaluation.quality_plot import save_quality_plot
 
-        save_quality_plot(command.out / PLOT_FILE, result)
+        save_quality_plot(command.out / "sweep.png", result)
     console.print(f"wrote {command.out}", markup=False, soft_wrap=True)
 
 
@@ -130,8 +128,9 @@ def check(command: Evaluate) -> Sweep:
     if command.sweep:
         import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
 
-        told = f", without {sweep.num_same} that are the same as others" if sweep.num_same else ""
-        print(f"{len(sweep.points)} points{told}")
+        print(
+            f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
+        )
     check_writable(command.out)
     return sweep
 

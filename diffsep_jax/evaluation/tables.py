@@ -13,11 +13,12 @@ from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, REFERENCES, 
 from diffsep_jax.evaluation.results import Result, Statistic
 from diffsep_jax.evaluation.sweep import cutoff_label
 
-_CAPTION = (
-    "n: tracks where it is defined, over which are the median, its confidence interval"
-    "\n(bootstrap over tracks) and the mean; repeats: spread of the repeats' medians"
+LEGEND = (
+    "median, mean: over the n tracks where the metric is defined",
+    "95% interval: confidence interval of the median, bootstrap over tracks",
+    "repeats: standard deviation of the repeats' medians",
+    "RTF: real-time factor, seconds of work for a second of audio, without compiling",
 )
-_TIMED = "\nRTF: real-time factor, seconds of work for a second of audio, without compiling"
 
 
 def show(console: Console, result: Result) -> None:
@@ -26,7 +27,7 @@ def show(console: Console, result: Result) -> None:
     console.print(track_table(result) if one else sweep_table(result))
     for table in summary_tables(result):
         console.print(table)
-    for line in (*result.protocols.values(), *problem_lines(result)):
+    for line in (*LEGEND, *result.protocols.values(), *problem_lines(result)):
         console.print(line, markup=False)
 
 
@@ -42,7 +43,6 @@ def summary_tables(result: Result) -> Iterator[Table]:
         timed = group == "utterance" and any(each.real_time_factor for each in summaries)
         table = Table(
             title=f"{GROUP_TITLES[group]}, dB",
-            caption=_CAPTION + (_TIMED if timed else ""),
             box=rich.box.SIMPLE_HEAD,
             collapse_padding=True,
             pad_edge=False,
@@ -93,7 +93,7 @@ def track_table(result: Result) -> Table:
     (condition,) = result.conditions
     table = Table(
         title=f"{GROUP_TITLES['utterance']} of each track, dB",
-        caption="mixture: the mixture taken as the estimate; the mean over repeats, ± their spread",
+        caption="mixture: the mixture taken as the estimate\nestimate: mean of the repeats ± spread",
     )
     table.add_column("track")
     for column in ("mixture", "estimate", "", "gain", "seconds"):
