@@ -99,6 +99,17 @@ def test_names_are_shown_as_they_are(text):
     assert any(NAME in audio["aria-label"] for audio in found.elements["audio"])
 
 
+def test_names_of_no_encoding_can_be_written(tmp_path):
+    """As Python gives a file's name whose bytes are not UTF-8."""
+    name = "a\udcff"
+    result = scored.result([scored.track(name, [1.0])])
+    write_report(tmp_path / "a.html", result, tmp_path)
+    assert '<th scope="row">a?</th>' in (tmp_path / "a.html").read_text(encoding="utf-8")
+    sound = np.zeros((100, 2), np.float32)
+    power = picture.band_power(sound, scored.RATE)
+    assert "a?" in picture.svg(name, sound, power, scored.RATE, peak=1.0, loudest=1.0)
+
+
 def test_equal_results_give_equal_bytes(result, out, tmp_path):
     for name in "ab":
         write_report(tmp_path / name, result, out)

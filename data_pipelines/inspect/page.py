@@ -71,10 +71,11 @@ def render(
 def _article(example: DrawnExample) -> str:
     peak = max(float(np.abs(audio).max()) for audio in example.audio.values())
     gain_db = PLAYBACK_PEAK_DB - decibels(peak) if peak > 0.0 else 0.0
-    loudest = max(
-        float(picture.band_power(audio, example.sample_rate).max())
-        for audio in example.audio.values()
-    )
+    powers = {
+        name: picture.band_power(audio, example.sample_rate)
+        for name, audio in example.audio.items()
+    }
+    loudest = max(float(power.max()) for power in powers.values())
     places = " and ".join(f"{escape(name)} at {clock(at)}" for name, at in example.places)
     heading = f"Step {example.step:,}, row {example.row}"
     parts = []
@@ -84,6 +85,7 @@ def _article(example: DrawnExample) -> str:
         image = picture.svg(
             f"Waveform and spectrogram: {name} of step {example.step:,}, row {example.row}",
             audio,
+            powers[name],
             example.sample_rate,
             peak=peak or 1.0,
             loudest=loudest or 1.0,

@@ -5,13 +5,14 @@ inside the SVG, and the axes are its text. The page's style colours the class `w
 """
 
 import base64
-import html
 import struct
 import zlib
 
 import numpy as np
 import scipy.signal
 from jaxtyping import Float, Float32, UInt8
+
+from diffsep_jax.pages.document import escape
 
 WINDOW = 4096
 LOWEST_HZ, HIGHEST_HZ = 60.0, 16_000.0
@@ -50,20 +51,21 @@ def band_power(
 def svg(
     title: str,
     audio: Float32[np.ndarray, "time channel"],
+    power: Float[np.ndarray, "band frame"],
     sample_rate: int,
     *,
     peak: float,
     loudest: float,
 ) -> str:
-    """The picture. `peak`: amplitude at the waveform's edge; `loudest`: power at 0 dB, both > 0.
+    """The picture of `audio` and its `band_power`.
 
-    Give the pictures that are to be compared the same two.
+    `peak` is the amplitude at the waveform's edge and `loudest` the power at 0 dB, both > 0: give
+    the pictures that are to be compared the same two.
     """
-    power = band_power(audio, sample_rate)
     decibels = 10.0 * np.log10(power / loudest + 1e-12)
     levels = np.clip(255.0 * (1.0 + decibels / RANGE_DB), 0, 255).astype(np.uint8)
     image = base64.b64encode(_png(levels[::-1])).decode()
-    title = html.escape(title)
+    title = escape(title)
     return (
         f'<svg viewBox="0 0 {_LEFT + COLUMNS + 6} {_BOTTOM + 20}" role="img" aria-label="{title}">'
         f"<title>{title}</title>"

@@ -78,11 +78,14 @@ def _card(heard: Heard, out: pathlib.Path) -> str:
     sounds, sample_rate = _read(track, out)
     peak = max(float(np.abs(audio).max()) for audio in sounds.values())
     volume = np.float32(10 ** (PLAYBACK_PEAK_DB / 20) / peak if peak > 0 else 1.0)
-    loudest = max(float(picture.band_power(audio, sample_rate).max()) for audio in sounds.values())
+    powers = {name: picture.band_power(audio, sample_rate) for name, audio in sounds.items()}
+    loudest = max(float(power.max()) for power in powers.values()) or 1.0
     parts = []
     for name, audio in sounds.items():
         label = f"{name} of {track.name}"
-        image = picture.svg(label, audio, sample_rate, peak=peak or 1.0, loudest=loudest or 1.0)
+        image = picture.svg(
+            label, audio, powers[name], sample_rate, peak=peak or 1.0, loudest=loudest
+        )
         uri = audio_uri(audio * volume, sample_rate, "mp3")
         parts.append(
             f'<figure class="sound">\n<figcaption>{name}</figcaption>\n{image}\n'
