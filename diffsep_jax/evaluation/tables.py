@@ -93,10 +93,10 @@ def track_table(result: Result) -> Table:
     (condition,) = result.conditions
     table = Table(
         title=f"{GROUP_TITLES['utterance']} of each track, dB",
-        caption="mixture: the mixture taken as the estimate\nestimate: mean of the repeats ± spread",
+        caption="mixture: taken as the estimate\nestimate: the repeats' mean ± spread",
     )
     table.add_column("track")
-    for column in ("mixture", "estimate", "", "gain", "seconds"):
+    for column in ("mixture", "estimate", "gain", "seconds"):
         table.add_column(column, justify="right")
     for track in result.tracks:
         scores = track.estimates[condition.name]
@@ -106,11 +106,11 @@ def track_table(result: Result) -> Table:
         mixture = None if reference is None else reference.metrics["utterance_sdr"]
         if not known or mixture is None:
             reason = "silent" if track.silent else "problem"
-            cells = [decibels(mixture), reason, "", ""]
+            cells = [decibels(mixture), reason, ""]
         else:
             mean = statistics.fmean(known)
-            told = _spread(statistics.stdev(known) if len(known) > 1 else None)
-            cells = [decibels(mixture), decibels(mean), told, f"{mean - mixture:+.2f}"]
+            spread = f" {_spread(statistics.stdev(known))}" if len(known) > 1 else ""
+            cells = [decibels(mixture), decibels(mean) + spread, f"{mean - mixture:+.2f}"]
         seconds = [score.seconds for score in scores if score.seconds is not None]
         cells.append(f"{sum(seconds):.1f}" if seconds else "")
         table.add_row(Text(track.name), *cells)
