@@ -1,19 +1,23 @@
 """Scores a model:  python eval.py --model NAME_OR_DIR --data SOURCE --out DIR [--steps 50 ...]
 
-Composes a source of songs, a separator and the metrics; writes DIR/metrics.json and prints a table.
+Composes a source of songs, what gives estimates, and the metrics; writes a result into DIR and
+prints its tables. The same command again goes on where it ended. See docs/evaluation.md.
 """
 
 import dataclasses
 import pathlib
-import time
-from typing import Annotated
+import shlex
+import sys
+from typing import Annotated, Any, Literal
 
-import rich
+import rich.console
 import tyro
 
 from data_pipelines.sources import open_source
-from diffsep_jax.errors import one_line_errors
-from diffsep_jax.evaluation import scores
+from diffsep_jax.distributed import DistributedConfig, initialize
+from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.evaluation.protocols import METRICS
+from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.output import check_writable
@@ -21,41 +25,57 @@ from diffsep_jax.output import check_writable
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Scores a model on songs whose vocals are known: utterance SDR per track and its median.
+    """Scores estimates of vocals, by a model or in a folder, on songs whose vocals are known.
 
     Attributes:
-        model: name of a shipped model, or a model directory.
+        model: name of a shipped model, or a model directory; unset: small.
+        estimates: folder of another program's finished estimates, in place of a model.
         data: "embedded" (the test songs that no training sees), or a folder of songs.
-        out: folder for metrics.json.
+        out: folder for the result; the same command again goes on where it ended.
         settings: of the sampler.
+        repeats: separations of each song, with the seeds seed, seed + 1, ...
+        sweep: grid of settings, for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000.
+        metrics: all, or sdr: SDR and SI-SDR of whole tracks alone, which is quick. Unset: all, but
+            sdr in a sweep.
+        overwrite: replace a result of other settings in --out.
         overlap: share of each chunk that is cross-faded with the next, 0 to 0.5.
         batch_size: chunks separated at once.
         num_songs: how many embedded songs.
         song_seconds: length of an embedded song.
         cache_dir: where rendered and resampled songs are kept; unset: the user's cache folder.
+        distributed: which process of several this is, where the environment does not tell.
     """
 
-    model: str = "small"
+    model: str | None = None
+    estimates: pathlib.Path | None = None
     data: str = "embedded"
     out: pathlib.Path
     settings: Annotated[SamplerSettings, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=SamplerSettings
     )
+    repeats: int = 1
+    sweep: tuple[str, ...] = ()
+    metrics: Literal["all", "sdr"] | None = None
+    overwrite: bool = False
     overlap: float = DEFAULT_OVERLAP
     batch_size: int = 4
     num_songs: int = 10
     song_seconds: float = 60.0
     cache_dir: str | None = None
+    distributed: DistributedConfig = DistributedConfig()
 
 
 def main(command: Evaluate) -> None:
-    """Separates and scores every song. What can be wrong is found before a song is rendered."""
+    """Scores every song. What can be wrong is found before a song is rendered."""
+    sweep = check(command)
+    initialize(command.distributed)
     from diffsep_jax.compilation_cache import use_compilation_cache
+    from diffsep_jax.evaluation import estimators, result_files, tables
+    from diffsep_jax.evaluation.evaluate import evaluate, start_anew, track_names
+    from diffsep_jax.evaluation.provenance import weights_digest
     from diffsep_jax.inference.separator import Separator
 
     use_compilation_cache()
-    check_overlap(command.overlap)
-    check_writable(command.out)
     source = open_source(
         command.data,
         split="test",
@@ -63,31 +83,69 @@ def main(command: Evaluate) -> None:
         seconds=command.song_seconds,
         cache_dir=command.cache_dir,
     )
-    separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
-    settings = dataclasses.asdict(command.settings)
-    separator.warm_up(overlap=command.overlap, **settings)
-    results = []
-    for song in range(len(source)):
-        vocals, accompaniment = source.segment(song, 0, source.num_samples(song))
-        mixture = vocals + accompaniment
-        start = time.perf_counter()
-        separation = separator.separate(
-            mixture, source.sample_rate, overlap=command.overlap, **settings
+    settings = identity(command, sweep)
+    model = command.model or "small"
+    if command.estimates is None:
+        settings |= {"model": model, "weights": weights_digest(model)}
+    if command.overwrite:
+        start_anew(command.out)
+    result_files.check_same_settings(command.out, settings)
+    estimator: estimators.Estimator
+    if command.estimates is not None:
+        estimator = estimators.FolderEstimates(command.estimates, track_names(source))
+    else:
+        separator = Separator.from_pretrained(model, batch_size=command.batch_size)
+        estimator = estimators.SeparatorEstimates(
+            separator, sweep.points, repeats=command.repeats, overlap=command.overlap
         )
-        results.append(
-            scores.score_track(
-                source.name(song),
-                vocals=vocals,
-                mixture=mixture,
-                estimate=separation.vocals,
-                sample_rate=source.sample_rate,
-                seconds=time.perf_counter() - start,
-            )
+    result = evaluate(
+        source,
+        estimator,
+        out=command.out,
+        settings=settings,
+        metrics=settings["metrics"],
+        command=shlex.join(sys.argv),
+    )
+    if result is None:
+        return
+    console = rich.console.Console(highlight=False)
+    tables.show(console, result)
+    if command.sweep:
+        from diffsep_jax.evaluation.quality_plot import save_quality_plot
+
+        save_quality_plot(command.out / "sweep.png", result)
+    console.print(f"wrote {command.out}", markup=False, soft_wrap=True)
+
+
+def check(command: Evaluate) -> Sweep:
+    """The points to score, which may be one. UserError for what is wrong with the options."""
+    check_overlap(command.overlap)
+    if command.estimates is not None and command.model is not None:
+        raise UserError("--model and --estimates, expected one of them")
+    if command.estimates is not None and (command.sweep or command.repeats != 1):
+        raise UserError("--estimates are finished, expected no --sweep and no --repeats")
+    sweep = parse_sweep(command.sweep, command.settings)
+    if command.sweep:
+        import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
+
+        print(
+            f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
         )
-    written = {"model": command.model, "data": command.data, "overlap": command.overlap, **settings}
-    scores.write_metrics(command.out / "metrics.json", results, written)
-    rich.print(scores.table(results))
-    print(f"{scores.PROTOCOL}\nwrote {command.out / 'metrics.json'}")
+    check_writable(command.out)
+    return sweep
+
+
+def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
+    """What decides the numbers, but for the model."""
+    wanted = command.metrics or ("sdr" if command.sweep else "all")
+    metrics = [m for m in METRICS if wanted == "all" or METRICS[m].group == "utterance"]
+    settings: dict[str, Any] = {"data": command.data, "split": "test", "metrics": metrics}
+    if command.data == "embedded":
+        settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
+    if command.estimates is not None:
+        return settings | {"estimates": str(command.estimates)}
+    points = {label(point): dataclasses.asdict(point) for point in sweep.points}
+    return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
 
 
 if __name__ == "__main__":

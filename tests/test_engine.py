@@ -153,7 +153,7 @@ def test_a_start_from_noise_does_not_know_the_guess(on_eight, chunks, reference)
 
 def test_the_direct_estimate_is_the_guess_where_there_is_none(on_eight, chunks):
     settings = dataclasses.replace(SETTINGS, start_sigma=0.4)
-    direct = on_eight(*chunks, SamplerSettings(sampler="direct"))
+    direct = np.asarray(on_eight(*chunks, SamplerSettings(sampler="direct")))
     warm = on_eight(*chunks, settings)
     np.testing.assert_allclose(on_eight(*chunks, settings, direct), warm, atol=1e-4)
 

@@ -1,346 +1,372 @@
-"""Scores of tracks, their tables and pictures, and eval.py from a folder of songs to a report."""
+"""eval.py: from songs to a result, restarted, repeated, with every problem told and counted."""
 
 import dataclasses
 import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import matplotlib.image
 import numpy as np
 import pytest
+import scored
 import soundfile as sf
-from rich.console import Console
-from rich.table import Table
 
 import eval as eval_script
-from diffsep_jax import metrics
+from diffsep_jax.audio import read_audio
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.evaluation import comparison, scores
-from diffsep_jax.evaluation.picture import save_spectrograms
-from diffsep_jax.inference.pretrained import save_model
+from diffsep_jax.evaluation import evaluate as evaluation
+from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
+from diffsep_jax.evaluation.result_files import read_result, track_file
+from diffsep_jax.evaluation.results import Result
 from diffsep_jax.inference.separator import Separation, Separator
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
-from diffsep_jax.separation_model import SeparationModel
 
-RATE = 44_100
-
-NETWORK = {
-    "widths": (16, 16, 16),
-    "factors": (4, 4),
-    "patch_size": 8,
-    "attention_levels": 0,
-    "injection_levels": 1,
-}
-TINY = SeparationModel(
-    segment=4096,
-    generator=Generator(blocks=(1, 1), fourier_features=16, embedding_width=16, **NETWORK),
-    conditioner=Conditioner(transformer_layers=0, **NETWORK),
-)
+QUICK = SamplerSettings(steps=2, eta=0.1)
 
 
-@pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with random weights."""
-    shapes = jax.eval_shape(TINY.init, jax.random.key(0))
-    directory = tmp_path_factory.mktemp("model")
-    save_model(directory, TINY, jax.tree.map(lambda leaf: noise(*leaf.shape), shapes))
-    return directory
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.float32(0.1) * np.random.default_rng(seed).standard_normal(shape, np.float32)
-
-
-def score(name: str, vocals: np.ndarray, estimate: np.ndarray, seconds: float = 1.0):
-    """A track whose accompaniment is noise as loud as the vocals of `noise`."""
-    return scores.score_track(
-        name,
-        vocals=vocals,
-        mixture=vocals + noise(*vocals.shape, seed=9),
-        estimate=estimate,
-        sample_rate=RATE,
-        seconds=seconds,
-    )
-
-
-def cells(table: Table) -> list[list[str]]:
-    """The body of a table as it is printed."""
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(table)
-    lines = [line for line in capture.get().splitlines() if line.startswith("│")]
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    return scored.write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
-def tracks() -> list[scores.TrackScore]:
-    """Utterance SDRs of 20, 0 and 6.02 dB (errors of 0.1, 1, 0.5 times the vocals), one silent."""
-    vocals = noise(RATE, 2)
-    silence = np.zeros_like(vocals)
-    return [
-        score("good", vocals, np.float32(0.9) * vocals),
-        score("zero", vocals, silence),
-        score("half", vocals, np.float32(0.5) * vocals, seconds=2.0),
-        score("silent", silence, vocals),
-    ]
+def songs(tmp_path):
+    return scored.write_songs(tmp_path / "songs")
 
 
-# --- Scores.
+def run(tmp_path, **options) -> Result:
+    fields = {
+        "out": tmp_path / "out",
+        "cache_dir": str(tmp_path / "cache"),
+        "data": str(tmp_path / "songs"),
+        "metrics": "sdr",
+        "batch_size": 8,
+    } | options
+    if "estimates" not in fields:
+        fields.setdefault("settings", QUICK)
+    eval_script.main(eval_script.Evaluate(**fields))
+    return read_result(fields["out"])
 
 
-def test_a_track_is_scored_by_utterance_sdr() -> None:
-    vocals, estimate = noise(RATE // 2, 2), noise(RATE // 2, 2, seed=1)
-    track = score("a", vocals, estimate, seconds=3.0)
-    assert track.sdr == metrics.sdr(vocals, estimate)
-    assert track.sdr_mixture == pytest.approx(0, abs=0.1)  # accompaniment and vocals equally loud
-    assert (track.name, track.audio_seconds, track.seconds) == ("a", 0.5, 3.0)
-    assert not track.is_silent
+def not_compiled(monkeypatch, separate):
+    """Takes the model's place."""
+
+    def from_pretrained(cls, name, *, batch_size):
+        return object.__new__(cls)
+
+    monkeypatch.setattr(Separator, "from_pretrained", classmethod(from_pretrained))
+    monkeypatch.setattr(Separator, "warm_up", lambda self, **settings: None)
+    monkeypatch.setattr(Separator, "separate", separate)
 
 
-def test_summary_is_the_median_of_the_tracks_with_vocals(tracks: list[scores.TrackScore]) -> None:
-    summary = scores.summarise(tracks)
-    assert summary["tracks"] == 4
-    assert summary["silent_tracks"] == 1
-    assert summary["median_sdr"] == pytest.approx(20 * np.log10(2), abs=1e-3)
-    assert summary["median_sdr_mixture"] == tracks[0].sdr_mixture
-    assert summary["audio_seconds"] == 4
-    assert summary["real_time_factor"] == pytest.approx(5 / 4)  # silent tracks take time as well
+@pytest.fixture
+def halving(monkeypatch):
+    """A separator that halves, without compiling; counts what it separates."""
+    separated = []
+
+    def separate(self, mixture, sample_rate, **settings):
+        separated.append(settings["seed"])
+        return Separation(mixture / 2, mixture / 2)
+
+    not_compiled(monkeypatch, separate)
+    return separated
 
 
-def test_silent_tracks_alone_have_no_median(tracks: list[scores.TrackScore]) -> None:
-    summary = scores.summarise(tracks[-1:])
-    assert (summary["silent_tracks"], summary["median_sdr"]) == (1, None)
-    assert cells(scores.table(tracks[-1:]))[-1] == ["median", "silent", "silent", "", ""]
+def scores(result):
+    """Everything but times."""
 
+    def timeless(track):
+        estimates = {
+            name: tuple(dataclasses.replace(each, seconds=None) for each in repeats)
+            for name, repeats in track.estimates.items()
+        }
+        return dataclasses.replace(track, estimates=estimates)
 
-def test_metrics_json_tells_protocol_settings_and_every_track(
-    tmp_path: Path, tracks: list[scores.TrackScore]
-) -> None:
-    path = tmp_path / "metrics.json"
-    scores.write_metrics(path, tracks, {"steps": 5})
-    report = json.loads(path.read_text())
-    assert report["protocol"] == scores.PROTOCOL
-    assert report["settings"] == {"steps": 5}
-    assert report["summary"] == scores.summarise(tracks)
-    assert report["tracks"] == [dataclasses.asdict(track) for track in tracks]
-    assert report["tracks"][3]["sdr"] is None
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_table_shows_every_track_and_the_median(tracks: list[scores.TrackScore]) -> None:
-    rows = {name: values for name, *values in cells(scores.table(tracks))}
-    assert list(rows) == ["good", "zero", "half", "silent", "median"]
-    assert rows["good"] == ["0.00", "20.00", "+20.00", "1.0"]
-    assert rows["silent"] == ["silent", "silent", "", "1.0"]
-    assert rows["median"][1] == "6.02"
-
-
-@pytest.mark.parametrize("name", ["Song [live]", "Song [/b]", "[bold]"])
-def test_brackets_in_a_name_are_no_markup(name: str, tracks: list[scores.TrackScore]) -> None:
-    track = dataclasses.replace(tracks[0], name=name)
-    assert cells(scores.table([track]))[0][0] == name
-    row = comparison.Row(name, f"{name} T=1", [track])
-    assert cells(comparison.comparison_table([row]))[0][:2] == [name, f"{name} T=1"]
-
-
-def test_metrics_that_cannot_be_written_leave_nothing(
-    tmp_path: Path, tracks: list[scores.TrackScore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def replace(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("os.replace", replace)
-    with pytest.raises(UserError, match=r"metrics\.json: cannot be written: Permission denied"):
-        scores.write_metrics(tmp_path / "metrics.json", tracks, {})
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_bad_estimate_is_refused_by_the_tracks_name() -> None:
-    vocals = noise(100, 2)
-    with pytest.raises(UserError, match=r"song 7: .*NaN"):
-        score("song 7", vocals, vocals * np.float32(np.nan))
-
-
-# --- Comparison of estimates.
-
-
-class Adding(Separator):
-    """Vocals = mixture + seed."""
-
-    def __init__(self) -> None:
-        pass
-
-    def separate(self, mixture: np.ndarray, sample_rate: int, **settings: int) -> Separation:
-        vocals = mixture + np.float32(settings["seed"])
-        return Separation(vocals, mixture - vocals)
-
-
-def test_an_estimate_is_the_mean_of_its_draws() -> None:
-    vocals, mixture = noise(RATE, 2), noise(RATE, 2, seed=1)
-    song = comparison.Song("a", vocals, mixture, RATE)
-    estimates = {
-        "one": [SamplerSettings(seed=0)],
-        "mean": [SamplerSettings(seed=seed) for seed in (0, 1, 2)],
+    conditions = {
+        name: dataclasses.replace(each, real_time_factor=None)
+        for name, each in result.summary.conditions.items()
     }
-    scored = comparison.score_estimates(Adding(), song, estimates)
-    assert np.array_equal(scored["one"].vocals, mixture)
-    assert scored["one"].score.sdr == scored["one"].score.sdr_mixture
-    np.testing.assert_allclose(scored["mean"].vocals, mixture + 1, atol=1e-6)
-    assert scored["mean"].score.sdr == metrics.sdr(vocals, scored["mean"].vocals)
+    return dataclasses.replace(
+        result,
+        tracks=tuple(map(timeless, result.tracks)),
+        summary=dataclasses.replace(result.summary, conditions=conditions),
+    )
 
 
-def test_comparison_names_each_group_of_songs_once(tracks: list[scores.TrackScore]) -> None:
-    rows = [
-        comparison.Row("songs", "direct", tracks),
-        comparison.Row("songs", "diffusion", tracks[:1]),
-        comparison.Row("rests", "diffusion", tracks[-1:]),
+def test_from_a_folder_of_songs_to_a_result(tmp_path, model_dir, capsys):
+    scored.write_songs(tmp_path / "songs", silent=["two"], seconds=2)
+    result = run(tmp_path, model=str(model_dir), metrics=None)
+    assert result.settings["model"] == str(model_dir)
+    assert list(result.protocols) == list(METRICS)
+    one, two = result.tracks
+    (score,) = one.estimates["T=2 eta=0.1 fc=5000"]
+    assert list(score.metrics) == list(METRICS)
+    assert all(np.isfinite(value) for value in score.metrics.values())
+    assert score.seed == 0
+    assert score.seconds > 0
+    assert one.audio_seconds == 2
+    assert one.references["mixture"].metrics["utterance_sdr"] == pytest.approx(0, abs=0.2)
+    assert two.silent
+    assert set(two.estimates["T=2 eta=0.1 fc=5000"][0].metrics.values()) == {None}
+    assert result.summary.problems == {"silent vocals": 1}
+    printed = capsys.readouterr()
+    assert PROTOCOLS["utterance_sdr"] in " ".join(printed.out.split())
+    assert "1 x silent vocals" in printed.out
+    assert "problem: two: the true vocals are silent" in printed.err
+    assert {"python", "jax", "diffsep-jax"} <= result.versions.keys()
+    assert result.hardware["platform"] == "cpu"
+
+
+def test_files_of_a_result(tmp_path, songs, halving):
+    result = run(tmp_path)
+    assert scored.tree(tmp_path / "out") == sorted(
+        [
+            "summary.json",
+            *(f"tracks/{name}.json" for name in ("one", "two")),
+            *(
+                f"excerpts/{name}/{stem}.flac"
+                for name in ("one", "two")
+                for stem in ("mixture", "vocals", "estimate")
+            ),
+        ]
+    )
+    song = scored.song()
+    vocals, rate = read_audio(tmp_path / "out" / "excerpts" / "one" / "vocals.flac")
+    assert rate == result.tracks[0].sample_rate
+    # The songs are at half the source's rate, which is the model's.
+    np.testing.assert_allclose(np.std(vocals), np.std(song.vocals) / np.sqrt(1), rtol=0.05)
+
+
+def test_repeats_have_seeds_of_their_own_and_a_spread(tmp_path, songs, model_dir, capsys):
+    result = run(tmp_path, model=str(model_dir), repeats=3)
+    (repeats, _) = [track.estimates["T=2 eta=0.1 fc=5000"] for track in result.tracks]
+    assert [score.seed for score in repeats] == [0, 1, 2]
+    values = [score.metrics["utterance_sdr"] for score in repeats]
+    assert len(set(values)) == 3
+    statistic = result.summary.conditions["T=2 eta=0.1 fc=5000"].statistics["utterance_sdr"]
+    assert statistic.median == pytest.approx(np.mean(statistic.repeat_medians))
+    assert statistic.spread > 0
+    assert "±" in capsys.readouterr().out
+
+
+def test_a_restart_scores_only_what_is_missing(tmp_path, songs, halving):
+    first = run(tmp_path)
+    assert len(halving) == 2
+    track_file(tmp_path / "out", "two").unlink()
+    again = run(tmp_path)
+    assert len(halving) == 3
+    assert scores(again) == scores(first)
+    assert again.tracks[0] == first.tracks[0]  # its time too
+    run(tmp_path)
+    assert len(halving) == 3
+
+
+def test_other_settings_need_another_folder_or_overwrite(tmp_path, songs, halving):
+    run(tmp_path)
+    mine = tmp_path / "out" / "notes.txt"
+    mine.touch()
+    with pytest.raises(UserError, match="holds results of other settings"):
+        run(tmp_path, settings=SamplerSettings(steps=3))
+    with pytest.raises(UserError, match="holds results of other settings"):
+        run(tmp_path, metrics="all")
+    result = run(tmp_path, settings=SamplerSettings(steps=3), overwrite=True)
+    assert [condition.name for condition in result.conditions] == ["T=3 eta=0.4 fc=5000"]
+    assert mine.exists()
+
+
+def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
+    model = tmp_path / "model"
+    shutil.copytree(model_dir, model)
+    run(tmp_path, model=str(model))
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match="of other settings"):
+        run(tmp_path, model=str(model))
+
+
+def test_a_sweep_from_the_command_to_its_plot(tmp_path, songs, halving, capsys):
+    result = run(tmp_path, sweep=("steps=2,4", "eta=0,0.4"), metrics=None)
+    names = [condition.name for condition in result.conditions]
+    assert names == [
+        f"T={steps} {rest}" for steps in (2, 4) for rest in ("eta=0", "eta=0.4 fc=5000")
     ]
-    direct, diffusion, rests = cells(comparison.comparison_table(rows))
-    assert direct == ["songs", "direct", "0.00", "6.02", "+6.02", "5.0", "1.25"]
-    assert diffusion == ["", "diffusion", "0.00", "20.00", "+20.00", "1.0", "1.00"]
-    assert rests == ["rests", "diffusion", "silent", "silent", "", "1.0", "1.00"]
+    assert list(result.protocols) == ["utterance_sdr", "si_sdr"]
+    assert (tmp_path / "out" / "sweep.png").is_file()
+    assert "4 points" in capsys.readouterr().out
 
 
-# --- The picture.
+def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, songs, capsys):
+    """One good, one missing, one mono, and one song whose reference is broken."""
+    scored.write_songs(tmp_path / "songs", names=("broken", "mono", "silent"), silent=["silent"])
+    broken = scored.noise(scored.RATE, 2)
+    broken[5] = np.nan
+    sf.write(songs / "broken" / "vocals.wav", broken, scored.RATE, subtype="FLOAT")
+    estimates = tmp_path / "separated"
+    reference = {
+        name: sf.read(songs / name / "vocals.wav", dtype="float32")[0] for name in ("one", "mono")
+    }
+    for name, audio in (
+        ("one", 0.5 * reference["one"]),
+        ("mono", reference["mono"][:, 0]),
+        ("silent", scored.noise(scored.RATE, 2)),
+        ("broken", scored.noise(scored.RATE, 2)),
+    ):
+        (estimates / "htdemucs" / name).mkdir(parents=True)
+        sf.write(estimates / "htdemucs" / name / "vocals.wav", audio, scored.RATE, subtype="FLOAT")
+    result = run(tmp_path, estimates=estimates)
+    assert result.summary.problems == {
+        "bad reference": 1,
+        "channels differ": 1,
+        "missing estimate": 1,
+        "sample rate differs": 2,
+        "silent vocals": 1,
+    }
+    assert result.summary.tracks == 5
+    tracks = {track.name: track for track in result.tracks}
+    (score,) = tracks["one"].estimates[str(estimates)]
+    assert score.metrics["utterance_sdr"] == pytest.approx(20 * np.log10(2), abs=0.05)
+    assert score.seconds is None
+    for name in ("mono", "two", "broken"):
+        assert tracks[name].estimates == {str(estimates): ()}
+        assert len(tracks[name].problems) == 1
+    assert tracks["broken"].references == {}
+    printed = capsys.readouterr()
+    for line in ("problem: two: no estimate; looked for two/vocals", "mono/vocals.wav: 1 channels"):
+        assert line in printed.err
+    assert printed.err.count("\n") == sum(result.summary.problems.values())
+    assert "1 x missing estimate" in printed.out
+
+    # One is mended: it alone is scored again.
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/tracks").iterdir()}
+    (estimates / "htdemucs" / "two").mkdir()
+    shutil.copy(estimates / "htdemucs/one/vocals.wav", estimates / "htdemucs/two/vocals.wav")
+    mended = run(tmp_path, estimates=estimates)
+    assert "missing estimate" not in mended.summary.problems
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/tracks").iterdir()}
+    assert [name for name in after if after[name] != before[name]] == ["two.json"]
 
 
-def test_picture_shows_each_panel(tmp_path: Path) -> None:
-    """Noise is bright and silence dark; an odd number of panels leaves no empty frame."""
-    path = tmp_path / "a.png"
-    silence = np.zeros((RATE, 2), np.float32)
-    save_spectrograms(path, {"noise": noise(RATE, 2), "silence": silence, "again": silence}, RATE)
-    image = matplotlib.image.imread(path)[..., :3].mean(axis=-1)
-    height, width = image.shape
-    assert width >= 1200
-    left = image[height // 8 : height // 3, width // 8 : width // 3]
-    right = image[height // 8 : height // 3, width * 6 // 10 : width * 8 // 10]
-    assert left.mean() > 0.3
-    assert right.max() < 0.05
-    assert image[-height // 3 : -height // 8, width * 6 // 10 : width * 8 // 10].min() == 1
-    assert list(tmp_path.iterdir()) == [path]
+def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monkeypatch):
+    def separate(self, mixture, sample_rate, **settings):
+        bad = mixture + np.float32(np.nan if settings["seed"] else 0)
+        return Separation(bad, mixture - bad)
+
+    not_compiled(monkeypatch, separate)
+    result = run(tmp_path, repeats=2)
+    assert result.summary.problems == {"NaN in the estimate": 2}
+    assert "one, T=2 eta=0.1 fc=5000, seed 1" in result.tracks[0].problems[0].message
+    assert result.tracks[0].estimates == {"T=2 eta=0.1 fc=5000": ()}
+    assert result.tracks[0].references["mixture"].metrics["utterance_sdr"] is not None
 
 
-def test_picture_of_silence_at_a_low_rate(tmp_path: Path) -> None:
-    save_spectrograms(tmp_path / "a.png", {"": np.zeros((100, 1), np.float32)}, 8000)
+def test_processes_share_the_tracks_by_position(tmp_path, halving, monkeypatch):
+    """The second of two takes the odd ones, the first the rest and the summary."""
+    scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
+    monkeypatch.setattr(evaluation, "wait_for_all", lambda what: None)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    with pytest.raises(UserError, match=r"no summary\.json"):
+        run(tmp_path)
+    assert [path.name for path in (tmp_path / "out" / "tracks").iterdir()] == ["b.json"]
+    monkeypatch.setattr("jax.process_index", lambda: 0)
+    result = run(tmp_path)
+    assert [track.name for track in result.tracks] == ["a", "b", "c"]
+    assert len(halving) == 3
+    track_file(tmp_path / "out", "b").unlink()
+    with pytest.raises(UserError, match=r"b\.json: not here .* a file system that they share"):
+        run(tmp_path)
 
 
-def test_picture_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "a.png").mkdir()
-    with pytest.raises(UserError, match=r"a\.png: cannot be written: Is a directory"):
-        save_spectrograms(tmp_path / "a.png", {"a": noise(5000, 1)}, RATE)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-
-
-def test_picture_without_matplotlib() -> None:
-    code = (
-        "import sys\n"
-        "sys.modules['matplotlib'] = None\n"
-        "from diffsep_jax.errors import one_line_errors\n"
-        "with one_line_errors():\n"
-        "    import diffsep_jax.evaluation.picture"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert "pip install 'diffsep-jax[demo]'" in result.stderr
-
-
-# --- eval.py.
-
-
-def songs_folder(path: Path) -> Path:
-    """Two songs of a second, one with silent vocals, at another rate than the model's."""
-    for name, level in (("one", 1), ("two", 0)):
-        (path / name).mkdir(parents=True)
-        sf.write(path / name / "vocals.wav", np.float32(level) * noise(22_050, 2), 22_050)
-        sf.write(path / name / "band.wav", noise(22_050, 2, seed=1), 22_050)
-    return path
-
-
-def evaluate(tmp_path: Path, **options: object) -> None:
-    cache = str(tmp_path / "cache")
-    eval_script.main(
-        eval_script.Evaluate(**{"out": tmp_path / "out", "cache_dir": cache} | options)
-    )
-
-
-def test_eval_from_folder_to_report(
-    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = SamplerSettings(steps=2, eta=0.1)
-    data = str(songs_folder(tmp_path / "songs"))
-    evaluate(tmp_path, model=str(model_dir), data=data, settings=settings, batch_size=8)
-    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert report["settings"]["data"] == data
-    assert report["settings"]["model"] == str(model_dir)
-    assert report["settings"] == report["settings"] | dataclasses.asdict(settings)
-    one, two = report["tracks"]
-    assert (one["name"], two["name"]) == ("one", "two")
-    assert one["audio_seconds"] == pytest.approx(1)
-    assert one["sdr_mixture"] == pytest.approx(0, abs=0.2)
-    assert np.isfinite(one["sdr"])
-    assert two["sdr"] is None
-    assert report["summary"]["median_sdr"] == one["sdr"]
-    printed = capsys.readouterr().out
-    assert scores.PROTOCOL in printed
-    assert "silent" in printed
-
-
-def test_seconds_are_without_compiling(
-    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
     """By the time the first song is separated, the program is there."""
     compiled = []
 
-    def separate(self: Separator, mixture: np.ndarray, *args: object, **kw: object) -> Separation:
+    def separate(self, mixture, *args, **settings):
         compiled.append(self._separate_chunks.num_compilations)
-        return original(self, mixture, *args, **kw)
+        return original(self, mixture, *args, **settings)
 
     original = Separator.separate
     monkeypatch.setattr(Separator, "separate", separate)
-    settings = SamplerSettings(sampler="direct")
-    data = str(songs_folder(tmp_path / "songs"))
-    evaluate(tmp_path, model=str(model_dir), data=data, settings=settings, batch_size=8)
+    run(tmp_path, model=str(model_dir), settings=SamplerSettings(sampler="direct"))
     assert compiled == [0, 1, 1]  # the warm-up, and two songs
 
 
-def test_an_unwritable_folder_is_found_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
+def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
+    from diffsep_jax.evaluation.excerpts import keep_excerpt
+
+    song = scored.song(seconds=20.0)
+    level = np.full((20 * scored.RATE, 1), 0.01, np.float32)
+    level[11 * scored.RATE : 16 * scored.RATE] = 1
+    song = dataclasses.replace(song, vocals=song.vocals * level)
+    excerpt = keep_excerpt(tmp_path, song, 40 * song.vocals, "direct")
+    assert 10 <= excerpt.start_seconds <= 11
+    assert excerpt.seconds == 6
+    start = round(excerpt.start_seconds * scored.RATE)
+    part = slice(start, start + 6 * scored.RATE)
+    assert excerpt.gain == pytest.approx(1 / np.abs(40 * song.vocals[part]).max())
+    for stem, expected in (
+        ("mixture", song.mixture),
+        ("vocals", song.vocals),
+        ("estimate", 40 * song.vocals),
+    ):
+        audio, _ = read_audio(tmp_path / "excerpts" / "one" / f"{stem}.flac")
+        np.testing.assert_allclose(audio, excerpt.gain * expected[part], atol=1e-4)
+
+
+class Twins:
+    sample_rate = scored.RATE
+
+    def __len__(self):
+        return 3
+
+    def name(self, song):
+        return ["x", "Same", "same"][song]
+
+    def num_samples(self, song):
+        return 1
+
+    def segment(self, song, start, length):
+        raise AssertionError("not a sample is needed")
+
+
+def test_songs_of_one_name_are_refused():
+    with pytest.raises(UserError, match="songs named 'Same' and 'same'"):
+        evaluation.track_names(Twins())
+
+
+def test_an_unwritable_folder_is_found_before_anything_is_loaded(tmp_path, monkeypatch):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "out").mkdir()
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(UserError, match="out: cannot be written: Permission denied"):
-        evaluate(tmp_path, model="no-such-model", data=str(tmp_path / "gone"))
+        run(tmp_path, model="no-such-model", data=str(tmp_path / "gone"))
 
 
-def test_eval_errors_are_one_line(
-    tmp_path: Path, model_dir: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    songs = str(songs_folder(tmp_path / "songs"))
+def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     model = str(model_dir)
     for options, message in [
-        ({"data": songs, "model": "no-such-model"}, "unknown model 'no-such-model'"),
+        ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
         ({"data": str(tmp_path / "gone"), "model": model}, "not found"),
         ({"data": str(tmp_path / "empty"), "model": model}, "no songs"),
-        ({"data": songs, "model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
-        ({"data": songs, "model": model, "out": tmp_path / "file"}, "cannot be written"),
-        ({"data": songs, "model": model, "overlap": 0.7}, "overlap 0.7"),
-        (
-            {"data": songs, "model": model, "settings": SamplerSettings(cutoff_hz=30_000.0)},
-            "cutoff_hz 30000.0",
-        ),
+        ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
+        ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
+        ({"model": model, "overlap": 0.7}, "overlap 0.7"),
+        ({"model": model, "settings": SamplerSettings(cutoff_hz=30_000.0)}, "cutoff_hz 30000.0"),
+        ({"model": model, "estimates": tmp_path}, "--model and --estimates, expected one"),
+        ({"estimates": tmp_path, "repeats": 2}, "finished, expected no --sweep"),
+        ({"estimates": tmp_path / "empty"}, "an estimate of none of the 2 tracks"),
+        ({"model": model, "sweep": ("steps=none",)}, "a value is no int"),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():
-            evaluate(tmp_path, **options)
+            run(tmp_path, **options)
         assert exit_.value.code == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
@@ -348,3 +374,58 @@ def test_eval_errors_are_one_line(
         assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()  # nothing was rendered or resampled
+
+
+def test_the_summary_is_json_that_others_can_read(tmp_path, songs, halving):
+    run(tmp_path)
+    text = Path(tmp_path / "out" / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=pytest.fail)  # no NaN, no Infinity
+    statistics = summary["summary"]["conditions"]["T=2 eta=0.1 fc=5000"]["statistics"]
+    found = [
+        json.loads(track_file(tmp_path / "out", name).read_text())["estimates"]
+        for name in ("one", "two")
+    ]
+    values = [each["T=2 eta=0.1 fc=5000"][0]["metrics"]["utterance_sdr"] for each in found]
+    assert statistics["utterance_sdr"]["median"] == pytest.approx(np.median(values))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
+    """Real ones, over loopback, each with its own device."""
+    data = scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
+    one = run(tmp_path, model=str(model_dir), settings=SamplerSettings(sampler="direct"))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    root = Path(eval_script.__file__).parent
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(root)}
+    command = [
+        *(sys.executable, eval_script.__file__, f"--model={model_dir}", f"--data={data}"),
+        *("--sampler=direct", "--metrics=sdr", f"--cache-dir={tmp_path / 'cache'}"),
+        *("--batch-size=8", f"--out={tmp_path / 'two'}", f"--distributed.coordinator={address}"),
+        *("--distributed.num-processes=2", "--distributed.process-id"),
+    ]
+    started = [
+        subprocess.Popen(
+            [*command, str(i)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=400) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], outputs
+    two = read_result(tmp_path / "two")
+    assert two.hardware["processes"] == 2
+    assert [track.name for track in two.tracks] == ["a", "b", "c"]
+    for ours, theirs in zip(one.tracks, two.tracks, strict=True):
+        found = [track.estimates["direct"][0].metrics for track in (ours, theirs)]
+        assert found[0] == pytest.approx(found[1], abs=1e-3)
+    assert "SDR" in outputs[0][0]  # the first process prints the tables, the other nothing
+    assert outputs[1][0] == ""

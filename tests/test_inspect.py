@@ -1,8 +1,5 @@
 """Inspection: the page holds what the model gets, loads nothing, and shows names as they are."""
 
-import base64
-import html.parser
-import io
 import subprocess
 import sys
 
@@ -10,48 +7,18 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+from html_page import Page, decode
 
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.inspect import __main__ as command
-from data_pipelines.inspect import contents, examples, page, picture
+from data_pipelines.inspect import contents, examples, page
 from data_pipelines.pipeline import PipelineConfig, example
 from data_pipelines.sources import EmbeddedSongs, FolderSongs
 from diffsep_jax.errors import UserError
+from diffsep_jax.pages import picture
 
 NAME = "<i>alert('1')<script> & \"Ünï 歌\" [bold]"
 RATE, SEGMENT = 44100, 10_000
-VOID = {"meta"}
-
-
-class Page(html.parser.HTMLParser):
-    """Elements by tag, all text, and whether every element is closed."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.text = {}, [], ""
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.setdefault(tag, []).append(dict(attrs))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.setdefault(tag, []).append(dict(attrs))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def decode(uri):
-    kind, data = uri.split(",", 1)
-    assert kind in ("data:audio/flac;base64", "data:image/png;base64")
-    return io.BytesIO(base64.b64decode(data))
 
 
 @pytest.fixture(scope="module")

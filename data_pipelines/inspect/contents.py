@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipelines.segments import SILENCE, Source
+from diffsep_jax.pages.document import clock, printable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,18 +115,6 @@ def decibels(amplitude: float) -> float:
 def dbfs(level_db: float) -> str:
     """A level in words: "-12.3 dBFS", or "silence"."""
     return f"{level_db:+.1f} dBFS" if math.isfinite(level_db) else "silence"
-
-
-def clock(seconds: float) -> str:
-    """A time or a length as minutes:seconds."""
-    minutes, rest = divmod(round(seconds, 1), 60.0)
-    return f"{minutes:.0f}:{rest:04.1f}"
-
-
-def printable(name: str) -> str:
-    """A name on one line, with "?" for what no terminal or page can show."""
-    name = " ".join(name.split())
-    return name.encode("utf-8", "replace").decode("utf-8")  # bytes of no encoding in file names
 
 
 def _extremes(songs: tuple[SongFacts, ...], field: str) -> tuple[SongFacts, SongFacts]:

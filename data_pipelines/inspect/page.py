@@ -1,32 +1,19 @@
 """The page: one HTML file with players, pictures and levels, which loads nothing from anywhere."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 
 import numpy as np
-import soundfile
-from jaxtyping import Float32
 
-from data_pipelines.inspect import picture
-from data_pipelines.inspect.contents import Contents, clock, dbfs, decibels, printable
+from data_pipelines.inspect.contents import Contents, dbfs, decibels
 from data_pipelines.inspect.examples import DrawnExample
 from data_pipelines.segments import ACTIVITY_BLOCK, SILENCE
+from diffsep_jax.pages import picture
+from diffsep_jax.pages.document import audio_uri, clock, document, escape
 
 PLAYBACK_PEAK_DB = -1.0
 """Peak of the loudest of an example's players, in dBFS."""
 
-# The policy has the browser refuse anything from outside the file.
-_HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
-<meta name="color-scheme" content="light dark">
-<style>
+_STYLE = """\
 :root { color-scheme: light dark; --ink: #1c1c1e; --paper: #fafafa; --card: #fff; --line: #ddd;
   --soft: #666; }
 @media (prefers-color-scheme: dark) {
@@ -54,7 +41,6 @@ audio { display: block; width: 100%; margin: .4rem 0; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 13px; }
 .wave { fill: var(--ink); }
-</style>
 """
 
 
@@ -62,34 +48,35 @@ def render(
     contents: Contents, examples: Sequence[DrawnExample], *, config: str, augmented: bool
 ) -> str:
     """The whole page as HTML."""
-    name = html.escape(printable(contents.spec))
+    name = escape(contents.spec)
     rows = "".join(
-        f"<tr><th scope='row'>{what}</th><td>{html.escape(value)}</td></tr>\n"
+        f"<tr><th scope='row'>{what}</th><td>{escape(value)}</td></tr>\n"
         for what, value in contents.rows()
     )
     treatment = "after augmentation" if augmented else "without augmentation, as in validation"
-    return (
-        f"{_HEAD}<title>{name}: {contents.split}</title>\n</head>\n<body>\n<main>\n"
+    body = (
         f"<h1>What is in {name}</h1>\n<table>\n{rows}</table>\n"
         "<h2>Random examples, as the model gets them</h2>\n"
-        f"<p>Drawn by the pipeline of config {html.escape(config)}, {treatment}. Every song's "
+        f"<p>Drawn by the pipeline of config {escape(config)}, {treatment}. Every song's "
         "mixture is brought to an RMS of 0 dBFS, so peaks lie above full scale, and the players "
         f"are turned down. Vocals are active in a block of {ACTIVITY_BLOCK} samples where their "
         f"RMS is above {decibels(SILENCE):.0f} dBFS. The three waveforms of an example share one "
         f"scale, and its spectrograms one range of colours, {picture.RANGE_DB:.0f} dB.</p>\n"
         + "".join(_article(each) for each in examples)
-        + "</main>\n</body>\n</html>\n"
     )
+    title = f"{contents.spec}: {contents.split}"
+    return document(title=title, style=_STYLE, body=body)
 
 
 def _article(example: DrawnExample) -> str:
     peak = max(float(np.abs(audio).max()) for audio in example.audio.values())
     gain_db = PLAYBACK_PEAK_DB - decibels(peak) if peak > 0.0 else 0.0
-    loudest = max(
-        float(picture.band_power(audio, example.sample_rate).max())
-        for audio in example.audio.values()
-    )
-    places = " and ".join(f"{html.escape(name)} at {clock(at)}" for name, at in example.places)
+    powers = {
+        name: picture.band_power(audio, example.sample_rate)
+        for name, audio in example.audio.items()
+    }
+    loudest = max(float(power.max()) for power in powers.values())
+    places = " and ".join(f"{escape(name)} at {clock(at)}" for name, at in example.places)
     heading = f"Step {example.step:,}, row {example.row}"
     parts = []
     for name, audio in example.audio.items():
@@ -98,11 +85,13 @@ def _article(example: DrawnExample) -> str:
         image = picture.svg(
             f"Waveform and spectrogram: {name} of step {example.step:,}, row {example.row}",
             audio,
+            powers[name],
             example.sample_rate,
             peak=peak or 1.0,
             loudest=loudest or 1.0,
         )
-        sound = _flac(audio * np.float32(10.0 ** (gain_db / 20.0)), example.sample_rate)
+        played = audio * np.float32(10.0 ** (gain_db / 20.0))
+        sound = audio_uri(played, example.sample_rate, "flac")
         parts.append(
             f"<section>\n<h3>{name}</h3>\n<p class='soft'>{levels}</p>\n{image}\n"
             f"<audio controls aria-label='{heading}: {name}' src='{sound}'></audio>\n</section>\n"
@@ -113,10 +102,3 @@ def _article(example: DrawnExample) -> str:
         f" turned {'up' if gain_db > 0.0 else 'down'} by {abs(gain_db):.1f} dB.</p>\n"
         f"<div class='parts'>\n{''.join(parts)}</div>\n</article>\n"
     )
-
-
-def _flac(audio: Float32[np.ndarray, "time 2"], sample_rate: int) -> str:
-    """A data URI of 16 bits per sample."""
-    file = io.BytesIO()
-    soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
-    return f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""Several estimates of the same songs' vocals, compared in one table."""
+"""Several estimates of the same songs' vocals, by a model, compared in one table."""
 
 import dataclasses
 import time
@@ -10,27 +10,30 @@ from jaxtyping import Float32
 from rich.table import Table
 from rich.text import Text
 
-from diffsep_jax.evaluation.scores import TrackScore, score_track, summarise
+from diffsep_jax.evaluation.results import Score
+from diffsep_jax.evaluation.scoring import Song, score, score_references
+from diffsep_jax.evaluation.statistics import statistic, values_of
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
 
-Waveform = Float32[np.ndarray, "time channel"]
-
-
-class Song(NamedTuple):
-    """A mixture whose vocals are known; the rate in Hz."""
-
-    name: str
-    vocals: Waveform
-    mixture: Waveform
-    sample_rate: int
+METRIC = "utterance_sdr"
 
 
 class Scored(NamedTuple):
-    """An estimate of a song's vocals, and its score; the score's seconds include every draw."""
+    """An estimate of a song's vocals, and the scores of it and of the mixture taken as one.
 
-    vocals: Waveform
-    score: TrackScore
+    The score's seconds include every draw.
+    """
+
+    vocals: Float32[np.ndarray, "time channel"]
+    score: Score
+    mixture: Score
+    audio_seconds: float
+
+    @property
+    def sdr(self) -> float | None:
+        """Utterance SDR in dB; None where the true vocals are silent."""
+        return self.score.metrics[METRIC]
 
 
 class Row(NamedTuple):
@@ -38,7 +41,7 @@ class Row(NamedTuple):
 
     songs: str
     estimate: str
-    tracks: Sequence[TrackScore]
+    tracks: Sequence[Scored]
 
 
 def score_estimates(
@@ -46,26 +49,22 @@ def score_estimates(
 ) -> dict[str, Scored]:
     """Separates a song by each of the named estimates: the mean of the draws that it lists.
 
-    Raises UserError as `Separator.separate` and `score_track` do.
+    Raises UserError as `Separator.separate` does.
     """
+    mixture = song.mixture
+    floor = score_references(song, (METRIC,), ("mixture",))["mixture"]
     scored = {}
     for name, draws in estimates.items():
         start = time.perf_counter()
         separations = [
-            separator.separate(song.mixture, song.sample_rate, **dataclasses.asdict(settings))
+            separator.separate(mixture, song.sample_rate, **dataclasses.asdict(settings))
             for settings in draws
         ]
         vocals = np.mean([separation.vocals for separation in separations], axis=0)
         seconds = time.perf_counter() - start
-        score = score_track(
-            song.name,
-            vocals=song.vocals,
-            mixture=song.mixture,
-            estimate=vocals,
-            sample_rate=song.sample_rate,
-            seconds=seconds,
-        )
-        scored[name] = Scored(vocals, score)
+        measured = score(song, vocals, mixture - vocals, (METRIC,))
+        timed = dataclasses.replace(measured, seconds=seconds)
+        scored[name] = Scored(vocals, timed, floor, song.seconds)
     return scored
 
 
@@ -84,14 +83,14 @@ def comparison_table(rows: Sequence[Row]) -> Table:
         is_new = previous is None or previous.songs != row.songs
         if is_new:
             table.add_section()
-        summary = summarise(row.tracks)
-        mixture, output = summary["median_sdr_mixture"], summary["median_sdr"]
+        mixture = statistic(values_of([(each.mixture,) for each in row.tracks], METRIC)).median
+        output = statistic(values_of([(each.score,) for each in row.tracks], METRIC)).median
         if mixture is None or output is None:
             decibels = ["silent", "silent", ""]
         else:
             decibels = [f"{mixture:.2f}", f"{output:.2f}", f"{output - mixture:+.2f}"]
-        seconds = sum(track.seconds for track in row.tracks)
-        factor = f"{summary['real_time_factor']:.2f}"
+        seconds = sum(each.score.seconds or 0.0 for each in row.tracks)
+        factor = f"{seconds / sum(each.audio_seconds for each in row.tracks):.2f}"
         # As Text: brackets in a name are no markup.
         names = Text(row.songs if is_new else ""), Text(row.estimate)
         table.add_row(*names, *decibels, f"{seconds:.1f}", factor)

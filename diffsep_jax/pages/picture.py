@@ -1,17 +1,18 @@
 """An inline SVG of a piece of audio: its waveform over its log spectrogram.
 
 Drawn without matplotlib, which a training machine need not have: the spectrogram is a small png
-inside the SVG, and the axes are its text.
+inside the SVG, and the axes are its text. The page's style colours the class `wave` and the text.
 """
 
 import base64
-import html
 import struct
 import zlib
 
 import numpy as np
 import scipy.signal
 from jaxtyping import Float, Float32, UInt8
+
+from diffsep_jax.pages.document import escape
 
 WINDOW = 4096
 LOWEST_HZ, HIGHEST_HZ = 60.0, 16_000.0
@@ -24,9 +25,9 @@ _MAGMA = ((0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 1
 
 
 def band_power(
-    audio: Float32[np.ndarray, "time 2"], sample_rate: int
+    audio: Float32[np.ndarray, "time channel"], sample_rate: int
 ) -> Float[np.ndarray, "band frame"]:
-    """Mean power in `BANDS` bands of equal width in octaves, the lowest first, over both channels.
+    """Mean power in `BANDS` bands of equal width in octaves, the lowest first, over all channels.
 
     Frame i is centred on sample i x hop; there are `COLUMNS` frames at most.
     """
@@ -49,21 +50,22 @@ def band_power(
 
 def svg(
     title: str,
-    audio: Float32[np.ndarray, "time 2"],
+    audio: Float32[np.ndarray, "time channel"],
+    power: Float[np.ndarray, "band frame"],
     sample_rate: int,
     *,
     peak: float,
     loudest: float,
 ) -> str:
-    """The picture. `peak`: amplitude at the waveform's edge; `loudest`: power at 0 dB, both > 0.
+    """The picture of `audio` and its `band_power`.
 
-    Give the pictures that are to be compared the same two.
+    `peak` is the amplitude at the waveform's edge and `loudest` the power at 0 dB, both > 0: give
+    the pictures that are to be compared the same two.
     """
-    power = band_power(audio, sample_rate)
     decibels = 10.0 * np.log10(power / loudest + 1e-12)
     levels = np.clip(255.0 * (1.0 + decibels / RANGE_DB), 0, 255).astype(np.uint8)
     image = base64.b64encode(_png(levels[::-1])).decode()
-    title = html.escape(title)
+    title = escape(title)
     return (
         f'<svg viewBox="0 0 {_LEFT + COLUMNS + 6} {_BOTTOM + 20}" role="img" aria-label="{title}">'
         f"<title>{title}</title>"
@@ -74,8 +76,8 @@ def svg(
     )
 
 
-def _waveform(audio: Float32[np.ndarray, "time 2"], peak: float) -> str:
-    """The outline of both channels: along the highest samples, back along the lowest."""
+def _waveform(audio: Float32[np.ndarray, "time channel"], peak: float) -> str:
+    """The outline of all channels: along the highest samples, back along the lowest."""
     columns = min(COLUMNS, len(audio))
     starts = np.arange(columns) * len(audio) // columns
     x = _LEFT + np.arange(columns) * COLUMNS / columns

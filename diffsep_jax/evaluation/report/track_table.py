@@ -1,0 +1,114 @@
+"""Every track in a line, the worst first, and every problem by its kind."""
+
+import math
+
+from diffsep_jax.evaluation.protocols import METRICS
+from diffsep_jax.evaluation.report import strips
+from diffsep_jax.evaluation.report.values import (
+    LEAD,
+    NONE,
+    best_condition,
+    estimate_value,
+    gain,
+    number,
+    reference_value,
+)
+from diffsep_jax.evaluation.results import Problem, Result, Track
+from diffsep_jax.pages.document import clock, escape
+
+_OPEN_PROBLEMS = 12
+_PROTOCOL_NAMES = {
+    "utterance": "whole track",
+    "chunk": "BSS Eval v4 chunks",
+    "spectral": "spectral",
+}
+
+
+def section(result: Result) -> str:
+    """The table, for the best condition if there are several."""
+    condition = best_condition(result)
+    tracks = sorted(result.tracks, key=lambda track: _rank(track, condition))
+    axis = strips.Axis.over(
+        value
+        for track in tracks
+        for value in (
+            estimate_value(track, condition),
+            reference_value(track, "mixture"),
+            reference_value(track, "irm1"),
+        )
+        if value is not None
+    )
+    groups = ""
+    heads = ""
+    for group, name in _PROTOCOL_NAMES.items():
+        metrics = [metric for metric in result.protocols if METRICS[metric].group == group]
+        if group == "utterance":
+            groups += f'<th scope="colgroup" colspan="{len(metrics) + 2}">{name}, dB</th>'
+            heads += '<th scope="col">mixture</th><th scope="col">gain</th>'
+        elif metrics:
+            groups += f'<th scope="colgroup" colspan="{len(metrics)}">{name}, dB</th>'
+        heads += "".join(f'<th scope="col">{METRICS[metric].title}</th>' for metric in metrics)
+    one = len(result.conditions) == 1
+    of = "" if one else f" of {escape(condition)}, the best of {len(result.conditions)} settings"
+    return (
+        '<section id="tracks">\n<h2>Every track</h2>\n'
+        f"<p>Means over repeats{of}, the lowest utterance SDR first. Ring: the mixture as estimate."
+        " Dot: the estimate. Tick: the ideal ratio mask, alpha 1.</p>\n"
+        '<div class="scroll" tabindex="0" role="region" aria-label="every track">\n'
+        '<table class="tracks">\n<thead>\n<tr><td></td><td></td><td></td>'
+        f"{groups}<td></td></tr>\n"
+        '<tr><th scope="col">track</th><th scope="col">length</th>'
+        f'<th scope="col" class="plot" aria-label="utterance SDR">{strips.axis_labels(axis)}</th>'
+        f'{heads}<th scope="col">seconds</th></tr>\n</thead>\n<tbody>\n'
+        f"{''.join(_line(track, condition, result, axis) for track in tracks)}"
+        "</tbody>\n</table>\n</div>\n</section>\n"
+    )
+
+
+def problems(result: Result) -> str:
+    """Every problem under its kind, and how many there are of each."""
+    found: dict[str, list[Problem]] = {}
+    for track in result.tracks:
+        for problem in track.problems:
+            found.setdefault(problem.kind, []).append(problem)
+    if not found:
+        body = "<p>None: every track was scored in every condition.</p>\n"
+    else:
+        body = "".join(
+            f"<details{' open' if len(lines) <= _OPEN_PROBLEMS else ''}>"
+            f"<summary>{escape(kind)}: {len(lines)}</summary>\n<ul>\n"
+            f"{''.join(f'<li>{_told(problem)}</li>' for problem in lines)}\n</ul>\n</details>\n"
+            for kind, lines in sorted(found.items())
+        )
+    return f'<section id="problems">\n<h2>Problems</h2>\n{body}</section>\n'
+
+
+def _rank(track: Track, condition: str) -> float:
+    sdr = estimate_value(track, condition)
+    return math.inf if sdr is None else sdr
+
+
+def _line(track: Track, condition: str, result: Result, axis: strips.Axis) -> str:
+    scores = track.estimates.get(condition, ())
+    sdr, floor = estimate_value(track, condition), reference_value(track, "mixture")
+    strip = strips.dumbbell(axis, start=floor, end=sdr, bound=reference_value(track, "irm1"))
+    cells = [number(floor), gain(None if sdr is None or floor is None else sdr - floor)]
+    texts = [number(estimate_value(track, condition, metric)) for metric in result.protocols]
+    if sdr is None:
+        kinds = [
+            problem.kind for problem in track.problems if problem.condition in (None, condition)
+        ]
+        reason = "silent vocals" if track.silent else next(iter(kinds), "undefined")
+        texts[list(result.protocols).index(LEAD)] = f'<span class="soft">{escape(reason)}</span>'
+    seconds = [score.seconds for score in scores if score.seconds is not None]
+    cells += [*texts, number(sum(seconds), 1) if seconds else NONE]
+    return (
+        f'<tr><th scope="row">{escape(track.name)}</th><td>{clock(track.audio_seconds)}</td>'
+        f'<td class="plot">{strip}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
+    )
+
+
+def _told(problem: Problem) -> str:
+    if problem.condition is None:
+        return escape(problem.message)
+    return f'{escape(problem.message)} <span class="soft">({escape(problem.condition)})</span>'

@@ -1,0 +1,125 @@
+"""Many tracks in a few numbers: means, medians, confidence intervals, the spread of repeats.
+
+Intervals are percentile bootstraps over tracks (Efron & Tibshirani 1993): tracks are drawn anew,
+with replacement, as many as there are, and the middle 95% of the resulting statistics is kept. They
+say how much the number hangs on which songs were chosen, and nothing of songs of other kinds.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from diffsep_jax.evaluation.protocols import REFERENCES
+from diffsep_jax.evaluation.results import (
+    Condition,
+    ConditionSummary,
+    Score,
+    Statistic,
+    Summary,
+    Track,
+)
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+Reduce = Callable[..., np.ndarray]
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "track repeat"], reduce: Reduce, *, seed: int = 0
+) -> tuple[float, float] | None:
+    """The 95% confidence interval of the mean over repeats of `reduce` over tracks.
+
+    `reduce` is np.mean or np.median. None for less than two tracks, of which nothing can be said.
+    """
+    num_tracks = len(values)
+    if num_tracks < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(num_tracks, size=(RESAMPLES, num_tracks), dtype=np.int32)
+    statistics = np.mean([reduce(repeat[drawn], axis=1) for repeat in values.T], axis=0)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(statistics, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def statistic(values: Float[np.ndarray, "track repeat"]) -> Statistic:
+    """What is said of a metric's values, all finite."""
+    num_tracks, num_repeats = values.shape
+    if num_tracks == 0:
+        return Statistic(
+            tracks=0,
+            mean=None,
+            mean_interval=None,
+            median=None,
+            median_interval=None,
+            repeat_medians=(),
+            spread=None,
+            track_spread=None,
+        )
+    medians = np.median(values, axis=0)
+    spreads = values.std(axis=1, ddof=1) if num_repeats > 1 else None
+    return Statistic(
+        tracks=num_tracks,
+        mean=float(values.mean()),
+        mean_interval=bootstrap_interval(values, np.mean),
+        median=float(medians.mean()),
+        median_interval=bootstrap_interval(values, np.median),
+        repeat_medians=tuple(medians.tolist()),
+        spread=None if spreads is None else float(medians.std(ddof=1)),
+        track_spread=None if spreads is None else float(np.median(spreads)),
+    )
+
+
+def values_of(scores: Iterable[Sequence[Score]], metric: str) -> Float[np.ndarray, "track repeat"]:
+    """The metric of the tracks that have it in every repeat; there may be none of them."""
+    rows = [[each.metrics.get(metric) for each in repeats] for repeats in scores if repeats]
+    complete = [row for row in rows if None not in row]
+    return np.array(complete, np.float64).reshape(len(complete), len(rows[0]) if rows else 1)
+
+
+def summarise(
+    tracks: Sequence[Track], conditions: Sequence[Condition], metrics: Sequence[str]
+) -> Summary:
+    """The summary of a result."""
+    return Summary(
+        tracks=len(tracks),
+        silent_tracks=sum(track.silent for track in tracks),
+        audio_seconds=sum(track.audio_seconds for track in tracks),
+        problems=dict(
+            sorted(Counter(problem.kind for track in tracks for problem in track.problems).items())
+        ),
+        references={
+            name: _statistics(
+                [(track.references[name],) for track in tracks if name in track.references], metrics
+            )
+            for name in REFERENCES
+        },
+        conditions={
+            condition.name: _condition_summary(tracks, condition.name, metrics)
+            for condition in conditions
+        },
+    )
+
+
+def _condition_summary(
+    tracks: Sequence[Track], name: str, metrics: Sequence[str]
+) -> ConditionSummary:
+    estimated = [(track, track.estimates[name]) for track in tracks if track.estimates.get(name)]
+    times = [
+        (score.seconds, track.audio_seconds)
+        for track, scores in estimated
+        for score in scores
+        if score.seconds is not None
+    ]
+    work, audio = np.sum(times, axis=0) if times else (0.0, 0.0)
+    return ConditionSummary(
+        statistics=_statistics([scores for _, scores in estimated], metrics),
+        real_time_factor=float(work / audio) if audio else None,
+    )
+
+
+def _statistics(scores: Sequence[Sequence[Score]], metrics: Sequence[str]) -> dict[str, Statistic]:
+    return {metric: statistic(values_of(scores, metric)) for metric in metrics}

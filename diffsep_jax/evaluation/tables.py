@@ -1,0 +1,169 @@
+"""A result for a terminal: a table for each group of metrics, whose title names the protocol."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
+
+import rich.box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, REFERENCES, Group
+from diffsep_jax.evaluation.results import Result, Statistic
+from diffsep_jax.evaluation.sweep import cutoff_label
+
+LEGEND = (
+    "median, mean: over the n tracks where the metric is defined",
+    "95% interval: confidence interval of the median, bootstrap over tracks",
+    "repeats: standard deviation of the repeats' medians",
+    "RTF: real-time factor, seconds of work for a second of audio, without compiling",
+)
+
+
+def show(console: Console, result: Result) -> None:
+    """Prints the tables of a result, what their numbers mean, and its problems."""
+    one = len(result.conditions) == 1
+    console.print(track_table(result) if one else sweep_table(result))
+    for table in summary_tables(result):
+        console.print(table)
+    for line in (*LEGEND, *result.protocols.values(), *problem_lines(result)):
+        console.print(line, markup=False)
+
+
+def summary_tables(result: Result) -> Iterator[Table]:
+    """One for each group of metrics that the result has."""
+    summary = result.summary
+    for group in get_args(Group):
+        names = [name for name in result.protocols if METRICS[name].group == group]
+        if not names:
+            continue
+        summaries = summary.conditions.values()
+        repeated = any(each.statistics[names[0]].spread is not None for each in summaries)
+        timed = group == "utterance" and any(each.real_time_factor for each in summaries)
+        table = Table(
+            title=f"{GROUP_TITLES[group]}, dB",
+            box=rich.box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        table.add_column("vocals")
+        table.add_column("metric")
+        for column in (
+            *("median", "95% interval", "mean"),
+            *(("repeats",) if repeated else ()),
+            "n",
+            *(("RTF",) if timed else ()),
+        ):
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, scores in summary.references.items():
+            _add_rows(table, REFERENCES[name], names, scores, repeated)
+        table.add_section()
+        for name, condition in summary.conditions.items():
+            factor = condition.real_time_factor if timed else None
+            _add_rows(table, name, names, condition.statistics, repeated, factor)
+        yield table
+
+
+def _add_rows(
+    table: Table,
+    row: str,
+    names: Sequence[str],
+    scores: Mapping[str, Statistic],
+    repeated: bool,
+    factor: float | None = None,
+) -> None:
+    for name in names:
+        each = scores[name]
+        is_first = name == names[0]
+        table.add_row(
+            Text(row if is_first else ""),  # as Text: brackets in a name are no markup
+            METRICS[name].title,
+            decibels(each.median),
+            interval(each.median_interval),
+            decibels(each.mean),
+            *((_spread(each.spread),) if repeated else ()),
+            str(each.tracks),
+            *((f"{factor:.2f}",) if factor is not None and is_first else ()),
+        )
+
+
+def track_table(result: Result) -> Table:
+    """Every track of a result of one condition, by utterance SDR."""
+    (condition,) = result.conditions
+    table = Table(
+        title=f"{GROUP_TITLES['utterance']} of each track, dB",
+        caption="mixture: taken as the estimate\nestimate: the repeats' mean ± spread",
+    )
+    table.add_column("track")
+    for column in ("mixture", "estimate", "gain", "seconds"):
+        table.add_column(column, justify="right")
+    for track in result.tracks:
+        scores = track.estimates[condition.name]
+        values = [score.metrics["utterance_sdr"] for score in scores]
+        known = [value for value in values if value is not None]
+        reference = track.references.get("mixture")
+        mixture = None if reference is None else reference.metrics["utterance_sdr"]
+        if not known or mixture is None:
+            reason = "silent" if track.silent else "problem"
+            cells = [decibels(mixture), reason, ""]
+        else:
+            mean = statistics.fmean(known)
+            spread = f" {_spread(statistics.stdev(known))}" if len(known) > 1 else ""
+            cells = [decibels(mixture), decibels(mean) + spread, f"{mean - mixture:+.2f}"]
+        seconds = [score.seconds for score in scores if score.seconds is not None]
+        cells.append(f"{sum(seconds):.1f}" if seconds else "")
+        table.add_row(Text(track.name), *cells)
+    return table
+
+
+def sweep_table(result: Result) -> Table:
+    """The median utterance SDR of each point, as in the paper's ablation: a column for a cutoff."""
+    cells: dict[tuple[str, str, str, str, str], dict[float, str]] = {}
+    columns: dict[float, None] = {}
+    for condition in result.conditions:
+        settings = condition.settings
+        row = (
+            settings["sampler"],
+            "" if settings["sampler"] == "direct" else str(settings["steps"]),
+            f"{settings['eta']:g}" if settings["sampler"] == "ddim" else "",
+            f"{settings['start_sigma']:g}",
+            str(settings["ensemble"]),
+        )
+        column = settings["cutoff_hz"] or 0.0
+        columns[column] = None
+        statistic = result.summary.conditions[condition.name].statistics["utterance_sdr"]
+        cells.setdefault(row, {})[column] = decibels(statistic.median)
+    table = Table(title=f"median {GROUP_TITLES['utterance']}, dB", min_width=72)
+    titles = ("sampler", "T", "eta", "start", "ensemble")
+    varied = [i for i in range(len(titles)) if len({row[i] for row in cells}) > 1 or 0 < i < 3]
+    for i in varied:
+        table.add_column(titles[i])
+    for column in columns:
+        table.add_column(f"fc {cutoff_label(column)}", justify="right")
+    for row, values in cells.items():
+        table.add_row(*(row[i] for i in varied), *(values.get(column, "") for column in columns))
+    return table
+
+
+def problem_lines(result: Result) -> Iterator[str]:
+    """How many problems there are of each kind, and of how many tracks the rest speaks."""
+    summary = result.summary
+    for kind, count in summary.problems.items():
+        yield f"{count} x {kind}"
+    if summary.problems:
+        yield f"{summary.tracks} tracks in all; the count beside each number says how many it is of"
+
+
+def decibels(value: float | None) -> str:
+    """Two decimals, or a dash."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _spread(value: float | None) -> str:
+    return "" if value is None else f"±{value:.2f}"
+
+
+def interval(value: tuple[float, float] | None) -> str:
+    """Both ends with two decimals; nothing for None."""
+    return "" if value is None else f"[{value[0]:.2f}, {value[1]:.2f}]"

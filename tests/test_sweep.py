@@ -1,0 +1,175 @@
+"""Sweeps: the grid without what is the same twice, one compiled program, the table, the plot."""
+
+import dataclasses
+
+import matplotlib.image
+import pytest
+import scored
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.evaluation import tables
+from diffsep_jax.evaluation.estimators import SeparatorEstimates
+from diffsep_jax.evaluation.quality_plot import save_quality_plot
+from diffsep_jax.evaluation.results import Condition
+from diffsep_jax.evaluation.sweep import label, parse_sweep, simplest
+from diffsep_jax.inference.separator import Separator
+from diffsep_jax.inference.settings import SamplerSettings
+
+BASE = SamplerSettings()
+
+
+def labels(*axes, base=BASE):
+    return [label(point) for point in parse_sweep(axes, base).points]
+
+
+def test_the_papers_grid_has_no_point_twice():
+    """Without fresh noise there is nothing to filter."""
+    axes = ["steps=20,50,100", "eta=0,0.2,0.4,0.8", "cutoff-hz=none,600,2000,5000"]
+    sweep = parse_sweep(axes, BASE)
+    assert len(sweep.points) == len(set(sweep.points)) == 3 * (1 + 3 * 4)
+    assert sweep.num_same == 3 * 3
+    names = [label(point) for point in sweep.points]
+    assert len(set(names)) == len(names)
+    assert names[:3] == ["T=20 eta=0", "T=20 eta=0.2 fc=none", "T=20 eta=0.2 fc=600"]
+    assert "T=50 eta=0.4 fc=5000" in names
+
+
+def test_what_plays_no_part_makes_no_point():
+    assert labels("steps=1,2", "eta=0,0.4") == ["T=1 eta=0", "T=2 eta=0", "T=2 eta=0.4 fc=5000"]
+    assert labels("sampler=dpm2m", "eta=0,0.4") == ["dpm2m T=50"]
+    assert labels("sampler=direct", "steps=1,2", "ensemble=1,4") == ["direct"]
+    assert labels("cutoff_hz=none,0,5000") == ["T=50 eta=0.4 fc=none", "T=50 eta=0.4 fc=5000"]
+    assert labels("start-sigma=1,0.3", "ensemble=1,2", base=SamplerSettings(eta=0.0)) == [
+        "T=50 eta=0",
+        "T=50 eta=0 ensemble=2",
+        "T=50 eta=0 start=0.3",
+        "T=50 eta=0 start=0.3 ensemble=2",
+    ]
+
+
+def test_samplers_come_one_after_the_other():
+    names = labels("steps=2,4", "sampler=direct,dpm2m")
+    assert names == ["direct", "dpm2m T=2", "dpm2m T=4"]
+
+
+def test_no_axis_is_the_settings_themselves():
+    settings = SamplerSettings(steps=7, eta=0.1, seed=3)
+    assert parse_sweep([], settings).points == [settings]
+    assert simplest(settings) == settings
+
+
+@pytest.mark.parametrize(
+    ("axis", "message"),
+    [
+        ("steps", "expected NAME=VALUE,VALUE"),
+        ("steps=", "expected NAME=VALUE,VALUE"),
+        ("speed=3", "NAME of sampler, steps, eta, cutoff-hz, start-sigma, ensemble"),
+        ("steps=1.5", "a value is no int"),
+        ("eta=lots", "a value is no float"),
+        ("eta=2", "eta 2.0, expected 0 to 1"),
+        ("sampler=euler", "a value is no sampler"),
+        ("cutoff-hz=low", "a value is no cutoff"),
+    ],
+)
+def test_bad_axes_are_told_in_one_line(axis, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse_sweep([axis], BASE)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="steps was given before"):
+        parse_sweep(["steps=1", "steps=2"], BASE)
+
+
+def test_a_sweep_compiles_one_program_for_each_sampler(tmp_path):
+    separator = Separator.from_pretrained(str(scored.write_model(tmp_path)), batch_size=8)
+    axes = ["steps=1,2", "eta=0,0.4", "cutoff-hz=none,600", "sampler=ddim,direct"]
+    points = parse_sweep(axes, BASE).points
+    estimates = SeparatorEstimates(separator, points, repeats=2, overlap=0.2)
+    compiled = separator._separate_chunks.num_compilations
+    assert compiled == 2
+    song = scored.song(seconds=0.1)
+    for condition in estimates.conditions:
+        found = list(estimates.estimate(song, condition, lambda share: None))
+        drawn = condition.name != "direct"
+        assert [each.seed for each in found] == ([0, 1] if drawn else [0])
+        assert len(found) == estimates.num_repeats(condition)
+    assert separator._separate_chunks.num_compilations == compiled
+
+
+class Unused(Separator):
+    """Compiles nothing."""
+
+    def __init__(self):
+        pass
+
+    def warm_up(self, **_):
+        pass
+
+
+def test_repeats_of_ensembles_share_no_seed():
+    points = [SamplerSettings(ensemble=3, seed=10)]
+    estimates = SeparatorEstimates(Unused(), points, repeats=3, overlap=0.2)
+    assert [estimates._seeded(points[0], repeat).seed for repeat in range(3)] == [10, 13, 16]
+
+
+def test_repeats_that_make_no_sense_are_refused():
+    for point, repeats, message in [
+        (SamplerSettings(sampler="direct"), 2, "direct draws nothing, expected 1"),
+        (BASE, 0, "repeats 0, expected at least 1"),
+        (SamplerSettings(seed=2**32 - 1), 2, "seed 4294967296, expected"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            SeparatorEstimates(Unused(), [point], repeats=repeats, overlap=0.2)
+
+
+@pytest.fixture
+def result():
+    """A sweep of one track, whose scores are 1, 2, 3, ..."""
+    axes = ["steps=20,50", "eta=0,0.4", "cutoff-hz=none,5000", "sampler=ddim,direct"]
+    points = parse_sweep(axes, BASE).points
+    conditions = [Condition(name=label(p), settings=dataclasses.asdict(p)) for p in points]
+    estimates = {
+        condition.name: (scored.score(i + 1.0, seconds=0.4 * (i + 1), seed=0),)
+        for i, condition in enumerate(conditions)
+    }
+    track = scored.track("a", [0.0], estimates=estimates)
+    return scored.result([track], conditions)
+
+
+def test_the_table_is_that_of_the_paper(result):
+    lines = scored.lines_of(tables.sweep_table(result))
+    assert "median utterance SDR (whole track" in lines[0]
+    header = [cell.strip() for cell in lines[2].split("┃")[1:-1]]
+    assert header == ["sampler", "T", "eta", "fc none", "fc 5000"]
+    assert scored.cells(tables.sweep_table(result)) == [
+        ["ddim", "20", "0", "1.00", ""],
+        ["ddim", "20", "0.4", "2.00", "3.00"],
+        ["ddim", "50", "0", "4.00", ""],
+        ["ddim", "50", "0.4", "5.00", "6.00"],
+        ["direct", "", "", "7.00", ""],
+    ]
+
+
+def test_the_plot_has_a_line_for_each_way_to_sample(tmp_path, result, monkeypatch):
+    drawn = {}
+
+    def plot(self, times, scores, *, label, **style):
+        drawn[label] = list(zip(times, scores, strict=True))
+        return original(self, times, scores, label=label, **style)
+
+    original = matplotlib.axes.Axes.plot
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", plot)
+    save_quality_plot(tmp_path / "a.png", result)
+    assert drawn.keys() == {"eta=0", "eta=0.4 fc=none", "eta=0.4 fc=5000", "direct"}
+    assert drawn["eta=0"] == [pytest.approx((0.1, 1.0)), pytest.approx((0.4, 4.0))]
+    assert drawn["direct"] == [pytest.approx((0.7, 7.0))]
+    image = matplotlib.image.imread(tmp_path / "a.png")
+    assert image.shape[1] >= 1000
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
+
+
+def test_a_sweep_of_silence_has_a_plot_and_a_table(tmp_path, result):
+    silent = {name: (scored.score(None, seconds=1.0),) for name in result.summary.conditions}
+    track = scored.track("a", [None], estimates=silent)
+    empty = scored.result([track], result.conditions)
+    save_quality_plot(tmp_path / "a.png", empty)
+    assert scored.cells(tables.sweep_table(empty))[0] == ["ddim", "20", "0", "-", ""]
