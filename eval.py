@@ -17,6 +17,7 @@ from data_pipelines.sources import open_source
 from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
+from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import SamplerSettings
@@ -73,6 +74,7 @@ def main(command: Evaluate) -> None:
     from diffsep_jax.evaluation import estimators, result_files, tables
     from diffsep_jax.evaluation.evaluate import evaluate, start_anew, track_names
     from diffsep_jax.evaluation.provenance import weights_digest
+    from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.inference.separator import Separator
 
     use_compilation_cache()
@@ -113,8 +115,10 @@ def main(command: Evaluate) -> None:
     if command.sweep:
         from diffsep_jax.evaluation.quality_plot import save_quality_plot
 
-        save_quality_plot(command.out / "sweep.png", result)
-    console.print(f"wrote {command.out}", markup=False, soft_wrap=True)
+        save_quality_plot(command.out / PLOT_FILE, result)
+    page = command.out / REPORT_FILE
+    write_report(page, result, command.out)
+    console.print(f"wrote {command.out}; look at {page}", markup=False, soft_wrap=True)
 
 
 def check(command: Evaluate) -> Sweep:

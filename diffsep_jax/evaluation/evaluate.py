@@ -61,7 +61,12 @@ def start_anew(out: pathlib.Path) -> None:
             for folder in ("tracks", "excerpts"):
                 if (out / folder).exists():
                     shutil.rmtree(out / folder)
-            (out / result_files.SUMMARY_FILE).unlink(missing_ok=True)
+            for name in (
+                result_files.SUMMARY_FILE,
+                result_files.REPORT_FILE,
+                result_files.PLOT_FILE,
+            ):
+                (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be cleared: {error.strerror}") from None
     wait_for_all("the result is cleared")

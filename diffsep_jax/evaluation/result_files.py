@@ -28,6 +28,8 @@ from diffsep_jax.evaluation.results import (
 from diffsep_jax.output import write_bytes
 
 SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
+PLOT_FILE = "sweep.png"
 EXCERPT_STEMS = ("mixture", "vocals", "estimate")
 
 # Goes up when files of before cannot be read any more.

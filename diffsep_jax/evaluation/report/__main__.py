@@ -9,9 +9,7 @@ import tyro
 
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.report import write_report
-from diffsep_jax.evaluation.result_files import read_result
-
-REPORT_FILE = "report.html"
+from diffsep_jax.evaluation.result_files import REPORT_FILE, read_result
 
 
 @dataclasses.dataclass(frozen=True)
