@@ -6,14 +6,15 @@
 The first prints a table of the largest differences on every case of `benchmarks.museval_cases`,
 and beside them by how much museval differs from itself when all signals are three times as loud,
 which should change nothing: that is the rounding of its own sums. The second scores one stereo
-track of noise with both, in turns in one process, and prints the times and their ratio. Needs the
+track of noise with both, in turns in one process, and prints the times and their ratios. Needs the
 `dev` extra.
 """
 
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tyro
@@ -92,22 +93,42 @@ def _print_times(options: Options) -> None:
     def theirs() -> object:
         return museval(references, estimates, options.sample_rate, options.num_taps)
 
-    first = _seconds(ours)
-    warm, reference = [_seconds(ours)], []
+    first = _measure(ours)
+    warm, reference = [_measure(ours)], []
     for _ in range(options.rounds):
-        reference.append(_seconds(theirs))
-        warm.append(_seconds(ours))
-    ours_warm, museval_time = statistics.median(warm), statistics.median(reference)
+        reference.append(_measure(theirs))
+        warm.append(_measure(ours))
+    base = _median(reference)
     print(f"{options.seconds:g} s of stereo at {options.sample_rate} Hz, {options.num_taps} taps")
-    print(f"museval:        {museval_time:.2f} s")
-    print(f"ours:           {ours_warm:.2f} s, {museval_time / ours_warm:.1f} times faster")
-    print(f"ours, first call: {first:.2f} s, {museval_time / first:.1f} times faster")
+    print("| | seconds | museval / this | processor seconds | museval / this |")
+    print("|---|---|---|---|---|")
+    for name, times in (
+        ("museval", base),
+        ("ours", _median(warm)),
+        ("ours, first call, with compiling", first),
+    ):
+        columns = [
+            f"{mine:.1f} | {museval_time / mine:.1f}"
+            for mine, museval_time in zip(times, base, strict=True)
+        ]
+        print(f"| {name} | {' | '.join(columns)} |")
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+class Times(NamedTuple):
+    """Of one call, in seconds: by the clock, and of all processors in this process."""
+
+    clock: float
+    processor: float
+
+
+def _median(times: Sequence[Times]) -> Times:
+    return Times(*(statistics.median(column) for column in zip(*times, strict=True)))
+
+
+def _measure(work: Callable[[], object]) -> Times:
+    clock, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return Times(time.perf_counter() - clock, time.process_time() - processor)
 
 
 if __name__ == "__main__":

@@ -269,7 +269,7 @@ def _energies(
 
     def energy(spectrum: Complex128[Array, "frame stem channel frequency"]) -> Array:
         power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-        return jnp.einsum("nscf,f->sn", power, weights)
+        return (power * weights[None, None, None]).sum(axis=(2, 3)).T
 
     return jnp.stack(
         [
