@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import micro
@@ -14,8 +15,9 @@ import configs
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.convolution import WINOGRAD_CHANNELS, convolution_fn
 from diffsep_jax.models.generator import Generator
-from diffsep_jax.models.layers import GroupNorm, average_pool, conv, fold_time, unfold_time
+from diffsep_jax.models.layers import GroupNorm, Join, average_pool, conv, fold_time, unfold_time
 from diffsep_jax.separation_model import SeparationModel, precondition
 
 TINY = configs.get("tiny").model
@@ -319,6 +321,30 @@ def test_another_form_of_convolution_is_the_convolution(form):
             (other.apply(variables, x).astype(jnp.float32), ours),
             (native.apply(variables, x).astype(jnp.float32), theirs),
         )
+
+
+@pytest.mark.parametrize("time", [2, 50, 51])
+def test_three_taps_of_many_channels_are_the_sums_of_products(time):
+    """Without gradients, the form with fewer products where it fits; float32's rounding only."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, time, WINOGRAD_CHANNELS))
+    kernel = rng.standard_normal((3, WINOGRAD_CHANNELS, WINOGRAD_CHANNELS + 3))
+    padded = np.pad(x, ((0, 0), (1, 1), (0, 0)))
+    expected = sum(padded[:, tap : tap + time] @ kernel[tap] for tap in range(3))
+    ours = jax.jit(convolution_fn("channels_last"))(np.float32(x), np.float32(kernel))
+    np.testing.assert_allclose(ours, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_a_join_is_a_dense_of_both_side_by_side():
+    h, told = (jax.random.normal(jax.random.key(i), (2, 9, 5 + i)) for i in range(2))
+    dense = nn.Dense(4, bias_init=nn.initializers.normal())
+    variables = dense.init(jax.random.key(2), jnp.concatenate([h, told], -1))
+    ours, fresh = Join(4).init_with_output(jax.random.key(2), h, told)
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, variables)
+    np.testing.assert_array_equal(fresh["params"]["kernel"], variables["params"]["kernel"])
+    ours = Join(4).apply(variables, h, told)
+    theirs = dense.apply(variables, jnp.concatenate([h, told], -1))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def remat_loss(compute):

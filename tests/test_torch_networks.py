@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import configs
+from diffsep_jax import samplers
 from diffsep_jax.inference.pretrained import load_model
 from diffsep_jax.model_config import flatten, unflatten
 from diffsep_jax.training.optimizer import OptimizerConfig
@@ -20,6 +21,7 @@ from diffsep_jax.training.step import draw_noise, draw_noise_levels, example_los
 torch = pytest.importorskip("torch")
 
 from benchmarks.torch_networks import TorchModel, Trainer  # noqa: E402
+from benchmarks.torch_sampling import ddim  # noqa: E402
 
 BATCH_SIZE = 2
 
@@ -79,6 +81,33 @@ def test_estimates_and_velocities_agree(name):
             sigma = np.array(sigmas, np.float32)
             v = theirs.velocity(*map(torch.from_numpy, (x, sigma, mixture)), embeddings, estimate)
             assert_agree(v, velocity(params, x, sigma, mixture, ours))
+
+
+@pytest.mark.parametrize("each_step", [False, True])
+def test_deterministic_sampling_agrees(each_step):
+    model = micro.MODEL
+    params = random_params(model)
+    mixture, noise = audio(model, 0), audio(model, 1)
+
+    @jax.jit
+    def sample(params, mixture, noise):
+        conditioning = model.condition(params, mixture)
+
+        def velocity(x, sigma):
+            sigmas = jnp.broadcast_to(sigma, x.shape[:1])
+            return model.velocity(params, x, sigmas, mixture, conditioning)
+
+        return samplers.ddim(velocity, noise, jax.random.key(0), num_steps=3)
+
+    theirs = ddim(
+        in_torch(model, params),
+        *map(torch.from_numpy, (mixture, noise)),
+        num_steps=3,
+        eta=0.0,
+        gain=torch.ones(model.segment // 2 + 1),
+        condition_each_step=each_step,
+    )
+    assert_agree(theirs, sample(params, mixture, noise))
 
 
 @pytest.mark.parametrize("changes", [{}, {"skips": "add", "estimate_error": None}])

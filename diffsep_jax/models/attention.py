@@ -152,6 +152,7 @@ def _head_forward(
 ) -> tuple[Float[Array, "time dim"], Float32[Array, "block query"]]:
     """One head's output and the logarithm of the sum of its exponentiated scores."""
     time, dim = query.shape
+    scale = dim**-0.5
     queries = _blocks(query, query_block)
     keys, values = (_blocks(x, KEY_BLOCK) for x in (key, value))
     bias = _padding_bias(time, keys.shape[:2])
@@ -160,19 +161,20 @@ def _head_forward(
         def add_keys(carry: tuple[Array, Array, Array], block: tuple) -> tuple[tuple, None]:
             out, total, peak = carry
             key, value, bias = block
-            scores = _scores(query, key)
+            products = _matmul(query, key.T)
             if bias is not None:
-                scores += bias[None, :]
-            new_peak = jnp.maximum(peak, scores.max(axis=1))
-            weights = jnp.exp(scores - new_peak[:, None])
-            rescale = jnp.exp(peak - new_peak)
+                products += bias[None, :]
+            new_peak = jnp.maximum(peak, products.max(axis=1))
+            # Scaled here, in the pass that exponentiates, and not in one of its own.
+            weights = jnp.exp((products - new_peak[:, None]) * scale)
+            rescale = jnp.exp((peak - new_peak) * scale)
             out = out * rescale[:, None] + _matmul(weights.astype(value.dtype), value)
             return (out, total * rescale + weights.sum(axis=1), new_peak), None
 
         block = len(query)
         start = (jnp.zeros((block, dim)), jnp.zeros(block), jnp.full(block, -jnp.inf))
         (out, total, peak), _ = jax.lax.scan(add_keys, start, (keys, values, bias))
-        return (out / total[:, None]).astype(value.dtype), peak + jnp.log(total)
+        return (out / total[:, None]).astype(value.dtype), peak * scale + jnp.log(total)
 
     out, log_sum = jax.lax.map(attend, queries)
     return out.reshape(-1, dim)[:time], log_sum

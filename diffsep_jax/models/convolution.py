@@ -3,6 +3,7 @@
 XLA's CPU compiler has a fast convolution for channels-last operands only. It brings others into
 that layout in a program's outermost computation, but not inside a loop (micro-batches), where the
 gradients of a convolution take ten times as long: `channels_last` writes them in that layout.
+Without gradients it takes convolutions of three taps by Winograd's form, a third cheaper.
 
 For a small batch and a long time axis the TPU compiler copies the windows of a convolution into
 arrays several times the size of its input; one matrix product for each tap needs no such copies.
@@ -18,6 +19,9 @@ from jax import Array, lax
 from diffsep_jax.models.product import named_product
 
 Convolution = Literal["auto", "native", "channels_last", "taps", "portable"]
+
+WINOGRAD_CHANNELS = 64
+"""From here on, on the CPU, a multiplication saved is worth more than the additions it costs."""
 
 _CHANNELS_LAST = ("NWC", "WIO", "NWC")
 
@@ -67,6 +71,11 @@ def _native(inputs: Array, kernel: Array) -> Array:
 
 @jax.custom_vjp
 def _channels_last(inputs: Array, kernel: Array) -> Array:
+    """Without a gradient to come: where it pays, the form with fewer multiplications."""
+    taps, channels, out = kernel.shape
+    fits = taps == 3 and inputs.shape[1] % 2 == 0 and inputs.dtype == jnp.float32
+    if fits and min(channels, out) >= WINOGRAD_CHANNELS:
+        return _winograd(inputs, kernel)
     return _native(inputs, kernel)
 
 
@@ -97,6 +106,30 @@ def _backward(operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Ar
 
 
 _channels_last.defvjp(_forward, _backward)
+
+
+def _winograd(inputs: Array, kernel: Array) -> Array:
+    """Three taps for two positions by four products instead of six: F(2, 3) of Winograd (1980).
+
+    The sums of taps are of the kernel alone, so that a sampler's loop does not repeat them.
+    """
+    batch, time, channels = inputs.shape
+    pairs = jnp.pad(inputs, ((0, 0), (1, 1), (0, 0))).reshape(batch, time // 2 + 1, 2, channels)
+    (x_0, x_1), (x_2, x_3) = (
+        (part[:, :, 0], part[:, :, 1]) for part in (pairs[:, :-1], pairs[:, 1:])
+    )
+    outer, centre = kernel[0] + kernel[2], kernel[1]
+    first, plus, minus, last = (
+        lax.dot_general(x, matrix, (((2,), (0,)), ((), ())))
+        for x, matrix in (
+            (x_0 - x_2, kernel[0]),
+            (x_1 + x_2, (outer + centre) / 2),
+            (x_2 - x_1, (outer - centre) / 2),
+            (x_1 - x_3, kernel[2]),
+        )
+    )
+    both = jnp.stack([first + plus + minus, plus - minus - last], axis=2)
+    return both.reshape(batch, time, -1)
 
 
 def _sum_over_taps(inputs: Array, kernel: Array) -> Array:

@@ -169,5 +169,4 @@ class Generator(nn.Module):
         """1x1 conv of the embedding to h's width, concatenate, 1x1 conv back."""
         width = h.shape[-1]
         told = Dense(width, dtype=compute.dtype, name=f"{name}_embedding")(embedding)
-        joined = jnp.concatenate([h, told], -1)
-        return Dense(width, dtype=compute.dtype, name=f"{name}_join")(joined)
+        return layers.Join(width, compute.dtype, name=f"{name}_join")(h, told)

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffsep_jax.models.convolution import Convolution, convolution_fn
-from diffsep_jax.models.product import Dense, with_known_params
+from diffsep_jax.models.product import Dense, product, with_known_params
 
 _Conv = with_known_params(nn.Conv)
 
@@ -99,6 +99,30 @@ class Upsample(nn.Module):
     def __call__(self, x: Float[Array, "batch frame channel"]) -> Float[Array, "batch time out"]:
         x = Dense(self.features * self.factor, dtype=self.dtype, name="dense")(x)
         return unfold_time(x, self.factor)
+
+
+class Join(nn.Module):
+    """A Dense of h and what it is told, side by side.
+
+    On the CPU as two products and no concatenation: where only h changes from call to call, as in
+    a sampler's loop, the compiler takes the other out of the loop.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "batch time channel"], told: Float[Array, "batch time width"]
+    ) -> Float[Array, "batch time out"]:
+        channels = h.shape[-1]
+        inputs = channels + told.shape[-1]
+        kernel = self.param("kernel", nn.linear.default_kernel_init, (inputs, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)[None, None]
+        if jax.default_backend() == "cpu":
+            return product(h, kernel[:channels]) + (product(told, kernel[channels:]) + bias)
+        return product(jnp.concatenate([h, told], -1), kernel) + bias
 
 
 class ResidualBlock(nn.Module):

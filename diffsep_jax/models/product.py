@@ -42,8 +42,13 @@ def _backward(operands: tuple[Array, Array], gradient: Array) -> tuple[Array, Ar
 _product.defvjp(_forward, _backward)
 
 
-def _flax_dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+def product(x: Array, kernel: Array) -> Array:
+    """`[..., channel]` with `[channel, out]` to `[..., out]`, in the inputs' type."""
     return named_product(_product(x, kernel))
+
+
+def _flax_dot_general(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    return product(x, kernel)
 
 
 class _KnownParams:

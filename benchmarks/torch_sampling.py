@@ -1,0 +1,103 @@
+"""The paper's sampler with the networks in eager PyTorch, timed in turns with ours."""
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks.torch_layers import Audio
+from benchmarks.torch_networks import TorchModel, alpha_beta
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.noise import high_pass_gain
+from diffsep_jax.samplers import move_coefficients
+from diffsep_jax.separation_model import Params, SeparationModel
+
+
+def ddim(
+    model: TorchModel,
+    mixture: Audio,
+    noise: Audio,
+    *,
+    num_steps: int,
+    eta: float,
+    gain: Float[Tensor, "bin"],
+    condition_each_step: bool = False,
+) -> Audio:
+    """Vocals from noise by equations (5), (6) and (10); `gain` filters the fresh noise."""
+    levels = np.linspace(1, 0, num_steps + 1, dtype=np.float32)
+    before, after = jnp.asarray(levels[:-1]), jnp.asarray(levels[1:])
+    moves = np.stack(move_coefficients(before, after, eta), axis=1).tolist()
+    with torch.no_grad():
+        embeddings, estimate, _ = model.condition(mixture)
+        x = noise
+        for step in range(num_steps):
+            if condition_each_step and step > 0:
+                embeddings, estimate, _ = model.condition(mixture)
+            sigma = torch.full((len(x),), float(levels[step]))
+            v = model.velocity(x, sigma, mixture, embeddings, estimate)
+            alpha_t, beta_t = alpha_beta(sigma)
+            x0_hat = alpha_t * x - beta_t * v
+            if step == num_steps - 1:
+                return x0_hat
+            noise_hat = beta_t * x + alpha_t * v
+            alpha, beta, delta = moves[step]
+            x = alpha * x0_hat + beta * noise_hat
+            if eta > 0:
+                spectrum = torch.fft.rfft(torch.randn_like(x), dim=1) * gain[None, :, None]
+                x = x + delta * torch.fft.irfft(spectrum, n=x.shape[1], dim=1)
+    raise ValueError(f"num_steps is {num_steps}; 1 or more is expected")
+
+
+def compare(
+    model: SeparationModel,
+    params: Params,
+    batch_size: int,
+    steps: int,
+    ours: Callable[[], Any],
+    repeats: int,
+) -> dict[str, float]:
+    """Seconds of `ours` and PyTorch's in turns, and the ratios to the faster of its threads."""
+    from benchmarks.sampling import take_turns
+
+    theirs = TorchModel(model)
+    theirs.load_params(params)
+    settings = SamplerSettings()
+    cutoff_hz = settings.cutoff_hz or 0.0
+    gain = torch.from_numpy(np.array(high_pass_gain(cutoff_hz, model.segment, model.sample_rate)))
+    draw = np.random.default_rng(0).standard_normal
+    mixture = torch.from_numpy(draw((batch_size, model.segment, 2), np.float32))
+
+    def run(threads: int, condition_each_step: bool) -> None:
+        torch.set_num_threads(threads)
+        ddim(
+            theirs,
+            mixture,
+            torch.randn_like(mixture),
+            num_steps=steps,
+            eta=settings.eta,
+            gain=gain,
+            condition_each_step=condition_each_step,
+        )
+
+    threads = dict.fromkeys((len(os.sched_getaffinity(0)), 1))
+    runs: dict[Any, Callable[[], Any]] = {"ours": ours}
+    for count in threads:
+        for each_step in (False, True):
+            runs[count, each_step] = functools.partial(run, count, each_step)
+    seconds = take_turns(runs, repeats)
+    title = f"ddim, {steps} steps, batch {batch_size}"
+    figures = {f"{title}: ours, seconds": seconds["ours"]}
+    for each_step, name in ((False, "conditioner once"), (True, "conditioner each step")):
+        best = min(seconds[count, each_step] for count in threads)
+        for count in threads:
+            figures[f"{title}: PyTorch, {name}, {count} threads, seconds"] = seconds[
+                count, each_step
+            ]
+        figures[f"{title}: ours to PyTorch, {name}"] = seconds["ours"] / best
+    return figures
