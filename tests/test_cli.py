@@ -1,6 +1,7 @@
 """The command and the Python interface, from files to files, with a model that halves its input."""
 
 import dataclasses
+import io
 import json
 import math
 import subprocess
@@ -627,3 +628,34 @@ def test_separator_works_from_a_thread() -> None:
     thread.start()
     thread.join()
     assert len(results) == 1
+
+
+def test_output_that_nobody_reads_ends_in_one_line() -> None:
+    code = (
+        "import sys\n"
+        "from diffsep_jax.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    while True:\n"
+        "        print('{}', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr as stderr:
+        assert stderr.read() == "stopped: nobody reads the output any more\n"
+    assert process.wait() == 1
+
+
+def test_a_song_whose_name_the_terminal_cannot_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song(tmp_path / "s\u00f6ng.wav")
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    run(path, "--out", tmp_path / "out")
+    sys.stdout.flush()
+    assert b"s\\xf6ng.wav -> " in printed.getvalue()
+    assert (tmp_path / "out" / "s\u00f6ng" / "vocals.wav").is_file()
