@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -121,7 +122,7 @@ def separate(command: Separate) -> None:
         raise UserError("no stems, expected vocals, accompaniment or both")
     if command.refine is not None:
         command.settings.check_refines()
-        if not command.refine.is_dir():
+        if not os.path.isdir(command.refine):
             AudioFile(command.refine)
     options = FileOptions(
         output=command.output,
@@ -129,7 +130,7 @@ def separate(command: Separate) -> None:
         start_seconds=command.start,
         duration_seconds=command.duration,
     )
-    inputs = find_inputs(command.inputs, command.list)
+    inputs = find_inputs(command.inputs, command.list, out=command.out)
     jobs = plan_jobs(
         inputs,
         command.out,
@@ -143,16 +144,16 @@ def separate(command: Separate) -> None:
     check_writable(command.out)
 
     initialize(command.distributed)
-    jobs = list(share(jobs))
-    finished = [job for job in jobs if command.resume and _is_finished(job)]
-    jobs = [job for job in jobs if job not in finished]
+    share_of_jobs = list(share(jobs))
+    jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
+    finished_before = len(share_of_jobs) - len(jobs)
     if command.dry_run:
         from diffsep_jax.commands.plan import print_plan
 
         print_plan(command, jobs, options)
         return
     with reporting(command.progress) as report:
-        report.begin(len(jobs), len(finished))
+        report.begin(len(jobs), finished_before)
         failed = _separate(command, jobs, options, report)
         report.end(len(jobs) - failed, failed)
     wait_for_all("separation", patience_seconds=_DAYS)
@@ -188,4 +189,4 @@ def _separate(
 
 def _is_finished(job: FileJob) -> bool:
     """Whether all results are there: they get their names when they are whole."""
-    return all(path.is_file() for path in job.outputs.values())
+    return all(os.path.isfile(path) for path in job.outputs.values())
