@@ -4,9 +4,12 @@ import dataclasses
 import io
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,7 +20,7 @@ import soundfile as sf
 from diffsep_jax import cli
 from diffsep_jax.audio import read_audio
 from diffsep_jax.encoding import FORMATS
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.inference import separator as separator_module
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.inference.separator import Separator
@@ -78,9 +81,12 @@ def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:
 
 
 @pytest.fixture(autouse=True)
-def halving(monkeypatch: pytest.MonkeyPatch) -> None:
+def halving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(separator_module, "ChunkSeparator", Halving)
     monkeypatch.setattr(separator_module, "load_model", load_halving)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, on_sigterm)  # the command's own is for its process
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -451,7 +457,7 @@ def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "is an input and would be replaced" in fails(capsys, own, "--out", tmp_path)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PreemptedError, UserError])
 def test_interrupt_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
@@ -464,12 +470,28 @@ def test_interrupt_leaves_nothing_half_written(
     path = song(tmp_path / "a.wav", noise(90_000, 2))
     with pytest.raises(SystemExit) as exit_:
         run(path, "--out", tmp_path / "out")
-    assert exit_.value.code == (130 if error is KeyboardInterrupt else 2)
+    assert exit_.value.code == {KeyboardInterrupt: 130, PreemptedError: 75, UserError: 2}[error]
     assert not (tmp_path / "out").exists()
     run(song(tmp_path / "short.wav", noise(4000, 2)), "--out", tmp_path / "out")  # one chunk
     with pytest.raises(SystemExit):
         run(path, "--out", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["short"]
+
+
+def test_sigterm_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+        if start[0] > 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return mixture
+
+    monkeypatch.setattr(Halving, "__call__", terminated)
+    with pytest.raises(SystemExit) as exit_:
+        run(song(tmp_path / "a.wav", noise(90_000, 2)), "--out", tmp_path / "out")
+    assert exit_.value.code == 75
+    assert "preempted: finished files stay" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_brackets_in_a_songs_name_are_no_markup(

@@ -157,14 +157,14 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
 def _check_name(name: str, stems: Sequence[str]) -> None:
     expected = "expected a path like {track}/{stem}.{ext}, made of {folder}, {track}, {stem}, {ext}"
     try:
-        fields = [field[1:] for field in string.Formatter().parse(name) if field[1] is not None]
+        parsed = list(string.Formatter().parse(name))
     except ValueError as error:
         raise UserError(f"name {name!r}: {error}; {expected}") from None
-    for part, form, conversion in fields:
-        if part not in _NAME_PARTS or form or conversion:
+    parts = [part for _, part, _, _ in parsed if part is not None]
+    for _, part, form, conversion in parsed:
+        if part is not None and (part not in _NAME_PARTS or form or conversion):
             field = part + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
             raise UserError(f"name {name!r}: {{{field}}} is unknown; {expected}")
-    parts = [part for part, _, _ in fields]
     if len(stems) > 1 and "stem" not in parts:
         raise UserError(f"name {name!r}: all stems would have one name; {expected}")
     path = Path(name)

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
@@ -14,7 +16,7 @@ from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
 from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.distributed import DistributedConfig, initialize, share, wait_for_all
 from diffsep_jax.encoding import OutputFormat
-from diffsep_jax.errors import EXIT_USER_ERROR, UserError
+from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import PRESETS, Preset, SamplerSettings
@@ -114,6 +116,7 @@ def separate(command: Separate) -> None:
     """`diffsep separate`. What can be told of options and headers is, before the model is loaded.
 
     A file that turns out to be bad does not stop the others. The exit status is then 2.
+    Ctrl-C and SIGTERM leave nothing half-written.
     """
     check_overlap(command.overlap)
     if command.batch_size < 1:
@@ -144,6 +147,7 @@ def separate(command: Separate) -> None:
     check_writable(command.out)
 
     initialize(command.distributed)
+    signal.signal(signal.SIGTERM, _preempted)  # after JAX, which has a handler of its own
     share_of_jobs = list(share(jobs))
     jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
     finished_before = len(share_of_jobs) - len(jobs)
@@ -185,6 +189,10 @@ def _separate(
             failed += result.error is not None
             report.result(result)
     return failed
+
+
+def _preempted(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise PreemptedError("finished files stay; the same command with --resume does the rest")
 
 
 def _is_finished(job: FileJob) -> bool:
