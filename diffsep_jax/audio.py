@@ -71,6 +71,8 @@ class AudioFile:
             format_ = probe(self.path, stream)
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
+        except UnicodeEncodeError:
+            raise UserError(f"{path}: a name that is not UTF-8 text; rename the file") from None
         if format_ is None:
             raise UserError(
                 f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
@@ -81,7 +83,15 @@ class AudioFile:
 
     def blocks(self) -> Iterator[Block]:
         """The samples from the start, in blocks of the decoder's choice; PCM full scale is 1."""
-        return self._decode(self.path)
+        try:
+            with self.path.open("rb"):  # a decoder would call what is gone damaged
+                pass
+            yield from self._decode(self.path)
+        except OSError as error:
+            raise UserError(
+                f"{self.name}: cannot be read any more: {error.strerror or error}; is the disk"
+                " still there?"
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)

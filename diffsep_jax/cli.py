@@ -1,5 +1,6 @@
 """The command `diffsep`: separate audio files, list models, compile ahead, export."""
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,6 +22,8 @@ def main(args: Sequence[str] | None = None) -> None:
         | Annotated[Compile, tyro.conf.subcommand(name="compile")]
         | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name must not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     with one_line_errors():
         command = tyro.cli(
             commands,

@@ -1,10 +1,12 @@
 """Errors that are the user's to mend: one clear line, no traceback."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
 EXIT_USER_ERROR = 2
+EXIT_BROKEN_PIPE = 1
 EXIT_PREEMPTED = 75
 """Ended by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits)."""
 EXIT_INTERRUPTED = 130
@@ -32,6 +34,11 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:
+        print("stopped: nobody reads the output any more", file=sys.stderr)
+        with contextlib.suppress(OSError):  # or Python would try to write the rest of it at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(EXIT_BROKEN_PIPE) from None
     except PreemptedError as error:
         print(f"preempted: {error}", file=sys.stderr)
         raise SystemExit(EXIT_PREEMPTED) from None

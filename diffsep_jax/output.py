@@ -34,7 +34,7 @@ def make_folder(folder: pathlib.Path) -> None:
 @contextmanager
 def new_folder(folder: pathlib.Path) -> Iterator[None]:
     """`make_folder`; if the block raises, the folders that were made and are empty go again."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         make_folder(folder)
         yield
@@ -92,16 +92,31 @@ def replacing_together(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.P
 
 
 def _remove_leftovers(path: pathlib.Path) -> None:
-    leftover = re.compile(re.escape(f".{path.name}.") + r"\d+(\.old)?\.tmp")
+    leftover = re.compile(re.escape(f".{path.name}.") + r"(\d+)(\.old)?\.tmp")
     for file in os.listdir(path.parent):
-        if leftover.fullmatch(file):
+        found = leftover.fullmatch(file)
+        if found and not _is_running(int(found[1])):
             (path.parent / file).unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether this is another process of this machine, which may be writing the same files."""
+    if process == os.getpid() or os.name != "posix":  # elsewhere signal 0 is not harmless
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _rename(temporaries: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]) -> None:
     """Renames all, or puts back what was there. A second link keeps an earlier file meanwhile."""
     was_there = [path.exists() for path in paths]
     kept = [temporary.with_suffix(".old.tmp") for temporary in temporaries]
+    whole = [temporary.exists() for temporary in temporaries]
     try:
         for temporary, path, old in zip(temporaries, paths, kept, strict=True):
             with write_errors(path):
@@ -110,12 +125,14 @@ def _rename(temporaries: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]) 
                         os.link(path, old)
                 os.replace(temporary, path)
     except BaseException:
-        for temporary, path, old, existed in zip(temporaries, paths, kept, was_there, strict=True):
-            if not temporary.exists():  # it was renamed
+        for temporary, path, old, existed, was_whole in zip(
+            temporaries, paths, kept, was_there, whole, strict=True
+        ):
+            if was_whole and not temporary.exists():  # it was renamed
                 if old.exists():
                     os.replace(old, path)
                 elif not existed:
-                    path.unlink()
+                    path.unlink(missing_ok=True)
         raise
     finally:
         for old in kept:

@@ -1,5 +1,6 @@
 """Audio files: every format gives its samples, every bad file one clear line."""
 
+import os
 from pathlib import Path
 
 import av
@@ -226,6 +227,27 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         AudioFile(tmp_path / "gone.wav")
     with pytest.raises(UserError, match="is a folder"):
         AudioFile(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mp3"])
+def test_a_file_that_goes_while_it_is_read(tmp_path: Path, name: str) -> None:
+    """A drive that was unplugged is no damaged file, and no reason to stop the others."""
+    path = tmp_path / name
+    sf.write(path, music(), 44_100)
+    source = AudioFile(path)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{name}: cannot be read any more: No such file"):
+        list(source.blocks())
+
+
+def test_a_name_that_is_not_text(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    try:
+        path.write_bytes(b"words")
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    with pytest.raises(UserError, match="a name that is not UTF-8 text; rename the file"):
+        AudioFile(path)
 
 
 def test_no_samples(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """The command and the Python interface, from files to files, with a model that halves its input."""
 
 import dataclasses
+import io
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -16,7 +20,7 @@ import soundfile as sf
 from diffsep_jax import cli
 from diffsep_jax.audio import read_audio
 from diffsep_jax.encoding import FORMATS
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.inference import separator as separator_module
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.inference.separator import Separator
@@ -77,9 +81,12 @@ def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:
 
 
 @pytest.fixture(autouse=True)
-def halving(monkeypatch: pytest.MonkeyPatch) -> None:
+def halving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(separator_module, "ChunkSeparator", Halving)
     monkeypatch.setattr(separator_module, "load_model", load_halving)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, on_sigterm)  # the command's own is for its process
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -450,7 +457,7 @@ def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "is an input and would be replaced" in fails(capsys, own, "--out", tmp_path)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PreemptedError, UserError])
 def test_interrupt_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
@@ -463,12 +470,28 @@ def test_interrupt_leaves_nothing_half_written(
     path = song(tmp_path / "a.wav", noise(90_000, 2))
     with pytest.raises(SystemExit) as exit_:
         run(path, "--out", tmp_path / "out")
-    assert exit_.value.code == (130 if error is KeyboardInterrupt else 2)
+    assert exit_.value.code == {KeyboardInterrupt: 130, PreemptedError: 75, UserError: 2}[error]
     assert not (tmp_path / "out").exists()
     run(song(tmp_path / "short.wav", noise(4000, 2)), "--out", tmp_path / "out")  # one chunk
     with pytest.raises(SystemExit):
         run(path, "--out", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["short"]
+
+
+def test_sigterm_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+        if start[0] > 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return mixture
+
+    monkeypatch.setattr(Halving, "__call__", terminated)
+    with pytest.raises(SystemExit) as exit_:
+        run(song(tmp_path / "a.wav", noise(90_000, 2)), "--out", tmp_path / "out")
+    assert exit_.value.code == 75
+    assert "preempted: finished files stay" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_brackets_in_a_songs_name_are_no_markup(
@@ -627,3 +650,34 @@ def test_separator_works_from_a_thread() -> None:
     thread.start()
     thread.join()
     assert len(results) == 1
+
+
+def test_output_that_nobody_reads_ends_in_one_line() -> None:
+    code = (
+        "import sys\n"
+        "from diffsep_jax.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    while True:\n"
+        "        print('{}', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr as stderr:
+        assert stderr.read() == "stopped: nobody reads the output any more\n"
+    assert process.wait() == 1
+
+
+def test_a_song_whose_name_the_terminal_cannot_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song(tmp_path / "s\u00f6ng.wav")
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    run(path, "--out", tmp_path / "out")
+    sys.stdout.flush()
+    assert b"s\\xf6ng.wav -> " in printed.getvalue()
+    assert (tmp_path / "out" / "s\u00f6ng" / "vocals.wav").is_file()

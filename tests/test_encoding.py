@@ -364,7 +364,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_line(tmp_path: Path, format_: str
 
 
 def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
-    for name in (".a.flac.1.tmp", ".a.flac.22.old.tmp", ".b.flac.1.tmp"):
+    for name in (".a.flac.99999998.tmp", ".a.flac.99999999.old.tmp", ".b.flac.1.tmp"):
         (tmp_path / name).write_bytes(b"half")
     write(tmp_path, OutputFormat(format="flac"), {"a": noise(100)})
     assert sorted(path.name for path in tmp_path.iterdir()) == [".b.flac.1.tmp", "a.flac"]

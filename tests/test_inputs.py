@@ -55,13 +55,38 @@ def test_a_list_adds_inputs(album: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert find_inputs([], Path("-")) == expected
 
 
+def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:
+    """So the same command may be given again."""
+    songs = find_inputs([album])
+    out = album / "stems"
+    (out / "01").mkdir(parents=True)
+    (out / "01" / "vocals.wav").write_bytes(b"x")
+    assert find_inputs([album], out=out) == songs
+    assert find_inputs([album], out=album / "cd2" / ".." / "stems") == songs
+    assert len(find_inputs([album])) == len(songs) + 1
+    assert find_inputs([out], out=out) == [Input(out / "01" / "vocals.wav", Path("01"))]
+
+
+def test_a_list_may_come_from_a_windows_editor(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.wav\r\nb.wav\r\n")
+    inputs = find_inputs([], tmp_path / "list.txt")
+    assert inputs == [Input(Path("a.wav")), Input(Path("b.wav"))]
+
+
+def test_a_name_of_any_length_is_a_name() -> None:
+    long = Path("a" * 300 + ".wav")
+    assert find_inputs([long]) == [Input(long)]
+
+
 def test_no_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "song.txt").write_bytes(b"RIFF\0\0\0\0")
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         (([], None), "no input, expected at least one audio file"),
         (([tmp_path / "empty"], None), "empty: no audio in this folder"),
         (([], tmp_path / "gone.txt"), "gone.txt: cannot be read: No such file"),
+        (([], tmp_path / "song.txt"), "song.txt: not UTF-8 text, expected one path a line"),
         (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text, expected one path a line"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -103,6 +128,10 @@ def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: 
     ("name", "message"),
     [
         ("{title}/{stem}", "{title} is unknown"),
+        ("{stem:d}.{ext}", "{stem:d} is unknown"),
+        ("{folder:>9}/{stem}.{ext}", "{folder:>9} is unknown"),
+        ("{stem!r}.{ext}", "{stem!r} is unknown"),
+        ("{stem:{ext}}", "{stem:{ext}} is unknown"),
         ("{track}.{ext}", "all stems would have one name"),
         ("{track", "name '{track': "),
         ("/{track}/{stem}.{ext}", "not a file below --out"),
@@ -121,6 +150,11 @@ def test_two_results_of_one_name_are_refused() -> None:
     inputs = [Input(Path("x/a.wav")), Input(Path("y/A.mp3"))]
     with pytest.raises(UserError, match=r"y/A.mp3: its result .* would be that of x/a.wav too"):
         plan_jobs(inputs, Path("out"), stems=BOTH, extension="wav")
+
+
+def test_no_song_leads_out_of_the_folder() -> None:
+    with pytest.raises(UserError, match=r"\.\.\.wav: its result .* would not be below out"):
+        plan_jobs([Input(Path("...wav"))], Path("out"), stems=BOTH, extension="wav")
 
 
 def test_an_input_is_never_replaced(tmp_path: Path) -> None:

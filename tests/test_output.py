@@ -104,13 +104,30 @@ def test_files_that_belong_together_are_all_replaced_or_none(tmp_path, monkeypat
 
 
 def test_leftovers_of_the_same_files_go(tmp_path):
-    ours = [".a.wav.123.tmp", ".a.wav.123.old.tmp"]
-    others = [".a.wav.b.wav.123.tmp", ".b.wav.123.tmp", ".a.wav.tmp", "a.wav.123.tmp"]
+    ours = [".a.wav.99999999.tmp", ".a.wav.99999999.old.tmp"]  # no process has such a number
+    others = [".a.wav.b.wav.99999999.tmp", ".b.wav.99999999.tmp", ".a.wav.tmp", "a.wav.9.tmp"]
+    others.append(f".a.wav.{os.getppid()}.tmp")  # it lives, and may be at work
     for name in ours + others:
         (tmp_path / name).touch()
     with pytest.raises(KeyboardInterrupt), output.replacing_together([tmp_path / "a.wav"]):
         fail()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_file_that_somebody_removed_is_one_error(tmp_path):
+    """Another run with the same results, on another machine, takes these files for leftovers."""
+    paths = [tmp_path / "a", tmp_path / "b"]
+    with (
+        pytest.raises(UserError, match="b: cannot be written: No such file"),
+        output.replacing_together(paths) as temporaries,
+    ):
+        temporaries[0].touch()
+    with (
+        pytest.raises(UserError, match="a: cannot be written: No such file"),
+        output.replacing_together(paths) as temporaries,
+    ):
+        temporaries[1].touch()
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_that_cannot_be_replaced_are_found_before_the_work(tmp_path):

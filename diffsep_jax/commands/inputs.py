@@ -31,19 +31,22 @@ class Input(NamedTuple):
     folder: Path = Path()
 
 
-def find_inputs(inputs: Sequence[Path], list_file: Path | None = None) -> list[Input]:
+def find_inputs(
+    inputs: Sequence[Path], list_file: Path | None = None, *, out: Path | None = None
+) -> list[Input]:
     """The files that are named, in the list too, and those in folders, at any depth, by name.
 
-    Hidden files and folders are passed over. Raises UserError if there is no file, or a folder or
-    list can't be read.
+    Hidden files and folders are passed over, and so is `out` inside of a folder: the results of an
+    earlier run are no songs. Raises UserError if there is no file, or a folder or list can't be
+    read.
     """
     named = [*inputs, *_listed(list_file)] if list_file is not None else list(inputs)
     if not named:
         raise UserError("no input, expected at least one audio file, a folder or --list FILE")
     found: dict[Path, Input] = {}
     for path in named:
-        if path.is_dir():
-            inside = list(_inside(path))
+        if os.path.isdir(path):  # unlike Path.is_dir it takes any name
+            inside = list(_inside(path, out))
             if not inside:
                 raise UserError(
                     f"{path}: no audio in this folder; expected files that end in"
@@ -79,7 +82,7 @@ def plan_jobs(
         vocals to refine.
     """
     _check_name(name, stems)
-    if refine is not None and not refine.is_dir() and len(inputs) > 1:
+    if refine is not None and not os.path.isdir(refine) and len(inputs) > 1:
         raise UserError(
             f"{len(inputs)} inputs and {refine} to refine, expected one input, or for --refine the"
             " folder of an earlier run's results"
@@ -102,12 +105,16 @@ def plan_jobs(
                     " apart with --name, or separate them into two folders"
                 )
             owners[key] = each.path
+            if ".." in path.relative_to(out).parts:
+                raise UserError(
+                    f"{each.path}: its result {path} would not be below {out}; rename it"
+                )
             if path.resolve() in originals:
                 raise UserError(f"{path}: is an input and would be replaced; choose another --out")
         guess = refine
-        if refine is not None and refine.is_dir():
+        if refine is not None and os.path.isdir(refine):
             earlier = [refine / result("vocals", extension) for extension in FORMATS]
-            guess = next((path for path in earlier if path.is_file()), None)
+            guess = next((path for path in earlier if os.path.isfile(path)), None)
             if guess is None:
                 raise UserError(
                     f"{each.path}: no vocals to refine, expected {earlier[0]} or another of"
@@ -119,23 +126,28 @@ def plan_jobs(
 
 def _listed(list_file: Path) -> list[Path]:
     try:
-        if str(list_file) == "-":
-            lines = sys.stdin.read().splitlines()
-        else:
-            lines = list_file.read_text(encoding="utf-8").splitlines()
+        text = sys.stdin.read() if str(list_file) == "-" else list_file.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{list_file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{list_file}: not UTF-8 text, expected one path a line") from None
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{list_file}: not UTF-8 text, expected one path a line")
+    lines = text.removeprefix("\ufeff").splitlines()  # some editors mark UTF-8 by this
     return [Path(line.strip()) for line in lines if line.strip()]
 
 
-def _inside(folder: Path) -> Iterator[Input]:
+def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
 
+    results = None if out is None else os.path.realpath(out)
     for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) != results
+        )
         for name in sorted(files):
             path = Path(parent) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
@@ -145,12 +157,14 @@ def _inside(folder: Path) -> Iterator[Input]:
 def _check_name(name: str, stems: Sequence[str]) -> None:
     expected = "expected a path like {track}/{stem}.{ext}, made of {folder}, {track}, {stem}, {ext}"
     try:
-        parts = [part for _, part, _, _ in string.Formatter().parse(name) if part is not None]
+        parsed = list(string.Formatter().parse(name))
     except ValueError as error:
         raise UserError(f"name {name!r}: {error}; {expected}") from None
-    for part in parts:
-        if part not in _NAME_PARTS:
-            raise UserError(f"name {name!r}: {{{part}}} is unknown; {expected}")
+    parts = [part for _, part, _, _ in parsed if part is not None]
+    for _, part, form, conversion in parsed:
+        if part is not None and (part not in _NAME_PARTS or form or conversion):
+            field = part + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+            raise UserError(f"name {name!r}: {{{field}}} is unknown; {expected}")
     if len(stems) > 1 and "stem" not in parts:
         raise UserError(f"name {name!r}: all stems would have one name; {expected}")
     path = Path(name)

@@ -2,9 +2,12 @@
 
 import contextlib
 import dataclasses
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
@@ -13,7 +16,7 @@ from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
 from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.distributed import DistributedConfig, initialize, share, wait_for_all
 from diffsep_jax.encoding import OutputFormat
-from diffsep_jax.errors import EXIT_USER_ERROR, UserError
+from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import PRESETS, Preset, SamplerSettings
@@ -113,6 +116,7 @@ def separate(command: Separate) -> None:
     """`diffsep separate`. What can be told of options and headers is, before the model is loaded.
 
     A file that turns out to be bad does not stop the others. The exit status is then 2.
+    Ctrl-C and SIGTERM leave nothing half-written.
     """
     check_overlap(command.overlap)
     if command.batch_size < 1:
@@ -121,7 +125,7 @@ def separate(command: Separate) -> None:
         raise UserError("no stems, expected vocals, accompaniment or both")
     if command.refine is not None:
         command.settings.check_refines()
-        if not command.refine.is_dir():
+        if not os.path.isdir(command.refine):
             AudioFile(command.refine)
     options = FileOptions(
         output=command.output,
@@ -129,7 +133,7 @@ def separate(command: Separate) -> None:
         start_seconds=command.start,
         duration_seconds=command.duration,
     )
-    inputs = find_inputs(command.inputs, command.list)
+    inputs = find_inputs(command.inputs, command.list, out=command.out)
     jobs = plan_jobs(
         inputs,
         command.out,
@@ -143,16 +147,17 @@ def separate(command: Separate) -> None:
     check_writable(command.out)
 
     initialize(command.distributed)
-    jobs = list(share(jobs))
-    finished = [job for job in jobs if command.resume and _is_finished(job)]
-    jobs = [job for job in jobs if job not in finished]
+    signal.signal(signal.SIGTERM, _preempted)  # after JAX, which has a handler of its own
+    share_of_jobs = list(share(jobs))
+    jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
+    finished_before = len(share_of_jobs) - len(jobs)
     if command.dry_run:
         from diffsep_jax.commands.plan import print_plan
 
         print_plan(command, jobs, options)
         return
     with reporting(command.progress) as report:
-        report.begin(len(jobs), len(finished))
+        report.begin(len(jobs), finished_before)
         failed = _separate(command, jobs, options, report)
         report.end(len(jobs) - failed, failed)
     wait_for_all("separation", patience_seconds=_DAYS)
@@ -186,6 +191,10 @@ def _separate(
     return failed
 
 
+def _preempted(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise PreemptedError("finished files stay; the same command with --resume does the rest")
+
+
 def _is_finished(job: FileJob) -> bool:
     """Whether all results are there: they get their names when they are whole."""
-    return all(path.is_file() for path in job.outputs.values())
+    return all(os.path.isfile(path) for path in job.outputs.values())
