@@ -166,15 +166,27 @@ def test_a_restart_scores_only_what_is_missing(tmp_path, songs, halving):
 
 def test_other_settings_need_another_folder_or_overwrite(tmp_path, songs, halving):
     run(tmp_path)
-    mine = tmp_path / "out" / "notes.txt"
-    mine.touch()
+    mine = [tmp_path / "out" / name for name in ("notes.txt", "tracks/a.wav", "excerpts/b/c.wav")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     with pytest.raises(UserError, match="holds results of other settings"):
         run(tmp_path, settings=SamplerSettings(steps=3))
     with pytest.raises(UserError, match="holds results of other settings"):
         run(tmp_path, metrics="all")
     result = run(tmp_path, settings=SamplerSettings(steps=3), overwrite=True)
     assert [condition.name for condition in result.conditions] == ["T=3 eta=0.4 fc=5000"]
-    assert mine.exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_what_cannot_begin_overwrites_nothing(tmp_path, songs, halving):
+    run(tmp_path)
+    before = scored.tree(tmp_path / "out")
+    with pytest.raises(UserError, match="repeats 0"):
+        run(tmp_path, repeats=0, overwrite=True)
+    with pytest.raises(UserError, match="no such folder"):
+        run(tmp_path, model=None, estimates=tmp_path / "gone", overwrite=True)
+    assert scored.tree(tmp_path / "out") == before
 
 
 def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):

@@ -5,7 +5,6 @@ Memory holds one song. Several processes share the songs by position, each writi
 
 import dataclasses
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -52,21 +51,14 @@ def track_names(songs: Songs) -> list[str]:
 
 
 def start_anew(out: pathlib.Path) -> None:
-    """Removes an earlier result from its folder, and nothing else; one process does it for all.
+    """Removes the files of an earlier result, and nothing else; one process does it for all.
 
     UserError if that cannot be.
     """
     try:
         if is_primary():
-            for folder in ("tracks", "excerpts"):
-                if (out / folder).exists():
-                    shutil.rmtree(out / folder)
-            for name in (
-                result_files.SUMMARY_FILE,
-                result_files.REPORT_FILE,
-                result_files.PLOT_FILE,
-            ):
-                (out / name).unlink(missing_ok=True)
+            for path in result_files.files_of_result(out):
+                path.unlink()
     except OSError as error:
         raise UserError(f"{out}: cannot be cleared: {error.strerror}") from None
     wait_for_all("the result is cleared")

@@ -46,6 +46,13 @@ def excerpt_file(out: pathlib.Path, name: str, stem: str) -> pathlib.Path:
     return out / "excerpts" / _file_name(name) / f"{stem}.flac"
 
 
+def files_of_result(out: pathlib.Path) -> list[pathlib.Path]:
+    """The files in `out` that a result has; other files there may be the user's own."""
+    patterns = ("tracks/*.json", *(f"excerpts/*/{stem}.flac" for stem in EXCERPT_STEMS))
+    patterns += (SUMMARY_FILE, REPORT_FILE, PLOT_FILE)
+    return [path for pattern in patterns for path in sorted(out.glob(pattern)) if path.is_file()]
+
+
 def write_track(out: pathlib.Path, track: Track, settings: Mapping[str, Any]) -> None:
     """Writes a track's file, whole or not at all. UserError if it cannot be written."""
     _write(
