@@ -33,6 +33,13 @@ def probe(path: Path, stream: int = 0) -> Format | None:
 
     `stream` counts the audio streams of a container; libsndfile's formats have one.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # bytes that are no text, which soundfile does not take
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise UserError(
+            f"{shown}: the name is not UTF-8, expected one that is; rename it"
+        ) from None
     # libsndfile has one stream, and its mp3 decoder writes what it notices to the terminal.
     reads_sndfile = stream == 0 and not _is_mp3(path) and path.suffix.lower() != ".mp3"
     return (_probe_sndfile(path) if reads_sndfile else None) or _probe_av(path, stream)

@@ -228,6 +228,14 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         AudioFile(tmp_path)
 
 
+def test_a_name_of_no_encoding_is_told(tmp_path: Path) -> None:
+    """As Python gives a file's name whose bytes are not UTF-8."""
+    path = tmp_path / "a\udcff.wav"
+    path.write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"a\\udcff\.wav: the name is not UTF-8"):
+        AudioFile(path)
+
+
 def test_no_samples(tmp_path: Path) -> None:
     sf.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE)
     with pytest.raises(UserError, match=r"a\.wav: no samples"):

@@ -5,7 +5,9 @@ scores, OUT/excerpts/<track>/{mixture,vocals,estimate}.flac a few seconds of it 
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,9 @@ EXCERPT_STEMS = ("mixture", "vocals", "estimate")
 
 # Goes up when files of before cannot be read any more.
 _FORMAT = 1
+
+# In bytes: file systems take 255, and ".json" and the parts of a temporary name are added.
+_LONGEST_NAME = 200
 
 
 def track_file(out: pathlib.Path, name: str) -> pathlib.Path:
@@ -204,5 +209,9 @@ def _statistics(values: dict[str, dict[str, Any]]) -> dict[str, Statistic]:
 
 
 def _file_name(name: str) -> str:
-    """`name` for any file system; what is not allowed there is percent-encoded."""
-    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
+    """`name` for any file system; what is not allowed is percent-encoded, a long end hashed."""
+    encoded = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
+    data = os.fsencode(encoded)
+    if len(data) <= _LONGEST_NAME:
+        return encoded
+    return f"{encoded[:40]}~{hashlib.sha256(data).hexdigest()[:16]}"
