@@ -89,9 +89,8 @@ def main(command: Evaluate) -> None:
     model = command.model or "small"
     if command.estimates is None:
         settings |= {"model": model, "weights": weights_digest(model)}
-    if command.overwrite:
-        start_anew(command.out)
-    result_files.check_same_settings(command.out, settings)
+    if not command.overwrite:
+        result_files.check_same_settings(command.out, settings)
     estimator: estimators.Estimator
     if command.estimates is not None:
         estimator = estimators.FolderEstimates(command.estimates, track_names(source))
@@ -100,6 +99,8 @@ def main(command: Evaluate) -> None:
         estimator = estimators.SeparatorEstimates(
             separator, sweep.points, repeats=command.repeats, overlap=command.overlap
         )
+    if command.overwrite:  # now that nothing is known to keep the new result from coming
+        start_anew(command.out)
     result = evaluate(
         source,
         estimator,

@@ -1,5 +1,7 @@
 """Folders of finished estimates: every layout is found, nothing bad passes in silence."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scored
@@ -143,6 +145,20 @@ def test_bad_estimates_are_told_in_one_line(tmp_path):
         assert str(path) in str(caught.value)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_mono_estimate_of_a_mono_song_is_spread_as_the_song_was(tmp_path):
+    spread = {
+        stem: np.repeat(getattr(SONG, stem)[:, :1], 2, axis=1)
+        for stem in ("vocals", "accompaniment")
+    }
+    path = write(tmp_path / "vocals.wav", SONG.vocals[:, 0])
+    found, problems = read_estimate(path, dataclasses.replace(SONG, **spread))
+    assert np.array_equal(found, spread["vocals"])
+    assert problems == []
+    for stem in spread:  # one stem in the middle makes no mono song
+        with pytest.raises(EstimateError, match="1 channels, expected 2"):
+            read_estimate(path, dataclasses.replace(SONG, **{stem: spread[stem]}))
 
 
 def test_a_bad_accompaniment_is_a_problem_too(tmp_path):

@@ -124,6 +124,7 @@ def test_files_of_a_result(tmp_path, songs, halving):
     result = run(tmp_path)
     assert scored.tree(tmp_path / "out") == sorted(
         [
+            "report.html",
             "summary.json",
             *(f"tracks/{name}.json" for name in ("one", "two")),
             *(
@@ -137,7 +138,7 @@ def test_files_of_a_result(tmp_path, songs, halving):
     vocals, rate = read_audio(tmp_path / "out" / "excerpts" / "one" / "vocals.flac")
     assert rate == result.tracks[0].sample_rate
     # The songs are at half the source's rate, which is the model's.
-    np.testing.assert_allclose(np.std(vocals), np.std(song.vocals) / np.sqrt(1), rtol=0.05)
+    np.testing.assert_allclose(np.std(vocals), np.std(song.vocals), rtol=0.05)
 
 
 def test_repeats_have_seeds_of_their_own_and_a_spread(tmp_path, songs, model_dir, capsys):
@@ -166,15 +167,27 @@ def test_a_restart_scores_only_what_is_missing(tmp_path, songs, halving):
 
 def test_other_settings_need_another_folder_or_overwrite(tmp_path, songs, halving):
     run(tmp_path)
-    mine = tmp_path / "out" / "notes.txt"
-    mine.touch()
+    mine = [tmp_path / "out" / name for name in ("notes.txt", "tracks/a.wav", "excerpts/b/c.wav")]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     with pytest.raises(UserError, match="holds results of other settings"):
         run(tmp_path, settings=SamplerSettings(steps=3))
     with pytest.raises(UserError, match="holds results of other settings"):
         run(tmp_path, metrics="all")
     result = run(tmp_path, settings=SamplerSettings(steps=3), overwrite=True)
     assert [condition.name for condition in result.conditions] == ["T=3 eta=0.4 fc=5000"]
-    assert mine.exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_what_cannot_begin_overwrites_nothing(tmp_path, songs, halving):
+    run(tmp_path)
+    before = scored.tree(tmp_path / "out")
+    with pytest.raises(UserError, match="repeats 0"):
+        run(tmp_path, repeats=0, overwrite=True)
+    with pytest.raises(UserError, match="no such folder"):
+        run(tmp_path, model=None, estimates=tmp_path / "gone", overwrite=True)
+    assert scored.tree(tmp_path / "out") == before
 
 
 def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
@@ -245,6 +258,8 @@ def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, s
     (estimates / "htdemucs" / "two").mkdir()
     shutil.copy(estimates / "htdemucs/one/vocals.wav", estimates / "htdemucs/two/vocals.wav")
     mended = run(tmp_path, estimates=estimates)
+    printed = capsys.readouterr()  # of the tracks that were scored before too
+    assert printed.err.count("problem: ") == sum(mended.summary.problems.values())
     assert "missing estimate" not in mended.summary.problems
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/tracks").iterdir()}
     assert sorted(name for name in after if after[name] != before[name]) == [

@@ -207,6 +207,14 @@ def test_a_track_without_a_score_says_why(text):
     assert sum("NaN in the estimate" in row for row in rows) == 1
 
 
+def test_the_gain_over_the_mixture_is_of_the_tracks_that_were_scored(tmp_path):
+    """Not of those, at another level, that have no estimate."""
+    hard = [scored.track(name, [], mixture=-20.0) for name in "bcd"]
+    easy = scored.track("a", [5.0], mixture=3.0)
+    text = page.render(scored.result([easy, *hard]), tmp_path)
+    assert "<dt>over the mixture</dt><dd>+2.00 <small>dB</small>" in text
+
+
 def test_how_it_was_made_is_on_the_page(text, result):
     found = Page(text).text
     for words in (result.command, result.fingerprint, *result.versions, *result.hardware.values()):

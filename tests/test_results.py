@@ -86,6 +86,15 @@ def test_names_that_differ_have_files_that_differ(tmp_path):
     assert len({result_files.track_file(tmp_path, name) for name in names}) == len(names)
 
 
+@pytest.mark.parametrize("letter", ["x", "歌", "?"])
+def test_the_longest_names_of_folders_have_files(tmp_path, letter):
+    longest = letter * (255 // len(letter.encode()))
+    for name in (longest, longest[:-1]):
+        result_files.write_track(tmp_path, scored.track(name, [1.0]), {})
+    assert result_files.read_track(tmp_path, longest, {}).name == longest
+    assert len(list((tmp_path / "tracks").iterdir())) == 2
+
+
 def test_tracks_of_other_settings_are_refused(tmp_path, result):
     write(tmp_path, result)
     assert result_files.read_track(tmp_path, "a", result.settings) == result.tracks[0]

@@ -39,6 +39,8 @@ def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[Problem]]:
     except ValueError:  # of no blocks
         raise EstimateError("unreadable estimate", f"{path}: no samples") from None
     num_samples, num_channels = song.vocals.shape
+    if audio.shape[1] == 1 and _is_mono(song):
+        audio = np.repeat(audio, num_channels, axis=1)
     if audio.shape[1] != num_channels:
         raise EstimateError(
             "channels differ",
@@ -65,6 +67,11 @@ def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[Problem]]:
     resampled = np.concatenate(list(resample_blocks([audio], source.sample_rate, song.sample_rate)))
     missing = max(0, num_samples - len(resampled))
     return np.pad(resampled, ((0, missing), (0, 0)))[:num_samples], [told]
+
+
+def _is_mono(song: Song) -> bool:
+    """Whether all channels are one, as sources make of a mono file: mono estimates have its all."""
+    return all(bool(np.all(stem == stem[:, :1])) for stem in (song.vocals, song.accompaniment))
 
 
 def check_finite(audio: Waveform, name: str) -> None:

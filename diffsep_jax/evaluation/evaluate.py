@@ -4,8 +4,8 @@ Memory holds one song. Several processes share the songs by position, each writi
 """
 
 import dataclasses
+import functools
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +25,7 @@ from diffsep_jax.evaluation.results import Excerpt, Problem, Result, Score, Trac
 from diffsep_jax.evaluation.scoring import SILENT_VOCALS, Song, score, score_references
 from diffsep_jax.evaluation.statistics import summarise
 from diffsep_jax.metrics import is_silent
+from diffsep_jax.pages.document import printable
 
 
 @runtime_checkable
@@ -52,21 +53,14 @@ def track_names(songs: Songs) -> list[str]:
 
 
 def start_anew(out: pathlib.Path) -> None:
-    """Removes an earlier result from its folder, and nothing else; one process does it for all.
+    """Removes the files of an earlier result, and nothing else; one process does it for all.
 
     UserError if that cannot be.
     """
     try:
         if is_primary():
-            for folder in ("tracks", "excerpts"):
-                if (out / folder).exists():
-                    shutil.rmtree(out / folder)
-            for name in (
-                result_files.SUMMARY_FILE,
-                result_files.REPORT_FILE,
-                result_files.PLOT_FILE,
-            ):
-                (out / name).unlink(missing_ok=True)
+            for path in result_files.files_of_result(out):
+                path.unlink()
     except OSError as error:
         raise UserError(f"{out}: cannot be cleared: {error.strerror}") from None
     wait_for_all("the result is cleared")
@@ -83,7 +77,8 @@ def evaluate(
 ) -> Result | None:
     """Scores every song and writes the result; what is there of the same settings stays.
 
-    Problems are printed as they come, with a progress bar where standard error is a terminal.
+    Problems are printed as they come, those of an earlier run too, with a progress bar where
+    standard error is a terminal.
 
     Args:
         songs: the source.
@@ -114,14 +109,15 @@ def evaluate(
             known = result_files.read_track(out, names[i], settings)
             # A bad reference, which has no scores, may have been mended.
             if known and known.references and known.inputs == estimator.stamp(names[i]):
+                track = known
                 bar.advance(task, per_track)
-                continue
-            track = score_track(
-                songs, i, estimator, out, metrics, advance=lambda share: bar.advance(task, share)
-            )
-            result_files.write_track(out, track, settings)
+            else:
+                advance: Advance = functools.partial(bar.advance, task)
+                track = score_track(songs, i, estimator, out, metrics, advance=advance)
+                result_files.write_track(out, track, settings)
             for problem in track.problems:
-                console.print(f"problem: {problem.message}", markup=False, soft_wrap=True)
+                line = f"problem: {printable(problem.message)}"
+                console.print(line, markup=False, soft_wrap=True)
     wait_for_all("every track is scored")
     if not is_primary():
         return None

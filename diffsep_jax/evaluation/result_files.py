@@ -5,7 +5,9 @@ scores, OUT/excerpts/<track>/{mixture,vocals,estimate}.flac a few seconds of it 
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
@@ -35,6 +37,9 @@ EXCERPT_STEMS = ("mixture", "vocals", "estimate")
 # Goes up when files of before cannot be read any more.
 _FORMAT = 1
 
+# In bytes: file systems take 255, and ".json" and the parts of a temporary name are added.
+_LONGEST_NAME = 200
+
 
 def track_file(out: pathlib.Path, name: str) -> pathlib.Path:
     """Where a track's scores are."""
@@ -44,6 +49,13 @@ def track_file(out: pathlib.Path, name: str) -> pathlib.Path:
 def excerpt_file(out: pathlib.Path, name: str, stem: str) -> pathlib.Path:
     """Where a track's excerpt is; `stem` is one of `EXCERPT_STEMS`."""
     return out / "excerpts" / _file_name(name) / f"{stem}.flac"
+
+
+def files_of_result(out: pathlib.Path) -> list[pathlib.Path]:
+    """The files in `out` that a result has; other files there may be the user's own."""
+    patterns = ("tracks/*.json", *(f"excerpts/*/{stem}.flac" for stem in EXCERPT_STEMS))
+    patterns += (SUMMARY_FILE, REPORT_FILE, PLOT_FILE)
+    return [path for pattern in patterns for path in sorted(out.glob(pattern)) if path.is_file()]
 
 
 def write_track(out: pathlib.Path, track: Track, settings: Mapping[str, Any]) -> None:
@@ -197,5 +209,9 @@ def _statistics(values: dict[str, dict[str, Any]]) -> dict[str, Statistic]:
 
 
 def _file_name(name: str) -> str:
-    """`name` for any file system; what is not allowed there is percent-encoded."""
-    return re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
+    """`name` for any file system; what is not allowed is percent-encoded, a long end hashed."""
+    encoded = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
+    data = os.fsencode(encoded)
+    if len(data) <= _LONGEST_NAME:
+        return encoded
+    return f"{encoded[:40]}~{hashlib.sha256(data).hexdigest()[:16]}"

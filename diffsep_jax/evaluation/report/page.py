@@ -2,6 +2,7 @@
 
 import importlib.resources
 import pathlib
+import statistics
 
 from diffsep_jax.evaluation.report import (
     listening,
@@ -15,9 +16,11 @@ from diffsep_jax.evaluation.report.values import (
     LEAD,
     LEAD_TITLE,
     best_condition,
+    estimate_value,
     gain,
     interval,
     number,
+    reference_value,
 )
 from diffsep_jax.evaluation.results import Result
 from diffsep_jax.output import write_bytes
@@ -71,8 +74,11 @@ def _header(result: Result, estimates: str, data: str) -> str:
     best = best_condition(result)
     found = summary.conditions[best]
     sdr = found.statistics[LEAD]
-    floor = summary.references["mixture"][LEAD].median if "mixture" in summary.references else None
-    over = None if sdr.median is None or floor is None else sdr.median - floor
+    # Of the tracks that the estimate's median speaks of: others may be missing there.
+    scored = [track for track in result.tracks if estimate_value(track, best) is not None]
+    floors = [reference_value(track, "mixture") for track in scored]
+    known = [floor for floor in floors if floor is not None]
+    over = sdr.median - statistics.median(known) if sdr.median is not None and known else None
     num_problems = sum(summary.problems.values())
     facts = [
         ("over the mixture", gain(over), "dB"),
