@@ -21,11 +21,13 @@ import train
 from data_pipelines import excerpt
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax.compilation_cache import use_compilation_cache
+from diffsep_jax.cores import use_cores
 from diffsep_jax.encoding import write_wav
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.comparison import METRIC, Row, comparison_table, score_estimates
 from diffsep_jax.evaluation.protocols import PROTOCOLS
 from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
@@ -94,6 +96,7 @@ def main(command: Demo) -> None:
     # Here, as it raises UserError where matplotlib is missing.
     from diffsep_jax.evaluation.picture import save_spectrograms
 
+    use_cores(DEFAULT_BATCH_SIZE)
     use_compilation_cache()
     begin = time.perf_counter()
     out = command.out

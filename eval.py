@@ -19,7 +19,7 @@ from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
-from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.output import check_writable
 
@@ -59,7 +59,7 @@ class Evaluate:
     metrics: Literal["all", "sdr"] | None = None
     overwrite: bool = False
     overlap: float = DEFAULT_OVERLAP
-    batch_size: int = 4
+    batch_size: int = DEFAULT_BATCH_SIZE
     num_songs: int = 10
     song_seconds: float = 60.0
     cache_dir: str | None = None
@@ -69,15 +69,17 @@ class Evaluate:
 def main(command: Evaluate) -> None:
     """Scores every song. What can be wrong is found before a song is rendered."""
     sweep = check(command)
-    initialize(command.distributed)
     from diffsep_jax.compilation_cache import use_compilation_cache
+    from diffsep_jax.cores import use_cores
     from diffsep_jax.evaluation import estimators, result_files, tables
     from diffsep_jax.evaluation.evaluate import evaluate, start_anew, track_names
     from diffsep_jax.evaluation.provenance import weights_digest
     from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.inference.separator import Separator
 
+    use_cores(command.batch_size)
     use_compilation_cache()
+    initialize(command.distributed)
     source = open_source(
         command.data,
         split="test",

@@ -5,8 +5,9 @@
         [--plot FILE.png [--scores FILE.json]]
 
 MODEL is the name of a model, a model directory, or a configuration, which gets random weights. The
-command is the same on a CPU, a GPU and a TPU: it takes JAX's default device. All runs of a batch
-size take turns, so that whatever else the machine does falls on all of them.
+command is the same on a CPU, a GPU and a TPU: it takes all devices of JAX's default kind, which on
+a CPU are its cores. All runs of a batch size take turns, so that whatever else the machine does
+falls on all of them.
 
 `--torch` needs the `bench` extra: the same networks with the same weights in eager PyTorch, on the
 CPU, with all threads and with one, of which the faster counts; once with the conditioner run once a
@@ -16,6 +17,7 @@ chunk, as ours, and once with it run at each step.
 import dataclasses
 import functools
 import json
+import math
 import os
 import pathlib
 import resource
@@ -35,6 +37,7 @@ from rich.table import Table
 
 import configs
 from benchmarks.command_start import start_seconds
+from diffsep_jax.cores import use_cores
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.flops import sampling_flops
 from diffsep_jax.inference.engine import (
@@ -59,7 +62,7 @@ DIRECT: Sampler = "direct"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Time the samplers of one model on this machine's default device."""
+    """Time the samplers of one model on this machine's devices."""
 
     model: tyro.conf.Positional[str] = "small"
     """Name of a model, a model directory, or a configuration (random weights)."""
@@ -118,6 +121,7 @@ def main(args: Arguments) -> None:
 
 def measure(args: Arguments) -> Json:
     """Everything by name; times in seconds, sizes in bytes."""
+    use_cores(max(args.batch_sizes))
     model, params = load(args.model, args.segment, args.dtype)
     params = jax.device_put(params, jax.devices()[0])  # one copy for all programs
     peak = matmul_peak(model.compute.dtype)
@@ -167,13 +171,18 @@ def measure(args: Arguments) -> Json:
     }
 
 
+def num_devices(batch_size: int) -> int:
+    """As many of the devices as a batch can be split over evenly."""
+    return math.gcd(batch_size, len(jax.devices()))
+
+
 class Compiled:
     """A sampler compiled ahead of time, with a batch of noise for a mixture."""
 
     def __init__(
         self, model: SeparationModel, params: Params, sampler: Sampler, batch_size: int
     ) -> None:
-        mesh = chunk_mesh(jax.devices()[:1])
+        mesh = chunk_mesh(jax.devices()[: num_devices(batch_size)])
         arguments = abstract_arguments(model, mesh, batch_size)
         mixture = np.random.default_rng(0).standard_normal(arguments[1].shape, np.float32)
         self._given = (
@@ -270,8 +279,12 @@ def run_figures(
 
 
 def matmul_peak(dtype: str) -> float:
-    """FLOP/s of a large product of two square matrices on the default device, the best of five."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
+    """FLOP/s of large products of two square matrices on all devices, the best of five.
+
+    A CPU's product is spread over the cores, whatever devices they are; others are told from one.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    size = 2048 if on_cpu else 8192
     matrix = jnp.ones((size, size), dtype)
     multiply = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
     seconds = []
@@ -279,7 +292,7 @@ def matmul_peak(dtype: str) -> float:
         start = time.perf_counter()
         multiply(matrix, matrix).block_until_ready()
         seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds[1:])
+    return 2 * size**3 / min(seconds[1:]) * (1 if on_cpu else len(jax.devices()))
 
 
 def machine_facts() -> Json:

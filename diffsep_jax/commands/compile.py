@@ -4,6 +4,7 @@ import dataclasses
 from typing import get_args
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import Sampler
 
 
@@ -18,7 +19,7 @@ class Compile:
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
 
-    batch_size: int = 4
+    batch_size: int = DEFAULT_BATCH_SIZE
     """As of `diffsep separate`: each size has programs of its own."""
 
     samplers: tuple[Sampler, ...] = get_args(Sampler)
@@ -36,9 +37,11 @@ def compile_programs(command: Compile) -> None:
         raise UserError(f"no sampler, expected one or more of {', '.join(get_args(Sampler))}")
 
     from diffsep_jax.compilation_cache import cache_folder, use_compilation_cache
+    from diffsep_jax.cores import use_cores
     from diffsep_jax.inference.ahead import compile_ahead
     from diffsep_jax.inference.pretrained import load_config
 
+    use_cores(command.batch_size)
     use_compilation_cache()
     folder = cache_folder()
     if folder is None:

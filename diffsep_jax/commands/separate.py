@@ -17,7 +17,7 @@ from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.distributed import DistributedConfig, initialize, share, wait_for_all
 from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
-from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import PRESETS, Preset, SamplerSettings
 from diffsep_jax.output import check_writable
@@ -85,7 +85,7 @@ class Separate:
     overlap: float = DEFAULT_OVERLAP
     """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
 
-    batch_size: int = 4
+    batch_size: int = DEFAULT_BATCH_SIZE
     """Chunks separated at once: changes speed and memory, not the result."""
 
     progress: Style = "bar"

@@ -11,6 +11,7 @@ from diffsep_jax.decoding import Block
 from diffsep_jax.errors import UserError
 
 DEFAULT_OVERLAP = 0.2
+DEFAULT_BATCH_SIZE = 4
 
 # (position, samples)
 Chunk = tuple[int, Float32[np.ndarray, "time 2"]]

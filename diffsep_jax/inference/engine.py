@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32
 
 from diffsep_jax import diffusion, samplers
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.noise import KEY_TYPE, white_noise
 from diffsep_jax.separation_model import Params, SeparationModel
@@ -56,7 +57,7 @@ class ChunkSeparator:
         model: SeparationModel,
         params: Params,
         *,
-        batch_size: int = 4,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
         """`devices`: all of this process by default."""

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Num
 from diffsep_jax.audio import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import Progress, separate_tracks
-from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, check_overlap
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.files import FileJob, FileOptions, FileResult, separate_files
 from diffsep_jax.inference.pretrained import load_model
@@ -35,7 +35,9 @@ class Separator:
     start_sigma, ensemble and seed.
     """
 
-    def __init__(self, model: SeparationModel, params: Params, *, batch_size: int = 4) -> None:
+    def __init__(
+        self, model: SeparationModel, params: Params, *, batch_size: int = DEFAULT_BATCH_SIZE
+    ) -> None:
         """Prepares a model for inference.
 
         Args:
@@ -48,7 +50,9 @@ class Separator:
         self._target_rms = model.target_rms
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str, *, batch_size: int = 4) -> "Separator":
+    def from_pretrained(
+        cls, name_or_dir: str, *, batch_size: int = DEFAULT_BATCH_SIZE
+    ) -> "Separator":
         """Loads a shipped model by name, or a model directory. UserError lists the names."""
         model, params = load_model(name_or_dir)
         return cls(model, params, batch_size=batch_size)
