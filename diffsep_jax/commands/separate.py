@@ -68,7 +68,8 @@ class Separate:
     """Sample rate of the results in Hz; None: each input's own."""
 
     name: str = DEFAULT_NAME
-    """Names of the results below OUT. {folder} is where below a folder INPUT the file was found."""
+    """Names of the results below OUT. {folder} is where below a folder INPUT the file was found,
+    {file} its whole name, {track} that without its ending."""
 
     start: float = 0.0
     """Second of the input at which to start."""
