@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -378,6 +379,43 @@ def test_a_dry_run_plans_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("refine", [False, True])
+def test_the_seconds_of_the_first_file_are_without_compiling(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    refine: bool,
+) -> None:
+    compiled = set()
+
+    def compiles(self: Halving, mixture: np.ndarray, *arguments: object) -> np.ndarray:
+        program = arguments[-1] is not None  # with a guess it is another program
+        if program not in compiled:
+            time.sleep(2)
+            compiled.add(program)
+        return mixture / 2
+
+    monkeypatch.setattr(Halving, "__call__", compiles)
+    path = song(tmp_path / "a.wav")
+    options = ["--refine", path, "--start-sigma", 0.3] if refine else []
+    run(path, "--out", tmp_path / "out", "--progress", "json", *options)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert compiled == {refine}
+    assert events[-2]["event"] == "done"
+    assert events[-2]["seconds"] < 1.5
+
+
+def test_a_moment_has_no_real_time_factor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song(tmp_path / "a.wav", noise(1, 2))
+    run(path, "--out", tmp_path)
+    run(path, "--out", tmp_path, "--dry-run")
+    printed = capsys.readouterr().out
+    assert printed.count("0.0 s of audio") == 3
+    assert "factor" not in printed
+
+
 @pytest.mark.parametrize("form", [("--preset", "fast"), ("--preset=fast",)])
 def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, ...]) -> None:
     path = song(tmp_path / "a.wav")
@@ -632,8 +670,12 @@ def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPat
     separator = Separator.from_pretrained("small")
     separator.warm_up(steps=500, ensemble=9, eta=0.3, sampler="ddim")
     assert Halving.settings == SamplerSettings(steps=1, eta=0.3)
-    for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}):
-        with pytest.raises(UserError, match=next(iter(options))):
+    assert Halving.guess is None
+    separator.warm_up(refines=True, start_sigma=0.3)
+    assert Halving.guess is not None
+    for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}, {"refines": True}):
+        expected = next(iter(options)).replace("refines", "start_sigma 1 is pure noise")
+        with pytest.raises(UserError, match=expected):
             separator.warm_up(**options)
 
 

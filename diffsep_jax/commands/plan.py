@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffsep_jax.commands.reporting import real_time_factor
 from diffsep_jax.errors import EXIT_USER_ERROR, UserError
 from diffsep_jax.inference.files import FileJob, FileOptions, open_job
 from diffsep_jax.inference.settings import SamplerSettings
@@ -50,7 +51,7 @@ def print_plan(command: "Separate", jobs: Sequence[FileJob], options: FileOption
         estimate = batches * seconds_per_batch(separator, settings, command.overlap, refines)
         print(
             f"about {estimate:.0f} s for {batches} batches of {model.batch_size} chunks, by a batch"
-            f" timed on this machine: real-time factor {estimate / seconds:.2f}"
+            f" timed on this machine{real_time_factor(estimate, seconds)}"
         )
     if failed:
         raise SystemExit(EXIT_USER_ERROR)

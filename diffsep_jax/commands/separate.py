@@ -158,37 +158,41 @@ def separate(command: Separate) -> None:
         print_plan(command, jobs, options)
         return
     with reporting(command.progress) as report:
-        report.begin(len(jobs), finished_before)
-        failed = _separate(command, jobs, options, report)
-        report.end(len(jobs) - failed, failed)
+        failed = _separate(command, jobs, options, report, finished_before)
     wait_for_all("separation", patience_seconds=_DAYS)
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
 
 def _separate(
-    command: Separate, jobs: Sequence[FileJob], options: FileOptions, report: Report
+    command: Separate,
+    jobs: Sequence[FileJob],
+    options: FileOptions,
+    report: Report,
+    finished_before: int,
 ) -> int:
-    """Separates all and returns how many failed."""
+    """Separates all and returns how many failed. The report begins when the program is compiled."""
     if not jobs:
+        report.begin(0, finished_before)
+        report.end(0, 0)
         return 0
     from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
 
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
+    settings = dataclasses.asdict(command.settings)
+    separator.warm_up(overlap=command.overlap, refines=command.refine is not None, **settings)
+    report.begin(len(jobs), finished_before)
     results = separator.separate_files(
-        jobs,
-        options,
-        overlap=command.overlap,
-        on_progress=report.progress,
-        **dataclasses.asdict(command.settings),
+        jobs, options, overlap=command.overlap, on_progress=report.progress, **settings
     )
     failed = 0
     with contextlib.closing(results):
         for result in results:
             failed += result.error is not None
             report.result(result)
+    report.end(len(jobs) - failed, failed)
     return failed
 
 
