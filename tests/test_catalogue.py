@@ -1,5 +1,6 @@
 """Many tracks in one pass: batches across tracks, bad tracks told, results as one by one."""
 
+import dataclasses
 import math
 import threading
 import time
@@ -52,6 +53,12 @@ def opener(audio: np.ndarray, name: str = "song", *, breaks: bool = False):
         return track, None
 
     return open_
+
+
+def opener_of(kind: type[AudioArray], audio: np.ndarray):
+    """A track that is measured as usual, and is of another kind when it is read."""
+    track = dataclasses.replace(measure(AudioArray(audio, RATE)), source=kind(audio, RATE))
+    return lambda: (track, None)
 
 
 def refuse():
@@ -113,6 +120,73 @@ def test_a_track_may_be_left_before_its_end() -> None:
     [stems] = take(tracks)
     [expected] = take(separate_tracks(openers[1:], model.chunk_model, overlap=0.0))
     assert np.array_equal(stems[0], expected[0])
+
+
+def test_a_track_that_is_left_is_neither_read_nor_computed_further() -> None:
+    read = []
+
+    class Counted(AudioArray):
+        def blocks(self):
+            for block in super().blocks():
+                read.append(len(block))
+                yield block
+
+    long = 2000 * SEGMENT
+    openers = [opener_of(Counted, noise(long)), opener(noise(3 * SEGMENT, 1))]
+    model = Model(2)
+    tracks = separate_tracks(openers, model.chunk_model, overlap=0.0)
+    next(next(tracks).blocks())
+    [stems] = take(tracks)
+    assert len(stems[0]) == 3 * SEGMENT
+    assert len(model.calls) < 200
+    assert 0 < sum(read) < long / 2
+
+
+def test_the_next_tracks_are_measured_while_one_is_read() -> None:
+    opened = []
+    second = threading.Event()
+
+    class Waiting(AudioArray):
+        def blocks(self):
+            assert second.wait(20), "the second track was not opened meanwhile"
+            yield from super().blocks()
+
+    def openers():
+        opened.append("first")
+        yield opener_of(Waiting, noise(5000))
+        for index in range(20):
+            opened.append(index)
+            second.set()
+            yield opener(noise(200 * SEGMENT, index))
+
+    tracks = separate_tracks(openers(), Model(2).chunk_model, overlap=0.0)
+    next(tracks).finish()
+    next(next(tracks).blocks())
+    time.sleep(0.3)
+    # One done, one read, one that waits to be read, one that waits to be put there, and none more.
+    assert len(opened) <= 4
+    tracks.close()
+
+
+def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
+    before = threading.active_count()
+    disk = threading.Event()
+
+    class Slow(AudioArray):
+        def blocks(self):
+            yield from super().blocks()
+            disk.wait(60)
+
+    tracks = separate_tracks(
+        [opener_of(Slow, noise(5 * SEGMENT))], Model(1).chunk_model, overlap=0.0
+    )
+    next(next(tracks).blocks())
+    start = time.monotonic()
+    tracks.close()
+    assert time.monotonic() - start < 10
+    # The reader is left; those that waited for it have ended.
+    assert threading.active_count() <= before + 1
+    disk.set()
 
 
 def test_long_silence_does_not_hold_up_what_sounds() -> None:
