@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from test_background import threads_end
 
 from diffsep_jax.audio import AudioArray
 from diffsep_jax.errors import UserError
@@ -170,23 +171,25 @@ def test_the_next_tracks_are_measured_while_one_is_read() -> None:
 
 def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
     before = threading.active_count()
-    disk = threading.Event()
+    disk, waits = threading.Event(), threading.Event()
 
     class Slow(AudioArray):
         def blocks(self):
-            yield from super().blocks()
+            yield self.audio[: 4 * SEGMENT]
+            waits.set()
             disk.wait(60)
+            yield self.audio[4 * SEGMENT :]
 
     tracks = separate_tracks(
-        [opener_of(Slow, noise(5 * SEGMENT))], Model(1).chunk_model, overlap=0.0
+        [opener_of(Slow, noise(9 * SEGMENT))], Model(1).chunk_model, overlap=0.0
     )
     next(next(tracks).blocks())
-    start = time.monotonic()
+    assert waits.wait(20)
     tracks.close()
-    assert time.monotonic() - start < 10
-    # The reader is left; those that waited for it have ended.
-    assert threading.active_count() <= before + 1
-    disk.set()
+    try:  # the reader is left to itself; the stage that waited for it ends
+        assert threads_end(before + 1)
+    finally:
+        disk.set()
 
 
 def test_long_silence_does_not_hold_up_what_sounds() -> None:
@@ -218,7 +221,4 @@ def test_errors_of_the_program_are_raised_and_no_thread_stays() -> None:
     tracks = separate_tracks([opener(noise(500_000))], Model(2).chunk_model, overlap=0.2)
     next(next(tracks).blocks())
     tracks.close()
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    assert threads_end(before)
