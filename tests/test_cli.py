@@ -186,6 +186,22 @@ def test_a_refinement_that_cannot_be_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_song_without_earlier_vocals_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [song(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
+    run(*paths[::2], "--out", tmp_path / "first")
+    capsys.readouterr()
+    options = ["--refine", tmp_path / "first", "--start-sigma", 0.3]
+    error = fails(capsys, *paths, "--out", tmp_path / "out", *options)
+    expected = tmp_path / "first" / "b" / "vocals.wav"
+    assert error.splitlines() == [
+        f"error: {paths[1]}: no vocals to refine, expected {expected}",
+        "1 of 3 files failed",
+    ]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c"]
+
+
 def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [song(tmp_path / name) for name in ("a.wav", "b.flac", "c.mp3")]
     run(*paths, "--out", tmp_path / "out", "--batch-size", 2, "--overlap", 0.5)

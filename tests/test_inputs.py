@@ -237,8 +237,13 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         tmp_path / "a/vocals.mp3",
         tmp_path / "b/vocals.wav",
     ]
-    (tmp_path / "b/vocals.wav").unlink()
-    with pytest.raises(UserError, match=r"b.wav: no vocals to refine, expected .*b/vocals.wav"):
-        plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
+    (tmp_path / "b/vocals.wav").unlink()  # the job of b alone will fail
+    jobs = plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
+    assert [job.refine for job in jobs] == [
+        tmp_path / "a/vocals.mp3",
+        tmp_path / "b/vocals.wav",
+    ]
+    with pytest.raises(UserError, match=r"no vocals to refine, expected .*b/vocals.wav or"):
+        plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
     with pytest.raises(UserError, match=r"2 inputs and .* to refine, expected one input"):
         plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)

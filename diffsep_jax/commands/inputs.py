@@ -86,7 +86,7 @@ def plan_jobs(
 
     Raises:
       UserError: a bad template; two results of one name; a result that would replace an input; no
-        vocals to refine.
+        vocals to refine for any of the inputs. Where some have none, their jobs fail by themselves.
     """
     _check_name(name, stems)
     if refine is not None and not os.path.isdir(refine) and len(inputs) > 1:
@@ -94,6 +94,7 @@ def plan_jobs(
             f"{len(inputs)} inputs and {refine} to refine, expected one input, or for --refine the"
             " folder of an earlier run's results"
         )
+    earlier_results = refine is not None and os.path.isdir(refine)
     jobs = []
     owners: dict[str, Input] = {}
     originals = {each.path.resolve() for each in inputs}
@@ -119,15 +120,16 @@ def plan_jobs(
             if path.resolve() in originals:
                 raise UserError(f"{path}: is an input and would be replaced; choose another --out")
         guess = refine
-        if refine is not None and os.path.isdir(refine):
+        if refine is not None and earlier_results:
             earlier = [refine / result("vocals", extension) for extension in FORMATS]
-            guess = next((path for path in earlier if os.path.isfile(path)), None)
-            if guess is None:
-                raise UserError(
-                    f"{each.path}: no vocals to refine, expected {earlier[0]} or another of"
-                    f" {', '.join(FORMATS)}"
-                )
+            guess = next((path for path in earlier if os.path.isfile(path)), earlier[0])
         jobs.append(FileJob(each.path, outputs, guess))
+    guesses = [job.refine for job in jobs if job.refine is not None]
+    if earlier_results and not any(os.path.isfile(path) for path in guesses):
+        raise UserError(
+            f"{refine}: no vocals to refine, expected {guesses[0]} or another of"
+            f" {', '.join(FORMATS)}; is it the --out of an earlier run with these inputs?"
+        )
     return jobs
 
 
