@@ -395,6 +395,40 @@ def test_a_dry_run_plans_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, gone = song(tmp_path / "a.wav", noise(40_000, 2)), tmp_path / "gone.wav"
+    with pytest.raises(SystemExit) as error:
+        run(path, gone, "--out", tmp_path / "out", "--dry-run", "--progress", "json", "--steps", 7)
+    assert error.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    plan, failure, total = [json.loads(line) for line in printed.out.splitlines()]
+    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
+    work = {
+        "audio_seconds": 40_000 / RATE,
+        "chunks": chunks,
+        "conditioner_calls": chunks,
+        "generator_calls": 7 * chunks,
+    }
+    outputs = {stem: str(tmp_path / "out" / "a" / f"{stem}.wav") for stem in STEMS}
+    assert plan == {"event": "plan", "file": str(path), "outputs": outputs, **work}
+    assert (failure["event"], failure["file"]) == ("error", str(gone))
+    assert total.pop("seconds") >= 0
+    batches = math.ceil(chunks / 4)
+    assert total == {"event": "total", "files": 1, "failed": 1, "batches": batches, **work}
+
+
+def test_no_event_before_the_model_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song(tmp_path / "a.wav")
+    with pytest.raises(SystemExit):
+        run(path, "--out", tmp_path / "out", "--progress", "json", "--model", "smal")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "error: unknown model 'smal'; known models: small\n"
+
+
 @pytest.mark.parametrize("refine", [False, True])
 def test_the_seconds_of_the_first_file_are_without_compiling(
     tmp_path: Path,
@@ -727,6 +761,23 @@ def test_output_that_nobody_reads_ends_in_one_line() -> None:
     with process.stderr as stderr:
         assert stderr.read() == "stopped: nobody reads the output any more\n"
     assert process.wait() == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+@pytest.mark.parametrize("flush", [False, True])
+def test_output_to_a_full_disk_ends_in_one_line(flush: bool) -> None:
+    """Also where what is printed is written at the end."""
+    code = (
+        "from diffsep_jax.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        f"    print('words', flush={flush})\n"
+    )
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.stderr == "stopped: the output cannot be written: No space left on device\n"
+    assert result.returncode == 1
 
 
 def test_a_song_whose_name_the_terminal_cannot_show(

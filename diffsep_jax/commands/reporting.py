@@ -104,7 +104,10 @@ class Lines:
 
 
 class JsonLines:
-    """An object on a line of its own for each event, on stdout."""
+    """An object on a line of its own for each event, on stdout.
+
+    Without an "end" the run was cut short; its exit status and stderr say why.
+    """
 
     def __init__(self) -> None:
         self._clock = Clock()
@@ -112,20 +115,20 @@ class JsonLines:
     def begin(self, files: int, finished_before: int) -> None:
         """{"event": "begin", "files": ..., "finished_before": ...}"""
         self._clock = Clock()
-        _print("begin", files=files, finished_before=finished_before)
+        print_event("begin", files=files, finished_before=finished_before)
 
     def progress(self, job: FileJob, done: int, total: int) -> None:
         """{"event": "progress", "file": ..., "chunks_done": ..., "chunks": ...}"""
-        _print("progress", file=str(job.path), chunks_done=done, chunks=total)
+        print_event("progress", file=str(job.path), chunks_done=done, chunks=total)
 
     def result(self, result: FileResult) -> None:
         """{"event": "done", ...} or {"event": "error", "file": ..., "message": ...}"""
         seconds = self._clock.lap()
         file = str(result.job.path)
         if result.error is not None:
-            _print("error", file=file, message=str(result.error))
+            print_event("error", file=file, message=str(result.error))
             return
-        _print(
+        print_event(
             "done",
             file=file,
             outputs={stem: str(path) for stem, path in result.job.outputs.items()},
@@ -138,7 +141,7 @@ class JsonLines:
 
     def end(self, done: int, failed: int) -> None:
         """{"event": "end", "done": ..., "failed": ...}"""
-        _print("end", done=done, failed=failed)
+        print_event("end", done=done, failed=failed)
 
 
 class Clock:
@@ -176,5 +179,6 @@ def warnings(result: FileResult) -> list[str]:
     return lines
 
 
-def _print(event: str, **values: Any) -> None:
+def print_event(event: str, **values: Any) -> None:
+    """A line of JSON on stdout."""
     print(json.dumps({"event": event, **values}), flush=True)
