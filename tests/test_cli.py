@@ -1,5 +1,6 @@
 """The command and the Python interface, from files to files, with a model that halves its input."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from diffsep_jax import cli
+from diffsep_jax import cli, encoding
 from diffsep_jax.audio import read_audio
 from diffsep_jax.encoding import FORMATS
 from diffsep_jax.errors import PreemptedError, UserError
@@ -29,6 +30,7 @@ from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
+from diffsep_jax.output import replacing_together
 from diffsep_jax.separation_model import Params, SeparationModel
 
 RATE = 44_100
@@ -85,9 +87,10 @@ def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:
 def halving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(separator_module, "ChunkSeparator", Halving)
     monkeypatch.setattr(separator_module, "load_model", load_halving)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, on_sigterm)  # the command's own is for its process
+    for number, handler in handlers.items():  # the command's own are for its process
+        signal.signal(number, handler)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -580,6 +583,57 @@ def test_sigterm_leaves_nothing_half_written(
     assert exit_.value.code == 75
     assert "preempted: finished files stay" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_second_signal_does_not_disturb_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C again while the files are cleaned up, and the system's SIGTERM on top."""
+
+    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+        if start[0] > 100_000:  # when something is being written
+            os.kill(os.getpid(), signal.SIGINT)
+        return mixture
+
+    def again(paths: object) -> Iterator[list[Path]]:
+        with replacing_together(paths) as temporaries:
+            try:
+                yield temporaries
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+                cleaned_up.append(len(temporaries))
+
+    cleaned_up: list[int] = []
+    monkeypatch.setattr(Halving, "__call__", interrupted)
+    monkeypatch.setattr(encoding, "replacing_together", contextlib.contextmanager(again))
+    with pytest.raises(SystemExit) as exit_:
+        run(song(tmp_path / "a.wav", noise(300_000, 2)), "--out", tmp_path / "out")
+    assert exit_.value.code == 130
+    assert cleaned_up == [2]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_thread_that_is_left_does_not_hold_up_the_commands_end() -> None:
+    """Python's own end would, or would abort: it is passed over, with the same exit status."""
+    code = (
+        "import atexit, time\n"
+        "from diffsep_jax import cli\n"
+        "from diffsep_jax.inference.background import in_background\n"
+        "def items():\n"
+        "    yield 1\n"
+        "    time.sleep(100)\n"
+        "def interrupted():\n"
+        "    for _ in in_background(items(), 1):\n"
+        "        raise KeyboardInterrupt\n"
+        "atexit.register(print, 'the end of Python')\n"
+        "cli.list_models = interrupted\n"
+        "cli.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "models"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
 def test_brackets_in_a_songs_name_are_no_markup(

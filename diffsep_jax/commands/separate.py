@@ -148,7 +148,7 @@ def separate(command: Separate) -> None:
     check_writable(command.out)
 
     initialize(command.distributed)
-    signal.signal(signal.SIGTERM, _preempted)  # after JAX, which has a handler of its own
+    _stop_at_signals()  # after JAX, which has a handler of its own
     share_of_jobs = list(share(jobs))
     jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
     finished_before = len(share_of_jobs) - len(jobs)
@@ -196,8 +196,18 @@ def _separate(
     return failed
 
 
-def _preempted(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise PreemptedError("finished files stay; the same command with --resume does the rest")
+def _stop_at_signals() -> None:
+    """SIGTERM and Ctrl-C end the run in order; once it ends, another of them changes nothing."""
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise PreemptedError("finished files stay; the same command with --resume does the rest")
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _is_finished(job: FileJob) -> bool:

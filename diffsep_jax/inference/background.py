@@ -12,6 +12,8 @@ _PATIENCE_SECONDS = 1.0
 
 _POLL_SECONDS = 0.05
 
+_NAME = "diffsep-stage"
+
 
 class _LeftError(Exception):
     """Nobody wants the pipeline's items any more."""
@@ -60,7 +62,7 @@ def in_background(
         else:
             put(False, None)
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, daemon=True, name=_NAME)
     thread.start()
     try:
         while True:
@@ -75,3 +77,8 @@ def in_background(
     finally:
         stopped.set()
         thread.join(_PATIENCE_SECONDS)
+
+
+def stages_alive() -> bool:
+    """Whether threads of stages still run, such as those that were left to themselves."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
