@@ -47,7 +47,7 @@ def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
 
 
 def test_a_list_adds_inputs(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = f"{album / '02.flac'}\n\n  {album / 'cd2'}  \n"
+    text = f"#EXTM3U\n#EXTINF:1,#\n{album / '02.flac'}\n\n # cd 2\n  {album / 'cd2'}  \n"
     (tmp_path / "list.txt").write_text(text)
     expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
     assert find_inputs([], tmp_path / "list.txt") == expected

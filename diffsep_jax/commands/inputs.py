@@ -158,7 +158,8 @@ def _listed(list_file: Path) -> list[Path]:
     if "\0" in text:
         raise UserError(f"{list_file}: not UTF-8 text, expected one path a line")
     lines = text.removeprefix("\ufeff").splitlines()  # some editors mark UTF-8 by this
-    return [Path(line.strip()) for line in lines if line.strip()]
+    paths = (line.strip() for line in lines)
+    return [Path(path) for path in paths if path and not path.startswith("#")]
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Input]:

@@ -78,7 +78,7 @@ class Separate:
     """How many seconds to separate; None: up to the end."""
 
     list: Path | None = None
-    """A text file with more inputs, one a line; "-" is the standard input."""
+    """A text file with more inputs, one a line, # starts a comment; "-" is the standard input."""
 
     resume: bool = False
     """Skip inputs whose results are all there."""
