@@ -1,6 +1,8 @@
 """The command `diffsep`: separate audio files, list models, compile ahead, export."""
 
 import io
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,6 +14,7 @@ from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate, with_preset
 from diffsep_jax.errors import one_line_errors
+from diffsep_jax.inference.background import stages_alive
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -24,21 +27,30 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name must not end a run
         sys.stdout.reconfigure(errors="backslashreplace")
-    with one_line_errors():
-        command = tyro.cli(
-            commands,
-            args=with_preset(sys.argv[1:] if args is None else args),
-            prog="diffsep",
-            description="Separate singing from music with a diffusion model.",
-        )
-        if isinstance(command, Separate):
-            separate(command)
-        elif isinstance(command, Compile):
-            compile_programs(command)
-        elif isinstance(command, Export):
-            export(command)
-        else:
-            list_models()
+    try:
+        with one_line_errors():
+            command = tyro.cli(
+                commands,
+                args=with_preset(sys.argv[1:] if args is None else args),
+                prog="diffsep",
+                description="Separate singing from music with a diffusion model.",
+            )
+            if isinstance(command, Separate):
+                separate(command)
+            elif isinstance(command, Compile):
+                compile_programs(command)
+            elif isinstance(command, Export):
+                export(command)
+            else:
+                list_models()
+    except SystemExit as end:
+        if args is None:  # all is cleaned up: the process may end in any way
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if stages_alive() and isinstance(end.code, int):
+                # Python's own end would abort with a thread that is still inside XLA or a decoder.
+                sys.stderr.flush()
+                os._exit(end.code)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Errors that are the user's to mend: one clear line, no traceback."""
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
 
 EXIT_USER_ERROR = 2
-EXIT_BROKEN_PIPE = 1
+EXIT_BROKEN_OUTPUT = 1
 EXIT_PREEMPTED = 75
 """Ended by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits)."""
 EXIT_INTERRUPTED = 130
@@ -27,18 +28,26 @@ class PreemptedError(BaseException):
 def one_line_errors() -> Iterator[None]:
     """Around a command's main function: what ends it becomes one line and an exit status."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # or Python would do it at its end, with a traceback
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:
-        print("stopped: nobody reads the output any more", file=sys.stderr)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            print("stopped: nobody reads the output any more", file=sys.stderr)
+        elif error.errno == errno.ENOSPC and error.filename is None:  # files have a name
+            print(f"stopped: the output cannot be written: {error.strerror}", file=sys.stderr)
+        else:
+            raise
         with contextlib.suppress(OSError):  # or Python would try to write the rest of it at its end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(EXIT_BROKEN_PIPE) from None
+        raise SystemExit(EXIT_BROKEN_OUTPUT) from None
     except PreemptedError as error:
         print(f"preempted: {error}", file=sys.stderr)
         raise SystemExit(EXIT_PREEMPTED) from None

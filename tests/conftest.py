@@ -39,3 +39,12 @@ def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
     config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
     return workdir, runs.run(workdir, config, validation=[micro.batch(1000)])
+
+
+@pytest.fixture
+def halving(monkeypatch):
+    """A model that halves its input in place of every other; see tests/halving.py."""
+    from halving import in_place_of_a_model
+
+    with in_place_of_a_model(monkeypatch):
+        yield

@@ -1,11 +1,13 @@
 """Many tracks in one pass: batches across tracks, bad tracks told, results as one by one."""
 
+import dataclasses
 import math
 import threading
 import time
 
 import numpy as np
 import pytest
+from test_background import threads_end
 
 from diffsep_jax.audio import AudioArray
 from diffsep_jax.errors import UserError
@@ -52,6 +54,12 @@ def opener(audio: np.ndarray, name: str = "song", *, breaks: bool = False):
         return track, None
 
     return open_
+
+
+def opener_of(kind: type[AudioArray], audio: np.ndarray):
+    """A track that is measured as usual, and is of another kind when it is read."""
+    track = dataclasses.replace(measure(AudioArray(audio, RATE)), source=kind(audio, RATE))
+    return lambda: (track, None)
 
 
 def refuse():
@@ -115,6 +123,75 @@ def test_a_track_may_be_left_before_its_end() -> None:
     assert np.array_equal(stems[0], expected[0])
 
 
+def test_a_track_that_is_left_is_neither_read_nor_computed_further() -> None:
+    read = []
+
+    class Counted(AudioArray):
+        def blocks(self):
+            for block in super().blocks():
+                read.append(len(block))
+                yield block
+
+    long = 2000 * SEGMENT
+    openers = [opener_of(Counted, noise(long)), opener(noise(3 * SEGMENT, 1))]
+    model = Model(2)
+    tracks = separate_tracks(openers, model.chunk_model, overlap=0.0)
+    next(next(tracks).blocks())
+    [stems] = take(tracks)
+    assert len(stems[0]) == 3 * SEGMENT
+    assert len(model.calls) < 200
+    assert 0 < sum(read) < long / 2
+
+
+def test_the_next_tracks_are_measured_while_one_is_read() -> None:
+    opened = []
+    second = threading.Event()
+
+    class Waiting(AudioArray):
+        def blocks(self):
+            assert second.wait(20), "the second track was not opened meanwhile"
+            yield from super().blocks()
+
+    def openers():
+        opened.append("first")
+        yield opener_of(Waiting, noise(5000))
+        for index in range(20):
+            opened.append(index)
+            second.set()
+            yield opener(noise(200 * SEGMENT, index))
+
+    tracks = separate_tracks(openers(), Model(2).chunk_model, overlap=0.0)
+    next(tracks).finish()
+    next(next(tracks).blocks())
+    time.sleep(0.3)
+    # One done, one read, one that waits to be read, one that waits to be put there, and none more.
+    assert len(opened) <= 4
+    tracks.close()
+
+
+def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
+    before = threading.active_count()
+    disk, waits = threading.Event(), threading.Event()
+
+    class Slow(AudioArray):
+        def blocks(self):
+            yield self.audio[: 4 * SEGMENT]
+            waits.set()
+            disk.wait(60)
+            yield self.audio[4 * SEGMENT :]
+
+    tracks = separate_tracks(
+        [opener_of(Slow, noise(9 * SEGMENT))], Model(1).chunk_model, overlap=0.0
+    )
+    next(next(tracks).blocks())
+    assert waits.wait(20)
+    tracks.close()
+    try:  # the reader is left to itself; the stage that waited for it ends
+        assert threads_end(before + 1)
+    finally:
+        disk.set()
+
+
 def test_long_silence_does_not_hold_up_what_sounds() -> None:
     """Nor is it kept in memory until a batch is full."""
     audio = np.concatenate([noise(SEGMENT), np.zeros((200 * SEGMENT, 2), np.float32)])
@@ -144,7 +221,4 @@ def test_errors_of_the_program_are_raised_and_no_thread_stays() -> None:
     tracks = separate_tracks([opener(noise(500_000))], Model(2).chunk_model, overlap=0.2)
     next(next(tracks).blocks())
     tracks.close()
-    deadline = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= before
+    assert threads_end(before)

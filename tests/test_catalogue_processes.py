@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import micro
@@ -79,6 +80,29 @@ def test_a_killed_run_leaves_whole_files_and_is_resumed(catalogue, undisturbed):
     assert len(left) > len(named), "nothing was being written when the process was killed"
     subprocess.run(command(catalogue, out, "--steps", 3, "--resume"), check=True)
     assert files(out) == undisturbed
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_is_prompt_and_clean(catalogue, presses):
+    """In the middle of a batch that takes minutes, pressed once or twice."""
+    out = catalogue / f"interrupted{presses}"
+    process = subprocess.Popen(
+        command(catalogue, out, "--steps", 20_000, "--progress", "json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert json.loads(process.stdout.readline())["event"] == "begin"
+    while not list(out.rglob(".*.tmp")):
+        time.sleep(0.05)
+    start = time.monotonic()
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - start < 5
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert not out.exists()
 
 
 def test_processes_share_a_catalogue(catalogue, undisturbed):

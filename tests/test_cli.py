@@ -1,118 +1,24 @@
-"""The command and the Python interface, from files to files, with a model that halves its input."""
+"""The commands, from files to files, with a model that halves its input."""
 
 import dataclasses
-import io
-import json
-import math
-import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import soundfile as sf
+from halving import RATE, TINY, Halving, fails, noise, run, song
 
 from diffsep_jax import cli
 from diffsep_jax.audio import read_audio
 from diffsep_jax.encoding import FORMATS
-from diffsep_jax.errors import PreemptedError, UserError
-from diffsep_jax.inference import separator as separator_module
 from diffsep_jax.inference.pretrained import save_model
-from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
-from diffsep_jax.separation_model import Params, SeparationModel
 
-RATE = 44_100
-
-NETWORK = {
-    "widths": (16, 16, 16),
-    "factors": (4, 4),
-    "patch_size": 8,
-    "attention_levels": 1,
-    "attention_width": 16,
-    "attention_heads": 2,
-    "injection_levels": 1,
-}
-TINY = SeparationModel(
-    segment=4096,
-    generator=Generator(blocks=(1, 1), fourier_features=16, embedding_width=16, **NETWORK),
-    conditioner=Conditioner(
-        transformer_layers=1, transformer_width=16, transformer_heads=2, **NETWORK
-    ),
-)
-
-
-class Halving:
-    """In place of the compiled chunk program: vocals = mixture / 2; remembers its settings."""
-
-    segment = 4096
-    stride = 128
-    sample_rate = RATE
-    settings: SamplerSettings
-    guess: np.ndarray | None
-
-    def __init__(self, model: object, params: object, *, batch_size: int) -> None:
-        self.batch_size = batch_size
-
-    def __call__(
-        self,
-        mixture: np.ndarray,
-        start: np.ndarray,
-        settings: SamplerSettings,
-        guess: np.ndarray | None = None,
-    ) -> np.ndarray:
-        Halving.settings = settings
-        Halving.guess = guess
-        return mixture / 2
-
-
-def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:
-    if name_or_dir != "small":
-        raise UserError(f"unknown model {name_or_dir!r}; known models: small")
-    return TINY, {}
-
-
-@pytest.fixture(autouse=True)
-def halving(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(separator_module, "ChunkSeparator", Halving)
-    monkeypatch.setattr(separator_module, "load_model", load_halving)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, on_sigterm)  # the command's own is for its process
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.float32(0.1) * np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def song(path: Path, audio: np.ndarray | None = None, rate: int = RATE) -> Path:
-    sf.write(path, noise(20_011, 2) if audio is None else audio, rate)
-    return path
-
-
-def run(*args: object) -> None:
-    cli.main(["separate", *map(str, args)])
-
-
-def fails(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """Runs a command that must end with status 2 and no traceback; returns its message."""
-    with pytest.raises(SystemExit) as error:
-        run(*args)
-    assert error.value.code == 2
-    message = capsys.readouterr().err
-    assert "Traceback" not in message
-    return message
-
-
-# --- The command.
+pytestmark = pytest.mark.usefixtures("halving")
 
 
 @pytest.mark.parametrize("num_channels", [1, 2])
@@ -164,27 +70,6 @@ def test_an_earlier_result_is_refined(tmp_path: Path) -> None:
     assert read_audio(tmp_path / "a" / "vocals.wav")[0].shape == mixture.shape
 
 
-def test_a_refinement_that_cannot_be_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
-    out = ["--out", tmp_path / "out"]
-    for arguments, message in [
-        ([path, "--refine", path], "start_sigma 1 is pure noise"),
-        ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or dpm2m"),
-        ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
-        (
-            [path, "--refine", short, "--start-sigma", 0.3],
-            f"{short}: 20009 samples at 44100 Hz, expected the length of {path}, 20011 samples",
-        ),
-        ([path, "--refine", tmp_path / "gone.wav", "--start-sigma", 0.3], "No such file"),
-    ]:
-        error = fails(capsys, *arguments, *out)
-        assert message in error
-        assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [song(tmp_path / name) for name in ("a.wav", "b.flac", "c.mp3")]
     run(*paths, "--out", tmp_path / "out", "--batch-size", 2, "--overlap", 0.5)
@@ -198,69 +83,6 @@ def test_silence_one_second_and_one_sample(tmp_path: Path, audio: np.ndarray) ->
     vocals, _ = read_audio(tmp_path / "a" / "vocals.wav")
     assert len(vocals) == len(audio)
     assert vocals.any() == audio.any()
-
-
-def bad_files(folder: Path) -> list[tuple[Path, str, bool]]:
-    """Each with a part of its message, and whether its header tells."""
-    folder.mkdir()
-    text = folder / "text.wav"
-    text.write_text("words " * 99)
-    empty = folder / "empty.wav"
-    empty.touch()
-    cut = song(folder / "cut.mp3")
-    cut.write_bytes(cut.read_bytes()[:9000])
-    nan = folder / "nan.wav"
-    sf.write(nan, np.full((100, 2), np.nan), RATE, subtype="FLOAT")
-    return [
-        (folder / "gone.wav", "No such file", True),
-        (text, "not an audio file", True),
-        (empty, "the file is empty", True),
-        (cut, "truncated or damaged", True),
-        (song(folder / "none.wav", noise(0, 2)), "no samples", False),
-        (nan, "NaN or infinity at sample 0", False),
-        (song(folder / "wide.wav", noise(100, 6)), "6 channels, expected mono or stereo", True),
-    ]
-
-
-def test_a_bad_header_is_told_before_the_model_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load(name: str) -> None:
-        raise AssertionError("loaded")
-
-    files = bad_files(tmp_path / "bad")
-    for path, message, in_header in files:
-        if in_header:
-            monkeypatch.setattr(separator_module, "load_model", load)
-        else:
-            monkeypatch.setattr(separator_module, "load_model", load_halving)
-        error = fails(capsys, path, "--out", tmp_path / "out")
-        assert error.startswith(f"error: {path}: ")
-        assert message in error
-        assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_bad_files_are_told_and_the_others_separated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    files = bad_files(tmp_path / "bad")
-    good = [song(tmp_path / name) for name in ("a.wav", "z.wav")]
-    paths = [good[0], *(path for path, *_ in files), good[1]]
-    with pytest.raises(SystemExit) as error:
-        run(*paths, "--out", tmp_path / "out")
-    assert error.value.code == 2
-    printed = capsys.readouterr()
-    lines = printed.err.splitlines()
-    for line, (path, message, _) in zip(lines, files, strict=False):
-        assert line.startswith(f"error: {path}: ")
-        assert message in line
-    assert lines[len(files) :] == ["7 of 9 files failed"]
-    assert printed.out.count("real-time factor") == 2
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "z"]
-
-
-# --- Options of the results.
 
 
 def test_a_folder_is_one_job_and_resume_does_what_is_left(
@@ -341,43 +163,6 @@ def test_clipping_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "vocals.wav" in message
 
 
-def test_progress_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, gone = song(tmp_path / "a.wav"), tmp_path / "gone.wav"
-    with pytest.raises(SystemExit):
-        run(path, gone, "--out", tmp_path / "out", "--progress", "json")
-    printed = capsys.readouterr()
-    events = [json.loads(line) for line in printed.out.splitlines()]
-    assert printed.err == ""
-    kinds = [event["event"] for event in events]
-    assert kinds == ["begin", *["progress"] * (len(events) - 4), "done", "error", "end"]
-    total = events[1]["chunks"]
-    assert [event["chunks_done"] for event in events[1:-3]] == list(range(total + 1))
-    assert events[-3]["outputs"]["vocals"] == str(tmp_path / "out" / "a" / "vocals.wav")
-    assert events[-2] | {"message": ""} == {"event": "error", "file": str(gone), "message": ""}
-    assert events[-1] == {"event": "end", "done": 1, "failed": 1}
-    run(path, "--out", tmp_path / "out", "--progress", "quiet")
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "")
-
-
-def test_a_dry_run_plans_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = song(tmp_path / "a.wav", noise(40_000, 2))
-    run(path, "--out", tmp_path / "out", "--dry-run", "--steps", 7, "--ensemble", 2)
-    printed = capsys.readouterr().out
-    # 4096 samples of which 768 overlap, a multiple of the stride.
-    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
-    for text in (
-        f"{path} -> {tmp_path / 'out' / 'a' / 'vocals.wav'}, ",
-        f"in all: 0.9 s of audio, at most {chunks} chunks",
-        f"{chunks} conditioner calls, {14 * chunks} generator calls",
-    ):
-        assert text in printed
-    assert f"{math.ceil(chunks / 4)} batches of 4 chunks" in printed
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("form", [("--preset", "fast"), ("--preset=fast",)])
 def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, ...]) -> None:
     path = song(tmp_path / "a.wav")
@@ -395,117 +180,6 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
             run(path, "--out", tmp_path / out, "--format", extension)
             runs.append((tmp_path / out / "a" / f"vocals.{extension}").read_bytes())
         assert runs[0] == runs[1]
-
-
-# --- Bad options.
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "message"),
-    [
-        ("--steps", 0, "steps 0, expected 1 to 1000000"),
-        ("--steps", 2**31, "steps 2147483648, expected 1 to 1000000"),
-        ("--eta", 1.5, "eta 1.5, expected 0 to 1"),
-        ("--cutoff-hz", -1, "cutoff_hz -1.0, expected"),
-        ("--cutoff-hz", 22_050, "cutoff_hz 22050.0, expected less than 22050.0"),
-        ("--seed", -1, "seed -1, expected"),
-        ("--start-sigma", 0, "start_sigma 0.0, expected 1e-06 to 1"),
-        ("--start-sigma", 1.1, "start_sigma 1.1, expected 1e-06 to 1"),
-        ("--start-sigma", "nan", "start_sigma nan, expected 1e-06 to 1"),
-        ("--ensemble", 0, "ensemble 0, expected 1 to 10000"),
-        ("--overlap", 0.6, "overlap 0.6, expected"),
-        ("--batch-size", 0, "batch size 0, expected at least 1"),
-        ("--model", "smal", "unknown model 'smal'; known models: small"),
-        ("--step", 3, "--steps"),  # a suggestion
-        ("--sampler", "dim", "ddim"),
-        ("--preset", "quick", "balanced"),
-        ("--start", -1, "start -1.0, expected 0 seconds or more"),
-        ("--start", 9, "start at 9 s, expected less than its length"),
-        ("--duration", 0, "duration 0.0, expected more than 0 seconds"),
-        ("--sample-rate", 10, "sample rate 10, expected 1000 to 1000000 Hz"),
-        ("--name", "{title}", "{title} is unknown"),
-        ("--bitrate-kbps", 320, "bitrate 320 kbps with wav"),
-        ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
-    ],
-)
-def test_bad_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: object, message: str
-) -> None:
-    song(tmp_path / "a.wav")
-    assert message in fails(capsys, tmp_path / "a.wav", "--out", tmp_path / "out", option, value)
-    assert not (tmp_path / "out").exists()
-
-
-def test_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected at least one audio file" in fails(capsys, "--out", tmp_path)
-
-
-def test_out_that_is_not_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = song(tmp_path / "a.wav")
-    for out in (path, path / "under"):
-        assert "cannot be written: Not a directory" in fails(capsys, path, "--out", out)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a").write_text("a file where the song's folder should be")
-    assert "cannot be made: File exists" in fails(capsys, path, "--out", tmp_path / "out")
-
-
-def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "vocals").mkdir()
-    first, second = song(tmp_path / "a.wav"), song(tmp_path / "A.flac")
-    assert "would be that of" in fails(capsys, first, second, "--out", tmp_path / "out")
-    own = song(tmp_path / "vocals" / "vocals.wav")
-    assert "is an input and would be replaced" in fails(capsys, own, "--out", tmp_path)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, PreemptedError, UserError])
-def test_interrupt_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
-    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
-        if start[0] > 0:
-            raise error
-        return mixture
-
-    monkeypatch.setattr(Halving, "__call__", interrupted)
-    path = song(tmp_path / "a.wav", noise(90_000, 2))
-    with pytest.raises(SystemExit) as exit_:
-        run(path, "--out", tmp_path / "out")
-    assert exit_.value.code == {KeyboardInterrupt: 130, PreemptedError: 75, UserError: 2}[error]
-    assert not (tmp_path / "out").exists()
-    run(song(tmp_path / "short.wav", noise(4000, 2)), "--out", tmp_path / "out")  # one chunk
-    with pytest.raises(SystemExit):
-        run(path, "--out", tmp_path / "out")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["short"]
-
-
-def test_sigterm_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def terminated(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
-        if start[0] > 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return mixture
-
-    monkeypatch.setattr(Halving, "__call__", terminated)
-    with pytest.raises(SystemExit) as exit_:
-        run(song(tmp_path / "a.wav", noise(90_000, 2)), "--out", tmp_path / "out")
-    assert exit_.value.code == 75
-    assert "preempted: finished files stay" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_brackets_in_a_songs_name_are_no_markup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws the bar
-    for name in ("Song [live]", "Song [b]"):
-        run(song(tmp_path / f"{name}.wav"), "--out", tmp_path / "out")
-        printed = capsys.readouterr()
-        assert name in printed.out
-        assert name in printed.err
-    # A closing tag as in "[/b]" can come in an input's path alone.
-    (tmp_path / "[").mkdir()
-    run(song(tmp_path / "[" / "b].wav"), "--out", tmp_path / "out")
 
 
 def test_help_is_quick_and_needs_no_jax() -> None:
@@ -565,119 +239,3 @@ def test_a_real_model_in_a_real_process(tmp_path: Path) -> None:
     assert np.array_equal(accompaniment, mixture - vocals)
     other = read_audio(outs[1] / "vocals.wav")[0]
     assert np.abs(other - vocals).max() <= 1e-4
-
-
-# --- The Python interface.
-
-
-@pytest.mark.parametrize("shape", [(9000,), (9000, 1), (9000, 2)])
-def test_waveform_to_waveforms(shape: tuple[int, ...]) -> None:
-    mixture = noise(*shape)
-    result = Separator.from_pretrained("small").separate(mixture, RATE)
-    assert result.vocals.shape == result.accompaniment.shape == shape
-    assert result.vocals.dtype == np.float32
-    np.testing.assert_allclose(result.vocals, mixture / 2, rtol=1e-6)
-    assert np.array_equal(result.accompaniment, mixture - result.vocals)
-
-
-@pytest.mark.parametrize("num_channels", [1, 2])
-def test_a_waveform_to_refine(num_channels: int) -> None:
-    mixture, guess = noise(5000, 2), noise(5000, num_channels)[::-1]
-    separator = Separator.from_pretrained("small", batch_size=2)
-    separator.separate(mixture, RATE, refine=guess, start_sigma=0.3, overlap=0.0)
-    level = np.sqrt(np.mean(np.square(mixture)))
-    given = Halving.guess.reshape(-1, 2)
-    np.testing.assert_allclose(given[:5000], np.broadcast_to(guess / level, (5000, 2)), rtol=1e-5)
-    assert not given[5000:].any()
-    for options, message in [
-        ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: 4998 samples"),
-        ({"refine": guess}, "start_sigma 1"),
-        ({"refine": guess[None], "start_sigma": 0.3}, "refine is float32"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            separator.separate(mixture, RATE, **options)
-
-
-def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
-    separator = Separator.from_pretrained("small", batch_size=1)
-    path = song(tmp_path / "a.wav", rate=48_000)
-    in_memory = separator.separate(*read_audio(path), overlap=0.1)
-    files = separator.separate_file(path, tmp_path / "out", overlap=0.1)
-    for stem, file in files.items():
-        assert np.array_equal(getattr(in_memory, stem), read_audio(file)[0])
-
-
-@pytest.mark.parametrize(
-    ("waveform", "message"),
-    [
-        (np.zeros((0, 2), np.float32), "waveform: no samples"),
-        (np.zeros((0,), np.float32), "waveform: no samples"),
-        (np.full((9, 2), np.nan, np.float32), "waveform: NaN or infinity at sample 0"),
-        (np.zeros((9, 2), np.int16), r"waveform is int16 \[9, 2\], expected floating point"),
-        (np.zeros((9, 2, 1), np.float32), r"float32 \[9, 2, 1\], expected floating point \[time\]"),
-        (np.zeros((2, 99), np.float32), r"99 channels, expected \[time, channel\]"),
-    ],
-)
-def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        Separator.from_pretrained("small").separate(waveform, RATE)
-
-
-def test_misspelt_option_in_python() -> None:
-    with pytest.raises(TypeError, match="step"):
-        Separator.from_pretrained("small").separate(noise(99), RATE, step=3)
-
-
-def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    separator = Separator.from_pretrained("small")
-    separator.warm_up(steps=500, ensemble=9, eta=0.3, sampler="ddim")
-    assert Halving.settings == SamplerSettings(steps=1, eta=0.3)
-    for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}):
-        with pytest.raises(UserError, match=next(iter(options))):
-            separator.warm_up(**options)
-
-
-def test_a_waveform_beyond_float32_is_refused() -> None:
-    with pytest.raises(UserError, match="waveform: NaN or infinity at sample 0"):
-        Separator.from_pretrained("small").separate(np.full((9, 2), 1e300), RATE)
-
-
-def test_separator_works_from_a_thread() -> None:
-    """Nothing on the way needs the main thread, as a GUI will not give it."""
-    separator = Separator.from_pretrained("small")
-    results = []
-    thread = threading.Thread(target=lambda: results.append(separator.separate(noise(99), RATE)))
-    thread.start()
-    thread.join()
-    assert len(results) == 1
-
-
-def test_output_that_nobody_reads_ends_in_one_line() -> None:
-    code = (
-        "import sys\n"
-        "from diffsep_jax.errors import one_line_errors\n"
-        "with one_line_errors():\n"
-        "    while True:\n"
-        "        print('{}', flush=True)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    with process.stderr as stderr:
-        assert stderr.read() == "stopped: nobody reads the output any more\n"
-    assert process.wait() == 1
-
-
-def test_a_song_whose_name_the_terminal_cannot_show(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = song(tmp_path / "s\u00f6ng.wav")
-    printed = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
-    run(path, "--out", tmp_path / "out")
-    sys.stdout.flush()
-    assert b"s\\xf6ng.wav -> " in printed.getvalue()
-    assert (tmp_path / "out" / "s\u00f6ng" / "vocals.wav").is_file()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diffsep_jax.commands.inputs import Input, find_inputs, plan_jobs
+from diffsep_jax.commands.inputs import DEFAULT_NAME, Input, find_inputs, plan_jobs
 from diffsep_jax.errors import UserError
 
 BOTH = ("vocals", "accompaniment")
@@ -47,7 +47,7 @@ def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
 
 
 def test_a_list_adds_inputs(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = f"{album / '02.flac'}\n\n  {album / 'cd2'}  \n"
+    text = f"#EXTM3U\n#EXTINF:1,#\n{album / '02.flac'}\n\n # cd 2\n  {album / 'cd2'}  \n"
     (tmp_path / "list.txt").write_text(text)
     expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
     assert find_inputs([], tmp_path / "list.txt") == expected
@@ -109,6 +109,7 @@ def test_results_keep_the_folders_of_the_inputs(album: Path) -> None:
         ("{track}_{stem}.{ext}", BOTH, "out/{b}_vocals.mp3"),
         ("{stem}/{folder}/{track}.{ext}", BOTH, "out/vocals/cd2/{b}.mp3"),
         ("acapella/{track}.{ext}", ("vocals",), "out/acapella/{b}.mp3"),
+        ("{file}/{stem}.{ext}", BOTH, "out/{b}.wav/vocals.mp3"),
     ],
 )
 def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: str) -> None:
@@ -143,13 +144,73 @@ def test_bad_templates_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         plan_jobs([Input(Path("a.wav"))], Path("out"), stems=BOTH, extension="wav", name=name)
     assert message in str(error.value)
-    assert "{folder}, {track}, {stem}, {ext}" in str(error.value)
+    assert "{folder}, {track}, {file}, {stem}, {ext}" in str(error.value)
 
 
-def test_two_results_of_one_name_are_refused() -> None:
-    inputs = [Input(Path("x/a.wav")), Input(Path("y/A.mp3"))]
-    with pytest.raises(UserError, match=r"y/A.mp3: its result .* would be that of x/a.wav too"):
-        plan_jobs(inputs, Path("out"), stems=BOTH, extension="wav")
+def test_several_folders_keep_their_own_names(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "02.flac").write_bytes(b"x")
+    jobs = plan_jobs(
+        find_inputs([album, tmp_path / "more"]), Path("out"), stems=("vocals",), extension="wav"
+    )
+    assert [str(job.outputs["vocals"]) for job in jobs] == [
+        "out/album/01/vocals.wav",
+        "out/album/02/vocals.wav",
+        "out/album/cd2/01/vocals.wav",
+        "out/more/02/vocals.wav",
+    ]
+    monkeypatch.chdir(album)
+    assert [each.folder.parts[0] for each in find_inputs([Path(), tmp_path / "more"])] == [
+        *["album"] * 3,
+        "more",
+    ]
+    # The same folder twice is one.
+    assert find_inputs([album, album / "cd2" / ".."])[0] == Input(album / "01.WAV")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name", "advice"),
+    [
+        (Input(Path("x/a.wav")), Input(Path("y/A.mp3")), DEFAULT_NAME, "put {file} into --name"),
+        (Input(Path("x/a.wav")), Input(Path("y/a.wav")), DEFAULT_NAME, "give their folders"),
+        (
+            Input(Path("x/a.wav"), Path("x")),
+            Input(Path("y/a.wav"), Path("y")),
+            "{track}/{stem}.{ext}",
+            "put {folder} into --name",
+        ),
+        (
+            Input(Path("1/x/a.wav"), Path("x")),
+            Input(Path("2/x/a.wav"), Path("x")),
+            DEFAULT_NAME,
+            "into another --out",
+        ),
+        (Input(Path("a.wav")), Input(Path("A.wav")), DEFAULT_NAME, "into another --out"),
+    ],
+)
+def test_two_results_of_one_name_are_refused(
+    first: Input, second: Input, name: str, advice: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        plan_jobs([first, second], Path("out"), stems=BOTH, extension="wav", name=name)
+    message = str(error.value)
+    assert message.startswith(f"{second.path}: its result out/")
+    assert f"would be that of {first.path} too; " in message
+    assert advice in message
+
+
+def test_the_advice_on_one_name_helps(album: Path, tmp_path: Path) -> None:
+    """What the message names tells the inputs apart."""
+    (album / "02.mp3").write_bytes(b"x")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "02.flac").write_bytes(b"x")
+    inputs = find_inputs([album, tmp_path / "more"])
+    name = "{folder}/{file}/{stem}.{ext}"
+    jobs = plan_jobs(inputs, Path("out"), stems=BOTH, extension="wav", name=name)
+    results = {path for job in jobs for path in job.outputs.values()}
+    assert len(results) == 2 * len(inputs) == 10
 
 
 def test_no_song_leads_out_of_the_folder() -> None:
@@ -176,8 +237,13 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         tmp_path / "a/vocals.mp3",
         tmp_path / "b/vocals.wav",
     ]
-    (tmp_path / "b/vocals.wav").unlink()
-    with pytest.raises(UserError, match=r"b.wav: no vocals to refine, expected .*b/vocals.wav"):
-        plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
+    (tmp_path / "b/vocals.wav").unlink()  # the job of b alone will fail
+    jobs = plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
+    assert [job.refine for job in jobs] == [
+        tmp_path / "a/vocals.mp3",
+        tmp_path / "b/vocals.wav",
+    ]
+    with pytest.raises(UserError, match=r"no vocals to refine, expected .*b/vocals.wav or"):
+        plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
     with pytest.raises(UserError, match=r"2 inputs and .* to refine, expected one input"):
         plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)

@@ -354,6 +354,16 @@ def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
             run(noise(1000), model(separate), guess=guess)
 
 
+@pytest.mark.parametrize(("off", "is_padding"), [(1105, True), (-1105, True), (RATE, False)])
+def test_a_guess_that_an_encoder_padded_is_told_from_another_song(
+    off: int, is_padding: bool
+) -> None:
+    guess = measure(AudioArray(noise(RATE + 2000 + off), RATE, "guess"))
+    with pytest.raises(UserError, match="expected the length") as error:
+        run(noise(RATE + 2000), model(lambda mixture, starts, guess: guess), guess=guess)
+    assert ("an encoder may have padded it" in str(error.value)) == is_padding
+
+
 @pytest.mark.parametrize("rate", [22_050, RATE, 48_000])
 @pytest.mark.parametrize(
     ("start", "duration"),

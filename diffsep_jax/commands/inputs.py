@@ -21,11 +21,14 @@ SUFFIXES = frozenset({
 
 DEFAULT_NAME = "{folder}/{track}/{stem}.{ext}"
 
-_NAME_PARTS = ("folder", "track", "stem", "ext")
+_NAME_PARTS = ("folder", "track", "file", "stem", "ext")
 
 
 class Input(NamedTuple):
-    """An audio file, and the folder inside of the named folder in which it was found."""
+    """An audio file, and where below a named folder it was found; {folder} in names of results.
+
+    Where several folders are named, it begins with that folder's own name.
+    """
 
     path: Path
     folder: Path = Path()
@@ -43,10 +46,13 @@ def find_inputs(
     named = [*inputs, *_listed(list_file)] if list_file is not None else list(inputs)
     if not named:
         raise UserError("no input, expected at least one audio file, a folder or --list FILE")
+    # Unlike Path.is_dir it takes any name.
+    folders = {os.path.realpath(path) for path in named if os.path.isdir(path)}
     found: dict[Path, Input] = {}
     for path in named:
-        if os.path.isdir(path):  # unlike Path.is_dir it takes any name
-            inside = list(_inside(path, out))
+        if os.path.isdir(path):
+            own = Path(os.path.basename(os.path.abspath(path))) if len(folders) > 1 else Path()
+            inside = [each._replace(folder=own / each.folder) for each in _inside(path, out)]
             if not inside:
                 raise UserError(
                     f"{path}: no audio in this folder; expected files that end in"
@@ -74,12 +80,13 @@ def plan_jobs(
       out: folder of the results.
       stems: that are wanted.
       extension: of their files, without a dot.
-      name: a path with {folder}, {track} (the input's name without its ending), {stem} and {ext}.
+      name: a path with {folder}, {track} (the input's name without its ending), {file} (with its
+        ending), {stem} and {ext}.
       refine: vocals to start from: a file, for one input; or the `out` of an earlier run.
 
     Raises:
       UserError: a bad template; two results of one name; a result that would replace an input; no
-        vocals to refine.
+        vocals to refine for any of the inputs. Where some have none, their jobs fail by themselves.
     """
     _check_name(name, stems)
     if refine is not None and not os.path.isdir(refine) and len(inputs) > 1:
@@ -87,24 +94,25 @@ def plan_jobs(
             f"{len(inputs)} inputs and {refine} to refine, expected one input, or for --refine the"
             " folder of an earlier run's results"
         )
+    earlier_results = refine is not None and os.path.isdir(refine)
     jobs = []
-    owners: dict[str, Path] = {}
+    owners: dict[str, Input] = {}
     originals = {each.path.resolve() for each in inputs}
     for each in inputs:
 
         def result(stem: str, extension: str, each: Input = each) -> Path:
-            parts = {"folder": each.folder, "track": each.path.stem, "stem": stem}
-            return Path(name.format(**parts, ext=extension))
+            parts = {"folder": each.folder, "track": each.path.stem, "file": each.path.name}
+            return Path(name.format(**parts, stem=stem, ext=extension))
 
         outputs = {stem: out / result(stem, extension) for stem in stems}
         for path in outputs.values():
             key = str(path).casefold()  # one file, on the file systems that ignore case
             if key in owners:
                 raise UserError(
-                    f"{each.path}: its result {path} would be that of {owners[key]} too; tell them"
-                    " apart with --name, or separate them into two folders"
+                    f"{each.path}: its result {path} would be that of {owners[key].path} too;"
+                    f" {_how_to_tell_apart(owners[key], each, name)}"
                 )
-            owners[key] = each.path
+            owners[key] = each
             if ".." in path.relative_to(out).parts:
                 raise UserError(
                     f"{each.path}: its result {path} would not be below {out}; rename it"
@@ -112,16 +120,32 @@ def plan_jobs(
             if path.resolve() in originals:
                 raise UserError(f"{path}: is an input and would be replaced; choose another --out")
         guess = refine
-        if refine is not None and os.path.isdir(refine):
+        if refine is not None and earlier_results:
             earlier = [refine / result("vocals", extension) for extension in FORMATS]
-            guess = next((path for path in earlier if os.path.isfile(path)), None)
-            if guess is None:
-                raise UserError(
-                    f"{each.path}: no vocals to refine, expected {earlier[0]} or another of"
-                    f" {', '.join(FORMATS)}"
-                )
+            guess = next((path for path in earlier if os.path.isfile(path)), earlier[0])
         jobs.append(FileJob(each.path, outputs, guess))
+    guesses = [job.refine for job in jobs if job.refine is not None]
+    if earlier_results and not any(os.path.isfile(path) for path in guesses):
+        raise UserError(
+            f"{refine}: no vocals to refine, expected {guesses[0]} or another of"
+            f" {', '.join(FORMATS)}; is it the --out of an earlier run with these inputs?"
+        )
     return jobs
+
+
+def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:
+    """What to do about two inputs whose results have one name."""
+
+    def differ(first: object, second: object) -> bool:
+        return str(first).casefold() != str(second).casefold()
+
+    if differ(one.folder, other.folder) and "{folder}" not in name:
+        return "put {folder} into --name"
+    if differ(one.path.name, other.path.name):
+        return 'put {file} into --name, for instance "{folder}/{file}/{stem}.{ext}"'
+    if differ(one.path.parent.name, other.path.parent.name) and one.folder == other.folder:
+        return "give their folders as inputs in place of the files, with {folder} in --name"
+    return "separate one of them into another --out"
 
 
 def _listed(list_file: Path) -> list[Path]:
@@ -134,7 +158,8 @@ def _listed(list_file: Path) -> list[Path]:
     if "\0" in text:
         raise UserError(f"{list_file}: not UTF-8 text, expected one path a line")
     lines = text.removeprefix("\ufeff").splitlines()  # some editors mark UTF-8 by this
-    return [Path(line.strip()) for line in lines if line.strip()]
+    paths = (line.strip() for line in lines)
+    return [Path(path) for path in paths if path and not path.startswith("#")]
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
@@ -155,7 +180,8 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
 
 
 def _check_name(name: str, stems: Sequence[str]) -> None:
-    expected = "expected a path like {track}/{stem}.{ext}, made of {folder}, {track}, {stem}, {ext}"
+    made_of = ", ".join(f"{{{part}}}" for part in _NAME_PARTS)
+    expected = f"expected a path like {{track}}/{{stem}}.{{ext}}, made of {made_of}"
     try:
         parsed = list(string.Formatter().parse(name))
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from diffsep_jax.commands.reporting import print_event, real_time_factor
 from diffsep_jax.errors import EXIT_USER_ERROR, UserError
 from diffsep_jax.inference.files import FileJob, FileOptions, open_job
 from diffsep_jax.inference.settings import SamplerSettings
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def print_plan(command: "Separate", jobs: Sequence[FileJob], options: FileOptions) -> None:
     """Reads the files through, times a batch on this machine, and prints the plan.
 
-    Bad files are told, and the exit status is then 2. UserError for a bad model.
+    With `--progress json` each file is an event, and so are the sums. Bad files are told, and the
+    exit status is then 2. UserError for a bad model.
     """
     from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
@@ -31,6 +33,7 @@ def print_plan(command: "Separate", jobs: Sequence[FileJob], options: FileOption
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     settings, refines = command.settings, command.refine is not None
     model = separator.chunk_model(settings, command.overlap, refines=refines)
+    is_json = command.progress == "json"
     chunks, seconds, failed = 0, 0.0, 0
     for job in jobs:
         try:
@@ -38,28 +41,52 @@ def print_plan(command: "Separate", jobs: Sequence[FileJob], options: FileOption
             stream = TrackStream(track, model, overlap=command.overlap, guess=guess)
         except UserError as error:
             failed += 1
-            print(f"error: {error}", file=sys.stderr)
+            if is_json:
+                print_event("error", file=str(job.path), message=str(error))
+            else:
+                print(f"error: {error}", file=sys.stderr)
             continue
         count = len(stream.wanted)
         chunks, seconds = chunks + count, seconds + track.seconds
-        results = ", ".join(str(path) for path in job.outputs.values())
-        print(f"{job.path} -> {results}: {_work(track.seconds, count, settings)}")
-    print(f"in all: {_work(seconds, chunks, settings)}")
+        outputs = {stem: str(path) for stem, path in job.outputs.items()}
+        if is_json:
+            work = _work(track.seconds, count, settings)
+            print_event("plan", file=str(job.path), outputs=outputs, **work)
+        else:
+            results = ", ".join(outputs.values())
+            print(f"{job.path} -> {results}: {_told(track.seconds, count, settings)}")
+    batches = math.ceil(chunks / model.batch_size)
+    estimate = 0.0
     if chunks:
-        batches = math.ceil(chunks / model.batch_size)
         estimate = batches * seconds_per_batch(separator, settings, command.overlap, refines)
-        print(
-            f"about {estimate:.0f} s for {batches} batches of {model.batch_size} chunks, by a batch"
-            f" timed on this machine: real-time factor {estimate / seconds:.2f}"
-        )
+    if is_json:
+        total = _work(seconds, chunks, settings) | {"batches": batches, "seconds": estimate}
+        print_event("total", files=len(jobs) - failed, failed=failed, **total)
+    else:
+        print(f"in all: {_told(seconds, chunks, settings)}")
+        if chunks:
+            print(
+                f"about {estimate:.0f} s for {batches} batches of {model.batch_size} chunks, by a"
+                f" batch timed on this machine{real_time_factor(estimate, seconds)}"
+            )
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
 
-def _work(seconds: float, chunks: int, settings: SamplerSettings) -> str:
+def _work(seconds: float, chunks: int, settings: SamplerSettings) -> dict[str, float]:
+    return {
+        "audio_seconds": seconds,
+        "chunks": chunks,
+        "conditioner_calls": chunks,
+        "generator_calls": chunks * generator_calls(settings),
+    }
+
+
+def _told(seconds: float, chunks: int, settings: SamplerSettings) -> str:
+    work = _work(seconds, chunks, settings)
     return (
-        f"{seconds:.1f} s of audio, at most {chunks} chunks (silent ones cost nothing), {chunks}"
-        f" conditioner calls, {chunks * generator_calls(settings)} generator calls"
+        f"{seconds:.1f} s of audio, at most {chunks} chunks (silent ones cost nothing),"
+        f" {work['conditioner_calls']} conditioner calls, {work['generator_calls']} generator calls"
     )
 
 

@@ -14,10 +14,13 @@ from diffsep_jax.inference.files import FileJob, FileResult
 
 Style = Literal["bar", "quiet", "json"]
 
+# Of shorter audio no real-time factor is told.
+_SHORTEST_SECONDS = 0.1
+
 
 @runtime_checkable
 class Report(Protocol):
-    """Hears of everything that happens, in order."""
+    """Hears of everything that happens, in order. Its seconds count from `begin`."""
 
     def begin(self, files: int, finished_before: int) -> None: ...
     def progress(self, job: FileJob, done: int, total: int) -> None: ...
@@ -60,7 +63,7 @@ class Lines:
 
     def begin(self, files: int, finished_before: int) -> None:
         """`files` are to do; the others of the run were `finished_before`."""
-        self._files = files
+        self._files, self._clock = files, Clock()
         if finished_before and not self._is_quiet:
             print(f"{finished_before} finished before, {files} to do")
 
@@ -91,7 +94,7 @@ class Lines:
             outputs = ", ".join(str(path) for path in result.job.outputs.values())
             print(
                 f"{result.job.path} -> {outputs}: {result.audio_seconds:.1f} s of audio in"
-                f" {seconds:.1f} s, real-time factor {seconds / result.audio_seconds:.2f}"
+                f" {seconds:.1f} s{real_time_factor(seconds, result.audio_seconds)}"
             )
 
     def end(self, done: int, failed: int) -> None:
@@ -101,27 +104,31 @@ class Lines:
 
 
 class JsonLines:
-    """An object on a line of its own for each event, on stdout."""
+    """An object on a line of its own for each event, on stdout.
+
+    Without an "end" the run was cut short; its exit status and stderr say why.
+    """
 
     def __init__(self) -> None:
         self._clock = Clock()
 
     def begin(self, files: int, finished_before: int) -> None:
         """{"event": "begin", "files": ..., "finished_before": ...}"""
-        _print("begin", files=files, finished_before=finished_before)
+        self._clock = Clock()
+        print_event("begin", files=files, finished_before=finished_before)
 
     def progress(self, job: FileJob, done: int, total: int) -> None:
         """{"event": "progress", "file": ..., "chunks_done": ..., "chunks": ...}"""
-        _print("progress", file=str(job.path), chunks_done=done, chunks=total)
+        print_event("progress", file=str(job.path), chunks_done=done, chunks=total)
 
     def result(self, result: FileResult) -> None:
         """{"event": "done", ...} or {"event": "error", "file": ..., "message": ...}"""
         seconds = self._clock.lap()
         file = str(result.job.path)
         if result.error is not None:
-            _print("error", file=file, message=str(result.error))
+            print_event("error", file=file, message=str(result.error))
             return
-        _print(
+        print_event(
             "done",
             file=file,
             outputs={stem: str(path) for stem, path in result.job.outputs.items()},
@@ -134,7 +141,7 @@ class JsonLines:
 
     def end(self, done: int, failed: int) -> None:
         """{"event": "end", "done": ..., "failed": ...}"""
-        _print("end", done=done, failed=failed)
+        print_event("end", done=done, failed=failed)
 
 
 class Clock:
@@ -147,6 +154,13 @@ class Clock:
         """Seconds since the last lap."""
         last, self._start = self._start, time.perf_counter()
         return self._start - last
+
+
+def real_time_factor(seconds: float, audio_seconds: float) -> str:
+    """Of a separation, behind a comma; nothing where the audio is too short for it to say much."""
+    if audio_seconds < _SHORTEST_SECONDS:
+        return ""
+    return f", real-time factor {seconds / audio_seconds:.2f}"
 
 
 def warnings(result: FileResult) -> list[str]:
@@ -165,5 +179,6 @@ def warnings(result: FileResult) -> list[str]:
     return lines
 
 
-def _print(event: str, **values: Any) -> None:
+def print_event(event: str, **values: Any) -> None:
+    """A line of JSON on stdout."""
     print(json.dumps({"event": event, **values}), flush=True)

@@ -68,7 +68,8 @@ class Separate:
     """Sample rate of the results in Hz; None: each input's own."""
 
     name: str = DEFAULT_NAME
-    """Names of the results below OUT. {folder} is where below a folder INPUT the file was found."""
+    """Names of the results below OUT. {folder} is where below a folder INPUT the file was found,
+    {file} its whole name, {track} that without its ending."""
 
     start: float = 0.0
     """Second of the input at which to start."""
@@ -77,7 +78,7 @@ class Separate:
     """How many seconds to separate; None: up to the end."""
 
     list: Path | None = None
-    """A text file with more inputs, one a line; "-" is the standard input."""
+    """A text file with more inputs, one a line, # starts a comment; "-" is the standard input."""
 
     resume: bool = False
     """Skip inputs whose results are all there."""
@@ -147,7 +148,7 @@ def separate(command: Separate) -> None:
     check_writable(command.out)
 
     initialize(command.distributed)
-    signal.signal(signal.SIGTERM, _preempted)  # after JAX, which has a handler of its own
+    _stop_at_signals()  # after JAX, which has a handler of its own
     share_of_jobs = list(share(jobs))
     jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
     finished_before = len(share_of_jobs) - len(jobs)
@@ -157,42 +158,56 @@ def separate(command: Separate) -> None:
         print_plan(command, jobs, options)
         return
     with reporting(command.progress) as report:
-        report.begin(len(jobs), finished_before)
-        failed = _separate(command, jobs, options, report)
-        report.end(len(jobs) - failed, failed)
+        failed = _separate(command, jobs, options, report, finished_before)
     wait_for_all("separation", patience_seconds=_DAYS)
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
 
 def _separate(
-    command: Separate, jobs: Sequence[FileJob], options: FileOptions, report: Report
+    command: Separate,
+    jobs: Sequence[FileJob],
+    options: FileOptions,
+    report: Report,
+    finished_before: int,
 ) -> int:
-    """Separates all and returns how many failed."""
+    """Separates all and returns how many failed. The report begins when the program is compiled."""
     if not jobs:
+        report.begin(0, finished_before)
+        report.end(0, 0)
         return 0
     from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
 
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
+    settings = dataclasses.asdict(command.settings)
+    separator.warm_up(overlap=command.overlap, refines=command.refine is not None, **settings)
+    report.begin(len(jobs), finished_before)
     results = separator.separate_files(
-        jobs,
-        options,
-        overlap=command.overlap,
-        on_progress=report.progress,
-        **dataclasses.asdict(command.settings),
+        jobs, options, overlap=command.overlap, on_progress=report.progress, **settings
     )
     failed = 0
     with contextlib.closing(results):
         for result in results:
             failed += result.error is not None
             report.result(result)
+    report.end(len(jobs) - failed, failed)
     return failed
 
 
-def _preempted(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise PreemptedError("finished files stay; the same command with --resume does the rest")
+def _stop_at_signals() -> None:
+    """SIGTERM and Ctrl-C end the run in order; once it ends, another of them changes nothing."""
+
+    def stop(number: int, _frame: FrameType | None) -> NoReturn:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise PreemptedError("finished files stay; the same command with --resume does the rest")
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _is_finished(job: FileJob) -> bool:

@@ -1,16 +1,19 @@
 """Tracks one after another through one model: batches across tracks, read and computed ahead.
 
-Three stages, of which the first two run in threads of their own, so that the device waits neither
+Four stages, of which the first three run in threads of their own, so that the device waits neither
 for the reader nor for the writer:
 
-    read: open a track, cut it into chunks -> separate: batches of chunks -> here: a track's stems
+    open: measure a track -> read: cut it into chunks -> separate: batches of chunks
+        -> here: a track's stems
 
-Each holds a few batches, whatever the length of the tracks.
+Each holds a few batches, whatever the length of the tracks; a track or two are measured ahead. The
+last chunks of a track wait for those of the next one, which fill up their batch.
 """
 
 import collections
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
@@ -36,12 +39,16 @@ _UNDER_WAY = 2
 # to the model though it is not full.
 _LONGEST_WAIT = 8
 
+# Tracks that are measured and wait to be read.
+_OPENED_AHEAD = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class _Begin:
-    """A track begins; or why it doesn't."""
+    """A track begins; or why it doesn't. What is left of it is passed over once it is abandoned."""
 
     stream: TrackStream | UserError
+    abandoned: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +88,13 @@ class Separating:
         stream = self._stream
         yield from stream.stems(self._chunks(stream))
         self.finish()
+
+    def abandon(self) -> None:
+        """Passes over what is left of the track: it is neither read nor computed, if it can be."""
+        self._begin.abandoned.set()
+        # Whoever left the blocks before their end has his reason already.
+        with contextlib.suppress(UserError):
+            self.finish()
 
     def finish(self) -> None:
         """Takes what is left of the track. Raises the UserError that ended it early."""
@@ -122,7 +136,8 @@ def separate_tracks(
 ) -> Generator[Separating]:
     """The tracks in order, each with its stems; one that is bad does not stop the others.
 
-    Take a track's blocks before asking for the next track. Either all tracks have vocals to start
+    Take a track's blocks before asking for the next track; what is left of them then is passed
+    over, and not computed. Either all tracks have vocals to start
     from or none has.
 
     Args:
@@ -132,35 +147,49 @@ def separate_tracks(
       on_progress: called at the start of a track and after each of its chunks.
     """
     depth = 2 * model.batch_size
-    read = in_background(_read(openers, model, overlap), depth)
-    events = in_background(_separate(read, model), depth)
+    left = threading.Event()
+    opened = in_background(_open(openers, model, overlap), _OPENED_AHEAD, left)
+    read = in_background(_read(opened), depth, left)
+    events = in_background(_separate(read, model), depth, left)
     try:
         for begin in events:
             assert isinstance(begin, _Begin)
             separating = Separating(begin, events, on_progress)
             yield separating
-            # Whoever left the blocks before their end has his reason already.
-            with contextlib.suppress(UserError):
-                separating.finish()
+            separating.abandon()
     finally:
+        left.set()
         events.close()
 
 
-def _read(openers: Iterable[Opener], model: ChunkModel, overlap: float) -> Generator[_Read]:
+def _open(openers: Iterable[Opener], model: ChunkModel, overlap: float) -> Generator[_Begin]:
     for opener in openers:
         try:
             track, guess = opener()
             stream = TrackStream(track, model, overlap=overlap, guess=guess)
         except UserError as error:
             yield _Begin(error)
-            continue
-        yield _Begin(stream)
-        try:
-            yield from stream.chunks()
-        except UserError as error:
-            yield _End(error)
         else:
-            yield _End()
+            yield _Begin(stream)
+
+
+def _read(opened: Generator[_Begin]) -> Generator[_Read]:
+    try:
+        for begin in opened:
+            yield begin
+            if isinstance(begin.stream, UserError):
+                continue
+            try:
+                for chunk in begin.stream.chunks():
+                    if begin.abandoned.is_set():
+                        break
+                    yield chunk
+            except UserError as error:
+                yield _End(error)
+            else:
+                yield _End()
+    finally:
+        opened.close()
 
 
 def _separate(events: Generator[_Read], model: ChunkModel) -> Generator[_Separated]:
@@ -171,11 +200,17 @@ def _separate(events: Generator[_Read], model: ChunkModel) -> Generator[_Separat
     under_way: collections.deque[tuple[list[_Read], Any]] = collections.deque()
     group: list[_Read] = []
     sounding: list[TrackChunk] = []
+    abandoned = threading.Event()
     try:
         for event in events:
+            if isinstance(event, _Begin):
+                abandoned = event.abandoned
+            elif isinstance(event, TrackChunk) and event.mixture is not None:
+                if abandoned.is_set():
+                    event = event._replace(mixture=None, guess=None)
+                else:
+                    sounding.append(event)
             group.append(event)
-            if isinstance(event, TrackChunk) and event.mixture is not None:
-                sounding.append(event)
             if len(sounding) == model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
                 under_way.append((group, _submit(sounding, model)))
                 group, sounding = [], []

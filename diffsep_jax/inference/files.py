@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
@@ -87,7 +88,11 @@ def open_job(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
         start_seconds=options.start_seconds,
         duration_seconds=options.duration_seconds,
     )
-    return track, None if job.refine is None else measure(AudioFile(job.refine))
+    if job.refine is None:
+        return track, None
+    if not os.path.exists(job.refine):
+        raise UserError(f"{job.path}: no vocals to refine, expected {job.refine}")
+    return track, measure(AudioFile(job.refine))
 
 
 def separate_files(

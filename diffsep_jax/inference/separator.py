@@ -57,17 +57,20 @@ class Separator:
         model, params = load_model(name_or_dir)
         return cls(model, params, batch_size=batch_size)
 
-    def warm_up(self, *, overlap: float = DEFAULT_OVERLAP, **settings: Any) -> None:
+    def warm_up(
+        self, *, overlap: float = DEFAULT_OVERLAP, refines: bool = False, **settings: Any
+    ) -> None:
         """Compiles the program that these options run, so that no time taken later includes it.
 
-        Raises UserError for options out of range, as `separate` does.
+        `refines`: the program that starts from given vocals. Raises UserError for options out of
+        range, as `separate` does.
         """
         checked = SamplerSettings(**settings)
-        self.chunk_model(checked, overlap)
         one_step = dataclasses.replace(checked, steps=1, ensemble=1)  # both are runtime values
-        chunks = self._separate_chunks
-        moment = np.ones((1, 2), np.float32)  # silence would not reach the program
-        self.separate(moment, chunks.sample_rate, **dataclasses.asdict(one_step))
+        model = self.chunk_model(one_step, overlap, refines=refines)
+        silence = np.zeros((model.batch_size, model.segment, 2), np.float32)
+        starts = np.zeros(model.batch_size, np.int32)
+        np.asarray(model.separate(silence, starts, *((silence,) if refines else ())))
 
     def separate(
         self,

@@ -34,6 +34,9 @@ SILENCE_RMS = 1e-8
 # have a part in its samples.
 _RESAMPLER_SECONDS = 0.25
 
+# More than encoders of mp3 and aac add to the ends.
+_PADDING_SECONDS = 0.2
+
 
 @dataclasses.dataclass(frozen=True)
 class ChunkModel:
@@ -290,10 +293,16 @@ def _lead(track: Track, guess: Track) -> int:
         return 0
     if fits(track.end - track.start):
         return round(track.start * guess_rate / rate)
+    off = abs(guess.num_frames / guess_rate - track.num_frames / rate)
     raise UserError(
         f"{guess.source.name}: {guess.num_frames} samples at {guess_rate} Hz, expected the length"
         f" of {track.source.name}, {track.num_frames} samples at {rate} Hz"
         + ("" if track.stop is None and not track.start else ", or of the excerpt")
+        + (
+            "; an encoder may have padded it: have it as wav or flac"
+            if off < _PADDING_SECONDS
+            else ""
+        )
     )
 
 

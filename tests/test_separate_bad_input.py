@@ -1,0 +1,166 @@
+"""`diffsep separate` with bad files, options, names and folders: one line each, nothing written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from halving import RATE, fails, load_halving, noise, run, song
+
+from diffsep_jax.inference import separator as separator_module
+
+pytestmark = pytest.mark.usefixtures("halving")
+
+
+def test_a_refinement_that_cannot_be_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
+    out = ["--out", tmp_path / "out"]
+    for arguments, message in [
+        ([path, "--refine", path], "start_sigma 1 is pure noise"),
+        ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or dpm2m"),
+        ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
+        (
+            [path, "--refine", short, "--start-sigma", 0.3],
+            f"{short}: 20009 samples at 44100 Hz, expected the length of {path}, 20011 samples",
+        ),
+        ([path, "--refine", tmp_path / "gone.wav", "--start-sigma", 0.3], "No such file"),
+    ]:
+        error = fails(capsys, *arguments, *out)
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_song_without_earlier_vocals_does_not_stop_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [song(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
+    run(*paths[::2], "--out", tmp_path / "first")
+    capsys.readouterr()
+    options = ["--refine", tmp_path / "first", "--start-sigma", 0.3]
+    error = fails(capsys, *paths, "--out", tmp_path / "out", *options)
+    expected = tmp_path / "first" / "b" / "vocals.wav"
+    assert error.splitlines() == [
+        f"error: {paths[1]}: no vocals to refine, expected {expected}",
+        "1 of 3 files failed",
+    ]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c"]
+
+
+def bad_files(folder: Path) -> list[tuple[Path, str, bool]]:
+    """Each with a part of its message, and whether its header tells."""
+    folder.mkdir()
+    text = folder / "text.wav"
+    text.write_text("words " * 99)
+    empty = folder / "empty.wav"
+    empty.touch()
+    cut = song(folder / "cut.mp3")
+    cut.write_bytes(cut.read_bytes()[:9000])
+    nan = folder / "nan.wav"
+    sf.write(nan, np.full((100, 2), np.nan), RATE, subtype="FLOAT")
+    return [
+        (folder / "gone.wav", "No such file", True),
+        (text, "not an audio file", True),
+        (empty, "the file is empty", True),
+        (cut, "truncated or damaged", True),
+        (song(folder / "none.wav", noise(0, 2)), "no samples", False),
+        (nan, "NaN or infinity at sample 0", False),
+        (song(folder / "wide.wav", noise(100, 6)), "6 channels, expected mono or stereo", True),
+    ]
+
+
+def test_a_bad_header_is_told_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> None:
+        raise AssertionError("loaded")
+
+    files = bad_files(tmp_path / "bad")
+    for path, message, in_header in files:
+        if in_header:
+            monkeypatch.setattr(separator_module, "load_model", load)
+        else:
+            monkeypatch.setattr(separator_module, "load_model", load_halving)
+        error = fails(capsys, path, "--out", tmp_path / "out")
+        assert error.startswith(f"error: {path}: ")
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_are_told_and_the_others_separated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = bad_files(tmp_path / "bad")
+    good = [song(tmp_path / name) for name in ("a.wav", "z.wav")]
+    paths = [good[0], *(path for path, *_ in files), good[1]]
+    with pytest.raises(SystemExit) as error:
+        run(*paths, "--out", tmp_path / "out")
+    assert error.value.code == 2
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    for line, (path, message, _) in zip(lines, files, strict=False):
+        assert line.startswith(f"error: {path}: ")
+        assert message in line
+    assert lines[len(files) :] == ["7 of 9 files failed"]
+    assert printed.out.count("real-time factor") == 2
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "z"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--steps", 0, "steps 0, expected 1 to 1000000"),
+        ("--steps", 2**31, "steps 2147483648, expected 1 to 1000000"),
+        ("--eta", 1.5, "eta 1.5, expected 0 to 1"),
+        ("--cutoff-hz", -1, "cutoff_hz -1.0, expected"),
+        ("--cutoff-hz", 22_050, "cutoff_hz 22050.0, expected less than 22050.0"),
+        ("--seed", -1, "seed -1, expected"),
+        ("--start-sigma", 0, "start_sigma 0.0, expected 1e-06 to 1"),
+        ("--start-sigma", 1.1, "start_sigma 1.1, expected 1e-06 to 1"),
+        ("--start-sigma", "nan", "start_sigma nan, expected 1e-06 to 1"),
+        ("--ensemble", 0, "ensemble 0, expected 1 to 10000"),
+        ("--overlap", 0.6, "overlap 0.6, expected"),
+        ("--batch-size", 0, "batch size 0, expected at least 1"),
+        ("--model", "smal", "unknown model 'smal'; known models: small"),
+        ("--step", 3, "--steps"),  # a suggestion
+        ("--sampler", "dim", "ddim"),
+        ("--preset", "quick", "balanced"),
+        ("--start", -1, "start -1.0, expected 0 seconds or more"),
+        ("--start", 9, "start at 9 s, expected less than its length"),
+        ("--duration", 0, "duration 0.0, expected more than 0 seconds"),
+        ("--sample-rate", 10, "sample rate 10, expected 1000 to 1000000 Hz"),
+        ("--name", "{title}", "{title} is unknown"),
+        ("--bitrate-kbps", 320, "bitrate 320 kbps with wav"),
+        ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: object, message: str
+) -> None:
+    song(tmp_path / "a.wav")
+    assert message in fails(capsys, tmp_path / "a.wav", "--out", tmp_path / "out", option, value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected at least one audio file" in fails(capsys, "--out", tmp_path)
+
+
+def test_out_that_is_not_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = song(tmp_path / "a.wav")
+    for out in (path, path / "under"):
+        assert "cannot be written: Not a directory" in fails(capsys, path, "--out", out)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").write_text("a file where the song's folder should be")
+    assert "cannot be made: File exists" in fails(capsys, path, "--out", tmp_path / "out")
+
+
+def test_results_that_would_collide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vocals").mkdir()
+    first, second = song(tmp_path / "a.wav"), song(tmp_path / "A.flac")
+    assert "would be that of" in fails(capsys, first, second, "--out", tmp_path / "out")
+    own = song(tmp_path / "vocals" / "vocals.wav")
+    assert "is an input and would be replaced" in fails(capsys, own, "--out", tmp_path)

@@ -1,0 +1,143 @@
+"""What ends a command from outside, signals or the output: nothing is left half-written."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from halving import Halving, noise, run, song
+
+from diffsep_jax import encoding
+from diffsep_jax.errors import PreemptedError, UserError
+from diffsep_jax.output import replacing_together
+
+pytestmark = pytest.mark.usefixtures("halving")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PreemptedError, UserError])
+def test_interrupt_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+        if start[0] > 0:
+            raise error
+        return mixture
+
+    monkeypatch.setattr(Halving, "__call__", interrupted)
+    path = song(tmp_path / "a.wav", noise(90_000, 2))
+    with pytest.raises(SystemExit) as exit_:
+        run(path, "--out", tmp_path / "out")
+    assert exit_.value.code == {KeyboardInterrupt: 130, PreemptedError: 75, UserError: 2}[error]
+    assert not (tmp_path / "out").exists()
+    run(song(tmp_path / "short.wav", noise(4000, 2)), "--out", tmp_path / "out")  # one chunk
+    with pytest.raises(SystemExit):
+        run(path, "--out", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["short"]
+
+
+def test_sigterm_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+        if start[0] > 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return mixture
+
+    monkeypatch.setattr(Halving, "__call__", terminated)
+    with pytest.raises(SystemExit) as exit_:
+        run(song(tmp_path / "a.wav", noise(90_000, 2)), "--out", tmp_path / "out")
+    assert exit_.value.code == 75
+    assert "preempted: finished files stay" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_signal_does_not_disturb_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C again while the files are cleaned up, and the system's SIGTERM on top."""
+
+    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+        if start[0] > 100_000:  # when something is being written
+            os.kill(os.getpid(), signal.SIGINT)
+        return mixture
+
+    def again(paths: object) -> Iterator[list[Path]]:
+        with replacing_together(paths) as temporaries:
+            try:
+                yield temporaries
+            finally:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
+                cleaned_up.append(len(temporaries))
+
+    cleaned_up: list[int] = []
+    monkeypatch.setattr(Halving, "__call__", interrupted)
+    monkeypatch.setattr(encoding, "replacing_together", contextlib.contextmanager(again))
+    with pytest.raises(SystemExit) as exit_:
+        run(song(tmp_path / "a.wav", noise(300_000, 2)), "--out", tmp_path / "out")
+    assert exit_.value.code == 130
+    assert cleaned_up == [2]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_thread_that_is_left_does_not_hold_up_the_commands_end() -> None:
+    """Python's own end would, or would abort: it is passed over, with the same exit status."""
+    code = (
+        "import atexit, time\n"
+        "from diffsep_jax import cli\n"
+        "from diffsep_jax.inference.background import in_background\n"
+        "def items():\n"
+        "    yield 1\n"
+        "    time.sleep(100)\n"
+        "def interrupted():\n"
+        "    for _ in in_background(items(), 1):\n"
+        "        raise KeyboardInterrupt\n"
+        "atexit.register(print, 'the end of Python')\n"
+        "cli.list_models = interrupted\n"
+        "cli.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "models"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
+
+
+def test_output_that_nobody_reads_ends_in_one_line() -> None:
+    code = (
+        "import sys\n"
+        "from diffsep_jax.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    while True:\n"
+        "        print('{}', flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr as stderr:
+        assert stderr.read() == "stopped: nobody reads the output any more\n"
+    assert process.wait() == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+@pytest.mark.parametrize("flush", [False, True])
+def test_output_to_a_full_disk_ends_in_one_line(flush: bool) -> None:
+    """Also where what is printed is written at the end."""
+    code = (
+        "from diffsep_jax.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        f"    print('words', flush={flush})\n"
+    )
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert result.stderr == "stopped: the output cannot be written: No space left on device\n"
+    assert result.returncode == 1

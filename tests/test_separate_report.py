@@ -1,0 +1,150 @@
+"""What `diffsep separate` tells: lines and events, seconds, the plan of a dry run."""
+
+import io
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from halving import RATE, Halving, noise, run, song
+
+from diffsep_jax.inference.track import STEMS
+
+pytestmark = pytest.mark.usefixtures("halving")
+
+
+def test_progress_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, gone = song(tmp_path / "a.wav"), tmp_path / "gone.wav"
+    with pytest.raises(SystemExit):
+        run(path, gone, "--out", tmp_path / "out", "--progress", "json")
+    printed = capsys.readouterr()
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert printed.err == ""
+    kinds = [event["event"] for event in events]
+    assert kinds == ["begin", *["progress"] * (len(events) - 4), "done", "error", "end"]
+    total = events[1]["chunks"]
+    assert [event["chunks_done"] for event in events[1:-3]] == list(range(total + 1))
+    assert events[-3]["outputs"]["vocals"] == str(tmp_path / "out" / "a" / "vocals.wav")
+    assert events[-2] | {"message": ""} == {"event": "error", "file": str(gone), "message": ""}
+    assert events[-1] == {"event": "end", "done": 1, "failed": 1}
+    run(path, "--out", tmp_path / "out", "--progress", "quiet")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+
+
+def test_a_dry_run_plans_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song(tmp_path / "a.wav", noise(40_000, 2))
+    run(path, "--out", tmp_path / "out", "--dry-run", "--steps", 7, "--ensemble", 2)
+    printed = capsys.readouterr().out
+    # 4096 samples of which 768 overlap, a multiple of the stride.
+    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
+    for text in (
+        f"{path} -> {tmp_path / 'out' / 'a' / 'vocals.wav'}, ",
+        f"in all: 0.9 s of audio, at most {chunks} chunks",
+        f"{chunks} conditioner calls, {14 * chunks} generator calls",
+    ):
+        assert text in printed
+    assert f"{math.ceil(chunks / 4)} batches of 4 chunks" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, gone = song(tmp_path / "a.wav", noise(40_000, 2)), tmp_path / "gone.wav"
+    with pytest.raises(SystemExit) as error:
+        run(path, gone, "--out", tmp_path / "out", "--dry-run", "--progress", "json", "--steps", 7)
+    assert error.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    plan, failure, total = [json.loads(line) for line in printed.out.splitlines()]
+    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
+    work = {
+        "audio_seconds": 40_000 / RATE,
+        "chunks": chunks,
+        "conditioner_calls": chunks,
+        "generator_calls": 7 * chunks,
+    }
+    outputs = {stem: str(tmp_path / "out" / "a" / f"{stem}.wav") for stem in STEMS}
+    assert plan == {"event": "plan", "file": str(path), "outputs": outputs, **work}
+    assert (failure["event"], failure["file"]) == ("error", str(gone))
+    assert total.pop("seconds") >= 0
+    batches = math.ceil(chunks / 4)
+    assert total == {"event": "total", "files": 1, "failed": 1, "batches": batches, **work}
+
+
+def test_no_event_before_the_model_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song(tmp_path / "a.wav")
+    with pytest.raises(SystemExit):
+        run(path, "--out", tmp_path / "out", "--progress", "json", "--model", "smal")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "error: unknown model 'smal'; known models: small\n"
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_the_seconds_of_the_first_file_are_without_compiling(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    refine: bool,
+) -> None:
+    compiled = set()
+
+    def compiles(self: Halving, mixture: np.ndarray, *arguments: object) -> np.ndarray:
+        program = arguments[-1] is not None  # with a guess it is another program
+        if program not in compiled:
+            time.sleep(2)
+            compiled.add(program)
+        return mixture / 2
+
+    monkeypatch.setattr(Halving, "__call__", compiles)
+    path = song(tmp_path / "a.wav")
+    options = ["--refine", path, "--start-sigma", 0.3] if refine else []
+    run(path, "--out", tmp_path / "out", "--progress", "json", *options)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert compiled == {refine}
+    assert events[-2]["event"] == "done"
+    assert events[-2]["seconds"] < 1.5
+
+
+def test_a_moment_has_no_real_time_factor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = song(tmp_path / "a.wav", noise(1, 2))
+    run(path, "--out", tmp_path)
+    run(path, "--out", tmp_path, "--dry-run")
+    printed = capsys.readouterr().out
+    assert printed.count("0.0 s of audio") == 3
+    assert "factor" not in printed
+
+
+def test_brackets_in_a_songs_name_are_no_markup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws the bar
+    for name in ("Song [live]", "Song [b]"):
+        run(song(tmp_path / f"{name}.wav"), "--out", tmp_path / "out")
+        printed = capsys.readouterr()
+        assert name in printed.out
+        assert name in printed.err
+    # A closing tag as in "[/b]" can come in an input's path alone.
+    (tmp_path / "[").mkdir()
+    run(song(tmp_path / "[" / "b].wav"), "--out", tmp_path / "out")
+
+
+def test_a_song_whose_name_the_terminal_cannot_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = song(tmp_path / "s\u00f6ng.wav")
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    run(path, "--out", tmp_path / "out")
+    sys.stdout.flush()
+    assert b"s\\xf6ng.wav -> " in printed.getvalue()
+    assert (tmp_path / "out" / "s\u00f6ng" / "vocals.wav").is_file()

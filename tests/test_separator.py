@@ -1,0 +1,101 @@
+"""The Python interface, with a model that halves its input."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from halving import RATE, Halving, noise, song
+
+from diffsep_jax.audio import read_audio
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference.separator import Separator
+from diffsep_jax.inference.settings import SamplerSettings
+
+pytestmark = pytest.mark.usefixtures("halving")
+
+
+@pytest.mark.parametrize("shape", [(9000,), (9000, 1), (9000, 2)])
+def test_waveform_to_waveforms(shape: tuple[int, ...]) -> None:
+    mixture = noise(*shape)
+    result = Separator.from_pretrained("small").separate(mixture, RATE)
+    assert result.vocals.shape == result.accompaniment.shape == shape
+    assert result.vocals.dtype == np.float32
+    np.testing.assert_allclose(result.vocals, mixture / 2, rtol=1e-6)
+    assert np.array_equal(result.accompaniment, mixture - result.vocals)
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_a_waveform_to_refine(num_channels: int) -> None:
+    mixture, guess = noise(5000, 2), noise(5000, num_channels)[::-1]
+    separator = Separator.from_pretrained("small", batch_size=2)
+    separator.separate(mixture, RATE, refine=guess, start_sigma=0.3, overlap=0.0)
+    level = np.sqrt(np.mean(np.square(mixture)))
+    given = Halving.guess.reshape(-1, 2)
+    np.testing.assert_allclose(given[:5000], np.broadcast_to(guess / level, (5000, 2)), rtol=1e-5)
+    assert not given[5000:].any()
+    for options, message in [
+        ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: 4998 samples"),
+        ({"refine": guess}, "start_sigma 1"),
+        ({"refine": guess[None], "start_sigma": 0.3}, "refine is float32"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            separator.separate(mixture, RATE, **options)
+
+
+def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
+    separator = Separator.from_pretrained("small", batch_size=1)
+    path = song(tmp_path / "a.wav", rate=48_000)
+    in_memory = separator.separate(*read_audio(path), overlap=0.1)
+    files = separator.separate_file(path, tmp_path / "out", overlap=0.1)
+    for stem, file in files.items():
+        assert np.array_equal(getattr(in_memory, stem), read_audio(file)[0])
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (np.zeros((0, 2), np.float32), "waveform: no samples"),
+        (np.zeros((0,), np.float32), "waveform: no samples"),
+        (np.full((9, 2), np.nan, np.float32), "waveform: NaN or infinity at sample 0"),
+        (np.zeros((9, 2), np.int16), r"waveform is int16 \[9, 2\], expected floating point"),
+        (np.zeros((9, 2, 1), np.float32), r"float32 \[9, 2, 1\], expected floating point \[time\]"),
+        (np.zeros((2, 99), np.float32), r"99 channels, expected \[time, channel\]"),
+    ],
+)
+def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Separator.from_pretrained("small").separate(waveform, RATE)
+
+
+def test_misspelt_option_in_python() -> None:
+    with pytest.raises(TypeError, match="step"):
+        Separator.from_pretrained("small").separate(noise(99), RATE, step=3)
+
+
+def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    separator = Separator.from_pretrained("small")
+    separator.warm_up(steps=500, ensemble=9, eta=0.3, sampler="ddim")
+    assert Halving.settings == SamplerSettings(steps=1, eta=0.3)
+    assert Halving.guess is None
+    separator.warm_up(refines=True, start_sigma=0.3)
+    assert Halving.guess is not None
+    for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}, {"refines": True}):
+        expected = next(iter(options)).replace("refines", "start_sigma 1 is pure noise")
+        with pytest.raises(UserError, match=expected):
+            separator.warm_up(**options)
+
+
+def test_a_waveform_beyond_float32_is_refused() -> None:
+    with pytest.raises(UserError, match="waveform: NaN or infinity at sample 0"):
+        Separator.from_pretrained("small").separate(np.full((9, 2), 1e300), RATE)
+
+
+def test_separator_works_from_a_thread() -> None:
+    """Nothing on the way needs the main thread, as a GUI will not give it."""
+    separator = Separator.from_pretrained("small")
+    results = []
+    thread = threading.Thread(target=lambda: results.append(separator.separate(noise(99), RATE)))
+    thread.start()
+    thread.join()
+    assert len(results) == 1
