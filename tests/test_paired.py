@@ -64,6 +64,22 @@ def test_differences_of_both_signs_are_chance():
     assert found.verdict.startswith("no more than these tracks' differences")
 
 
+@pytest.mark.parametrize(("num_tracks", "num_equal"), [(1, 0), (5, 0), (6, 1)])
+def test_of_five_differences_nothing_can_be_said(num_tracks, num_equal):
+    """Were all of one sign, Wilcoxon's p would be above 0.05."""
+    a = values()[:num_tracks]
+    b = a + 1.0 * (np.arange(num_tracks) >= num_equal)[:, None]
+    found = compare(result(a), result(b))[0]
+    num_differ = num_tracks - num_equal
+    assert found.p_value > 0.05
+    assert found.verdict == f"too few tracks to tell: {num_differ} differ, and 6 are needed"
+
+
+def test_six_differences_of_one_sign_are_enough():
+    found = compare(result(values()[:6]), result(values()[:6] + 1))[0]
+    assert found.verdict == "B is better, by more than chance"
+
+
 def test_equal_results_do_not_differ():
     found = compare(result(values()), result(values()))[0]
     assert (found.better, found.worse, found.p_value) == (0, 0, None)
