@@ -61,7 +61,7 @@ def result(out):
         track(out, "quiet", [None, None], problems=(silent,)),
         dataclasses.replace(broken, estimates={CONDITION: ()}),
     ]
-    settings = {"data": NAME, "model": "small <b>", "repeats": 2, "points": {"a": {"b": None}}}
+    settings = {"data": NAME, "model": "small <b>", "repeats": 2, "points": {"a": {"b": 1.0000001}}}
     return scored.result(
         tracks, metrics=scored.ALL, settings=settings, command=f"eval.py --data '{NAME}'"
     )
@@ -217,7 +217,8 @@ def test_the_gain_over_the_mixture_is_of_the_tracks_that_were_scored(tmp_path):
 
 def test_how_it_was_made_is_on_the_page(text, result):
     found = Page(text).text
-    for words in (result.command, result.fingerprint, *result.versions, *result.hardware.values()):
+    made = (*result.versions, *result.hardware.values(), "a: b: 1.0000001")
+    for words in (result.command, result.fingerprint, *made):
         assert words in found
 
 

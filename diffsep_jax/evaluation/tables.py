@@ -11,7 +11,7 @@ from rich.text import Text
 
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, REFERENCES, Group
 from diffsep_jax.evaluation.results import Result, Statistic
-from diffsep_jax.evaluation.sweep import cutoff_label
+from diffsep_jax.evaluation.sweep import cutoff_label, number_label
 
 LEGEND = (
     "median, mean: over the n tracks where the metric is defined",
@@ -126,8 +126,8 @@ def sweep_table(result: Result) -> Table:
         row = (
             settings["sampler"],
             "" if settings["sampler"] == "direct" else str(settings["steps"]),
-            f"{settings['eta']:g}" if settings["sampler"] == "ddim" else "",
-            f"{settings['start_sigma']:g}",
+            number_label(settings["eta"]) if settings["sampler"] == "ddim" else "",
+            number_label(settings["start_sigma"]),
             str(settings["ensemble"]),
         )
         column = settings["cutoff_hz"] or 0.0
