@@ -26,7 +26,7 @@ _LOOKED_FOR = "{0}/vocals.*, */{0}/vocals.*, {0}_vocals.*, {0}_(Vocals)_*.*"
 class Estimate(NamedTuple):
     """The files of a track.
 
-    The accompaniment is the sum of its files; if there are none, the mixture less the vocals.
+    The accompaniment is the sum of its files; there may be none.
     """
 
     vocals: Path

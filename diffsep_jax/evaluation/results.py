@@ -15,6 +15,7 @@ ProblemKind = Literal[
     "channels differ",
     "length differs",
     "sample rate differs",
+    "bad accompaniment",
     "bad reference",
     "silent vocals",
 ]
