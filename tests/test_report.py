@@ -13,6 +13,7 @@ import soundfile
 from html_page import Page, decode
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.evaluation.protocols import OTHER_TRACKS
 from diffsep_jax.evaluation.report import __main__ as command
 from diffsep_jax.evaluation.report import listening, metric_tables, page, write_report
 from diffsep_jax.evaluation.report.strips import Axis, box
@@ -213,6 +214,18 @@ def test_the_gain_over_the_mixture_is_of_the_tracks_that_were_scored(tmp_path):
     easy = scored.track("a", [5.0], mixture=3.0)
     text = page.render(scored.result([easy, *hard]), tmp_path)
     assert "<dt>over the mixture</dt><dd>+2.00 <small>dB</small>" in text
+
+
+def test_boxes_of_references_are_of_the_tracks_that_were_scored(tmp_path):
+    part = [scored.track("a", [5.0], mixture=3.0), scored.track("b", [], mixture=-20.0)]
+    for row in metric_tables._rows(scored.result(part), "utterance_sdr"):
+        assert row.values.keys() == {"a"}
+        assert row.statistic.tracks == 1
+    assert OTHER_TRACKS not in page.render(scored.result(part), tmp_path)
+    estimates = {CONDITION: (scored.score(1.0),), "direct": ()}
+    both = estimates | {"direct": (scored.score(1.0),)}
+    tracks = [scored.track(n, [0.0], estimates=e) for n, e in (("a", estimates), ("b", both))]
+    assert OTHER_TRACKS in page.render(scored.result(tracks), tmp_path)
 
 
 def test_how_it_was_made_is_on_the_page(text, result):

@@ -4,7 +4,7 @@ import pytest
 import scored
 
 from diffsep_jax.evaluation import tables
-from diffsep_jax.evaluation.protocols import GROUP_TITLES
+from diffsep_jax.evaluation.protocols import GROUP_TITLES, OTHER_TRACKS
 from diffsep_jax.evaluation.results import Problem
 
 
@@ -54,6 +54,17 @@ def test_every_track_is_there_with_its_spread_or_a_reason():
     assert rows["quiet"] == ["-", "silent", "", "4.0"]
     broken = scored.result([scored.track("a", [], estimates={"T=50 eta=0": ()})])
     assert scored.cells(tables.track_table(broken)) == [["a", "0.00", "problem", "", ""]]
+
+
+def test_rows_of_other_tracks_are_told():
+    both = {"T=50 eta=0": (scored.score(1.0),), "direct": (scored.score(1.0),)}
+    one = both | {"direct": ()}
+    whole = scored.result([scored.track("a", [0.0], estimates=both)])
+    part = scored.result(
+        [scored.track(n, [0.0], estimates=e) for n, e in (("a", both), ("b", one))]
+    )
+    assert OTHER_TRACKS not in tables.problem_lines(whole)
+    assert OTHER_TRACKS in tables.problem_lines(part)
 
 
 def test_problems_are_counted_in_words():

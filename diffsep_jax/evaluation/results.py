@@ -157,7 +157,8 @@ class Summary:
         silent_tracks: of these, with silent vocals.
         audio_seconds: of all tracks.
         problems: how many of each kind.
-        references: statistics by reference and metric.
+        references: statistics by reference and metric, over the tracks on which some condition has
+            the metric.
         conditions: by name.
     """
 

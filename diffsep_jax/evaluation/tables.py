@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, REFERENCES, Group
+from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, OTHER_TRACKS, REFERENCES, Group
 from diffsep_jax.evaluation.results import Result, Statistic
+from diffsep_jax.evaluation.statistics import speak_of_other_tracks
 from diffsep_jax.evaluation.sweep import cutoff_label, number_label
 
 LEGEND = (
@@ -151,6 +152,8 @@ def problem_lines(result: Result) -> Iterator[str]:
     summary = result.summary
     for kind, count in summary.problems.items():
         yield f"{count} x {kind}"
+    if speak_of_other_tracks(result):
+        yield OTHER_TRACKS
     if summary.problems:
         yield f"{summary.tracks} tracks in all; the count beside each number says how many it is of"
 
