@@ -27,13 +27,13 @@ NAME = "<i>alert('1')<script> & \"Ünï 歌\" [bold] </title></style>"
 CONDITION = "T=50 eta=0"
 SECONDS = 0.5
 SAMPLES = round(SECONDS * scored.RATE)
-TAKEN = Excerpt(start_seconds=1.0, seconds=SECONDS, gain=1.0, condition=CONDITION)
+TAKEN = Excerpt(start_seconds=1.0, seconds=SECONDS, gain=1.0, conditions=(CONDITION,))
 
 
-def write_excerpt(out, name, seed=0):
+def write_excerpt(out, name, seed=0, stems=("mixture", "vocals", "estimate")):
     """Low tones, which an MP3 keeps well."""
     times = np.arange(SAMPLES)[:, None] / scored.RATE
-    for i, stem in enumerate(("mixture", "vocals", "estimate")):
+    for i, stem in enumerate(stems):
         tones = 0.2 * np.sin(2 * np.pi * (200 + 100 * i + seed) * times + np.array([0.0, 1.0]))
         path = excerpt_file(out, name, stem)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +161,52 @@ def test_the_worst_and_the_best_are_heard():
     unheard = scored.track("unheard", [0.0])
     assert names([*tracks[:4], quiet, unheard]) == [["a", "c", "e", "h"]]
     assert names([quiet, unheard]) == []
+
+
+def settings_of(out, kept):
+    """Two of settings: b is the better, and ranks the tracks the other way round than a."""
+    excerpt = dataclasses.replace(TAKEN, conditions=kept)
+    conditions = [Condition(name=name, settings={}) for name in "ab"]
+    tracks = []
+    for name, a, b in (("one", 1.0, 9.0), ("two", 2.0, 8.0)):
+        estimates = {"a": (scored.score(a),), "b": (scored.score(b),)}
+        stems = [f"estimate {each}" for each in kept] if len(kept) > 1 else ["estimate"]
+        write_excerpt(out, name, stems=("mixture", "vocals", *stems))
+        tracks.append(scored.track(name, [0.0], estimates=estimates, excerpt=excerpt))
+    return scored.result(tracks, conditions)
+
+
+def test_of_several_settings_the_best_is_heard(tmp_path):
+    """As the page's first number and its table of tracks are of it."""
+    result = settings_of(tmp_path, ("a", "b"))
+    (heard,) = listening.chosen(result).values()
+    assert [(each.track.name, each.condition, each.sdr) for each in heard] == [
+        ("two", "b", 8.0),
+        ("one", "b", 9.0),
+    ]
+    section = listening.section(result, tmp_path)
+    assert "<h2>Listen: b</h2>" in section
+    assert "those of the best of 2 settings" in section
+    estimate = soundfile.read(decode(Page(section).elements["audio"][2]["src"]))[0][:, 0]
+    spectrum = np.abs(np.fft.rfft(estimate * np.hanning(len(estimate))))
+    # Of the stems that were written, b's is the fourth tone.
+    assert spectrum.argmax() * scored.RATE / len(estimate) == pytest.approx(500, abs=5)
+
+
+def test_where_the_best_was_not_kept_the_page_says_whose_is_heard(tmp_path):
+    result = settings_of(tmp_path, ("a",))
+    (heard,) = listening.chosen(result).values()
+    # In the order of the table of tracks, which goes by the best.
+    assert [(each.track.name, each.condition, each.sdr) for each in heard] == [
+        ("two", "a", 2.0),
+        ("one", "a", 1.0),
+    ]
+    section = listening.section(result, tmp_path)
+    assert "<h2>Listen: a</h2>" in section
+    assert "those of the first of 2 settings" in section
+    assert "Worst and best go by b" in section
+    page_text = page.render(result, tmp_path)
+    assert page_text.index('<th scope="row">two</th>') < page_text.index('<th scope="row">one</th>')
 
 
 def test_each_metric_has_a_table_that_names_its_protocol(result):

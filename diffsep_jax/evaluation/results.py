@@ -61,13 +61,13 @@ class Excerpt:
         start_seconds: where in the track.
         seconds: how long.
         gain: what all files were multiplied by, at most 1, so that none clips.
-        condition: whose first repeat estimate.flac is.
+        conditions: whose first repeat was kept; all that were scored, or of many the first.
     """
 
     start_seconds: float
     seconds: float
     gain: float
-    condition: str
+    conditions: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
