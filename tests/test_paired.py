@@ -111,14 +111,30 @@ def test_one_draw_does_not_tell_the_seeds_part():
     assert found.verdict == "B is better, by more than chance"
 
 
-def test_tracks_without_a_score_are_named_as_left_out():
+@pytest.mark.parametrize(
+    ("num_broken", "names"),
+    [
+        (1, "song 0"),
+        (5, "song 0, song 1, song 2, song 3, song 4"),
+        (8, "song 0, song 1, song 2, song 3, song 4 and 3 more"),
+    ],
+)
+def test_tracks_without_a_score_are_named_as_left_out(num_broken, names):
     a = result(values())
-    broken = dataclasses.replace(a.tracks[3], estimates={"folder": ()})
-    b = dataclasses.replace(a, tracks=(*a.tracks[:3], broken, *a.tracks[4:]))
+    broken = [dataclasses.replace(each, estimates={"folder": ()}) for each in a.tracks[:num_broken]]
+    b = dataclasses.replace(a, tracks=(*broken, *a.tracks[num_broken:]))
     found = compare(a, b)[0]
-    assert found.left_out == ("song 3",)
-    assert len(found.differences) == 19
-    assert "1 left out" in command.summary_line(found)
+    assert found.left_out == tuple(NAMES[:num_broken])
+    assert len(found.differences) == 20 - num_broken
+    line = command.summary_line(found)
+    assert f"; {num_broken} left out, without a score ({names}):" in line
+
+
+def test_brackets_in_a_name_are_no_markup():
+    found = compare(result(values()), result(values()))[0]
+    found = dataclasses.replace(found, left_out=("A Song [live]",))
+    printed = " ".join(" ".join(scored.lines_of(command.comparison_table(found))).split())
+    assert "A Song [live]" in printed
 
 
 def test_what_cannot_be_compared_is_named():

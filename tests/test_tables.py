@@ -1,6 +1,7 @@
 """The tables of a result: each names its protocol, holds its references, and counts its tracks."""
 
 import pytest
+import rich.console
 import scored
 
 from diffsep_jax.evaluation import tables
@@ -46,6 +47,27 @@ def test_a_row_is_median_interval_mean_spread_and_tracks():
     assert row == ["T=50", "eta=0", "SDR", "5.00", "[3.00,", "7.00]", "5.00", "±1.41", "2", "0.50"]
     single = "\n".join(scored.lines_of(next(tables.summary_tables(result(1)))))
     assert "±" not in single
+
+
+def test_the_legend_explains_the_columns_that_are_there():
+    untimed = scored.result(
+        [scored.track("a", [], estimates={"folder": (scored.score(1.0),)})],
+    )
+    for found, has_repeats, has_times in (
+        (result(2), True, True),
+        (result(1), False, True),
+        (untimed, False, False),
+    ):
+        words = [line.partition(":")[0] for line in tables.legend(found)]
+        assert words[:2] == ["median, mean", "95% interval"]
+        assert words[2:] == ["repeats"] * has_repeats + ["RTF"] * has_times
+        utterance = next(tables.summary_tables(found))
+        headings = [column.header for column in utterance.columns]
+        assert ("repeats" in headings, "RTF" in headings) == (has_repeats, has_times)
+    shown = rich.console.Console(width=200)
+    with shown.capture() as capture:
+        tables.show(shown, untimed)
+    assert "RTF" not in capture.get()
 
 
 def test_every_track_is_there_with_its_spread_or_a_reason():
