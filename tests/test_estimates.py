@@ -1,6 +1,7 @@
 """Folders of finished estimates: every layout is found, nothing bad passes in silence."""
 
 import dataclasses
+import unicodedata
 
 import numpy as np
 import pytest
@@ -57,6 +58,20 @@ def test_each_layout_is_found_by_the_tracks_name(tmp_path, layout, name):
     found = EstimateFolder(tmp_path).find(name)
     assert found.vocals == tmp_path / vocals.format(name)
     assert set(found.accompaniment) == {tmp_path / path.format(name) for path in accompaniment}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("track_form", "file_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_of_one_character_or_two_are_the_same(tmp_path, layout, track_form, file_form):
+    name = "Käse é" if "{}/" not in LAYOUTS[layout][0] else "Álbum/Käse é"  # as records have
+    in_files, in_source = (unicodedata.normalize(form, name) for form in (file_form, track_form))
+    assert in_files != in_source
+    vocals, accompaniment = LAYOUTS[layout]
+    for path in (vocals, *accompaniment):
+        write(tmp_path / path.format(in_files), scored.noise(100, 2))
+    found = EstimateFolder(tmp_path).find(in_source)
+    assert found.vocals == tmp_path / vocals.format(in_files)
+    assert len(found.accompaniment) == len(accompaniment)
 
 
 def test_the_whole_accompaniment_goes_before_its_parts(tmp_path):
