@@ -107,6 +107,7 @@ def test_from_a_folder_of_songs_to_a_result(tmp_path, model_dir, capsys):
     assert list(score.metrics) == list(METRICS)
     assert all(np.isfinite(value) for value in score.metrics.values())
     assert score.seed == 0
+    assert score.chunk_frames == 2
     assert score.seconds > 0
     assert one.audio_seconds == 2
     assert one.references["mixture"].metrics["utterance_sdr"] == pytest.approx(0, abs=0.2)

@@ -45,12 +45,15 @@ class Score:
         undefined: why, for each None.
         seconds: time that the separation took, without compiling; None where nothing was separated.
         seed: of the separation; None likewise.
+        chunk_frames: how many 1 s frames the chunk metrics are the medians of; None where they were
+            not computed.
     """
 
     metrics: dict[str, float | None]
     undefined: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float | None = None
     seed: int | None = None
+    chunk_frames: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
