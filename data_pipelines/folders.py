@@ -64,10 +64,13 @@ class FolderSongs:
 
     def segment(self, song: int, start: int, length: int) -> Segment:
         """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
-        check_range(self.name(song), start, length, self.num_samples(song))
+        num_samples = self.num_samples(song)
+        check_range(self.name(song), start, length, num_samples)
         files = self.songs[song]
         if files.needs_conversion(self.sample_rate):
-            audio = _converted(files, self.sample_rate, cache_folder(self.cache_dir))
+            # Kept open, what was read stays resident; who reads a whole song needs it no more.
+            opened = _converted if length < num_samples else _converted.__wrapped__
+            audio = opened(files, self.sample_rate, cache_folder(self.cache_dir))
             vocals, accompaniment = np.array(audio[:, start : start + length])
             return Segment(vocals=vocals, accompaniment=accompaniment)
         return _read(files, start, length)

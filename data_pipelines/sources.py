@@ -71,8 +71,10 @@ class EmbeddedSongs:
 
     def segment(self, song: int, start: int, length: int) -> Segment:
         """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
-        check_range(self.name(song), start, length, self.num_samples(song))
-        stored = self._song(song)
+        num_samples = self.num_samples(song)
+        check_range(self.name(song), start, length, num_samples)
+        # Who reads a whole song, as an evaluation does, has no use for it in memory after that.
+        stored = self._song(song, keep_open=length < num_samples)
         vocals, accompaniment = stored.audio[:, start : start + length] * np.float32(stored.scale)
         return Segment(vocals=vocals, accompaniment=accompaniment)
 
@@ -84,7 +86,7 @@ class EmbeddedSongs:
         """RMS of the whole song's mixture."""
         return _level(self, song)
 
-    def _song(self, song: int) -> synthesis.RenderedSong:
+    def _song(self, song: int, *, keep_open: bool = True) -> synthesis.RenderedSong:
         return synthesis.cached_song(
             self.cache_dir,
             split=self.split,
@@ -92,6 +94,7 @@ class EmbeddedSongs:
             song=song,
             seconds=self.seconds,
             sample_rate=self.sample_rate,
+            keep_open=keep_open,
         )
 
 

@@ -70,8 +70,11 @@ def cached_song(
     song: int,
     seconds: float,
     sample_rate: int = 44100,
+    keep_open: bool = True,
 ) -> RenderedSong:
     """The song from the disk cache, memory-mapped; rendered into it first where it is missing.
+
+    With `keep_open` it stays mapped for the next call, and what was read of it resident.
 
     Safe among threads and processes: a file appears under its name only when it is whole, and every
     writer writes the same. Raises `UserError` where the cache folder cannot be written.
@@ -79,14 +82,15 @@ def cached_song(
     folder = cache_folder(cache_dir)
     name = f"v{VERSION}-{split}-{seed}-{song}-{seconds:g}s-{sample_rate}.npy"
     path = folder / name
+    opened = _open if keep_open else _open.__wrapped__
     # A damaged file is replaced; a folder that cannot be read fails below, in writing.
     with contextlib.suppress(OSError, ValueError):
-        return _open(path)
+        return opened(path)
     rendered = render_song(
         split=split, seed=seed, song=song, seconds=seconds, sample_rate=sample_rate
     )
     _store(path, rendered)
-    return _open(path)
+    return opened(path)
 
 
 def _store(path: Path, rendered: RenderedSong) -> None:

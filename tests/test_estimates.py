@@ -1,6 +1,7 @@
 """Folders of finished estimates: every layout is found, nothing bad passes in silence."""
 
 import dataclasses
+import unicodedata
 
 import numpy as np
 import pytest
@@ -57,6 +58,20 @@ def test_each_layout_is_found_by_the_tracks_name(tmp_path, layout, name):
     found = EstimateFolder(tmp_path).find(name)
     assert found.vocals == tmp_path / vocals.format(name)
     assert set(found.accompaniment) == {tmp_path / path.format(name) for path in accompaniment}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("track_form", "file_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_of_one_character_or_two_are_the_same(tmp_path, layout, track_form, file_form):
+    name = "Käse é" if "{}/" not in LAYOUTS[layout][0] else "Álbum/Käse é"  # as records have
+    in_files, in_source = (unicodedata.normalize(form, name) for form in (file_form, track_form))
+    assert in_files != in_source
+    vocals, accompaniment = LAYOUTS[layout]
+    for path in (vocals, *accompaniment):
+        write(tmp_path / path.format(in_files), scored.noise(100, 2))
+    found = EstimateFolder(tmp_path).find(in_source)
+    assert found.vocals == tmp_path / vocals.format(in_files)
+    assert len(found.accompaniment) == len(accompaniment)
 
 
 def test_the_whole_accompaniment_goes_before_its_parts(tmp_path):
@@ -161,11 +176,31 @@ def test_a_mono_estimate_of_a_mono_song_is_spread_as_the_song_was(tmp_path):
             read_estimate(path, dataclasses.replace(SONG, **{stem: spread[stem]}))
 
 
-def test_a_bad_accompaniment_is_a_problem_too(tmp_path):
+def test_a_bad_accompaniment_costs_the_vocals_no_score(tmp_path):
+    """The mixture less the vocals is taken in its place, and told."""
+    for i, (bad, _, message) in enumerate(bad_estimates(tmp_path)):
+        folder = tmp_path / str(i)
+        write(folder / SONG.name / "vocals.wav", 0.5 * SONG.vocals)
+        write(folder / SONG.name / "drums.wav", SONG.accompaniment)
+        bad.rename(folder / SONG.name / "bass.wav")
+        found = estimated(folder)
+        assert np.array_equal(found.vocals, np.float32(0.5) * SONG.vocals)
+        assert np.array_equal(found.accompaniment, SONG.mixture - found.vocals)
+        (problem,) = found.problems
+        assert problem.kind == "bad accompaniment"
+        assert str(folder / SONG.name / "bass.wav") in problem.message
+        assert message in problem.message
+        assert problem.message.endswith("mixture - vocals is taken in its place")
+
+
+def test_an_accompaniment_is_the_sum_of_its_files(tmp_path):
     write(tmp_path / SONG.name / "vocals.wav", SONG.vocals)
-    write(tmp_path / SONG.name / "no_vocals.wav", SONG.vocals[:-1])
-    with pytest.raises(EstimateError, match=r"no_vocals\.wav: 22049 samples"):
-        estimated(tmp_path)
+    stems = {name: scored.noise(*SONG.vocals.shape, seed=i) for i, name in enumerate("ab")}
+    for name, audio in zip(("drums", "bass"), stems.values(), strict=True):
+        write(tmp_path / SONG.name / f"{name}.wav", audio)
+    found = estimated(tmp_path)
+    np.testing.assert_allclose(found.accompaniment, stems["a"] + stems["b"], atol=1e-6)
+    assert found.problems == []
 
 
 def test_silence_is_told_unless_there_is_nothing_to_hear(tmp_path):

@@ -18,6 +18,7 @@ import eval as eval_script
 from diffsep_jax.audio import read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation import evaluate as evaluation
+from diffsep_jax.evaluation.excerpts import keep_excerpt, loudest_part
 from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
 from diffsep_jax.evaluation.result_files import read_result, track_file
 from diffsep_jax.evaluation.results import Result
@@ -106,6 +107,7 @@ def test_from_a_folder_of_songs_to_a_result(tmp_path, model_dir, capsys):
     assert list(score.metrics) == list(METRICS)
     assert all(np.isfinite(value) for value in score.metrics.values())
     assert score.seed == 0
+    assert score.chunk_frames == 2
     assert score.seconds > 0
     assert one.audio_seconds == 2
     assert one.references["mixture"].metrics["utterance_sdr"] == pytest.approx(0, abs=0.2)
@@ -314,25 +316,55 @@ def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
 
 
 def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
-    from diffsep_jax.evaluation.excerpts import keep_excerpt
-
     song = scored.song(seconds=20.0)
     level = np.full((20 * scored.RATE, 1), 0.01, np.float32)
     level[11 * scored.RATE : 16 * scored.RATE] = 1
     song = dataclasses.replace(song, vocals=song.vocals * level)
-    excerpt = keep_excerpt(tmp_path, song, 40 * song.vocals, "direct")
+    part = loudest_part(song)
+    estimates = {"direct": song.vocals[part], "T=2 eta=0": 40 * song.vocals[part]}
+    excerpt = keep_excerpt(tmp_path, song, estimates)
     assert 10 <= excerpt.start_seconds <= 11
     assert excerpt.seconds == 6
-    start = round(excerpt.start_seconds * scored.RATE)
-    part = slice(start, start + 6 * scored.RATE)
+    assert excerpt.start_seconds == part.start / scored.RATE
+    assert excerpt.conditions == ("direct", "T=2 eta=0")
     assert excerpt.gain == pytest.approx(1 / np.abs(40 * song.vocals[part]).max())
     for stem, expected in (
-        ("mixture", song.mixture),
-        ("vocals", song.vocals),
-        ("estimate", 40 * song.vocals),
+        ("mixture", song.mixture[part]),
+        ("vocals", song.vocals[part]),
+        ("estimate direct", song.vocals[part]),
+        ("estimate T=2 eta=0", 40 * song.vocals[part]),
     ):
         audio, _ = read_audio(tmp_path / "excerpts" / "one" / f"{stem}.flac")
-        np.testing.assert_allclose(audio, excerpt.gain * expected[part], atol=1e-4)
+        np.testing.assert_allclose(audio, excerpt.gain * expected, atol=1e-4)
+
+
+def test_of_few_settings_every_estimate_can_be_heard(tmp_path, songs, halving):
+    result = run(tmp_path, sweep=("steps=2,4", "eta=0"))
+    excerpt = result.tracks[0].excerpt
+    assert excerpt.conditions == ("T=2 eta=0", "T=4 eta=0")
+    files = {path.name for path in (tmp_path / "out" / "excerpts" / "one").iterdir()}
+    assert files == {
+        "mixture.flac",
+        "vocals.flac",
+        "estimate T=2 eta=0.flac",
+        "estimate T=4 eta=0.flac",
+    }
+    many = run(tmp_path, sweep=("steps=2,3,4,5,6,7,8,9,10", "eta=0"), overwrite=True)
+    assert many.tracks[0].excerpt.conditions == ("T=2 eta=0",)
+    files = {path.name for path in (tmp_path / "out" / "excerpts" / "one").iterdir()}
+    assert files == {"mixture.flac", "vocals.flac", "estimate.flac"}
+
+
+def test_what_was_not_scored_is_not_heard(tmp_path, songs, monkeypatch):
+    """Not even its first repeat, which was good."""
+
+    def separate(self, mixture, sample_rate, **settings):
+        bad = mixture + np.float32(np.nan if settings["seed"] and settings["steps"] == 2 else 0)
+        return Separation(bad, mixture - bad)
+
+    not_compiled(monkeypatch, separate)
+    result = run(tmp_path, repeats=2, sweep=("steps=2,3", "eta=0"))
+    assert result.tracks[0].excerpt.conditions == ("T=3 eta=0",)
 
 
 class Twins:

@@ -64,6 +64,22 @@ def test_differences_of_both_signs_are_chance():
     assert found.verdict.startswith("no more than these tracks' differences")
 
 
+@pytest.mark.parametrize(("num_tracks", "num_equal"), [(1, 0), (5, 0), (6, 1)])
+def test_of_five_differences_nothing_can_be_said(num_tracks, num_equal):
+    """Were all of one sign, Wilcoxon's p would be above 0.05."""
+    a = values()[:num_tracks]
+    b = a + 1.0 * (np.arange(num_tracks) >= num_equal)[:, None]
+    found = compare(result(a), result(b))[0]
+    num_differ = num_tracks - num_equal
+    assert found.p_value > 0.05
+    assert found.verdict == f"too few tracks to tell: {num_differ} differ, and 6 are needed"
+
+
+def test_six_differences_of_one_sign_are_enough():
+    found = compare(result(values()[:6]), result(values()[:6] + 1))[0]
+    assert found.verdict == "B is better, by more than chance"
+
+
 def test_equal_results_do_not_differ():
     found = compare(result(values()), result(values()))[0]
     assert (found.better, found.worse, found.p_value) == (0, 0, None)
@@ -95,14 +111,30 @@ def test_one_draw_does_not_tell_the_seeds_part():
     assert found.verdict == "B is better, by more than chance"
 
 
-def test_tracks_without_a_score_are_named_as_left_out():
+@pytest.mark.parametrize(
+    ("num_broken", "names"),
+    [
+        (1, "song 0"),
+        (5, "song 0, song 1, song 2, song 3, song 4"),
+        (8, "song 0, song 1, song 2, song 3, song 4 and 3 more"),
+    ],
+)
+def test_tracks_without_a_score_are_named_as_left_out(num_broken, names):
     a = result(values())
-    broken = dataclasses.replace(a.tracks[3], estimates={"folder": ()})
-    b = dataclasses.replace(a, tracks=(*a.tracks[:3], broken, *a.tracks[4:]))
+    broken = [dataclasses.replace(each, estimates={"folder": ()}) for each in a.tracks[:num_broken]]
+    b = dataclasses.replace(a, tracks=(*broken, *a.tracks[num_broken:]))
     found = compare(a, b)[0]
-    assert found.left_out == ("song 3",)
-    assert len(found.differences) == 19
-    assert "1 left out" in command.summary_line(found)
+    assert found.left_out == tuple(NAMES[:num_broken])
+    assert len(found.differences) == 20 - num_broken
+    line = command.summary_line(found)
+    assert f"; {num_broken} left out, without a score ({names}):" in line
+
+
+def test_brackets_in_a_name_are_no_markup():
+    found = compare(result(values()), result(values()))[0]
+    found = dataclasses.replace(found, left_out=("A Song [live]",))
+    printed = " ".join(" ".join(scored.lines_of(command.comparison_table(found))).split())
+    assert "A Song [live]" in printed
 
 
 def test_what_cannot_be_compared_is_named():

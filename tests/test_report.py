@@ -13,6 +13,7 @@ import soundfile
 from html_page import Page, decode
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.evaluation.protocols import OTHER_TRACKS
 from diffsep_jax.evaluation.report import __main__ as command
 from diffsep_jax.evaluation.report import listening, metric_tables, page, write_report
 from diffsep_jax.evaluation.report.strips import Axis, box
@@ -26,13 +27,13 @@ NAME = "<i>alert('1')<script> & \"Ünï 歌\" [bold] </title></style>"
 CONDITION = "T=50 eta=0"
 SECONDS = 0.5
 SAMPLES = round(SECONDS * scored.RATE)
-TAKEN = Excerpt(start_seconds=1.0, seconds=SECONDS, gain=1.0, condition=CONDITION)
+TAKEN = Excerpt(start_seconds=1.0, seconds=SECONDS, gain=1.0, conditions=(CONDITION,))
 
 
-def write_excerpt(out, name, seed=0):
+def write_excerpt(out, name, seed=0, stems=("mixture", "vocals", "estimate")):
     """Low tones, which an MP3 keeps well."""
     times = np.arange(SAMPLES)[:, None] / scored.RATE
-    for i, stem in enumerate(("mixture", "vocals", "estimate")):
+    for i, stem in enumerate(stems):
         tones = 0.2 * np.sin(2 * np.pi * (200 + 100 * i + seed) * times + np.array([0.0, 1.0]))
         path = excerpt_file(out, name, stem)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def result(out):
         track(out, "quiet", [None, None], problems=(silent,)),
         dataclasses.replace(broken, estimates={CONDITION: ()}),
     ]
-    settings = {"data": NAME, "model": "small <b>", "repeats": 2, "points": {"a": {"b": None}}}
+    settings = {"data": NAME, "model": "small <b>", "repeats": 2, "points": {"a": {"b": 1.0000001}}}
     return scored.result(
         tracks, metrics=scored.ALL, settings=settings, command=f"eval.py --data '{NAME}'"
     )
@@ -162,6 +163,52 @@ def test_the_worst_and_the_best_are_heard():
     assert names([quiet, unheard]) == []
 
 
+def settings_of(out, kept):
+    """Two of settings: b is the better, and ranks the tracks the other way round than a."""
+    excerpt = dataclasses.replace(TAKEN, conditions=kept)
+    conditions = [Condition(name=name, settings={}) for name in "ab"]
+    tracks = []
+    for name, a, b in (("one", 1.0, 9.0), ("two", 2.0, 8.0)):
+        estimates = {"a": (scored.score(a),), "b": (scored.score(b),)}
+        stems = [f"estimate {each}" for each in kept] if len(kept) > 1 else ["estimate"]
+        write_excerpt(out, name, stems=("mixture", "vocals", *stems))
+        tracks.append(scored.track(name, [0.0], estimates=estimates, excerpt=excerpt))
+    return scored.result(tracks, conditions)
+
+
+def test_of_several_settings_the_best_is_heard(tmp_path):
+    """As the page's first number and its table of tracks are of it."""
+    result = settings_of(tmp_path, ("a", "b"))
+    (heard,) = listening.chosen(result).values()
+    assert [(each.track.name, each.condition, each.sdr) for each in heard] == [
+        ("two", "b", 8.0),
+        ("one", "b", 9.0),
+    ]
+    section = listening.section(result, tmp_path)
+    assert "<h2>Listen: b</h2>" in section
+    assert "those of the best of 2 settings" in section
+    estimate = soundfile.read(decode(Page(section).elements["audio"][2]["src"]))[0][:, 0]
+    spectrum = np.abs(np.fft.rfft(estimate * np.hanning(len(estimate))))
+    # Of the stems that were written, b's is the fourth tone.
+    assert spectrum.argmax() * scored.RATE / len(estimate) == pytest.approx(500, abs=5)
+
+
+def test_where_the_best_was_not_kept_the_page_says_whose_is_heard(tmp_path):
+    result = settings_of(tmp_path, ("a",))
+    (heard,) = listening.chosen(result).values()
+    # In the order of the table of tracks, which goes by the best.
+    assert [(each.track.name, each.condition, each.sdr) for each in heard] == [
+        ("two", "a", 2.0),
+        ("one", "a", 1.0),
+    ]
+    section = listening.section(result, tmp_path)
+    assert "<h2>Listen: a</h2>" in section
+    assert "those of the first of 2 settings" in section
+    assert "Worst and best go by b" in section
+    page_text = page.render(result, tmp_path)
+    assert page_text.index('<th scope="row">two</th>') < page_text.index('<th scope="row">one</th>')
+
+
 def test_each_metric_has_a_table_that_names_its_protocol(result):
     sections = list(metric_tables.sections(result))
     assert len(sections) == 3
@@ -215,9 +262,22 @@ def test_the_gain_over_the_mixture_is_of_the_tracks_that_were_scored(tmp_path):
     assert "<dt>over the mixture</dt><dd>+2.00 <small>dB</small>" in text
 
 
+def test_boxes_of_references_are_of_the_tracks_that_were_scored(tmp_path):
+    part = [scored.track("a", [5.0], mixture=3.0), scored.track("b", [], mixture=-20.0)]
+    for row in metric_tables._rows(scored.result(part), "utterance_sdr"):
+        assert row.values.keys() == {"a"}
+        assert row.statistic.tracks == 1
+    assert OTHER_TRACKS not in page.render(scored.result(part), tmp_path)
+    estimates = {CONDITION: (scored.score(1.0),), "direct": ()}
+    both = estimates | {"direct": (scored.score(1.0),)}
+    tracks = [scored.track(n, [0.0], estimates=e) for n, e in (("a", estimates), ("b", both))]
+    assert OTHER_TRACKS in page.render(scored.result(tracks), tmp_path)
+
+
 def test_how_it_was_made_is_on_the_page(text, result):
     found = Page(text).text
-    for words in (result.command, result.fingerprint, *result.versions, *result.hardware.values()):
+    made = (*result.versions, *result.hardware.values(), "a: b: 1.0000001")
+    for words in (result.command, result.fingerprint, *made):
         assert words in found
 
 

@@ -16,7 +16,9 @@ def result() -> Result:
     """Two tracks of two repeats with a problem, a silent one, and one without an estimate."""
     condition = Condition(name="T=5 eta=0", settings={"steps": 5, "cutoff_hz": None})
     problem = Problem(kind="length differs", message="x.wav: 3 samples", condition=condition.name)
-    excerpt = Excerpt(start_seconds=1.5, seconds=6.0, gain=0.5, condition=condition.name)
+    excerpt = Excerpt(
+        start_seconds=1.5, seconds=6.0, gain=0.5, conditions=(condition.name, "direct")
+    )
     tracks = [
         scored.track("a", [1.0, 2.0], condition=condition.name, excerpt=excerpt, inputs="a.wav:3"),
         scored.track("b", [3.0, 5.0], condition=condition.name),
@@ -123,7 +125,7 @@ def test_an_unfinished_result_is_told(tmp_path, result):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "fingerprint": "x", "tracks": []}'],
+    ["", "{", "[]", "{}", '{"format": 2}', '{"format": 2, "fingerprint": "x", "tracks": []}'],
 )
 def test_damaged_files_are_told_in_one_line(tmp_path, result, text):
     write(tmp_path, result)
@@ -140,6 +142,6 @@ def test_damaged_files_are_told_in_one_line(tmp_path, result, text):
 def test_another_format_is_told(tmp_path, result):
     write(tmp_path, result)
     path = tmp_path / "summary.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
-    with pytest.raises(UserError, match="written in format 99, this version reads 1"):
+    path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
+    with pytest.raises(UserError, match="written in format 99, this version reads 2"):
         result_files.read_result(tmp_path)

@@ -38,6 +38,17 @@ def test_only_what_is_asked_for_is_computed(song):
     assert found.metrics["utterance_sdr"] == metrics.sdr(song.vocals, vocals)
 
 
+def test_the_frames_behind_a_chunk_metric_are_counted():
+    """Without those in which the estimate is silent."""
+    song = scored.song(seconds=3.0)
+    vocals, accompaniment = scaled(song, 0.5)
+    assert score(song, vocals, accompaniment, CHUNK).chunk_frames == 3
+    vocals[: scored.RATE] = 0
+    assert score(song, vocals, accompaniment, CHUNK).chunk_frames == 2
+    assert score(song, 0 * vocals, accompaniment, CHUNK).chunk_frames == 0
+    assert score(song, vocals, accompaniment, scored.SDR).chunk_frames is None
+
+
 def test_silent_vocals_leave_everything_undefined():
     song = scored.song(silent=True)
     found = score(song, song.mixture, song.mixture, scored.ALL)

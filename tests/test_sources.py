@@ -197,6 +197,26 @@ def test_bad_files_are_refused(tmp_path, stems):
         refused(root, "vocals.wav", "1234")
 
 
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="tells what is mapped on Linux alone")
+@pytest.mark.parametrize("kind", ["embedded", "folder"])
+def test_a_song_read_as_a_whole_does_not_stay_in_memory(tmp_path, stems, kind):
+    """An evaluation reads each song once: their mapped files would add up."""
+    cache = tmp_path / "cache"
+    if kind == "embedded":
+        source = EmbeddedSongs(num_songs=1, seconds=0.3, cache_dir=str(cache))
+    else:
+        write_song(tmp_path / "data" / "song", stems)
+        source = folder_songs(tmp_path / "data", 2 * RATE)
+    whole = source.segment(0, 0, source.num_samples(0))
+    assert str(cache) not in MAPS.read_text()
+    part = source.segment(0, 100, 100)  # as training reads, again and again
+    assert str(cache) in MAPS.read_text()
+    np.testing.assert_array_equal(part.vocals, whole.vocals[100:200])
+
+
 def test_truncated_wavs_are_refused_on_opening(tmp_path, stems):
     """All of a song's files cut alike: their lengths agree, as libsndfile tells them."""
     write_song(tmp_path / "data" / "song", stems)

@@ -88,4 +88,42 @@ def test_summary_counts_silence_problems_and_time():
     assert found.statistics["utterance_sdr"].median == 4.0
     assert found.real_time_factor == 0.5  # 2 s for each 4 s, the silent track's too
     mixture = summary.references["mixture"]["utterance_sdr"]
-    assert (mixture.tracks, mixture.median) == (3, 0.0)
+    assert (mixture.tracks, mixture.median) == (2, -1.0)  # of the same tracks, not of "missing"
+
+
+def several(**values):
+    """A result of two conditions; a track's values are by condition, None where it failed."""
+    conditions = [Condition(name=name, settings={}) for name in "xy"]
+    tracks = [
+        scored.track(
+            name,
+            [0.0],
+            mixture=float(i),
+            estimates={
+                condition: () if value is None else (scored.score(float(value)),)
+                for condition, value in zip("xy", pair, strict=True)
+            },
+        )
+        for i, (name, pair) in enumerate(values.items())
+    ]
+    return scored.result(tracks, conditions)
+
+
+@pytest.mark.parametrize(
+    ("values", "comparable", "different"),
+    [
+        ({"a": (1, 1), "b": (2, 2)}, "ab", False),
+        ({"a": (1, 1), "b": (None, None)}, "a", False),  # like with like, nothing to say
+        ({"a": (1, 1), "b": (2, None)}, "ab", True),
+        ({"a": (1, None), "b": (None, 2)}, "ab", True),  # as many, but not the same
+        ({"a": (None, None), "b": (None, None)}, "ab", True),  # all stand where none is scored
+    ],
+)
+def test_references_are_of_the_tracks_that_were_scored(values, comparable, different):
+    result = several(**values)
+    found = statistics.comparable_tracks(result.tracks, result.conditions, "utterance_sdr")
+    assert "".join(track.name for track in found) == comparable
+    mixture = result.summary.references["mixture"]["utterance_sdr"]
+    assert mixture.tracks == len(comparable)
+    assert mixture.mean == np.mean(["ab".index(name) for name in comparable])
+    assert statistics.speak_of_other_tracks(result) == different

@@ -11,7 +11,7 @@ from diffsep_jax.evaluation import tables
 from diffsep_jax.evaluation.estimators import SeparatorEstimates
 from diffsep_jax.evaluation.quality_plot import save_quality_plot
 from diffsep_jax.evaluation.results import Condition
-from diffsep_jax.evaluation.sweep import label, parse_sweep, simplest
+from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simplest
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
 
@@ -45,6 +45,28 @@ def test_what_plays_no_part_makes_no_point():
         "T=50 eta=0 start=0.3",
         "T=50 eta=0 start=0.3 ensemble=2",
     ]
+
+
+CLOSE = ("eta=0.3333331,0.3333332", "cutoff-hz=1234567.5,1234568", "start-sigma=0.1,0.10000001")
+
+
+def test_points_that_differ_a_little_have_labels_that_differ():
+    """They would be one condition otherwise, and the other's scores lost."""
+    sweep = parse_sweep([*CLOSE, "steps=2,2"], BASE)
+    assert (len(sweep.points), sweep.num_same) == (8, 8)  # equal ones are merged all the same
+    names = [label(point) for point in sweep.points]
+    assert len(set(names)) == 8
+    assert names[0] == "T=2 eta=0.3333331 fc=1234567.5 start=0.1"
+    assert names[-1] == "T=2 eta=0.3333332 fc=1234568 start=0.10000001"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (5000.0, "5000"), (0.4, "0.4"), (1 / 3, repr(1 / 3)), (1e6 + 1, "1000001")],
+)
+def test_a_numbers_label_reads_as_the_number(value, text):
+    assert number_label(value) == text
+    assert float(text) == value
 
 
 def test_samplers_come_one_after_the_other():
@@ -147,6 +169,24 @@ def test_the_table_is_that_of_the_paper(result):
         ["ddim", "50", "0.4", "5.00", "6.00"],
         ["direct", "", "", "7.00", ""],
     ]
+
+
+def test_points_that_differ_a_little_have_cells_of_their_own():
+    points = parse_sweep(CLOSE, BASE).points
+    conditions = [Condition(name=label(p), settings=dataclasses.asdict(p)) for p in points]
+    estimates = {each.name: (scored.score(float(i)),) for i, each in enumerate(conditions)}
+    table = tables.sweep_table(
+        scored.result([scored.track("a", [0.0], estimates=estimates)], conditions)
+    )
+    cells = scored.cells(table)
+    assert [row[1:3] for row in cells] == [
+        ["0.3333331", "0.1"],
+        ["0.3333331", "0.10000001"],
+        ["0.3333332", "0.1"],
+        ["0.3333332", "0.10000001"],
+    ]
+    values = sorted(float(value) for row in cells for value in row[3:])
+    assert values == list(range(8))
 
 
 def test_the_plot_has_a_line_for_each_way_to_sample(tmp_path, result, monkeypatch):

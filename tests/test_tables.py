@@ -1,10 +1,11 @@
 """The tables of a result: each names its protocol, holds its references, and counts its tracks."""
 
 import pytest
+import rich.console
 import scored
 
 from diffsep_jax.evaluation import tables
-from diffsep_jax.evaluation.protocols import GROUP_TITLES
+from diffsep_jax.evaluation.protocols import GROUP_TITLES, OTHER_TRACKS
 from diffsep_jax.evaluation.results import Problem
 
 
@@ -48,12 +49,44 @@ def test_a_row_is_median_interval_mean_spread_and_tracks():
     assert "±" not in single
 
 
+def test_the_legend_explains_the_columns_that_are_there():
+    untimed = scored.result(
+        [scored.track("a", [], estimates={"folder": (scored.score(1.0),)})],
+    )
+    for found, has_repeats, has_times in (
+        (result(2), True, True),
+        (result(1), False, True),
+        (untimed, False, False),
+    ):
+        words = [line.partition(":")[0] for line in tables.legend(found)]
+        assert words[:2] == ["median, mean", "95% interval"]
+        assert words[2:] == ["repeats"] * has_repeats + ["RTF"] * has_times
+        utterance = next(tables.summary_tables(found))
+        headings = [column.header for column in utterance.columns]
+        assert ("repeats" in headings, "RTF" in headings) == (has_repeats, has_times)
+    shown = rich.console.Console(width=200)
+    with shown.capture() as capture:
+        tables.show(shown, untimed)
+    assert "RTF" not in capture.get()
+
+
 def test_every_track_is_there_with_its_spread_or_a_reason():
     rows = {name: cells for name, *cells in scored.cells(tables.track_table(result(2)))}
     assert rows["one [live]"] == ["-1.00", "3.00 ±1.41", "+4.00", "4.0"]
     assert rows["quiet"] == ["-", "silent", "", "4.0"]
     broken = scored.result([scored.track("a", [], estimates={"T=50 eta=0": ()})])
     assert scored.cells(tables.track_table(broken)) == [["a", "0.00", "problem", "", ""]]
+
+
+def test_rows_of_other_tracks_are_told():
+    both = {"T=50 eta=0": (scored.score(1.0),), "direct": (scored.score(1.0),)}
+    one = both | {"direct": ()}
+    whole = scored.result([scored.track("a", [0.0], estimates=both)])
+    part = scored.result(
+        [scored.track(n, [0.0], estimates=e) for n, e in (("a", both), ("b", one))]
+    )
+    assert OTHER_TRACKS not in tables.problem_lines(whole)
+    assert OTHER_TRACKS in tables.problem_lines(part)
 
 
 def test_problems_are_counted_in_words():

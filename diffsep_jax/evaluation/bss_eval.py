@@ -104,6 +104,11 @@ def median_over_frames(scores: FrameScores, stem: int) -> dict[str, float | None
     return medians
 
 
+def num_frames_scored(scores: FrameScores) -> int:
+    """How many frames count, that is, are not NaN; the same ones for every stem and metric."""
+    return int(np.count_nonzero(~np.isnan(scores.sdr[0])))
+
+
 def _check(
     references: np.ndarray, estimates: np.ndarray, *, window: int, hop: int, num_taps: int
 ) -> None:

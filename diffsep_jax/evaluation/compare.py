@@ -18,6 +18,9 @@ from diffsep_jax.evaluation.paired import Comparison, compare
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS
 from diffsep_jax.evaluation.result_files import read_result
 from diffsep_jax.evaluation.tables import interval
+from diffsep_jax.pages.document import printable
+
+_MOST_NAMES = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def comparison_table(comparison: Comparison) -> Table:
     metric = METRICS[comparison.metric]
     table = Table(
         title=f"{metric.title}, B - A, dB: {GROUP_TITLES[metric.group]}",
-        caption=summary_line(comparison),
+        caption=Text(summary_line(comparison)),  # as Text: brackets in a name are no markup
         min_width=72,
     )
     table.add_column("track")
@@ -83,7 +86,12 @@ def summary_line(comparison: Comparison) -> str:
     p_value = "" if comparison.p_value is None else f", Wilcoxon p = {comparison.p_value:.2g}"
     noise = comparison.repeat_noise
     seeds = "" if not noise else f", seeds alone ±{noise:.2f} on the mean"
-    left_out = f"; {len(comparison.left_out)} left out, without a score" * bool(comparison.left_out)
+    left_out = ""
+    if names := comparison.left_out:
+        listed = ", ".join(map(printable, names[:_MOST_NAMES]))
+        more = len(names) - _MOST_NAMES
+        listed += f" and {more} more" if more > 0 else ""
+        left_out = f"; {len(names)} left out, without a score ({listed})"
     return (
         f"median {comparison.median:+.2f} {interval(comparison.median_interval)}, mean"
         f" {comparison.mean:+.2f}; B better on {comparison.better}, worse on"

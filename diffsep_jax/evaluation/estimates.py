@@ -9,7 +9,8 @@ Layouts, all recognised without being told (X is any name that audio files have)
 """
 
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ _LOOKED_FOR = "{0}/vocals.*, */{0}/vocals.*, {0}_vocals.*, {0}_(Vocals)_*.*"
 class Estimate(NamedTuple):
     """The files of a track.
 
-    The accompaniment is the sum of its files; if there are none, the mixture less the vocals.
+    The accompaniment is the sum of its files; there may be none.
     """
 
     vocals: Path
@@ -40,14 +41,14 @@ class Estimate(NamedTuple):
 
 
 class EstimateFolder:
-    """A folder of estimates, listed once. UserError if it is no folder."""
+    """A folder of estimates, its folders listed once. UserError if it is none."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder, expected one of finished estimates")
         self.folder = folder
         self._flat = _audio_files(folder)
-        self._models = sorted(path for path in folder.iterdir() if path.is_dir())
+        self._listed: dict[Path, list[Path]] = {}
 
     def find(self, track: str) -> Estimate | None:
         """The files of a track; None if there are none.
@@ -87,8 +88,13 @@ class EstimateFolder:
 
     def _candidates(self, track: str) -> list[tuple[Path, dict[str, Path]]]:
         """Where an estimate of the track may be, and the files of its stems."""
-        places = [self.folder / track, *(model / track for model in self._models)]
-        named = ((place, _audio_files(place)) for place in places if place.is_dir())
+        names = _plain(track).split("/")  # of a song in folders below folders it has several
+        places = [
+            place
+            for root in (self.folder, *self._folders(self.folder))
+            for place in self._below(root, names)
+        ]
+        named = ((place, _audio_files(place)) for place in places)
         candidates = [(place, files) for place, files in named if files]
         by_model: dict[str, dict[str, Path]] = {}
         for stem, model, path in self._flat_stems(track):
@@ -96,10 +102,28 @@ class EstimateFolder:
         candidates += [(Path(f"*{model}"), stems) for model, stems in by_model.items()]
         return candidates
 
+    def _below(self, root: Path, names: Sequence[str]) -> list[Path]:
+        """The folders root/name/name/... in whichever form their names are."""
+        places = [root]
+        for name in names:
+            children = [child for place in places for child in self._folders(place)]
+            places = [child for child in children if _plain(child.name) == name]
+        return places
+
+    def _folders(self, folder: Path) -> list[Path]:
+        if folder not in self._listed:
+            try:
+                children = sorted(path for path in folder.iterdir() if path.is_dir())
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
+            self._listed[folder] = children
+        return self._listed[folder]
+
     def _flat_stems(self, track: str) -> Iterator[tuple[str, str, Path]]:
         """(stem, model, file) of the files that begin with the track's name."""
+        start = f"{_plain(track).lower()}_"
         for name, path in self._flat.items():
-            rest = name.removeprefix(f"{track.lower()}_")
+            rest = name.removeprefix(start)
             if rest == name:
                 continue
             if match := re.fullmatch(r"\(([^()]+)\)(_.+)?", rest):
@@ -112,4 +136,9 @@ def _audio_files(folder: Path) -> dict[str, Path]:
     """Files by their names in lower case without the suffix."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
     found.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
-    return {path.stem.lower(): path for path in found}
+    return {_plain(path.stem).lower(): path for path in found}
+
+
+def _plain(name: str) -> str:
+    """One form of a name: in file names "ä" is one character, or on a Mac often two."""
+    return unicodedata.normalize("NFC", name)

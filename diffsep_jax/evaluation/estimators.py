@@ -16,7 +16,7 @@ from diffsep_jax.evaluation.checked_audio import (
     read_estimate,
     silence,
 )
-from diffsep_jax.evaluation.estimates import EstimateFolder
+from diffsep_jax.evaluation.estimates import Estimate, EstimateFolder
 from diffsep_jax.evaluation.results import Condition, Problem
 from diffsep_jax.evaluation.scoring import Song
 from diffsep_jax.evaluation.sweep import is_deterministic, label
@@ -156,12 +156,24 @@ class FolderEstimates:
             )
         vocals, problems = read_estimate(files.vocals, song)
         problems += silence(vocals, str(files.vocals), song)
-        accompaniment = np.zeros_like(vocals)
-        for path in files.accompaniment:
-            stem, told = read_estimate(path, song)
-            accompaniment += stem
-            problems += told
-        if not files.accompaniment:
-            accompaniment = song.mixture - vocals
+        accompaniment, told = _accompaniment(files, song, vocals)
+        problems += told
         yield Estimated(vocals, accompaniment, None, None, problems)
         advance(1)
+
+
+def _accompaniment(files: Estimate, song: Song, vocals: Waveform) -> tuple[Waveform, list[Problem]]:
+    """The sum of its files; where there are none, or one is bad, the mixture less the vocals.
+
+    It decides only which frames BSS Eval leaves out, so a bad one costs the vocals no score.
+    """
+    stems, problems = [], []
+    try:
+        for path in files.accompaniment:
+            stem, told = read_estimate(path, song)
+            stems.append(stem)
+            problems += told
+    except EstimateError as error:
+        message = f"{error}; mixture - vocals is taken in its place"
+        return song.mixture - vocals, [Problem(kind="bad accompaniment", message=message)]
+    return sum(stems, np.zeros_like(vocals)) if stems else song.mixture - vocals, problems

@@ -19,10 +19,10 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import provenance, result_files
 from diffsep_jax.evaluation.checked_audio import EstimateError
 from diffsep_jax.evaluation.estimators import Advance, Estimator
-from diffsep_jax.evaluation.excerpts import keep_excerpt
+from diffsep_jax.evaluation.excerpts import MOST_CONDITIONS, keep_excerpt, loudest_part
 from diffsep_jax.evaluation.protocols import PROTOCOLS
-from diffsep_jax.evaluation.results import Excerpt, Problem, Result, Score, Track
-from diffsep_jax.evaluation.scoring import SILENT_VOCALS, Song, score, score_references
+from diffsep_jax.evaluation.results import Problem, Result, Score, Track
+from diffsep_jax.evaluation.scoring import SILENT_VOCALS, Song, Waveform, score, score_references
 from diffsep_jax.evaluation.statistics import summarise
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.pages.document import printable
@@ -172,7 +172,8 @@ def score_track(
         message = f"{name}: {SILENT_VOCALS}, so that no metric is defined"
         problems.append(Problem(kind="silent vocals", message=message))
     estimates: dict[str, tuple[Score, ...]] = {}
-    excerpt: Excerpt | None = None
+    kept = estimator.conditions[: 1 if len(estimator.conditions) > MOST_CONDITIONS else None]
+    heard: dict[str, Waveform] = {}
     for condition in estimator.conditions:
         scores: list[Score] = []
         try:
@@ -183,10 +184,12 @@ def score_track(
                 ]
                 scored = score(song, each.vocals, each.accompaniment, metrics)
                 scores.append(dataclasses.replace(scored, seconds=each.seconds, seed=each.seed))
-                if excerpt is None:
-                    excerpt = keep_excerpt(out, song, each.vocals, condition.name)
+                if condition in kept and condition.name not in heard:
+                    # A copy: of a view, the whole estimate would stay.
+                    heard[condition.name] = each.vocals[loudest_part(song)].copy()
         except EstimateError as error:
             advance(estimator.num_repeats(condition) - len(scores))
+            heard.pop(condition.name, None)
             scores = []  # a mean over some of the repeats would be one of others
             problems.append(Problem(kind=error.kind, message=str(error), condition=condition.name))
         estimates[condition.name] = tuple(scores)
@@ -196,7 +199,7 @@ def score_track(
         references=score_references(song, metrics),
         estimates=estimates,
         problems=tuple(problems),
-        excerpt=excerpt,
+        excerpt=keep_excerpt(out, song, heard) if heard else None,
     )
 
 

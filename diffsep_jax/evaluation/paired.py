@@ -20,6 +20,9 @@ from diffsep_jax.evaluation.statistics import bootstrap_interval
 
 SIGNIFICANCE = 0.05
 
+# Wilcoxon's p of n differences is 2^(1 - n) at the least: 0.0625 of five.
+_FEWEST_TRACKS = 6
+
 # The same audio gives the same score of the mixture up to rounding.
 _SAME_AUDIO_DB = 1e-3
 
@@ -67,6 +70,8 @@ class Comparison:
         ends = self.median_interval
         if self.p_value is None:
             return "no difference"
+        if (num_differ := self.better + self.worse) < _FEWEST_TRACKS:
+            return f"too few tracks to tell: {num_differ} differ, and {_FEWEST_TRACKS} are needed"
         if ends is None or self.p_value >= SIGNIFICANCE or ends[0] <= 0 <= ends[1]:
             return "no more than these tracks' differences give by chance"
         if self.repeat_noise is None:

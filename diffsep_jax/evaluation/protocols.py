@@ -78,3 +78,9 @@ REFERENCES = {
     "irm2": "oracle, IRM 2",
 }
 """What is scored beside every result, for people. IRM: ideal ratio mask, of alpha 1 and 2."""
+
+OTHER_TRACKS = (
+    "The rows of a metric are not all of the same tracks: those of other tracks do not compare like"
+    " with like"
+)
+"""Said where that is so."""

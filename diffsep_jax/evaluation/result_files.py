@@ -1,7 +1,8 @@
 """An evaluation's folder, from which it can be read again and gone on with.
 
 OUT/summary.json holds settings, protocols and the summary, OUT/tracks/<track>.json a track's
-scores, OUT/excerpts/<track>/{mixture,vocals,estimate}.flac a few seconds of it to listen to.
+scores, OUT/excerpts/<track>/{mixture,vocals,estimate}.flac a few seconds of it to listen to;
+of several conditions there is an "estimate <condition>.flac" each.
 """
 
 import dataclasses
@@ -32,10 +33,9 @@ from diffsep_jax.output import write_bytes
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
 PLOT_FILE = "sweep.png"
-EXCERPT_STEMS = ("mixture", "vocals", "estimate")
 
 # Goes up when files of before cannot be read any more.
-_FORMAT = 1
+_FORMAT = 2
 
 # In bytes: file systems take 255, and ".json" and the parts of a temporary name are added.
 _LONGEST_NAME = 200
@@ -47,13 +47,20 @@ def track_file(out: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def excerpt_file(out: pathlib.Path, name: str, stem: str) -> pathlib.Path:
-    """Where a track's excerpt is; `stem` is one of `EXCERPT_STEMS`."""
-    return out / "excerpts" / _file_name(name) / f"{stem}.flac"
+    """Where a track's excerpt of a stem is: mixture, vocals, or see `estimate_file`."""
+    return out / "excerpts" / _file_name(name) / f"{_file_name(stem)}.flac"
+
+
+def estimate_file(out: pathlib.Path, name: str, excerpt: Excerpt, condition: str) -> pathlib.Path:
+    """Where the estimate of one of the excerpt's conditions is."""
+    several = len(excerpt.conditions) > 1
+    return excerpt_file(out, name, f"estimate {condition}" if several else "estimate")
 
 
 def files_of_result(out: pathlib.Path) -> list[pathlib.Path]:
     """The files in `out` that a result has; other files there may be the user's own."""
-    patterns = ("tracks/*.json", *(f"excerpts/*/{stem}.flac" for stem in EXCERPT_STEMS))
+    stems = ("mixture", "vocals", "estimate", "estimate *")
+    patterns = ("tracks/*.json", *(f"excerpts/*/{stem}.flac" for stem in stems))
     patterns += (SUMMARY_FILE, REPORT_FILE, PLOT_FILE)
     return [path for pattern in patterns for path in sorted(out.glob(pattern)) if path.is_file()]
 
@@ -172,7 +179,9 @@ def _track(path: pathlib.Path, values: dict[str, Any]) -> Track:
             for name, scores in values["estimates"].items()
         }
         problems = tuple(Problem(**each) for each in values["problems"])
-        excerpt = values["excerpt"] and Excerpt(**values["excerpt"])
+        excerpt = values["excerpt"] and Excerpt(
+            **values["excerpt"] | {"conditions": tuple(values["excerpt"]["conditions"])}
+        )
         parsed = {
             "references": references,
             "estimates": estimates,

@@ -15,6 +15,7 @@ ProblemKind = Literal[
     "channels differ",
     "length differs",
     "sample rate differs",
+    "bad accompaniment",
     "bad reference",
     "silent vocals",
 ]
@@ -44,12 +45,15 @@ class Score:
         undefined: why, for each None.
         seconds: time that the separation took, without compiling; None where nothing was separated.
         seed: of the separation; None likewise.
+        chunk_frames: how many 1 s frames the chunk metrics are the medians of; None where they were
+            not computed.
     """
 
     metrics: dict[str, float | None]
     undefined: dict[str, str] = dataclasses.field(default_factory=dict)
     seconds: float | None = None
     seed: int | None = None
+    chunk_frames: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,13 +64,13 @@ class Excerpt:
         start_seconds: where in the track.
         seconds: how long.
         gain: what all files were multiplied by, at most 1, so that none clips.
-        condition: whose first repeat estimate.flac is.
+        conditions: whose first repeat was kept; all that were scored, or of many the first.
     """
 
     start_seconds: float
     seconds: float
     gain: float
-    condition: str
+    conditions: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,7 +160,8 @@ class Summary:
         silent_tracks: of these, with silent vocals.
         audio_seconds: of all tracks.
         problems: how many of each kind.
-        references: statistics by reference and metric.
+        references: statistics by reference and metric, over the tracks on which some condition has
+            the metric.
         conditions: by name.
     """
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from diffsep_jax import metrics
-from diffsep_jax.evaluation.bss_eval import bss_eval, median_over_frames
+from diffsep_jax.evaluation.bss_eval import bss_eval, median_over_frames, num_frames_scored
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
 from diffsep_jax.evaluation.protocols import METRICS, REFERENCES
 from diffsep_jax.evaluation.results import Score
@@ -49,11 +49,20 @@ def score(
     The estimated accompaniment decides only which frames are silent in BSS Eval.
     """
     silent = metrics.is_silent(song.vocals)
-    values = {} if silent else _values(song, vocals, accompaniment, names)
+    frames = None
+    values: dict[str, float | None] = {}
+    if not silent:
+        values = _of_the_track(song, vocals, names)
+        if any(METRICS[name].group == "chunk" for name in names):
+            references = np.stack([song.vocals, song.accompaniment])
+            estimates = np.stack([vocals, accompaniment])
+            by_frame = bss_eval(references, estimates, song.sample_rate)
+            values |= median_over_frames(by_frame, 0)
+            frames = num_frames_scored(by_frame)
     found = {name: values.get(name) for name in names}
     reason = SILENT_VOCALS if silent else _SILENT_FRAMES
     undefined = {name: reason for name, value in found.items() if value is None}
-    return Score(metrics=found, undefined=undefined)
+    return Score(metrics=found, undefined=undefined, chunk_frames=frames)
 
 
 def score_references(
@@ -69,10 +78,8 @@ def score_references(
     return {name: score(song, *estimates[name](), names) for name in references}
 
 
-def _values(
-    song: Song, vocals: Waveform, accompaniment: Waveform, names: Sequence[str]
-) -> dict[str, float | None]:
-    """Where the true vocals are there; only BSS Eval may find that nothing is defined."""
+def _of_the_track(song: Song, vocals: Waveform, names: Sequence[str]) -> dict[str, float | None]:
+    """The metrics that need no frames; all are defined where the true vocals are not silent."""
     values: dict[str, float | None] = {}
     if "utterance_sdr" in names:
         values["utterance_sdr"] = metrics.sdr(song.vocals, vocals)
@@ -82,8 +89,4 @@ def _values(
         values["log_spectral_distance"] = metrics.log_spectral_distance(
             song.vocals, vocals, song.sample_rate
         )
-    if any(METRICS[name].group == "chunk" for name in names):
-        references = np.stack([song.vocals, song.accompaniment])
-        estimates = np.stack([vocals, accompaniment])
-        values |= median_over_frames(bss_eval(references, estimates, song.sample_rate), 0)
     return values

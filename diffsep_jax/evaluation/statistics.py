@@ -6,7 +6,7 @@ say how much the number hangs on which songs were chosen, and nothing of songs o
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from diffsep_jax.evaluation.protocols import REFERENCES
 from diffsep_jax.evaluation.results import (
     Condition,
     ConditionSummary,
+    Result,
     Score,
     Statistic,
     Summary,
@@ -92,9 +93,19 @@ def summarise(
             sorted(Counter(problem.kind for track in tracks for problem in track.problems).items())
         ),
         references={
-            name: _statistics(
-                [(track.references[name],) for track in tracks if name in track.references], metrics
-            )
+            name: {
+                metric: statistic(
+                    values_of(
+                        [
+                            (track.references[name],)
+                            for track in comparable_tracks(tracks, conditions, metric)
+                            if name in track.references
+                        ],
+                        metric,
+                    )
+                )
+                for metric in metrics
+            }
             for name in REFERENCES
         },
         conditions={
@@ -102,6 +113,51 @@ def summarise(
             for condition in conditions
         },
     )
+
+
+def comparable_tracks(
+    tracks: Sequence[Track], conditions: Sequence[Condition], metric: str
+) -> list[Track]:
+    """The tracks that the references' statistics speak of, so that like stands beside like.
+
+    Those on which some condition has the metric; all, where none has it on any.
+    """
+    scored = [
+        track
+        for track in tracks
+        if any(has_metric(track.estimates.get(each.name, ()), metric) for each in conditions)
+    ]
+    return scored or list(tracks)
+
+
+def has_metric(scores: Sequence[Score], metric: str) -> bool:
+    """Whether every repeat has it, and there is one."""
+    return len(values_of([scores], metric)) > 0
+
+
+def speak_of_other_tracks(result: Result) -> bool:
+    """Whether some rows of one metric, of conditions and references, are of different tracks."""
+    return any(
+        len({tuple(has_metric(scores, metric) for scores in row) for row in _rows(result, metric)})
+        > 1
+        for metric in result.protocols
+    )
+
+
+def _rows(result: Result, metric: str) -> Iterator[list[Sequence[Score]]]:
+    """The scores behind each row of a metric, by track."""
+    for condition in result.conditions:
+        yield [track.estimates.get(condition.name, ()) for track in result.tracks]
+    comparable = {
+        track.name for track in comparable_tracks(result.tracks, result.conditions, metric)
+    }
+    for name in REFERENCES:
+        yield [
+            (track.references[name],)
+            if track.name in comparable and name in track.references
+            else ()
+            for track in result.tracks
+        ]
 
 
 def _condition_summary(

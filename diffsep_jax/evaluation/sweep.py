@@ -97,13 +97,13 @@ def label(settings: SamplerSettings) -> str:
         return "direct"
     parts = [f"T={settings.steps}"]
     if settings.sampler == "ddim":
-        parts.append(f"eta={settings.eta:g}")
+        parts.append(f"eta={number_label(settings.eta)}")
     else:
         parts.insert(0, settings.sampler)
     if settings.eta:
         parts.append(f"fc={cutoff_label(settings.cutoff_hz)}")
     if settings.start_sigma < 1:
-        parts.append(f"start={settings.start_sigma:g}")
+        parts.append(f"start={number_label(settings.start_sigma)}")
     if settings.ensemble > 1:
         parts.append(f"ensemble={settings.ensemble}")
     return " ".join(parts)
@@ -111,4 +111,10 @@ def label(settings: SamplerSettings) -> str:
 
 def cutoff_label(cutoff_hz: float | None) -> str:
     """A cutoff in Hz, or "none"."""
-    return f"{cutoff_hz:g}" if cutoff_hz else "none"
+    return number_label(cutoff_hz) if cutoff_hz else "none"
+
+
+def number_label(value: float) -> str:
+    """The shortest text that reads as this float and no other, without a needless ".0"."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value)).removesuffix(".0")

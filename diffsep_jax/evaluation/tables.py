@@ -9,16 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, REFERENCES, Group
+from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, OTHER_TRACKS, REFERENCES, Group
 from diffsep_jax.evaluation.results import Result, Statistic
-from diffsep_jax.evaluation.sweep import cutoff_label
-
-LEGEND = (
-    "median, mean: over the n tracks where the metric is defined",
-    "95% interval: confidence interval of the median, bootstrap over tracks",
-    "repeats: standard deviation of the repeats' medians",
-    "RTF: real-time factor, seconds of work for a second of audio, without compiling",
-)
+from diffsep_jax.evaluation.statistics import speak_of_other_tracks
+from diffsep_jax.evaluation.sweep import cutoff_label, number_label
 
 
 def show(console: Console, result: Result) -> None:
@@ -27,7 +21,7 @@ def show(console: Console, result: Result) -> None:
     console.print(track_table(result) if one else sweep_table(result))
     for table in summary_tables(result):
         console.print(table)
-    for line in (*LEGEND, *result.protocols.values(), *problem_lines(result)):
+    for line in (*legend(result), *result.protocols.values(), *problem_lines(result)):
         console.print(line, markup=False)
 
 
@@ -38,9 +32,8 @@ def summary_tables(result: Result) -> Iterator[Table]:
         names = [name for name in result.protocols if METRICS[name].group == group]
         if not names:
             continue
-        summaries = summary.conditions.values()
-        repeated = any(each.statistics[names[0]].spread is not None for each in summaries)
-        timed = group == "utterance" and any(each.real_time_factor for each in summaries)
+        repeated = _is_repeated(result)
+        timed = group == "utterance" and _is_timed(result)
         table = Table(
             title=f"{GROUP_TITLES[group]}, dB",
             box=rich.box.SIMPLE_HEAD,
@@ -63,6 +56,28 @@ def summary_tables(result: Result) -> Iterator[Table]:
             factor = condition.real_time_factor if timed else None
             _add_rows(table, name, names, condition.statistics, repeated, factor)
         yield table
+
+
+def _is_repeated(result: Result) -> bool:
+    return any(
+        statistic.spread is not None
+        for each in result.summary.conditions.values()
+        for statistic in each.statistics.values()
+    )
+
+
+def _is_timed(result: Result) -> bool:
+    return any(each.real_time_factor for each in result.summary.conditions.values())
+
+
+def legend(result: Result) -> Iterator[str]:
+    """What the columns are that its tables have."""
+    yield "median, mean: over the n tracks where the metric is defined"
+    yield "95% interval: confidence interval of the median, bootstrap over tracks"
+    if _is_repeated(result):
+        yield "repeats: standard deviation of the repeats' medians"
+    if _is_timed(result):
+        yield "RTF: real-time factor, seconds of work for a second of audio, without compiling"
 
 
 def _add_rows(
@@ -126,8 +141,8 @@ def sweep_table(result: Result) -> Table:
         row = (
             settings["sampler"],
             "" if settings["sampler"] == "direct" else str(settings["steps"]),
-            f"{settings['eta']:g}" if settings["sampler"] == "ddim" else "",
-            f"{settings['start_sigma']:g}",
+            number_label(settings["eta"]) if settings["sampler"] == "ddim" else "",
+            number_label(settings["start_sigma"]),
             str(settings["ensemble"]),
         )
         column = settings["cutoff_hz"] or 0.0
@@ -151,6 +166,8 @@ def problem_lines(result: Result) -> Iterator[str]:
     summary = result.summary
     for kind, count in summary.problems.items():
         yield f"{count} x {kind}"
+    if speak_of_other_tracks(result):
+        yield OTHER_TRACKS
     if summary.problems:
         yield f"{summary.tracks} tracks in all; the count beside each number says how many it is of"
 

@@ -19,6 +19,7 @@ from diffsep_jax.evaluation.report.values import (
     reference_value,
 )
 from diffsep_jax.evaluation.results import Result, Statistic
+from diffsep_jax.evaluation.statistics import comparable_tracks
 from diffsep_jax.pages.document import escape
 
 _EMPTY = ' class="none"'
@@ -104,8 +105,9 @@ def _rows(result: Result, metric: str) -> Iterator[_Row]:
             _known(values),
             found.real_time_factor,
         )
+    comparable = comparable_tracks(tracks, result.conditions, metric)
     for name, statistics in summary.references.items():
-        values = {track.name: reference_value(track, name, metric) for track in tracks}
+        values = {track.name: reference_value(track, name, metric) for track in comparable}
         yield _Row("reference", REFERENCES[name], statistics[metric], _known(values), None)
 
 

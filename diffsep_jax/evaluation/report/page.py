@@ -4,6 +4,7 @@ import importlib.resources
 import pathlib
 import statistics
 
+from diffsep_jax.evaluation.protocols import OTHER_TRACKS
 from diffsep_jax.evaluation.report import (
     listening,
     metric_tables,
@@ -23,6 +24,7 @@ from diffsep_jax.evaluation.report.values import (
     reference_value,
 )
 from diffsep_jax.evaluation.results import Result
+from diffsep_jax.evaluation.statistics import speak_of_other_tracks
 from diffsep_jax.output import write_bytes
 from diffsep_jax.pages.document import document, escape
 
@@ -50,11 +52,12 @@ def render(result: Result, out: pathlib.Path) -> str:
     repeated = (
         f" “Repeats” is the spread of the median over {repeats} seeds." if repeats != 1 else ""
     )
+    told = f"<p class='note'>{OTHER_TRACKS}.</p>\n" if speak_of_other_tracks(result) else ""
     body = (
         f"{_header(result, estimates, data)}"
         f"{quality.section(result)}"
         f"{''.join(metric_tables.sections(result))}"
-        f"<p class='soft note'>{_BOXES}{repeated} RTF is the real-time factor, seconds of"
+        f"{told}<p class='soft note'>{_BOXES}{repeated} RTF is the real-time factor, seconds of"
         " work for a second of audio.</p>\n"
         f"{listening.section(result, out)}"
         f"{track_table.section(result)}"

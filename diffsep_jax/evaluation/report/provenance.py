@@ -5,6 +5,7 @@ from typing import Any
 
 from diffsep_jax.evaluation.report.values import MANY
 from diffsep_jax.evaluation.results import Result
+from diffsep_jax.evaluation.sweep import number_label
 from diffsep_jax.pages.document import escape
 
 
@@ -57,4 +58,6 @@ def _text(value: Any) -> str:
         return ", ".join(map(_text, value))
     if isinstance(value, dict):
         return "; ".join(f"{name}: {_text(each)}" for name, each in value.items())
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return number_label(value)
+    return "none" if value is None else str(value)
