@@ -147,6 +147,9 @@ def separate(command: Separate) -> None:
         AudioFile(jobs[0].path)  # UserError at once
     check_writable(command.out)
 
+    from diffsep_jax.cores import use_cores
+
+    use_cores(command.batch_size)
     initialize(command.distributed)
     _stop_at_signals()  # after JAX, which has a handler of its own
     share_of_jobs = list(share(jobs))
