@@ -1,6 +1,7 @@
 """The commands, from files to files, with a model that halves its input."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_file_to_files(
     assert sorted(folder.iterdir()) == sorted(folder / f"{stem}.wav" for stem in STEMS)
     summary = capsys.readouterr().out
     assert "my song.wav -> " in summary
-    assert "s, real-time factor 0." in summary
+    assert re.search(r"\d s, real-time factor \d+\.\d\d$", summary.strip())
     assert summary.count("\n") == 1
 
 

@@ -76,14 +76,19 @@ class SamplerSettings:
 
 
 class PresetRow(NamedTuple):
-    """A set of options, and what it is for."""
+    """A set of options, and what it is."""
 
     settings: SamplerSettings
-    purpose: str
+    what: str
 
 
+# What each costs and scores is measured in docs/separate.md.
 PRESETS: Mapping[str, PresetRow] = {
-    "fast": PresetRow(SamplerSettings(sampler="direct"), "one pass"),
-    "balanced": PresetRow(SamplerSettings(steps=5, start_sigma=0.5), "from the direct estimate"),
-    "best": PresetRow(SamplerSettings(steps=10, ensemble=4), "the mean of four separations"),
+    "fast": PresetRow(SamplerSettings(sampler="direct"), "the direct estimate, without diffusion"),
+    "balanced": PresetRow(
+        SamplerSettings(steps=5, start_sigma=0.5), "five steps from the direct estimate"
+    ),
+    "best": PresetRow(
+        SamplerSettings(steps=10, start_sigma=0.5, ensemble=4), "the mean of four, of ten steps"
+    ),
 }
