@@ -312,7 +312,7 @@ def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
     original = Separator.separate
     monkeypatch.setattr(Separator, "separate", separate)
     run(tmp_path, model=str(model_dir), settings=SamplerSettings(sampler="direct"))
-    assert compiled == [0, 1, 1]  # the warm-up, and two songs
+    assert compiled == [1, 1]
 
 
 def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
