@@ -1,7 +1,5 @@
 """BSS Eval: against museval, against least squares written out, and its limits."""
 
-import importlib.util
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +15,6 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import bss_eval as module
 from diffsep_jax.evaluation.bss_eval import FrameScores, bss_eval, median_over_frames
 from diffsep_jax.metrics import LIMIT_DB
-
-needs_museval = pytest.mark.skipif(
-    importlib.util.find_spec("museval") is None, reason="museval is in the dev extra"
-)
 
 RATE, TAPS = 500, 4
 
@@ -219,7 +213,6 @@ def disagreements(sample_rate, num_taps, some_cases):
     return found
 
 
-@needs_museval
 @pytest.mark.slow
 def test_agreement_with_museval():
     all_cases = list(cases(8_000, 32))
@@ -227,14 +220,12 @@ def test_agreement_with_museval():
     assert disagreements(8_000, 32, all_cases) == {}
 
 
-@needs_museval
 @pytest.mark.slow
 def test_agreement_with_museval_on_the_real_song():
     """At full rate with all the taps, where the equations are the worst conditioned."""
     assert disagreements(44_100, 512, [next(cases(44_100, 512))]) == {}
 
 
-@needs_museval
 def test_differences_count_nan_and_size(track):
     scores = score(*track)
     assert max(largest_difference(scores, scores).values()) == 0
