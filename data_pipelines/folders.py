@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ from diffsep_jax.errors import UserError
 _SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 _SEEKABLE = (".wav", ".flac")
 _PLAIN = ("PCM_16", "FLOAT")
+_WARNING_FILTERS = threading.Lock()
+"""Python's filters belong to the process: two threads that set and restore them undo each other."""
 _VERSION = 1
 """Part of the cache's file names: goes up when what is stored changes."""
 
@@ -210,7 +213,7 @@ def _plain_samples(path: Path, num_bytes: int, time: int) -> _PlainSamples | Non
     try:
         if path.suffix.lower() != ".wav" or soundfile.info(path).subtype not in _PLAIN:
             return None
-        with warnings.catch_warnings():  # of chunks that it does not know
+        with _WARNING_FILTERS, warnings.catch_warnings():  # of chunks that it does not know
             warnings.simplefilter("ignore", scipy.io.wavfile.WavFileWarning)
             samples = scipy.io.wavfile.read(path, mmap=True)[1]
     except (soundfile.LibsndfileError, ValueError, OSError):

@@ -1,5 +1,6 @@
 """Sources: random access equals slicing, and bad folders end in one line that names the file."""
 
+import concurrent.futures
 from pathlib import Path
 
 import numpy as np
@@ -284,3 +285,15 @@ def test_a_wav_is_read_as_soundfile_reads_it(tmp_path, endian, subtype, channels
     for stem in folder_songs(tmp_path / "songs").segment(0, 4000, 700):
         assert stem.dtype == np.float32
         np.testing.assert_array_equal(stem, np.broadcast_to(expected, (700, 2)))
+
+
+def test_threads_that_read_wavs_with_further_chunks_are_quiet(tmp_path, stems):
+    for song in range(40):
+        write_song(tmp_path / "songs" / str(song), stems)  # float: each has a PEAK chunk
+    source = folder_songs(tmp_path / "songs")
+
+    def read(song: int) -> int:
+        return len(source.segment(song, 0, 10).vocals)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:  # a warning is an error in the tests
+        assert list(threads.map(read, range(40))) == [10] * 40
