@@ -25,12 +25,14 @@ $(LIBTPU): $(STAMP)
 	    "$$($(BIN)/python -c 'from importlib.metadata import requires; print(next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
 	touch $@
 
-# The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU.
+# The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU. A test
+# process for each core: compiling, which takes most of the time, keeps one core busy.
 test: $(STAMP) $(LIBTPU)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU)/libtpu/libtpu.so $(BIN)/python -m pytest
+	TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU)/libtpu/libtpu.so \
+	    $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -8,12 +8,13 @@ import dataclasses
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import rich.console
 import tyro
 
-from data_pipelines.sources import open_source
+from data_pipelines.sources import available_split, open_source
 from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
@@ -80,6 +81,11 @@ def main(command: Evaluate) -> None:
     use_cores(command.batch_size)
     use_compilation_cache()
     initialize(command.distributed)
+    split = available_split(command.data, "test")
+    if split == "train":
+        print(
+            f"note: {command.data} has no test songs; its train songs are scored", file=sys.stderr
+        )
     source = open_source(
         command.data,
         split="test",
@@ -87,7 +93,7 @@ def main(command: Evaluate) -> None:
         seconds=command.song_seconds,
         cache_dir=command.cache_dir,
     )
-    settings = identity(command, sweep)
+    settings = identity(command, sweep) | {"split": split or "all"}
     model = command.model or "small"
     if command.estimates is None:
         settings |= {"model": model, "weights": weights_digest(model)}
@@ -113,14 +119,14 @@ def main(command: Evaluate) -> None:
     )
     if result is None:
         return
-    console = rich.console.Console(highlight=False)
-    tables.show(console, result)
     if command.sweep:
         from diffsep_jax.evaluation.quality_plot import save_quality_plot
 
         save_quality_plot(command.out / PLOT_FILE, result)
     page = command.out / REPORT_FILE
     write_report(page, result, command.out)
+    console = rich.console.Console(highlight=False)
+    tables.show(console, result)
     console.print(f"wrote {command.out}; look at {page}", markup=False, soft_wrap=True)
 
 
@@ -131,6 +137,10 @@ def check(command: Evaluate) -> Sweep:
         raise UserError("--model and --estimates, expected one of them")
     if command.estimates is not None and (command.sweep or command.repeats != 1):
         raise UserError("--estimates are finished, expected no --sweep and no --repeats")
+    if command.estimates is not None:
+        refuse_without_effect(command, "--estimates", ("settings", "overlap"))
+    if command.data != "embedded":
+        refuse_without_effect(command, f"--data {command.data}", ("num_songs", "song_seconds"))
     sweep = parse_sweep(command.sweep, command.settings)
     if command.sweep:
         import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
@@ -142,11 +152,22 @@ def check(command: Evaluate) -> Sweep:
     return sweep
 
 
+def refuse_without_effect(command: Evaluate, option: str, fields: Sequence[str]) -> None:
+    """UserError if one of the fields, which `option` makes useless, was given."""
+    plain = Evaluate(out=command.out)
+    for field in fields:
+        if getattr(command, field) != getattr(plain, field):
+            told = (
+                "the sampler's options" if field == "settings" else f"--{field.replace('_', '-')}"
+            )
+            raise UserError(f"{told} beside {option}, where they have no effect; leave them out")
+
+
 def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     """What decides the numbers, but for the model."""
     wanted = command.metrics or ("sdr" if command.sweep else "all")
     metrics = [m for m in METRICS if wanted == "all" or METRICS[m].group == "utterance"]
-    settings: dict[str, Any] = {"data": command.data, "split": "test", "metrics": metrics}
+    settings: dict[str, Any] = {"data": command.data, "metrics": metrics}
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
     if command.estimates is not None:

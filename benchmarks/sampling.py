@@ -42,7 +42,7 @@ from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.flops import sampling_flops
 from diffsep_jax.inference.engine import (
     CHUNKS,
-    ITERATIVE,
+    RUNTIME_TYPES,
     SAME,
     abstract_arguments,
     chunk_mesh,
@@ -190,11 +190,10 @@ class Compiled:
             *jax.device_put((mixture, np.zeros(batch_size, np.int32)), NamedSharding(mesh, CHUNKS)),
         )
         self._is_direct = sampler == DIRECT
-        if sampler == DIRECT:
+        if sampler == "direct":
             lowered = direct_program(model, mesh).lower(*self._given)
         else:
-            (name,) = (each for each in ITERATIVE if each == sampler)
-            lowered = sampling_program(model, mesh, name).lower(*self._given, *arguments[3:])
+            lowered = sampling_program(model, mesh, sampler).lower(*self._given, *arguments[3:])
         start = time.perf_counter()
         self._program = lowered.compile()
         self._compile_seconds = time.perf_counter() - start
@@ -204,10 +203,10 @@ class Compiled:
         if self._is_direct:
             jax.block_until_ready(self._program(*self._given))
             return
-        defaults = SamplerSettings()
-        given = (0, steps, defaults.eta, defaults.cutoff_hz or 0, 1, 1)
-        types = (np.uint32, np.int32, np.float32, np.float32, np.float32, np.int32)
-        values = [np.asarray(each, dtype) for each, dtype in zip(given, types, strict=True)]
+        settings = SamplerSettings(steps=steps)
+        values = [
+            np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
+        ]
         jax.block_until_ready(self._program(*self._given, None, *values))
 
     def facts(self) -> Json:

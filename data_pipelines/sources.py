@@ -6,6 +6,7 @@ augmented, is the pipeline's business.
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "FolderSongs",
     "Segment",
     "Source",
+    "available_split",
     "open_source",
 ]
 
@@ -53,7 +55,7 @@ class EmbeddedSongs:
             ("sample_rate", 8000),
             ("seed", 0),
         ):
-            if getattr(self, name) < least:
+            if not least <= getattr(self, name) < math.inf:  # which NaN is not either
                 raise UserError(f"{name}={getattr(self, name)}: expected at least {least}")
 
     def __len__(self) -> int:
@@ -130,12 +132,25 @@ def open_source(
             cache_dir=cache_dir,
             sample_rate=sample_rate,
         )
+    found = available_split(spec, split)
     if (data_set := find_data_set(Path(spec))) is not None:
-        from data_pipelines.records import RecordSongs, split_names  # imports TFDS
+        from data_pipelines.records import RecordSongs  # imports TFDS
 
-        available = split_names(data_set)
-        chosen = split if split in available else "train"
-        return RecordSongs(path=str(data_set), split=chosen, sample_rate=sample_rate)
-    parts = (Path(spec) / split, Path(spec) / "train", Path(spec))
-    folder = next((part for part in parts if part.is_dir()), Path(spec))
+        return RecordSongs(path=str(data_set), split=found or "train", sample_rate=sample_rate)
+    folder = Path(spec) / (found or "")
     return FolderSongs(path=str(folder), cache_dir=cache_dir, sample_rate=sample_rate)
+
+
+def available_split(spec: str, wanted: Split) -> Split | None:
+    """What `open_source` takes for a split: `wanted` or, where that is missing, train.
+
+    None for a folder without splits. Raises `UserError` for a damaged data set.
+    """
+    if spec == "embedded":
+        return wanted
+    if (data_set := find_data_set(Path(spec))) is not None:
+        from data_pipelines.records import split_names  # imports TFDS
+
+        return wanted if wanted in split_names(data_set) else "train"
+    either: tuple[Split, Split] = (wanted, "train")
+    return next((split for split in either if (Path(spec) / split).is_dir()), None)

@@ -87,7 +87,11 @@ def _check_mp3(path: Path) -> bool:
         start = _skip_id3(file, 0)
         frame = file.read(200)
         at = max(frame.find(b"Xing", 0, 64), frame.find(b"Info", 0, 64))
-        if not _is_mpeg_frame(frame) or at < 0 or not frame[at + 7] & 2:
+        if not _is_mpeg_frame(frame) or at < 0:
+            return False
+        if len(frame) < at + 16:  # what follows the word: flags, frames, bytes
+            raise _damaged(path, "its header is cut")
+        if not frame[at + 7] & 2:
             return False
         at += 12 if frame[at + 7] & 1 else 8  # the frame count comes first, if it is there
         end = start + int.from_bytes(frame[at : at + 4])
@@ -149,7 +153,9 @@ def _av_frames(path: Path, stream_number: int) -> Generator[av.AudioFrame]:
     options = {"protocol_whitelist": "file"}
     # FFmpeg takes very short ones for something else.
     format_ = "mp3" if _is_mp3(path) else None
-    with av.open(f"file:{path}", format=format_, options=options) as container:
+    with av.open(
+        f"file:{path}", format=format_, options=options, metadata_errors="replace"
+    ) as container:
         streams = container.streams.audio
         if not streams:
             raise UserError(f"{path}: has no audio stream, expected audio")
@@ -183,7 +189,7 @@ def _mp3_seconds(path: Path) -> Fraction | None:
     """Length of an mp3 that tells it, without the encoder's delay and padding."""
     if not _is_mp3(path) or not _check_mp3(path):
         return None
-    with av.open(f"file:{path}", format="mp3") as container:
+    with av.open(f"file:{path}", format="mp3", metadata_errors="replace") as container:
         stream = container.streams.audio[0]
         return (stream.duration or 0) * (stream.time_base or Fraction(0)) or None
 

@@ -15,6 +15,9 @@ T = TypeVar("T")
 
 _PATIENCE_SECONDS = 1800
 
+DAYS_SECONDS = 7 * 24 * 3600
+"""Patience at the end of work that one process may have much more of than another."""
+
 # What JAX says where nothing in the environment tells of other processes.
 _NO_OTHERS = (
     "coordinator_address should be defined.",

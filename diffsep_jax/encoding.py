@@ -44,13 +44,13 @@ class OutputFormat:
     """How stems are written.
 
     Attributes:
-      format: one of `FORMATS`.
+      format: wav, flac, mp3 or ogg.
       subtype: of wav, float32 (the default) or PCM; of flac, pcm24 (the default) or pcm16.
       bitrate_kbps: of mp3, constant, 320 by default; of ogg (Vorbis), nominal, 256 by default. The
         default is the highest that a sample rate allows where that is less.
       clip: what happens past full scale where the format cannot hold it, so not with float32.
         clamp: the samples are clipped and counted. rescale: one gain for all stems brings the
-        highest peak to full scale, so they still add up, to gain x mixture. refuse: a UserError.
+        highest peak to full scale, so they still add up, to gain x mixture. refuse: an error.
 
     Raises:
       UserError: a value out of range, or that does not go with `format`.
@@ -104,8 +104,9 @@ class OutputFormat:
         allowed = self._bitrates(sample_rate, num_channels)
         return min(_DEFAULT_BITRATES[self.format], allowed[-1])
 
-    def check(self, sample_rate: int, num_channels: int, name: str) -> None:
+    def check(self, sample_rate: int, num_channels: int, name: str = "") -> None:
         """UserError, which starts with `name`, unless the format takes this rate in Hz."""
+        start = f"{name}: " if name else ""
         expected = None
         if self.format == "mp3" and sample_rate not in lossy.MP3_SAMPLE_RATES:
             expected = f"one of {', '.join(map(str, lossy.MP3_SAMPLE_RATES))} Hz"
@@ -117,7 +118,7 @@ class OutputFormat:
                 expected = "a multiple of 10 Hz above 65535 Hz"
         if expected is not None:
             raise UserError(
-                f"{name}: sample rate {sample_rate} Hz with {self.format}, expected {expected}; "
+                f"{start}sample rate {sample_rate} Hz with {self.format}, expected {expected}; "
                 "choose another sample rate or format"
             )
         if self.bitrate_kbps is not None:

@@ -49,26 +49,21 @@ def new_folder(folder: pathlib.Path) -> Iterator[None]:
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A temporary name beside `path`; what is written there becomes `path` when the block ends.
 
-    The folder is made if it is missing. If the block raises, `path` stays as it was and the
-    temporary file is removed. OSError becomes a UserError naming `path`.
+    The folder is made if it is missing. Else as `replacing_together`, but OSError in the block
+    becomes a UserError naming `path` too.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     make_folder(path.parent)
-    with write_errors(path):
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with replacing_together([path]) as [temporary], write_errors(path):
+        yield temporary
 
 
 @contextmanager
 def replacing_together(paths: Sequence[pathlib.Path]) -> Iterator[list[pathlib.Path]]:
     """A temporary name beside each of `paths`; all become `paths` when the block ends, or none.
 
-    The block makes every one of the files. If it raises, or if a file cannot take its name, the
-    temporary ones are removed and the earlier files stay. What killed processes left half-written
-    of these paths is removed at the start.
+    The block makes every one of the files, which are on the disk before they take their names. If
+    it raises, or if a file cannot take its name, the temporary ones are removed and the earlier
+    files stay. What killed processes left half-written of these paths is removed at the start.
 
     Raises:
       UserError: a path is a folder, is there twice, or cannot be replaced. Errors of the block are
@@ -120,6 +115,7 @@ def _rename(temporaries: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]) 
     try:
         for temporary, path, old in zip(temporaries, paths, kept, strict=True):
             with write_errors(path):
+                _sync(temporary)
                 if path.exists():
                     with suppress(OSError):  # a file system without links: it is replaced for good
                         os.link(path, old)
@@ -137,6 +133,16 @@ def _rename(temporaries: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]) 
     finally:
         for old in kept:
             old.unlink(missing_ok=True)
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Waits until the disk has the file: a name may outlive a power cut that its content does not.
+
+    Not for folders, which some formats are.
+    """
+    if path.is_file():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager

@@ -18,6 +18,8 @@ sampler = jax.export.deserialize(bytearray((folder / "sampler.jaxexport").read_b
 program, params = jax.jit(sampler.call), jax.device_put(load_file(folder / "model.safetensors"))
 options = dict(option.split("=") for option in sys.argv[4:])
 runtime = [argument for argument in about["arguments"] if "default" in argument]
+if unknown := options.keys() - {argument["name"] for argument in runtime}:
+    sys.exit(f"unknown option {' '.join(unknown)}")
 values = [np.dtype(a["dtype"]).type(options.get(a["name"], a["default"])) for a in runtime]
 
 mixture, rate = sf.read(song, dtype="float32", always_2d=True)

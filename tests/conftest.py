@@ -15,10 +15,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tests and the processes that they start compile the same small programs again and again.
-_cache = tempfile.TemporaryDirectory(prefix="diffsep-jax-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+# Tests and the processes that they start compile the same small programs again and again; pytest's
+# own worker processes find the folder in the environment.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _cache = tempfile.TemporaryDirectory(prefix="diffsep-jax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "1"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 

@@ -304,3 +304,36 @@ def test_a_resampled_source_is_the_source_at_another_rate() -> None:
         assert np.array_equal(decoded, soxr.resample(audio, RATE, 48_000, quality="VHQ"))
     with pytest.raises(UserError, match="song: sample rate 2000000 Hz, expected 1000 to"):
         Resampled(AudioArray(audio, RATE, "song"), 2_000_000)
+
+
+@pytest.mark.parametrize("name", ["v1.mp3", "v2.mp3"])
+def test_tags_in_another_encoding_are_no_matter(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    encode(path, music(), "libmp3lame")
+    title = "Déjà vu".encode("latin-1")
+    data = path.read_bytes()
+    if name == "v1.mp3":
+        data += b"TAG" + title.ljust(125, b"\0")
+    else:  # a frame that says it is UTF-8
+        frame = b"\3" + title
+        frame = b"TIT2" + len(frame).to_bytes(4) + b"\0\0" + frame
+        data = b"ID3\4\0\0" + len(frame).to_bytes(4) + frame + data[_id3_size(data) :]
+    expected, _ = read_audio(path)
+    path.write_bytes(data)
+    found, _ = read_audio(path)
+    np.testing.assert_array_equal(found, expected)
+
+
+def _id3_size(data: bytes) -> int:
+    return 10 + int.from_bytes(data[8:10]) if data[:3] == b"ID3" else 0
+
+
+@pytest.mark.parametrize("rest", range(4, 16))
+def test_an_mp3_cut_in_its_header_is_refused(tmp_path: Path, rest: int) -> None:
+    path = tmp_path / "cut.mp3"
+    encode(path, music(), "libmp3lame")
+    data = path.read_bytes()
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    path.write_bytes(data[: at + rest])
+    with pytest.raises(UserError, match=r"cut\.mp3: truncated or damaged"):
+        read_audio(path)

@@ -168,9 +168,9 @@ def test_clipping_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, ...]) -> None:
     path = song(tmp_path / "a.wav")
     run(path, "--out", tmp_path, *form)
-    assert Halving.settings == PRESETS["fast"].settings
+    assert Halving.settings == PRESETS["fast"]
     run(path, "--out", tmp_path, "--seed", 7, *form)
-    assert Halving.settings == dataclasses.replace(PRESETS["fast"].settings, seed=7)
+    assert Halving.settings == dataclasses.replace(PRESETS["fast"], seed=7)
 
 
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
@@ -240,3 +240,16 @@ def test_a_real_model_in_a_real_process(tmp_path: Path) -> None:
     assert np.array_equal(accompaniment, mixture - vocals)
     other = read_audio(outs[1] / "vocals.wav")[0]
     assert np.abs(other - vocals).max() <= 1e-4
+
+
+def test_no_arguments_ask_for_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == 2
+    assert "separate" in capsys.readouterr().err
+
+
+def test_of_two_presets_the_last_counts() -> None:
+    alone = cli.with_preset(["separate", "--preset", "best"])
+    both = cli.with_preset(["separate", "--preset", "fast", "--preset", "best"])
+    assert both == [*alone[:-2], "--preset", "fast", *alone[-2:]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ LAYOUTS = {
     "msst": ("{}/vocals.wav", ["{}/instrumental.wav"]),
     "msst, two stems": ("{}/vocals.flac", ["{}/other.flac"]),
     "msst, flat": ("{}_vocals.wav", ["{}_instrumental.wav"]),
+    "demucs, flat": ("htdemucs/{}_vocals.wav", ["htdemucs/{}_no_vocals.wav"]),
     "audio-separator": (
         "{}_(Vocals)_model_bs_roformer_ep_317_sdr_12.9755.wav",
         ["{}_(Instrumental)_model_bs_roformer_ep_317_sdr_12.9755.wav"],
@@ -99,7 +101,7 @@ def test_two_models_are_ambiguous(tmp_path):
 
 def test_a_folder_without_any_of_the_tracks_is_refused(tmp_path):
     write(tmp_path / "b" / "vocals.wav", scored.noise(100, 2))
-    message = r"an estimate of none of the 2 tracks; looked for a/vocals\.\*, \*/a/vocals"
+    message = r"an estimate of none of the 2 tracks; looked for a/vocals\.\*, a_vocals\.\*"
     with pytest.raises(UserError, match=message):
         FolderEstimates(tmp_path, ["a", "c"])
     with pytest.raises(UserError, match="no such folder"):
@@ -130,7 +132,8 @@ def test_an_estimate_at_another_rate_is_resampled_and_told(tmp_path):
         assert found.shape == SONG.vocals.shape
         np.testing.assert_allclose(found[500:-500], tone[::2][500:-500], atol=1e-3)
         assert problem.kind == "sample rate differs"
-        assert problem.message == f"{path}: 44100 Hz, resampled to the reference's 22050 Hz"
+        told = f"{path}: 44100 Hz, resampled to 22050 Hz, at which songs are scored"
+        assert problem.message == told
 
 
 def bad_estimates(folder):
@@ -220,3 +223,23 @@ def test_a_stamp_changes_with_the_files(tmp_path):
     write(tmp_path / "c" / "vocals.wav", SONG.vocals)
     after = [FolderEstimates(tmp_path, ["a"]).stamp(name) for name in "abc"]
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False]
+
+
+def test_a_silent_accompaniment_costs_the_vocals_nothing(tmp_path):
+    """BSS Eval would leave out every frame."""
+    write(tmp_path / SONG.name / "vocals.wav", 0.5 * SONG.vocals)
+    write(tmp_path / SONG.name / "accompaniment.wav", 0 * SONG.vocals)
+    found = estimated(tmp_path)
+    assert np.array_equal(found.accompaniment, SONG.mixture - found.vocals)
+    (problem,) = found.problems
+    assert problem.kind == "bad accompaniment"
+    assert "accompaniment.wav: silent" in problem.message
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be listed: Permission denied"):
+        FolderEstimates(tmp_path, ["a"])

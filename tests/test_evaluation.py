@@ -192,6 +192,38 @@ def test_what_cannot_begin_overwrites_nothing(tmp_path, songs, halving):
     assert scored.tree(tmp_path / "out") == before
 
 
+def test_train_songs_are_not_called_test_songs(tmp_path, halving, capsys):
+    scored.write_songs(tmp_path / "songs" / "train")
+    assert run(tmp_path).settings["split"] == "train"
+    assert "songs has no test songs; its train songs are scored" in capsys.readouterr().err
+    scored.write_songs(tmp_path / "songs" / "test")
+    assert run(tmp_path, out=tmp_path / "other").settings["split"] == "test"
+    assert (
+        run(tmp_path, out=tmp_path / "no splits", data=str(tmp_path / "songs" / "test")).settings[
+            "split"
+        ]
+        == "all"
+    )
+    assert "no test songs" not in capsys.readouterr().err
+
+
+def test_a_song_without_accompaniment_has_no_chunk_scores_and_is_told(tmp_path, songs, halving):
+    sf.write(songs / "two" / "band.wav", np.zeros((scored.RATE, 2)), scored.RATE)
+    result = run(tmp_path, metrics="all")
+    assert result.summary.problems == {"silent accompaniment": 1}
+    assert result.tracks[1].problems[0].message.startswith("two: the true accompaniment is silent")
+
+
+def test_a_lost_excerpt_is_made_again(tmp_path, songs, halving):
+    run(tmp_path)
+    lost = tmp_path / "out" / "excerpts" / "two" / "vocals.flac"
+    before = lost.read_bytes()
+    lost.unlink()
+    run(tmp_path)
+    assert lost.read_bytes() == before
+    assert len(halving) == 3
+
+
 def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
     model = tmp_path / "model"
     shutil.copytree(model_dir, model)
@@ -286,7 +318,7 @@ def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monk
 def test_processes_share_the_tracks_by_position(tmp_path, halving, monkeypatch):
     """The second of two takes the odd ones, the first the rest and the summary."""
     scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
-    monkeypatch.setattr(evaluation, "wait_for_all", lambda what: None)
+    monkeypatch.setattr(evaluation, "wait_for_all", lambda what, patience_seconds: None)
     monkeypatch.setattr("jax.process_count", lambda: 2)
     monkeypatch.setattr("jax.process_index", lambda: 1)
     with pytest.raises(UserError, match=r"no summary\.json"):
@@ -413,6 +445,10 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"model": model, "estimates": tmp_path}, "--model and --estimates, expected one"),
         ({"estimates": tmp_path, "repeats": 2}, "finished, expected no --sweep"),
         ({"estimates": tmp_path / "empty"}, "an estimate of none of the 2 tracks"),
+        ({"estimates": tmp_path, "settings": QUICK}, "options beside --estimates, where they"),
+        ({"model": model, "num_songs": 2}, "--num-songs beside --data"),
+        ({"data": "embedded", "song_seconds": float("nan")}, "seconds=nan: expected at least"),
+        ({"data": "embedded", "song_seconds": float("inf")}, "seconds=inf: expected at least"),
         ({"model": model, "sweep": ("steps=none",)}, "a value is no int"),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():

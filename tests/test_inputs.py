@@ -64,7 +64,24 @@ def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:
     assert find_inputs([album], out=out) == songs
     assert find_inputs([album], out=album / "cd2" / ".." / "stems") == songs
     assert len(find_inputs([album])) == len(songs) + 1
-    assert find_inputs([out], out=out) == [Input(out / "01" / "vocals.wav", Path("01"))]
+    with pytest.raises(UserError, match=r"stems: is an input, .*; choose another --out"):
+        find_inputs([out], out=out)
+
+
+def test_links_are_followed_and_what_has_two_names_is_taken_once(album: Path) -> None:
+    songs = find_inputs([album])
+    (album.parent / "links").mkdir()
+    (album.parent / "links" / "album").symlink_to(album)
+    (album / "itself").symlink_to(album)
+    linked = find_inputs([album.parent / "links"])
+    assert [each.folder for each in linked] == [Path("album") / each.folder for each in songs]
+    assert find_inputs([album, album / ".." / album.name]) == songs
+
+
+def test_a_link_to_itself_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    inputs = find_inputs([tmp_path / "loop"])
+    plan_jobs(inputs, tmp_path / "loop", stems=["vocals"], extension="wav")
 
 
 def test_a_list_may_come_from_a_windows_editor(tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_of_five_differences_nothing_can_be_said(num_tracks, num_equal):
     assert found.verdict == f"too few tracks to tell: {num_differ} differ, and 6 are needed"
 
 
+def test_a_mean_of_the_other_sign_is_no_gain():
+    a = values()
+    b = a + 0.1
+    b[3] -= 9
+    found = compare(result(a), result(b))[0]
+    assert found.median > 0 > found.mean
+    assert found.verdict.startswith("median and mean disagree")
+
+
 def test_six_differences_of_one_sign_are_enough():
     found = compare(result(values()[:6]), result(values()[:6] + 1))[0]
     assert found.verdict == "B is better, by more than chance"

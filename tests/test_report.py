@@ -16,7 +16,7 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.protocols import OTHER_TRACKS
 from diffsep_jax.evaluation.report import __main__ as command
 from diffsep_jax.evaluation.report import listening, metric_tables, page, write_report
-from diffsep_jax.evaluation.report.strips import Axis, box
+from diffsep_jax.evaluation.report.strips import Axis, box, dumbbell
 from diffsep_jax.evaluation.report.values import number
 from diffsep_jax.evaluation.result_files import excerpt_file, write_result, write_track
 from diffsep_jax.evaluation.results import Condition, Excerpt, Problem
@@ -406,3 +406,12 @@ def test_no_result_ends_in_one_line_and_status_2(tmp_path):
     )
     assert ended.returncode == 2
     assert re.fullmatch("error: .*no summary.json here.*\n", ended.stderr)
+
+
+def test_nothing_is_drawn_beyond_the_axis():
+    """Scores of the references themselves, as a first check, are some 100 dB."""
+    axis = Axis.over([-1.0, 9.0, 106.0])
+    drawn = dumbbell(axis, start=-1.0, end=106.0, bound=-80.0)
+    places = [float(place) for place in re.findall(r'(?:cx|x1|x2)="([-\d.]+)%"', drawn)]
+    assert len(places) >= 6
+    assert 0 <= min(places) <= max(places) == 100

@@ -142,6 +142,6 @@ def test_damaged_files_are_told_in_one_line(tmp_path, result, text):
 def test_another_format_is_told(tmp_path, result):
     write(tmp_path, result)
     path = tmp_path / "summary.json"
-    path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
-    with pytest.raises(UserError, match="written in format 99, this version reads 2"):
+    path.write_text(path.read_text().replace('"format": 3', '"format": 99'))
+    with pytest.raises(UserError, match="written in format 99, this version reads 3"):
         result_files.read_result(tmp_path)

@@ -55,7 +55,6 @@ def test_repeats_give_the_mean_of_medians_and_their_spread():
     assert found.repeat_medians == (5.0, 6.0)
     assert found.median == 5.5
     assert found.spread == pytest.approx(np.sqrt(0.5))  # of 5 and 6
-    assert found.track_spread == pytest.approx(np.sqrt(0.5))  # of 0.71, 0.71, 3.5
     assert found.mean == pytest.approx(values.mean())
     assert statistics.statistic(values[:, :1]).spread is None
 

@@ -13,8 +13,9 @@ from diffsep_jax.inference.files import FileJob
 
 # fmt: off
 SUFFIXES = frozenset({
-    ".aac", ".aif", ".aiff", ".au", ".caf", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3",
-    ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".w64", ".wav", ".wave", ".webm", ".wma",
+    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac", ".m4a",
+    ".m4b", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".tta",
+    ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
 })
 # fmt: on
 """Of the files that are taken from a folder. A file that is named itself may be called anything."""
@@ -40,15 +41,20 @@ def find_inputs(
     """The files that are named, in the list too, and those in folders, at any depth, by name.
 
     Hidden files and folders are passed over, and so is `out` inside of a folder: the results of an
-    earlier run are no songs. Raises UserError if there is no file, or a folder or list can't be
-    read.
+    earlier run are no songs. Links are followed; what is there by several names is taken once.
+    Raises UserError if there is no file, a folder or list can't be read, or `out` is an input.
     """
     named = [*inputs, *_listed(list_file)] if list_file is not None else list(inputs)
     if not named:
         raise UserError("no input, expected at least one audio file, a folder or --list FILE")
     # Unlike Path.is_dir it takes any name.
     folders = {os.path.realpath(path) for path in named if os.path.isdir(path)}
-    found: dict[Path, Input] = {}
+    if out is not None and os.path.realpath(out) in folders:
+        raise UserError(
+            f"{out}: is an input, and the results in it would be taken for songs the next time;"
+            " choose another --out"
+        )
+    found: dict[str, Input] = {}
     for path in named:
         if os.path.isdir(path):
             own = Path(os.path.basename(os.path.abspath(path))) if len(folders) > 1 else Path()
@@ -58,9 +64,10 @@ def find_inputs(
                     f"{path}: no audio in this folder; expected files that end in"
                     f" {', '.join(sorted(SUFFIXES))}"
                 )
-            found |= {each.path: each for each in inside if each.path not in found}
+            for each in inside:
+                found.setdefault(os.path.realpath(each.path), each)
         else:
-            found.setdefault(path, Input(path))
+            found.setdefault(os.path.realpath(path), Input(path))
     return list(found.values())
 
 
@@ -97,7 +104,7 @@ def plan_jobs(
     earlier_results = refine is not None and os.path.isdir(refine)
     jobs = []
     owners: dict[str, Input] = {}
-    originals = {each.path.resolve() for each in inputs}
+    originals = {os.path.realpath(each.path) for each in inputs}
     for each in inputs:
 
         def result(stem: str, extension: str, each: Input = each) -> Path:
@@ -117,7 +124,7 @@ def plan_jobs(
                 raise UserError(
                     f"{each.path}: its result {path} would not be below {out}; rename it"
                 )
-            if path.resolve() in originals:
+            if os.path.realpath(path) in originals:
                 raise UserError(f"{path}: is an input and would be replaced; choose another --out")
         guess = refine
         if refine is not None and earlier_results:
@@ -166,13 +173,13 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
 
-    results = None if out is None else os.path.realpath(out)
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) != results
-        )
+    passed = {os.path.realpath(folder)} | ({os.path.realpath(out)} if out is not None else set())
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = {name: os.path.realpath(os.path.join(parent, name)) for name in sorted(folders)}
+        folders[:] = [
+            name for name in real if not name.startswith(".") and real[name] not in passed
+        ]
+        passed.update(real[name] for name in folders)
         for name in sorted(files):
             path = Path(parent) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):

@@ -65,7 +65,7 @@ class Lines:
         """`files` are to do; the others of the run were `finished_before`."""
         self._files, self._clock = files, Clock()
         if finished_before and not self._is_quiet:
-            print(f"{finished_before} finished before, {files} to do")
+            print(f"{finished_before} finished before, {files} to do", flush=True)
 
     def progress(self, job: FileJob, done: int, total: int) -> None:
         """Moves the bar."""
@@ -94,7 +94,8 @@ class Lines:
             outputs = ", ".join(str(path) for path in result.job.outputs.values())
             print(
                 f"{result.job.path} -> {outputs}: {result.audio_seconds:.1f} s of audio in"
-                f" {seconds:.1f} s{real_time_factor(seconds, result.audio_seconds)}"
+                f" {seconds:.1f} s{real_time_factor(seconds, result.audio_seconds)}",
+                flush=True,
             )
 
     def end(self, done: int, failed: int) -> None:

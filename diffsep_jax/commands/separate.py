@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import signal
 from collections.abc import Sequence
@@ -14,7 +15,13 @@ import tyro
 from diffsep_jax.audio import AudioFile
 from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
 from diffsep_jax.commands.reporting import Report, Style, reporting
-from diffsep_jax.distributed import DistributedConfig, initialize, share, wait_for_all
+from diffsep_jax.distributed import (
+    DAYS_SECONDS,
+    DistributedConfig,
+    initialize,
+    share,
+    wait_for_all,
+)
 from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -25,9 +32,6 @@ from diffsep_jax.output import check_writable
 # JAX and all that needs it are imported in the functions: help and bad options answer at once.
 
 Stem = Literal["vocals", "accompaniment"]
-
-# How long a process that has done its share waits for the others.
-_DAYS = 7 * 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +104,14 @@ class Separate:
 
 
 def with_preset(args: Sequence[str]) -> list[str]:
-    """The arguments, with the options that the preset among them stands for before all others."""
+    """The arguments, with the options that the last preset stands for before all others."""
     options: list[str] = []
-    for option, value in zip(args, [*args[1:], ""], strict=True):
+    for option, value in itertools.pairwise([*args, ""]):
         name = option.removeprefix("--preset=") if option.startswith("--preset=") else value
         if option.split("=")[0] == "--preset" and name in PRESETS:
-            settings = dataclasses.asdict(PRESETS[name].settings)
+            settings = dataclasses.asdict(PRESETS[name])
             default = dataclasses.asdict(SamplerSettings())
+            options = []
             for field in settings:
                 if settings[field] != default[field]:
                     options += [f"--{field.replace('_', '-')}", str(settings[field])]
@@ -162,7 +167,7 @@ def separate(command: Separate) -> None:
         return
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, finished_before)
-    wait_for_all("separation", patience_seconds=_DAYS)
+    wait_for_all("separation", patience_seconds=DAYS_SECONDS)
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 

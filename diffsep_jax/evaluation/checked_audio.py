@@ -33,11 +33,12 @@ def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[Problem]]:
     """
     try:
         source = AudioFile(path)
-        audio = np.concatenate(list(source.blocks()))
+        blocks = list(source.blocks())
     except UserError as error:
         raise EstimateError("unreadable estimate", str(error)) from None
-    except ValueError:  # of no blocks
-        raise EstimateError("unreadable estimate", f"{path}: no samples") from None
+    if not blocks:
+        raise EstimateError("unreadable estimate", f"{path}: no samples")
+    audio = np.concatenate(blocks)
     num_samples, num_channels = song.vocals.shape
     if audio.shape[1] == 1 and _is_mono(song):
         audio = np.repeat(audio, num_channels, axis=1)
@@ -61,8 +62,8 @@ def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[Problem]]:
         return audio, []
     told = Problem(
         kind="sample rate differs",
-        message=f"{path}: {source.sample_rate} Hz, resampled to the reference's"
-        f" {song.sample_rate} Hz",
+        message=f"{path}: {source.sample_rate} Hz, resampled to {song.sample_rate} Hz, at"
+        " which songs are scored",
     )
     resampled = np.concatenate(list(resample_blocks([audio], source.sample_rate, song.sample_rate)))
     missing = max(0, num_samples - len(resampled))
@@ -70,7 +71,7 @@ def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[Problem]]:
 
 
 def _is_mono(song: Song) -> bool:
-    """Whether all channels are one, as sources make of a mono file: mono estimates have its all."""
+    """Whether its channels are all equal, as in what sources make of a mono file."""
     return all(bool(np.all(stem == stem[:, :1])) for stem in (song.vocals, song.accompaniment))
 
 

@@ -42,20 +42,19 @@ class Compare:
 
 def main(args: Sequence[str]) -> None:
     """Prints the comparison: utterance SDR track by track, the other metrics in a line each."""
-    command = tyro.cli(Compare, args=args)
+    command = tyro.cli(Compare, args=args, prog="python -m diffsep_jax.evaluation.compare")
     console = Console(highlight=False)
-    compared = compare(
-        read_result(command.a),
-        read_result(command.b),
-        condition_a=command.condition_a,
-        condition_b=command.condition_b,
-    )
+    a, b = read_result(command.a), read_result(command.b)
+    compared = compare(a, b, condition_a=command.condition_a, condition_b=command.condition_b)
     for name, folder, condition in (
         ("A", command.a, command.condition_a),
         ("B", command.b, command.condition_b),
     ):
         told = "" if condition is None else f", {condition}"
         console.print(f"{name}: {folder}{told}", markup=False)
+    for name, ours, others in (("A", a, b), ("B", b, a)):
+        if alone := [metric for metric in ours.protocols if metric not in others.protocols]:
+            console.print(f"only in {name}, so not compared: {', '.join(alone)}", markup=False)
     for comparison in compared:
         if comparison.metric == "utterance_sdr":
             console.print(comparison_table(comparison))

@@ -4,7 +4,8 @@ Layouts, all recognised without being told (X is any name that audio files have)
 
     DIR/<track>/vocals.X              diffsep separate, Open-Unmix, MSST, Demucs's DIR/<model>
     DIR/<model>/<track>/vocals.X      Demucs, where DIR holds one model's tracks
-    DIR/<track>_vocals.X              MSST of before, Demucs with --filename {track}_{stem}.{ext}
+    DIR/<track>_vocals.X              MSST of before
+    DIR/<model>/<track>_vocals.X      Demucs with --filename {track}_{stem}.{ext}
     DIR/<track>_(Vocals)_<model>.X    audio-separator
 """
 
@@ -21,7 +22,7 @@ SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".opus", ".m4a", ".mp3")
 
 _ACCOMPANIMENT = ("accompaniment", "no_vocals", "no vocals", "instrumental", "minus_vocals")
 _INSTRUMENTS = ("drums", "bass", "guitar", "piano", "other")
-_LOOKED_FOR = "{0}/vocals.*, */{0}/vocals.*, {0}_vocals.*, {0}_(Vocals)_*.*"
+_LOOKED_FOR = "{0}/vocals.*, {0}_vocals.*, {0}_(Vocals)_*.*, and */ before each"
 
 
 class Estimate(NamedTuple):
@@ -40,6 +41,13 @@ class Estimate(NamedTuple):
         return " ".join(f"{path}:{s.st_size}:{s.st_mtime_ns}" for path, s in stats)
 
 
+class _Listing(NamedTuple):
+    """What is in a folder; `audio` by the names in lower case without the suffix."""
+
+    folders: list[Path]
+    audio: dict[str, Path]
+
+
 class EstimateFolder:
     """A folder of estimates, its folders listed once. UserError if it is none."""
 
@@ -47,8 +55,7 @@ class EstimateFolder:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder, expected one of finished estimates")
         self.folder = folder
-        self._flat = _audio_files(folder)
-        self._listed: dict[Path, list[Path]] = {}
+        self._listed: dict[Path, _Listing] = {}
 
     def find(self, track: str) -> Estimate | None:
         """The files of a track; None if there are none.
@@ -89,17 +96,15 @@ class EstimateFolder:
     def _candidates(self, track: str) -> list[tuple[Path, dict[str, Path]]]:
         """Where an estimate of the track may be, and the files of its stems."""
         names = _plain(track).split("/")  # of a song in folders below folders it has several
-        places = [
-            place
-            for root in (self.folder, *self._folders(self.folder))
-            for place in self._below(root, names)
-        ]
-        named = ((place, _audio_files(place)) for place in places)
+        roots = (self.folder, *self._folders(self.folder))
+        places = [place for root in roots for place in self._below(root, names)]
+        named = ((place, self._audio_files(place)) for place in places)
         candidates = [(place, files) for place, files in named if files]
-        by_model: dict[str, dict[str, Path]] = {}
-        for stem, model, path in self._flat_stems(track):
-            by_model.setdefault(model, {})[stem] = path
-        candidates += [(Path(f"*{model}"), stems) for model, stems in by_model.items()]
+        for root in roots:
+            by_model: dict[str, dict[str, Path]] = {}
+            for stem, model, path in self._flat_stems(root, track):
+                by_model.setdefault(model, {})[stem] = path
+            candidates += [(root / f"*{model}", stems) for model, stems in by_model.items()]
         return candidates
 
     def _below(self, root: Path, names: Sequence[str]) -> list[Path]:
@@ -111,18 +116,23 @@ class EstimateFolder:
         return places
 
     def _folders(self, folder: Path) -> list[Path]:
+        return self._list(folder).folders
+
+    def _audio_files(self, folder: Path) -> dict[str, Path]:
+        return self._list(folder).audio
+
+    def _list(self, folder: Path) -> _Listing:
         if folder not in self._listed:
             try:
-                children = sorted(path for path in folder.iterdir() if path.is_dir())
+                self._listed[folder] = _listing(folder)
             except OSError as error:
                 raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
-            self._listed[folder] = children
         return self._listed[folder]
 
-    def _flat_stems(self, track: str) -> Iterator[tuple[str, str, Path]]:
-        """(stem, model, file) of the files that begin with the track's name."""
+    def _flat_stems(self, folder: Path, track: str) -> Iterator[tuple[str, str, Path]]:
+        """(stem, model, file) of the files in a folder that begin with the track's name."""
         start = f"{_plain(track).lower()}_"
-        for name, path in self._flat.items():
+        for name, path in self._audio_files(folder).items():
             rest = name.removeprefix(start)
             if rest == name:
                 continue
@@ -132,11 +142,14 @@ class EstimateFolder:
                 yield rest, "", path
 
 
-def _audio_files(folder: Path) -> dict[str, Path]:
-    """Files by their names in lower case without the suffix."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-    found.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
-    return {_plain(path.stem).lower(): path for path in found}
+def _listing(folder: Path) -> _Listing:
+    entries = sorted(folder.iterdir())
+    audio = [path for path in entries if path.suffix.lower() in SUFFIXES]
+    audio.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.name), reverse=True)
+    return _Listing(
+        folders=[path for path in entries if path.is_dir()],
+        audio={_plain(path.stem).lower(): path for path in audio},
+    )
 
 
 def _plain(name: str) -> str:

@@ -22,6 +22,7 @@ from diffsep_jax.evaluation.scoring import Song
 from diffsep_jax.evaluation.sweep import is_deterministic, label
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.metrics import is_silent
 
 Waveform = Float32[np.ndarray, "time channel"]
 
@@ -165,8 +166,10 @@ class FolderEstimates:
 def _accompaniment(files: Estimate, song: Song, vocals: Waveform) -> tuple[Waveform, list[Problem]]:
     """The sum of its files; where there are none, or one is bad, the mixture less the vocals.
 
-    It decides only which frames BSS Eval leaves out, so a bad one costs the vocals no score.
+    It decides only which frames BSS Eval leaves out, so a bad one costs the vocals no score; nor
+    does a silent one, which would leave out all of them.
     """
+    instead = "mixture - vocals is taken in its place"
     stems, problems = [], []
     try:
         for path in files.accompaniment:
@@ -174,6 +177,12 @@ def _accompaniment(files: Estimate, song: Song, vocals: Waveform) -> tuple[Wavef
             stems.append(stem)
             problems += told
     except EstimateError as error:
-        message = f"{error}; mixture - vocals is taken in its place"
+        message = f"{error}; {instead}"
         return song.mixture - vocals, [Problem(kind="bad accompaniment", message=message)]
-    return sum(stems, np.zeros_like(vocals)) if stems else song.mixture - vocals, problems
+    if not stems:
+        return song.mixture - vocals, []
+    accompaniment = sum(stems, np.zeros_like(vocals))
+    if is_silent(accompaniment) and not is_silent(song.accompaniment):
+        message = f"{files.accompaniment[0]}: silent, the song's is not; {instead}"
+        return song.mixture - vocals, [Problem(kind="bad accompaniment", message=message)]
+    return accompaniment, problems

@@ -14,13 +14,13 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from diffsep_jax.distributed import is_primary, wait_for_all
+from diffsep_jax.distributed import DAYS_SECONDS, is_primary, wait_for_all
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import provenance, result_files
 from diffsep_jax.evaluation.checked_audio import EstimateError
 from diffsep_jax.evaluation.estimators import Advance, Estimator
 from diffsep_jax.evaluation.excerpts import MOST_CONDITIONS, keep_excerpt, loudest_part
-from diffsep_jax.evaluation.protocols import PROTOCOLS
+from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
 from diffsep_jax.evaluation.results import Problem, Result, Score, Track
 from diffsep_jax.evaluation.scoring import SILENT_VOCALS, Song, Waveform, score, score_references
 from diffsep_jax.evaluation.statistics import summarise
@@ -85,7 +85,7 @@ def evaluate(
         estimator: gives the estimates.
         out: folder of the result.
         settings: all that decides the numbers.
-        metrics: names, of `protocols.METRICS`.
+        metrics: names, of `protocols.METRICS`; utterance_sdr, by which tracks are ranked, is one.
         command: as typed.
 
     Returns:
@@ -108,7 +108,12 @@ def evaluate(
         for i in mine:
             known = result_files.read_track(out, names[i], settings)
             # A bad reference, which has no scores, may have been mended.
-            if known and known.references and known.inputs == estimator.stamp(names[i]):
+            if (
+                known
+                and known.references
+                and known.inputs == estimator.stamp(names[i])
+                and result_files.has_excerpt(out, known)
+            ):
                 track = known
                 bar.advance(task, per_track)
             else:
@@ -118,7 +123,8 @@ def evaluate(
             for problem in track.problems:
                 line = f"problem: {printable(problem.message)}"
                 console.print(line, markup=False, soft_wrap=True)
-    wait_for_all("every track is scored")
+    # A track more takes hours in a sweep.
+    wait_for_all("every track is scored", DAYS_SECONDS)
     if not is_primary():
         return None
     tracks = [_written(out, name, settings) for name in names]
@@ -171,6 +177,9 @@ def score_track(
     if is_silent(song.vocals):
         message = f"{name}: {SILENT_VOCALS}, so that no metric is defined"
         problems.append(Problem(kind="silent vocals", message=message))
+    elif is_silent(song.accompaniment) and any(METRICS[m].group == "chunk" for m in metrics):
+        message = f"{name}: the true accompaniment is silent, so that BSS Eval is undefined"
+        problems.append(Problem(kind="silent accompaniment", message=message))
     estimates: dict[str, tuple[Score, ...]] = {}
     kept = estimator.conditions[: 1 if len(estimator.conditions) > MOST_CONDITIONS else None]
     heard: dict[str, Waveform] = {}

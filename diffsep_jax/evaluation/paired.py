@@ -16,7 +16,7 @@ from jaxtyping import Float
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.results import Condition, Result, Score
-from diffsep_jax.evaluation.statistics import bootstrap_interval
+from diffsep_jax.evaluation.statistics import bootstrap_interval, values_of
 
 SIGNIFICANCE = 0.05
 
@@ -78,6 +78,8 @@ class Comparison:
             return f"{self._winner} is better, by one draw; --repeats 5 tells more"
         if abs(self.mean) <= 2 * self.repeat_noise:
             return "no more than other seeds would give"
+        if self.mean * self.median < 0:
+            return "median and mean disagree: a few tracks differ far more than the others"
         return f"{self._winner} is better, by more than chance"
 
     @property
@@ -163,8 +165,7 @@ def _repeat_noise(
 
 def _values(scores: tuple[Score, ...], metric: str) -> np.ndarray:
     """Of every repeat; none where one has none."""
-    values = [score.metrics[metric] for score in scores]
-    return np.array([] if None in values else values, np.float64)
+    return values_of([scores], metric).ravel()
 
 
 def _condition(result: Result, name: str | None, side: str) -> Condition:

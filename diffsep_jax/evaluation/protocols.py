@@ -12,12 +12,11 @@ Group = Literal["utterance", "chunk", "spectral"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric of the vocals of one track.
+    """A metric of the vocals of one track, in dB.
 
     Attributes:
         name: in result files and in Python.
         title: for people.
-        unit: dB for all.
         group: the table that it belongs to.
         higher_is_better: False for distances.
     """
@@ -26,7 +25,6 @@ class Metric:
     title: str
     group: Group
     higher_is_better: bool = True
-    unit: str = "dB"
 
 
 METRICS = {

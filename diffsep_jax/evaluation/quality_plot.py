@@ -5,10 +5,9 @@ from pathlib import Path
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, REFERENCES
-from diffsep_jax.evaluation.results import Condition, Result
-from diffsep_jax.evaluation.sweep import label
+from diffsep_jax.evaluation.results import Result
+from diffsep_jax.evaluation.sweep import line_and_steps
 from diffsep_jax.evaluation.tables import decibels
-from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.output import replacing
 
 try:
@@ -35,8 +34,9 @@ def save_quality_plot(path: Path, result: Result) -> None:
         summary = result.summary.conditions[condition.name]
         sdr = summary.statistics["utterance_sdr"].median
         if sdr is not None and summary.real_time_factor is not None:
-            name, steps = _line_and_steps(condition)
-            lines.setdefault(name, []).append((summary.real_time_factor, sdr, steps))
+            name, steps = line_and_steps(condition)
+            own = "" if steps is None else f"T={steps}"
+            lines.setdefault(name, []).append((summary.real_time_factor, sdr, own))
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
     for (name, points), marker in zip(lines.items(), itertools.cycle(_MARKERS), strict=False):
@@ -64,15 +64,6 @@ def _beside(result: Result) -> str:
         for name, statistics in result.summary.references.items()
     }
     return ", ".join(f"{name} {decibels(value)}" for name, value in medians.items())
-
-
-def _line_and_steps(condition: Condition) -> tuple[str, str]:
-    """The line that a point belongs to, named by all but the steps, and its own name there."""
-    settings = SamplerSettings(**condition.settings)
-    if settings.sampler == "direct":
-        return "direct", ""
-    own = f"T={settings.steps}"
-    return " ".join(word for word in label(settings).split() if word != own), own
 
 
 def _name_steps(axes: Axes, lines: dict[str, list[tuple[float, float, str]]]) -> None:

@@ -35,7 +35,7 @@ REPORT_FILE = "report.html"
 PLOT_FILE = "sweep.png"
 
 # Goes up when files of before cannot be read any more.
-_FORMAT = 2
+_FORMAT = 3
 
 # In bytes: file systems take 255, and ".json" and the parts of a temporary name are added.
 _LONGEST_NAME = 200
@@ -55,6 +55,15 @@ def estimate_file(out: pathlib.Path, name: str, excerpt: Excerpt, condition: str
     """Where the estimate of one of the excerpt's conditions is."""
     several = len(excerpt.conditions) > 1
     return excerpt_file(out, name, f"estimate {condition}" if several else "estimate")
+
+
+def has_excerpt(out: pathlib.Path, track: Track) -> bool:
+    """Whether all files of the track's excerpt are there, if it has one."""
+    if (excerpt := track.excerpt) is None:
+        return True
+    files = [excerpt_file(out, track.name, stem) for stem in ("mixture", "vocals")]
+    files += [estimate_file(out, track.name, excerpt, name) for name in excerpt.conditions]
+    return all(path.is_file() for path in files)
 
 
 def files_of_result(out: pathlib.Path) -> list[pathlib.Path]:

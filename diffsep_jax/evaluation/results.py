@@ -18,6 +18,7 @@ ProblemKind = Literal[
     "bad accompaniment",
     "bad reference",
     "silent vocals",
+    "silent accompaniment",
 ]
 
 
@@ -125,7 +126,6 @@ class Statistic:
         median_interval: likewise.
         repeat_medians: the median of each repeat, of which `median` is the mean.
         spread: standard deviation of the repeats' medians; None where there is one repeat.
-        track_spread: of the repeats of one track, the median over tracks; None likewise.
     """
 
     tracks: int
@@ -135,7 +135,6 @@ class Statistic:
     median_interval: tuple[float, float] | None
     repeat_medians: tuple[float, ...]
     spread: float | None
-    track_spread: float | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

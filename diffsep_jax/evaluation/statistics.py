@@ -58,10 +58,8 @@ def statistic(values: Float[np.ndarray, "track repeat"]) -> Statistic:
             median_interval=None,
             repeat_medians=(),
             spread=None,
-            track_spread=None,
         )
     medians = np.median(values, axis=0)
-    spreads = values.std(axis=1, ddof=1) if num_repeats > 1 else None
     return Statistic(
         tracks=num_tracks,
         mean=float(values.mean()),
@@ -69,8 +67,7 @@ def statistic(values: Float[np.ndarray, "track repeat"]) -> Statistic:
         median=float(medians.mean()),
         median_interval=bootstrap_interval(values, np.median),
         repeat_medians=tuple(medians.tolist()),
-        spread=None if spreads is None else float(medians.std(ddof=1)),
-        track_spread=None if spreads is None else float(np.median(spreads)),
+        spread=float(medians.std(ddof=1)) if num_repeats > 1 else None,
     )
 
 

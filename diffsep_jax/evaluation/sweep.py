@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.evaluation.results import Condition
 from diffsep_jax.inference.settings import Sampler, SamplerSettings
 
 
@@ -107,6 +108,14 @@ def label(settings: SamplerSettings) -> str:
     if settings.ensemble > 1:
         parts.append(f"ensemble={settings.ensemble}")
     return " ".join(parts)
+
+
+def line_and_steps(condition: Condition) -> tuple[str, int | None]:
+    """What the points of a line of quality against time share, and the steps, if they are named."""
+    steps = condition.settings.get("steps")
+    words = condition.name.split()
+    rest = [word for word in words if word != f"T={steps}"]
+    return " ".join(rest) or "steps alone", steps if len(rest) < len(words) else None
 
 
 def cutoff_label(cutoff_hz: float | None) -> str:

@@ -29,7 +29,7 @@ from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_pa
 from diffsep_jax.inference.settings import Sampler, SamplerSettings
 from diffsep_jax.model_config import unflatten
 from diffsep_jax.models.attention import Backend
-from diffsep_jax.output import write_bytes
+from diffsep_jax.output import new_folder, write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
 FORMAT = "diffsep-jax export 1"
@@ -104,9 +104,10 @@ def export_sampler(
         "calling_convention_version": exported.calling_convention_version,
         "compatibility": COMPATIBILITY,
     }
-    save_model(directory, model, params)
-    write_bytes(directory / PROGRAM_FILE, bytes(exported.serialize()))
-    write_bytes(directory / ABOUT_FILE, (json.dumps(about, indent=2) + "\n").encode())
+    with new_folder(directory):
+        save_model(directory, model, params)
+        write_bytes(directory / PROGRAM_FILE, bytes(exported.serialize()))
+        write_bytes(directory / ABOUT_FILE, (json.dumps(about, indent=2) + "\n").encode())
     return about
 
 

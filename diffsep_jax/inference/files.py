@@ -55,7 +55,7 @@ class FileOptions:
         if self.sample_rate is not None:
             if not low <= self.sample_rate <= high:
                 raise UserError(f"sample rate {self.sample_rate}, expected {low} to {high} Hz")
-            self.output.check(self.sample_rate, 2, "sample rate")
+            self.output.check(self.sample_rate, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from diffsep_jax.errors import UserError
 
@@ -75,20 +75,9 @@ class SamplerSettings:
             )
 
 
-class PresetRow(NamedTuple):
-    """A set of options, and what it is."""
-
-    settings: SamplerSettings
-    what: str
-
-
-# What each costs and scores is measured in docs/separate.md.
-PRESETS: Mapping[str, PresetRow] = {
-    "fast": PresetRow(SamplerSettings(sampler="direct"), "the direct estimate, without diffusion"),
-    "balanced": PresetRow(
-        SamplerSettings(steps=5, start_sigma=0.5), "five steps from the direct estimate"
-    ),
-    "best": PresetRow(
-        SamplerSettings(steps=10, start_sigma=0.5, ensemble=4), "the mean of four, of ten steps"
-    ),
+PRESETS: Mapping[str, SamplerSettings] = {
+    "fast": SamplerSettings(sampler="direct"),
+    "balanced": SamplerSettings(steps=5, start_sigma=0.5),
+    "best": SamplerSettings(steps=10, start_sigma=0.5, ensemble=4),
 }
+"""What each costs and scores is measured in docs/separate.md."""

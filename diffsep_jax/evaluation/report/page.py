@@ -83,6 +83,8 @@ def _header(result: Result, estimates: str, data: str) -> str:
     known = [floor for floor in floors if floor is not None]
     over = sdr.median - statistics.median(known) if sdr.median is not None and known else None
     num_problems = sum(summary.problems.values())
+    split = str(result.settings.get("split", "all"))
+    which = "all tracks" if split == "all" else f"the {escape(split)} tracks"
     facts = [
         ("over the mixture", gain(over), "dB"),
         ("tracks scored", f"{sdr.tracks} of {summary.tracks}", ""),
@@ -98,8 +100,7 @@ def _header(result: Result, estimates: str, data: str) -> str:
     several = len(result.conditions) > 1
     setting = f"{escape(best)}, the best of {len(result.conditions)} settings: " if several else ""
     return (
-        f"<header>\n<p class='kicker'>Vocals, scored on the"
-        f" {escape(str(result.settings.get('split', '')))} tracks of {escape(data)}</p>\n"
+        f"<header>\n<p class='kicker'>Vocals, scored on {which} of {escape(data)}</p>\n"
         f"<h1>{escape(estimates)}</h1>\n"
         f"<p class='lead'><strong>{number(sdr.median)} dB</strong>"
         f"<span>{setting}median {escape(LEAD_TITLE)}; 95% interval"

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from diffsep_jax.evaluation.protocols import REFERENCES
 from diffsep_jax.evaluation.report.strips import Axis
 from diffsep_jax.evaluation.report.values import LEAD, LEAD_TITLE, NONE, interval, number
-from diffsep_jax.evaluation.results import Condition, Result
+from diffsep_jax.evaluation.results import Result
+from diffsep_jax.evaluation.sweep import line_and_steps
 from diffsep_jax.pages.document import escape
 
 _SHAPES = (
@@ -74,7 +75,7 @@ def _series(result: Result) -> list[_Series]:
         statistic = summary.statistics[LEAD]
         if statistic.median is None or summary.real_time_factor is None:
             continue
-        name, steps = _name_and_steps(condition)
+        name, steps = line_and_steps(condition)
         settings = condition.settings
         colour = colours.setdefault(tuple(map(settings.get, ("sampler", "eta"))), len(colours))
         rest = ("cutoff_hz", "start_sigma", "ensemble")
@@ -94,20 +95,12 @@ def _series(result: Result) -> list[_Series]:
     return list(found.values())
 
 
-def _name_and_steps(condition: Condition) -> tuple[str, int | None]:
-    """What the points of a line share, and the steps where they are in the condition's name."""
-    steps = condition.settings.get("steps")
-    words = condition.name.split()
-    rest = [word for word in words if word != f"T={steps}"]
-    return " ".join(rest) or "steps alone", steps if len(rest) < len(words) else None
-
-
 def _plot(lines: list[_Series], points: list[_Point]) -> str:
     across = Axis.over(math.log10(point.real_time_factor) for point in points)
     up = Axis.over(point.sdr for point in points)
 
     def y(value: float) -> str:
-        return f"{100 * (1 - up.share(value)):.2f}%"
+        return f"{100 * (1 - up.share(up.clip(value))):.2f}%"
 
     def x(point: _Point) -> str:
         return across.percent(math.log10(point.real_time_factor))

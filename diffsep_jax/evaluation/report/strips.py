@@ -115,21 +115,28 @@ def box(axis: Axis, values: Mapping[str, float], median: float | None, *, name: 
 
 
 def dumbbell(axis: Axis, *, start: float | None, end: float | None, bound: float | None) -> str:
-    """From a ring to a dot, with a tick beyond; the row beside it says the same in numbers."""
+    """From a ring to a dot, with a tick beyond; the row beside it says the same in numbers.
+
+    What is beyond the axis is drawn at its end.
+    """
+
+    def place(value: float) -> str:
+        return axis.percent(axis.clip(value))
+
     parts = [_grid(axis)]
     middle = HEIGHT // 2
     if start is not None and end is not None:
         parts.append(
-            f'<line class="whisker" x1="{axis.percent(start)}" x2="{axis.percent(end)}"'
+            f'<line class="whisker" x1="{place(start)}" x2="{place(end)}"'
             f' y1="{middle}" y2="{middle}"/>'
         )
     if bound is not None:
-        x = axis.percent(bound)
+        x = place(bound)
         parts.append(f'<line class="bound" x1="{x}" x2="{x}" y1="{middle - 7}" y2="{middle + 7}"/>')
     if start is not None:
-        parts.append(f'<circle class="start" cx="{axis.percent(start)}" cy="{middle}" r="4"/>')
+        parts.append(f'<circle class="start" cx="{place(start)}" cy="{middle}" r="4"/>')
     if end is not None:
-        parts.append(f'<circle class="end" cx="{axis.percent(end)}" cy="{middle}" r="5"/>')
+        parts.append(f'<circle class="end" cx="{place(end)}" cy="{middle}" r="5"/>')
     return f'<svg class="strip" height="{HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
 
 

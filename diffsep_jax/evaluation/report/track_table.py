@@ -1,6 +1,7 @@
 """Every track in a line, the worst first, and every problem by its kind."""
 
 import math
+from collections.abc import Sequence
 
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.report import strips
@@ -13,7 +14,7 @@ from diffsep_jax.evaluation.report.values import (
     number,
     reference_value,
 )
-from diffsep_jax.evaluation.results import Problem, Result, Track
+from diffsep_jax.evaluation.results import Problem, Result, Score, Track
 from diffsep_jax.pages.document import clock, escape
 
 _OPEN_PROBLEMS = 12
@@ -46,8 +47,11 @@ def section(result: Result) -> str:
             groups += f'<th scope="colgroup" colspan="{len(metrics) + 2}">{name}, dB</th>'
             heads += '<th scope="col">mixture</th><th scope="col">gain</th>'
         elif metrics:
-            groups += f'<th scope="colgroup" colspan="{len(metrics)}">{name}, dB</th>'
+            span = len(metrics) + (group == "chunk")
+            groups += f'<th scope="colgroup" colspan="{span}">{name}, dB</th>'
         heads += "".join(f'<th scope="col">{METRICS[metric].title}</th>' for metric in metrics)
+        if group == "chunk" and metrics:
+            heads += '<th scope="col">frames</th>'
     one = len(result.conditions) == 1
     of = "" if one else f" of {escape(condition)}, the best of {len(result.conditions)} settings"
     return (
@@ -93,19 +97,29 @@ def _line(track: Track, condition: str, result: Result, axis: strips.Axis) -> st
     sdr, floor = estimate_value(track, condition), reference_value(track, "mixture")
     strip = strips.dumbbell(axis, start=floor, end=sdr, bound=reference_value(track, "irm1"))
     cells = [number(floor), gain(None if sdr is None or floor is None else sdr - floor)]
-    texts = [number(estimate_value(track, condition, metric)) for metric in result.protocols]
+    texts = {m: number(estimate_value(track, condition, m)) for m in result.protocols}
     if sdr is None:
         kinds = [
             problem.kind for problem in track.problems if problem.condition in (None, condition)
         ]
         reason = "silent vocals" if track.silent else next(iter(kinds), "undefined")
-        texts[list(result.protocols).index(LEAD)] = f'<span class="soft">{escape(reason)}</span>'
+        texts[LEAD] = f'<span class="soft">{escape(reason)}</span>'
     seconds = [score.seconds for score in scores if score.seconds is not None]
-    cells += [*texts, number(sum(seconds), 1) if seconds else NONE]
+    for group in _PROTOCOL_NAMES:
+        cells += [text for metric, text in texts.items() if METRICS[metric].group == group]
+        if group == "chunk" and any(METRICS[metric].group == group for metric in texts):
+            cells.append(_frames(scores))
+    cells += [number(sum(seconds), 1) if seconds else NONE]
     return (
         f'<tr><th scope="row">{escape(track.name)}</th><td>{clock(track.audio_seconds)}</td>'
         f'<td class="plot">{strip}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n'
     )
+
+
+def _frames(scores: Sequence[Score]) -> str:
+    """How many seconds the chunk metrics are the medians of, the mean over repeats."""
+    counts = [score.chunk_frames for score in scores if score.chunk_frames is not None]
+    return number(sum(counts) / len(counts), 0) if counts else NONE
 
 
 def _told(problem: Problem) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS
 from diffsep_jax.evaluation.results import Result, Score, Track
+from diffsep_jax.evaluation.statistics import values_of
 
 LEAD = "utterance_sdr"
 """The metric by which conditions and tracks are ranked."""
@@ -20,9 +21,8 @@ NONE = "\N{EN DASH}"
 
 def value(scores: Sequence[Score], metric: str) -> float | None:
     """A track's value, the mean over repeats; None unless every repeat has one."""
-    values = [score.metrics.get(metric) for score in scores]
-    known = [each for each in values if each is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+    values = values_of([scores], metric)
+    return float(values.mean()) if len(values) else None
 
 
 def estimate_value(track: Track, condition: str, metric: str = LEAD) -> float | None:
@@ -70,4 +70,4 @@ def metric_title(metric: str) -> str:
     """Its title and which way is better, for a caption."""
     found = METRICS[metric]
     way = "higher" if found.higher_is_better else "lower"
-    return f"{found.title}, {found.unit}, {way} is better"
+    return f"{found.title}, dB, {way} is better"
