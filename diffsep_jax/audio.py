@@ -130,7 +130,9 @@ def finite_blocks(source: AudioSource) -> Iterator[Block]:
         position += len(block)
         yield block
     if position == 0:
-        raise UserError(f"{source.name}: no samples, expected at least one")
+        raise UserError(
+            f"{source.name}: no samples at {source.sample_rate} Hz, expected at least one"
+        )
 
 
 def read_audio(path: str | os.PathLike[str], stream: int = 0) -> tuple[Block, int]:

@@ -39,7 +39,8 @@ class DistributedConfig:
     num_processes: int | None = None
     process_id: int | None = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """UserError for values that cannot be or do not go together."""
         values = (self.coordinator, self.num_processes, self.process_id)
         if any(value is None for value in values):
             if any(value is not None for value in values):
@@ -65,8 +66,9 @@ class DistributedConfig:
 def initialize(config: DistributedConfig) -> None:
     """Joins this process to the run's others, if there are any. Call it before JAX is used.
 
-    Raises UserError if they cannot be reached.
+    Raises UserError if they cannot be reached, or for a bad config.
     """
+    config.check()
     told = config.coordinator is not None
     sure = told or in_cluster(os.environ)
     if not sure and not on_tpu_host():

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile as sf
 import soxr
+from containers import encode
 
 from diffsep_jax.audio import (
     AudioArray,
@@ -28,25 +28,6 @@ def music(num_frames: int = 30_011, num_channels: int = 2) -> np.ndarray:
     time = np.arange(num_frames)[:, None] / RATE
     tones = [np.sin(2 * np.pi * f * time + np.arange(num_channels)) for f in (220, 331, 554)]
     return (0.2 * sum(tones)).astype(np.float32)
-
-
-def encode(
-    path: Path,
-    audio: np.ndarray,
-    codec: str,
-    *,
-    sample_format: str = "fltp",
-    rate: int = RATE,
-    **options: str,
-) -> None:
-    """Writes a file with PyAV; `options` are the container's."""
-    layout = "mono" if audio.shape[1] == 1 else "stereo"
-    with av.open(str(path), "w", container_options=options) as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout, format=sample_format)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(audio.T), "fltp", layout)
-        frame.sample_rate = rate
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
 
 
 def truncate(path: Path, share: float) -> Path:

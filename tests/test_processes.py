@@ -236,4 +236,4 @@ def on_a_tpu_host(monkeypatch, error):
 )
 def test_flags_that_do_not_fit_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        DistributedConfig(**fields)
+        DistributedConfig(**fields).check()

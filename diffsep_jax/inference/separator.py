@@ -1,6 +1,7 @@
 """The Python interface to separation: a trained model, waveforms or files in, stems out."""
 
 import dataclasses
+import operator
 import os
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
@@ -97,12 +98,12 @@ class Separator:
         Raises:
           UserError: a waveform of another kind, with no sample or with NaN; options out of range.
         """
-        audio = _samples(waveform, "waveform")
+        audio, rate = _samples(waveform, "waveform"), operator.index(sample_rate)
         model = self.chunk_model(SamplerSettings(**settings), overlap, refines=refine is not None)
-        track = measure(AudioArray(audio, int(sample_rate)))
+        track = measure(AudioArray(audio, rate))
         guess = None
         if refine is not None:
-            guess = measure(AudioArray(_samples(refine, "refine"), int(sample_rate), "refine"))
+            guess = measure(AudioArray(_samples(refine, "refine"), rate, "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
         for separating in separate_tracks(
             [lambda: (track, guess)], model, overlap=overlap, on_progress=on_progress
