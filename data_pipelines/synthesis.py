@@ -80,7 +80,7 @@ def cached_song(
     writer writes the same. Raises `UserError` where the cache folder cannot be written.
     """
     folder = cache_folder(cache_dir)
-    name = f"v{VERSION}-{split}-{seed}-{song}-{seconds:g}s-{sample_rate}.npy"
+    name = f"v{VERSION}-{split}-{seed}-{song}-{seconds:.12g}s-{sample_rate}.npy"
     path = folder / name
     opened = _open if keep_open else _open.__wrapped__
     # A damaged file is replaced; a folder that cannot be read fails below, in writing.
