@@ -24,7 +24,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +42,11 @@ from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.flops import sampling_flops
 from diffsep_jax.inference.engine import (
     CHUNKS,
-    RUNTIME_TYPES,
     SAME,
     abstract_arguments,
     chunk_mesh,
     direct_program,
+    runtime_values,
     sampling_program,
 )
 from diffsep_jax.inference.pretrained import known_models, load_model
@@ -57,7 +57,7 @@ from diffsep_jax.separation_model import Params, SeparationModel
 
 Json = dict[str, Any]
 
-DIRECT: Sampler = "direct"
+DIRECT: Final = "direct"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ class Compiled:
             *jax.device_put((mixture, np.zeros(batch_size, np.int32)), NamedSharding(mesh, CHUNKS)),
         )
         self._is_direct = sampler == DIRECT
-        if sampler == "direct":
+        if sampler == DIRECT:
             lowered = direct_program(model, mesh).lower(*self._given)
         else:
             lowered = sampling_program(model, mesh, sampler).lower(*self._given, *arguments[3:])
@@ -203,10 +203,7 @@ class Compiled:
         if self._is_direct:
             jax.block_until_ready(self._program(*self._given))
             return
-        settings = SamplerSettings(steps=steps)
-        values = [
-            np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
-        ]
+        values = runtime_values(SamplerSettings(steps=steps))
         jax.block_until_ready(self._program(*self._given, None, *values))
 
     def facts(self) -> Json:

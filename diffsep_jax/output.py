@@ -136,13 +136,9 @@ def _rename(temporaries: Sequence[pathlib.Path], paths: Sequence[pathlib.Path]) 
 
 
 def _sync(path: pathlib.Path) -> None:
-    """Waits until the disk has the file: a name may outlive a power cut that its content does not.
-
-    Not for folders, which some formats are.
-    """
-    if path.is_file():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+    """Waits until the disk has the file: its name may outlive a power cut, its content not."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -95,10 +95,7 @@ class ChunkSeparator:
             return self._direct(self._params, *chunks)
         if guess is not None:
             guess = jax.device_put(guess, self._by_chunk)
-        typed = [  # None, of the cutoff, is 0
-            np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
-        ]
-        values = jax.device_put(typed, self._everywhere)
+        values = jax.device_put(runtime_values(settings), self._everywhere)
         program = self._iterative[settings.sampler]
         return program(self._params, *chunks, guess, *values)
 
@@ -107,6 +104,13 @@ class ChunkSeparator:
         """Programs compiled so far."""
         programs = (*self._iterative.values(), self._direct)
         return sum(program._cache_size() for program in programs)
+
+
+def runtime_values(settings: SamplerSettings) -> list[np.ndarray]:
+    """The last arguments of a sampler's program, typed; None, of the cutoff, is 0."""
+    return [
+        np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
+    ]
 
 
 def whole_batch(batch_size: int, devices: Sequence[jax.Device]) -> int:

@@ -106,9 +106,8 @@ def _line(track: Track, condition: str, result: Result, axis: strips.Axis) -> st
         texts[LEAD] = f'<span class="soft">{escape(reason)}</span>'
     seconds = [score.seconds for score in scores if score.seconds is not None]
     for group in _PROTOCOL_NAMES:
-        cells += [text for metric, text in texts.items() if METRICS[metric].group == group]
-        if group == "chunk" and any(METRICS[metric].group == group for metric in texts):
-            cells.append(_frames(scores))
+        of_group = [text for metric, text in texts.items() if METRICS[metric].group == group]
+        cells += [*of_group, _frames(scores)] if of_group and group == "chunk" else of_group
     cells += [number(sum(seconds), 1) if seconds else NONE]
     return (
         f'<tr><th scope="row">{escape(track.name)}</th><td>{clock(track.audio_seconds)}</td>'
