@@ -5,7 +5,8 @@
 What is ours, and off in the paper's configs: patches of 16 samples before both networks; gated
 skips in the conditioner, and attention in its bottleneck only; mixture and direct estimate as
 further inputs of the generator, and preconditioning about that estimate; stratified noise levels;
-twice the weight on the direct estimate. Why: `docs/method.md`. Hardware, time and scores of the run
+twice the weight on the direct estimate; and the augmentations, of which the paper names remix,
+polarity and channel flip. Why: `docs/method.md`. Hardware, time and scores of the run
 that made the shipped weights: `diffsep_jax/pretrained/small/README.md`.
 """
 
@@ -53,8 +54,24 @@ def get() -> Experiment:
         model=model,
         data=DataConfig(
             num_songs=240,
-            # Without pitch shift: on two cores it would take the time of the training itself.
-            pipeline=PipelineConfig(batch_size=8, augment=AugmentConfig(pitch_probability=0.0)),
+            pipeline=PipelineConfig(
+                batch_size=8,
+                silent_kept=0.0,
+                augment=AugmentConfig(
+                    remix_probability=0.8,
+                    silent_share=0.15,
+                    layer_probability=0.4,
+                    speed_percent=(-6.0, 6.0),
+                    # On two cores it would take the time of the training itself.
+                    pitch_probability=0.0,
+                    eq_db=(-3.0, 3.0),
+                    bus_probability=0.5,
+                    gain_db=(-6.0, 4.0),
+                    limiter_probability=0.3,
+                    low_pass_probability=0.1,
+                    fade_probability=0.05,
+                ),
+            ),
         ),
         train=TrainConfig(
             num_steps=2_900,

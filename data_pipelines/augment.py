@@ -1,14 +1,18 @@
 """Augmentations of a pair of stems: pitch, polarity, channels, gain. Each draws from a generator.
 
 The pair stays a pair: the mixture is formed after them, so it is always the sum of the two stems.
+What is done to the mixture (limiter, low-pass, fade) is the same gain or filter on both of them.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from numpy.random import Generator
 
+from data_pipelines import mastering
 from data_pipelines.pitch import shift_pitch
 from data_pipelines.segments import Segment
 from diffsep_jax.errors import UserError
@@ -18,7 +22,8 @@ from diffsep_jax.errors import UserError
 class AugmentConfig:
     """How often and how much; 0 turns an augmentation off.
 
-    The paper names the augmentations; the probabilities and ranges are ours.
+    The paper names polarity, channel flip, remix and pitch; what else there is, and all
+    probabilities and ranges, are ours.
     """
 
     polarity_probability: float = 0.5
@@ -27,25 +32,76 @@ class AugmentConfig:
     """Chance, for each stem on its own, to swap left and right."""
     remix_probability: float = 0.5
     """Chance to take the accompaniment from another song (stem remixing)."""
+    silent_share: float = 0.0
+    """Share of the examples whose vocals are taken away, so that they are exactly zero; in all
+    others the voice sings, if any song's does. Stands in place of the pipeline's `silent_kept`."""
+    layer_probability: float = 0.0
+    """Chance, twice, to add one more song's accompaniment; the level of the whole stays."""
+    layer_db: tuple[float, float] = (-8.0, 3.0)
+    """Range of such a layer's level against the first accompaniment, songs at equal RMS."""
+    speed_percent: tuple[float, float] = (0.0, 0.0)
+    """Range by which both stems are played faster and higher: varispeed."""
     pitch_probability: float = 0.2
     """Chance to shift the pitch of both stems by the same interval; the slowest of them all."""
     pitch_semitones: tuple[float, float] = (-2.0, 2.0)
     """Range of that interval."""
+    eq_db: tuple[float, float] = (0.0, 0.0)
+    """Range of an equaliser's tilt about 1 kHz, drawn for each stem on its own: the gain of the
+    highest treble, and of the lowest bass with the other sign."""
+    bus_probability: float = 0.0
+    """Chance to saturate the accompaniment; its level stays."""
+    bus_db: tuple[float, float] = (0.0, 8.0)
+    """Range of the drive: how far the accompaniment's peak gets above the 1 of a tanh."""
     gain_db: tuple[float, float] = (-4.0, 4.0)
     """Range of the gain, drawn for each stem on its own, in decibels."""
+    limiter_probability: float = 0.0
+    """Chance of a limiter on the mixture, whose gain both stems get."""
+    limiter_db: tuple[float, float] = (0.0, 8.0)
+    """Range of what it takes off the example's highest peak."""
+    low_pass_probability: float = 0.0
+    """Chance to low-pass the mixture, by the same filter on both stems."""
+    low_pass_hz: tuple[float, float] = (3_500.0, 16_000.0)
+    """Range above which nothing is left; all octaves alike."""
+    fade_probability: float = 0.0
+    """Chance to fade the example in, to fade it out, or to turn it down as a whole."""
+    fade_db: tuple[float, float] = (0.0, 90.0)
+    """Range of how far down."""
 
     def __post_init__(self) -> None:
-        for name in ("polarity", "channel_flip", "remix", "pitch"):
-            field = f"{name}_probability"
-            if not 0.0 <= getattr(self, field) <= 1.0:
-                raise UserError(f"{field}={getattr(self, field)}: expected 0 to 1")
-        for field, limit in (("pitch_semitones", 12.0), ("gain_db", 60.0)):
-            low, high = getattr(self, field)
-            if not -limit <= low <= high <= limit:
-                raise UserError(
-                    f"{field}={(low, high)}: expected low <= high within -{limit:g}..{limit:g}"
-                )
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _RANGES:
+                least, most = _RANGES[field.name]
+                low, high = value
+                if not least <= low <= high <= most:
+                    raise UserError(
+                        f"{field.name}={value}: expected low <= high within {least:g}..{most:g}"
+                    )
+            elif not 0.0 <= value <= 1.0:
+                raise UserError(f"{field.name}={value}: expected 0 to 1")
 
+    @property
+    def filters(self) -> bool:
+        """Whether an example is read with a margin at both ends, where the filters' edges lie."""
+        return (
+            self.speed_percent != (0.0, 0.0)
+            or self.eq_db != (0.0, 0.0)
+            or self.low_pass_probability > 0.0
+        )
+
+
+_RANGES = {
+    "layer_db": (-60.0, 60.0),
+    "speed_percent": (-50.0, 100.0),
+    "pitch_semitones": (-12.0, 12.0),
+    "eq_db": (-30.0, 30.0),
+    "bus_db": (0.0, 60.0),
+    "gain_db": (-60.0, 60.0),
+    "limiter_db": (0.0, 60.0),
+    "low_pass_hz": (100.0, 200_000.0),
+    "fade_db": (0.0, 200.0),
+}
+"""Within what a range has to lie; all other fields are probabilities."""
 
 NO_AUGMENTATION = AugmentConfig(
     polarity_probability=0.0,
@@ -62,29 +118,69 @@ def augment(
     config: AugmentConfig,
     sample_rate: int,
     gains: Sequence[float] = (1.0, 1.0),
+    length: int | None = None,
 ) -> Segment:
-    """Shift the pair's pitch, then change each stem on its own, `gains` included, in place.
+    """Change the pair, then each stem on its own, `gains` included, then the mixture; in place.
 
-    Stem remixing comes before: the two songs of a remix are shifted by the same interval too, so
-    what holds between vocals and accompaniment does not change. The number of draws does not
-    depend on what they are. `sample_rate` in Hz.
+    Stem remixing and layers come before: the songs of a remix are shifted by the same interval too,
+    so what holds between vocals and accompaniment does not change. `length`: samples that come out,
+    by varispeed; as many as go in by default. All is drawn first and whether or not it is used, so
+    what is drawn for one augmentation does not depend on another. `sample_rate` in Hz.
     """
-    shifts = rng.random() < config.pitch_probability
-    semitones = rng.uniform(*config.pitch_semitones)
-    if shifts:
+    length = length or len(segment.vocals)
+    semitones = drawn(rng, config.pitch_probability, config.pitch_semitones)
+    changes = [_draw_change(rng, config) for _ in segment]
+    tilts = rng.uniform(*config.eq_db, size=2)
+    bus_db = drawn(rng, config.bus_probability, config.bus_db)
+    limiter_db = drawn(rng, config.limiter_probability, config.limiter_db)
+    lowest, highest = config.low_pass_hz
+    octaves = drawn(rng, config.low_pass_probability, (math.log2(lowest), math.log2(highest)))
+    fade_db = drawn(rng, config.fade_probability, config.fade_db)
+    fade_ends = [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)][int(3 * rng.random())]
+
+    if semitones is not None:
         segment = Segment(*(shift_pitch(stem, semitones, sample_rate) for stem in segment))
-    pairs = zip(segment, gains, strict=True)
-    return Segment(*(_augment_stem(rng, stem, gain, config) for stem, gain in pairs))
+    if length != len(segment.vocals) or config.eq_db != (0.0, 0.0):
+        responses = [mastering.tilt(length, sample_rate, tilt_db) for tilt_db in tilts]
+        pairs = zip(segment, responses, strict=True)
+        segment = Segment(*(mastering.resample(stem, length, response) for stem, response in pairs))
+    if bus_db is not None:
+        mastering.saturate(segment.accompaniment, bus_db)
+    segment = Segment(*map(_change, segment, changes, gains))
+
+    if limiter_db is not None:
+        mixture = segment.vocals + segment.accompaniment
+        _scale(segment, mastering.limiter_gain(mixture, sample_rate, limiter_db))
+    if octaves is not None:
+        response = mastering.low_pass(length, sample_rate, 2.0**octaves)
+        segment = Segment(*(mastering.resample(stem, length, response) for stem in segment))
+    if fade_db is not None:
+        _scale(segment, mastering.fade(length, *(-fade_db * end for end in fade_ends)))
+    return segment
 
 
-def _augment_stem(
-    rng: Generator, stem: np.ndarray, gain: float, config: AugmentConfig
-) -> np.ndarray:
+def drawn(rng: Generator, probability: float, limits: tuple[float, float]) -> float | None:
+    """A value between the limits by that chance; two numbers are drawn whatever comes."""
+    happens, value = rng.random() < probability, rng.uniform(*limits)
+    return value if happens else None
+
+
+def _draw_change(rng: Generator, config: AugmentConfig) -> tuple[float, bool]:
+    """A stem's gain, of either sign, and whether its channels change places."""
     polarity, flip = rng.random(2)
-    gain *= 10.0 ** (rng.uniform(*config.gain_db) / 20.0)
-    if polarity < config.polarity_probability:
-        gain = -gain
-    if flip < config.channel_flip_probability:
+    gain = 10.0 ** (rng.uniform(*config.gain_db) / 20.0)
+    sign = -1.0 if polarity < config.polarity_probability else 1.0
+    return sign * gain, bool(flip < config.channel_flip_probability)
+
+
+def _change(stem: np.ndarray, change: tuple[float, bool], gain: float) -> np.ndarray:
+    drawn_gain, flips = change
+    if flips:
         stem = stem[:, ::-1]
-    stem *= np.float32(gain)
+    stem *= np.float32(gain * drawn_gain)
     return stem
+
+
+def _scale(segment: Segment, gain: Float[np.ndarray, "time"]) -> None:
+    for stem in segment:
+        stem *= gain[:, None]

@@ -13,12 +13,21 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 from jaxtyping import Float
-from numpy.random import Generator
 
 from data_pipelines.augment import AugmentConfig, augment
-from data_pipelines.combined import CombinedSongs
 from data_pipelines.processes import obey_parent
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, active_blocks
+from data_pipelines.segments import Segment, Source
+from data_pipelines.stretches import (
+    add_layers,
+    draw_anywhere,
+    draw_song,
+    draw_start,
+    read_stretch,
+    singing_song,
+    stretch_of,
+    to_unit_level,
+    with_voice,
+)
 from diffsep_jax.errors import UserError
 
 Example = dict[str, Float[np.ndarray, "time 2"]]
@@ -38,7 +47,8 @@ class PipelineConfig:
     """Examples of a global batch, over all hosts."""
     seed: int = 0
     silent_kept: float = 0.05
-    """Share of the segments with silent vocals that is kept; the paper drops 95%."""
+    """Share of the segments with silent vocals that is kept; the paper drops 95%. 0 where
+    `augment.silent_share` is set."""
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     num_threads: int = 4
     """Threads that prepare batches ahead, without workers; changes nothing in what comes."""
@@ -58,6 +68,11 @@ class PipelineConfig:
                 raise UserError(f"{name}={getattr(self, name)}: expected 0 or more")
         if not 0.0 <= self.silent_kept <= 1.0:
             raise UserError(f"silent_kept={self.silent_kept}: expected 0 to 1")
+        if self.silent_kept and self.augment.silent_share:
+            raise UserError(
+                f"silent_kept={self.silent_kept} and augment.silent_share="
+                f"{self.augment.silent_share} both say how often vocals are silent; set one to 0"
+            )
 
 
 def batches(
@@ -74,15 +89,22 @@ def batches(
     Raises `UserError` where a song is too short.
     """
     rows = range(config.batch_size) if rows is None else rows
-    for song in range(len(source)):
-        if source.num_samples(song) < segment:
-            raise UserError(
-                f"{source.name(song)} has {source.num_samples(song)} samples, "
-                f"fewer than the segment of {segment}"
-            )
-
+    _check_lengths(source, config, segment)
     load = functools.partial(_load, source, config, segment, rows)
     return grain.MapDataset.range(_LAST_EXAMPLE // config.batch_size).map(load)
+
+
+def _check_lengths(source: Source, config: PipelineConfig, segment: int) -> None:
+    """Raise `UserError` where a song is shorter than what is read for an example at most."""
+    fastest = 1.0 + config.augment.speed_percent[1] / 100.0
+    needed = max(segment, stretch_of(segment, config.augment, fastest).read)
+    for song in range(len(source)):
+        if source.num_samples(song) < needed:
+            more = f", for which up to {needed} are read" if needed > segment else ""
+            raise UserError(
+                f"{source.name(song)} has {source.num_samples(song)} samples, "
+                f"fewer than the segment of {segment}{more}"
+            )
 
 
 def _load(
@@ -140,8 +162,10 @@ def _start_worker(worker: int, num_workers: int) -> None:
 def example(source: Source, config: PipelineConfig, segment: int, index: int) -> Example:
     """Example number `index` of the endless sequence: a pure function of its arguments.
 
-    The mixture is exactly vocals + accompaniment after augmentation.
+    The mixture is exactly vocals + accompaniment after augmentation. Raises `UserError` where a
+    song is too short.
     """
+    _check_lengths(source, config, segment)
     mixture, vocals = (np.empty((segment, 2), np.float32) for _ in range(2))
     _draw_into(mixture, vocals, source, config, index)
     return {"mixture": mixture, "vocals": vocals}
@@ -154,64 +178,36 @@ def _draw_into(
     config: PipelineConfig,
     index: int,
 ) -> None:
-    """Writes example number `index` to the two arrays: most of the time goes into moving memory."""
-    segment = len(mixture)
+    """Writes example number `index` to the two arrays: most of the time goes into moving memory.
+
+    An augmentation that is turned off changes nothing in what the others draw, nor in what songs
+    and places are read.
+    """
+    segment, augmentation = len(mixture), config.augment
     key = np.random.SeedSequence([config.seed, index])
     rng = np.random.Generator(np.random.Philox(key))
+    (added,) = rng.spawn(1)
+    silent = added.random() < augmentation.silent_share
+    speed = 1.0 + added.uniform(*augmentation.speed_percent) / 100.0
+    stretch = stretch_of(segment, augmentation, speed)
+
     song = draw_song(rng, source)
+    if augmentation.silent_share and not silent:
+        song = singing_song(added.spawn(1)[0], source, song)
     start = draw_start(rng, source, song, segment, config.silent_kept)
-    other = draw_song(rng, source)
-    other_start = int(rng.integers(source.num_samples(other) - segment + 1))
-    stems = source.segment(song, start, segment)
-    gains = [_to_unit_level(source, song)] * 2
+    other, other_start = draw_anywhere(rng, source, segment)
+    stems = read_stretch(source, song, with_voice(source, song, start, stretch), stretch)
+    gains = [to_unit_level(source, song)] * 2
     # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
-    if rng.random() < config.augment.remix_probability:
-        stems = Segment(stems.vocals, source.segment(other, other_start, segment).accompaniment)
-        gains[1] = _to_unit_level(source, other)
-    stems = augment(rng, stems, config.augment, source.sample_rate, gains)
-    vocals[:] = stems.vocals
-    np.add(stems.vocals, stems.accompaniment, out=mixture)
-
-
-def draw_song(rng: Generator, source: Source) -> int:
-    """Any song; of several data sets, first the data set by its weight."""
-    if isinstance(source, CombinedSongs):
-        return source.draw(rng)
-    return int(rng.integers(len(source)))
-
-
-def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
-    """The start of a segment; `start_weights` says where, uniform inside a block."""
-    weights = start_weights(source.activity(song), source.num_samples(song), segment, silent_kept)
-    cumulative = np.cumsum(weights)
-    choice, offset = rng.random(2)
-    block = int(np.searchsorted(cumulative, choice * cumulative[-1], side="right"))
-    first = block * ACTIVITY_BLOCK
-    last = min(first + ACTIVITY_BLOCK - 1, source.num_samples(song) - segment)
-    return first + int(offset * (last - first + 1))
-
-
-def start_weights(
-    activity: Float[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
-) -> Float[np.ndarray, "start_block"]:
-    """How often a segment starts in each block of a song, up to a factor.
-
-    As drawing starts uniformly and dropping all but the share `silent_kept` of those with silent
-    vocals: the number of starts in the block, times `silent_kept` where a segment from the block's
-    first sample on touches no active block. Where that is so everywhere, any start is as good: how
-    often a song is drawn does not depend on its vocals.
-    """
-    first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
-    starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
-    active_before = np.append(0, np.cumsum(active_blocks(activity)))
-    end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(activity))
-    sings = active_before[end_block] > active_before[first // ACTIVITY_BLOCK]
-    return starts * np.where(sings, 1.0, silent_kept if sings.any() else 1.0)
-
-
-def _to_unit_level(source: Source, song: int) -> float:
-    """The gain that brings the whole song's mixture to unit RMS.
-
-    As in separation: quiet places of a song stay quiet.
-    """
-    return 1.0 / (source.level(song) or 1.0)
+    if rng.random() < augmentation.remix_probability:
+        stems = Segment(
+            stems.vocals, read_stretch(source, other, other_start, stretch).accompaniment
+        )
+        gains[1] = to_unit_level(source, other)
+    if silent:
+        stems.vocals[:] = 0.0
+    add_layers(added, source, stems.accompaniment, gains[1], augmentation, stretch)
+    stems = augment(rng, stems, augmentation, source.sample_rate, gains, stretch.made)
+    ends = slice(stretch.margin, stretch.margin + segment)
+    vocals[:] = stems.vocals[ends]
+    np.add(stems.vocals[ends], stems.accompaniment[ends], out=mixture)

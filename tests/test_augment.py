@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ramps import Ramps
 
-from data_pipelines import pipeline
+import configs as configs_by_name
+from data_pipelines import mastering, pipeline
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment
+from data_pipelines.mastering import MARGIN
 from data_pipelines.pitch import shift_pitch
 from data_pipelines.segments import Segment
 from diffsep_jax.errors import UserError
@@ -32,7 +34,7 @@ def ranges(limit: float) -> st.SearchStrategy[tuple[float, float]]:
     return pair.map(lambda ends: (min(ends), max(ends)))
 
 
-configs = st.builds(
+paper = st.builds(
     AugmentConfig,
     polarity_probability=probability,
     channel_flip_probability=probability,
@@ -41,14 +43,65 @@ configs = st.builds(
     pitch_semitones=ranges(12.0),
     gain_db=ranges(60.0),
 )
+configs = st.builds(
+    dataclasses.replace,
+    paper,
+    silent_share=probability,
+    layer_probability=probability,
+    layer_db=ranges(60.0),
+    speed_percent=ranges(50.0),
+    eq_db=ranges(30.0),
+    bus_probability=probability,
+    limiter_probability=probability,
+    low_pass_probability=probability,
+    fade_probability=probability,
+)
+EVERYTHING = AugmentConfig(
+    polarity_probability=0.5,
+    channel_flip_probability=0.5,
+    remix_probability=1.0,
+    silent_share=0.2,
+    layer_probability=1.0,
+    speed_percent=(-6.0, 6.0),
+    pitch_probability=0.0,
+    eq_db=(-3.0, 3.0),
+    bus_probability=1.0,
+    gain_db=(-6.0, 4.0),
+    limiter_probability=1.0,
+    low_pass_probability=1.0,
+    fade_probability=1.0,
+)
+NEW_FIELDS = (
+    "silent_share",
+    "layer_probability",
+    "speed_percent",
+    "eq_db",
+    "bus_probability",
+    "limiter_probability",
+    "low_pass_probability",
+    "fade_probability",
+)
+
+
+def only(*fields: str) -> AugmentConfig:
+    """No augmentation but these fields of `EVERYTHING`."""
+    return dataclasses.replace(NO_AUGMENTATION, **{f: getattr(EVERYTHING, f) for f in fields})
+
+
+def without(field: str) -> AugmentConfig:
+    return dataclasses.replace(EVERYTHING, **{field: getattr(NO_AUGMENTATION, field)})
 
 
 def examples(augmentation: AugmentConfig, segment: int, index: int, seed: int = 0):
-    config = pipeline.PipelineConfig(batch_size=1, seed=seed, augment=augmentation)
+    # Either may say how often vocals are silent.
+    kept = 0.0 if augmentation.silent_share else 0.05
+    config = pipeline.PipelineConfig(
+        batch_size=1, seed=seed, augment=augmentation, silent_kept=kept
+    )
     return pipeline.example(Ramps(), config, segment, index)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(configs, st.sampled_from([1, 1000, 8192]), st.integers(0, 2**40), st.integers(0, 3))
 def test_whatever_the_settings_an_example_is_a_sum_of_two_finite_stems(
     augmentation: AugmentConfig, segment: int, index: int, seed: int
@@ -64,11 +117,32 @@ def test_whatever_the_settings_an_example_is_a_sum_of_two_finite_stems(
         np.testing.assert_array_equal(value, again[name])
     # The band is what was added to the vocals, to one rounding of the mixture.
     mixture, vocals = example["mixture"], example["vocals"]
-    np.testing.assert_array_equal(vocals + (mixture - vocals), mixture)
+    rounding = np.spacing(np.maximum(np.abs(mixture), np.abs(vocals)))
+    assert (np.abs(vocals + (mixture - vocals) - mixture) <= rounding).all()
+
+
+@pytest.mark.parametrize("field", [*NEW_FIELDS, None])
+def test_the_mixture_is_the_float32_sum_of_the_stems_to_the_bit(field, monkeypatch):
+    """Of the middle of the stems that come out of `augment`, whatever was done to them."""
+    made = []
+
+    def watched(*arguments):
+        made.append(augment(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(pipeline, "augment", watched)
+    augmentation = only(field) if field else EVERYTHING
+    for index in range(10):
+        example = examples(augmentation, 8192, index)
+        margin = (len(made[-1].vocals) - 8192) // 2
+        vocals, accompaniment = (stem[margin : margin + 8192] for stem in made[-1])
+        np.testing.assert_array_equal(example["vocals"], vocals)
+        np.testing.assert_array_equal(example["mixture"], vocals + accompaniment)
+        assert example["mixture"].dtype == vocals.dtype == accompaniment.dtype == np.float32
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(configs, st.integers(0, 2**40))
+@given(paper, st.integers(0, 2**40))
 def test_whatever_the_settings_both_stems_are_of_one_song_and_place_or_the_remix_of_two(
     augmentation: AugmentConfig, index: int
 ):
@@ -130,6 +204,15 @@ def test_augmentations_are_off_at_zero():
     stems = Segment(stem.copy(), stem.copy())
     for changed in augment(np.random.default_rng(1), stems, NO_AUGMENTATION, RATE):
         np.testing.assert_array_equal(changed, stem)
+
+
+def test_what_the_paper_does_not_name_is_off_but_in_small():
+    for name in configs_by_name.NAMES:
+        config = configs_by_name.get(name).data.pipeline.augment
+        for field in NEW_FIELDS:
+            is_off = getattr(config, field) == getattr(NO_AUGMENTATION, field)
+            assert is_off == (name != "small"), (name, field)
+    assert not NO_AUGMENTATION.filters
 
 
 def tone(hz: float, samples: int = 65_536) -> np.ndarray:
@@ -215,6 +298,195 @@ def test_the_library_is_not_touched_at_probability_zero(monkeypatch):
         examples(AugmentConfig(pitch_probability=1.0), 1000, 0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Watched(Ramps):
+    """Notes what is read: song, start, length."""
+
+    read: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
+
+    def segment(self, song: int, start: int, length: int) -> Segment:
+        self.read.append((song, start, length))
+        return super().segment(song, start, length)
+
+
+def read(augmentation: AugmentConfig, index: int, segment: int = 8192) -> list[tuple[int, int]]:
+    """(song, place) of each stretch read for an example: where its middle is."""
+    source = Watched()
+    config = pipeline.PipelineConfig(batch_size=1, augment=augmentation, silent_kept=0.0)
+    pipeline.example(source, config, segment, index)
+    return [(song, start + length // 2) for song, start, length in source.read]
+
+
+@pytest.mark.parametrize("field", NEW_FIELDS)
+def test_an_augmentation_changes_nothing_in_what_songs_and_places_the_others_read(field: str):
+    """To a few samples, and but for the ends of songs, where there is no margin to read."""
+    moved = 0
+    for index in range(40):
+        left, right = read(EVERYTHING, index), read(without(field), index)
+        if field == "layer_probability":
+            assert (len(left), len(right)) == (4, 2)
+        else:
+            assert len(left) == len(right) == 4
+        for (song, place), (same_song, same_place) in zip(left, right, strict=False):
+            assert song == same_song
+            # Played faster, more is read from the start on, or less; never more than this apart.
+            assert abs(place - same_place) <= 0.06 * 8192 + 1.1 * MARGIN
+            moved += abs(place - same_place) > 2
+    assert not moved or field == "speed_percent"
+
+
+@pytest.mark.parametrize("field", NEW_FIELDS[3:])
+def test_an_augmentation_changes_nothing_in_what_the_others_do(field: str, monkeypatch):
+    """Every setting that is drawn, of all of them, with and without one."""
+    names = {
+        "eq_db": "tilt",
+        "bus_probability": "saturate",
+        "limiter_probability": "limiter_gain",
+        "low_pass_probability": "low_pass",
+        "fade_probability": "fade",
+    }
+    calls: list[tuple[str, tuple[float, ...]]] = []
+
+    def watch(name: str):
+        function = getattr(mastering, name)
+
+        def watched(*arguments):
+            calls.append((name, tuple(x for x in arguments if isinstance(x, float))))
+            return function(*arguments)
+
+        monkeypatch.setattr(mastering, name, watched)
+
+    for name in names.values():
+        watch(name)
+    stems = Segment(tone(330.0), tone(550.0))
+    done = []
+    for config in (EVERYTHING, without(field)):
+        calls.clear()
+        copies = Segment(*(stem.copy() for stem in stems))
+        augment(np.random.default_rng(3), copies, config, RATE, (1.0, 1.0), 60_000)
+        done.append([call for call in calls if call[0] != names[field]])
+    assert done[0] == done[1]
+    assert len(done[0]) == len(names) - 1 + (field != "eq_db")
+
+
+def pair(config: AugmentConfig, seed: int = 0) -> tuple[Segment, Segment]:
+    """Noise before and after."""
+    rng = np.random.default_rng(seed)
+    stems = Segment(*(rng.standard_normal((2, 20_000, 2)).astype(np.float32)))
+    changed = augment(rng, Segment(*(stem.copy() for stem in stems)), config, RATE)
+    return stems, changed
+
+
+def test_limiter_and_fade_have_one_gain_for_both_stems():
+    for field in ("limiter_probability", "fade_probability"):
+        for seed in range(5):
+            stems, changed = pair(only(field), seed)
+            gains = [after / before for before, after in zip(stems, changed, strict=True)]
+            for gain in gains:
+                np.testing.assert_allclose(gain, gains[0][:, :1].repeat(2, axis=1), rtol=1e-5)
+            assert gains[0].max() <= 1.0 + 1e-6
+
+
+def test_the_limiter_works_on_the_mixture_as_it_is_after_gains_and_signs():
+    config = dataclasses.replace(EVERYTHING, low_pass_probability=0.0, fade_probability=0.0)
+    for seed in range(5):
+        peaks = []
+        for limits in (0.0, 1.0):
+            _, changed = pair(dataclasses.replace(config, limiter_probability=limits), seed)
+            peaks.append(np.abs(changed.vocals + changed.accompaniment).max())
+        assert 10 ** (-8 / 20) * 0.9999 <= peaks[1] / peaks[0] <= 1.0001
+
+
+def test_the_low_pass_is_the_same_for_both_stems():
+    hz = np.fft.rfftfreq(20_000, 1 / RATE)
+    cutoffs = []
+    for seed in range(20):
+        stems, changed = pair(only("low_pass_probability"), seed)
+        spectra = [
+            np.abs(np.fft.rfft(np.hanning(20_000)[:, None] * stem, axis=0)).max(axis=1)
+            for stem in (*stems, *changed)
+        ]
+        ratios = spectra[2] / spectra[0], spectra[3] / spectra[1]
+        edges = [hz[ratio > 1e-2].max() for ratio in ratios]
+        assert edges[0] == pytest.approx(edges[1], rel=0.01)
+        cutoffs.append(edges[0])
+    assert 3_200 < min(cutoffs) < max(cutoffs) < 16_100
+
+
+def test_tilts_are_drawn_for_each_stem_within_the_range():
+    tilts = []
+    for seed in range(20):
+        stems, changed = pair(only("eq_db"), seed)
+        for before, after in zip(stems, changed, strict=True):
+            spectra = [np.abs(np.fft.rfft(stem[:, 0], norm="ortho")) for stem in (before, after)]
+            treble = slice(7000, None)  # from 15.4 kHz on: 88 to 91% of the tilt
+            gain = np.sqrt(np.mean(spectra[1][treble] ** 2) / np.mean(spectra[0][treble] ** 2))
+            tilts.append(20 * np.log10(gain) / 0.9)
+    assert -3.3 < min(tilts) < -1.5
+    assert 1.5 < max(tilts) < 3.3
+    assert abs(np.corrcoef(tilts[::2], tilts[1::2])[0, 1]) < 0.7
+
+
+def test_the_bus_is_saturated_and_the_vocals_are_not():
+    stems, changed = pair(only("bus_probability"))
+    np.testing.assert_array_equal(changed.vocals, stems.vocals)
+    assert not np.allclose(changed.accompaniment, stems.accompaniment, rtol=0.01)
+    levels = [stem.accompaniment.std() for stem in (stems, changed)]
+    assert levels[1] == pytest.approx(levels[0], rel=1e-3)
+
+
+def test_both_stems_are_played_at_one_speed_and_are_as_long_as_before():
+    factors = []
+    for length in (60_000, 65_536, 70_000):
+        changed = augment(
+            np.random.default_rng(0),
+            Segment(tone(330.0), tone(550.0)),
+            NO_AUGMENTATION,
+            RATE,
+            length=length,
+        )
+        factors = [pitch(stem) / hz for stem, hz in zip(changed, (330.0, 550.0), strict=True)]
+        assert factors == pytest.approx([65_536 / length] * 2, rel=1e-4)
+        assert len(changed.vocals) == len(changed.accompaniment) == length
+
+
+def test_an_example_is_read_and_played_at_a_speed_of_the_range():
+    speeds = []
+    for index in range(60):
+        source = Watched()
+        config = pipeline.PipelineConfig(
+            batch_size=1, augment=dataclasses.replace(only("speed_percent"), remix_probability=1.0)
+        )
+        vocals = pipeline.example(source, config, 32_768, index)["vocals"]
+        assert len(vocals) == 32_768
+        (_, _, length), (_, _, other_length) = source.read
+        assert length == other_length
+        speeds.append(length / (32_768 + 2 * MARGIN))
+    assert 0.939 < min(speeds) < 0.96
+    assert 1.04 < max(speeds) < 1.065
+    assert np.mean(speeds) == pytest.approx(1.0, abs=0.02)
+
+
+def test_the_accompaniment_keeps_its_level_whatever_is_layered_on_it():
+    for index in range(20):
+        plain, layered = (
+            examples(augmentation, 8192, index)
+            for augmentation in (NO_AUGMENTATION, only("layer_probability"))
+        )
+        np.testing.assert_array_equal(layered["vocals"], plain["vocals"])
+        bands = [example["mixture"] - example["vocals"] for example in (plain, layered)]
+        levels = [np.sqrt(np.mean(band.astype(float) ** 2)) for band in bands]
+        assert levels[1] == pytest.approx(levels[0], rel=1e-5)
+        assert not np.array_equal(*bands)
+
+
+def test_layers_come_each_by_its_own_chance():
+    augmentation = dataclasses.replace(NO_AUGMENTATION, layer_probability=0.4)
+    counts = np.bincount([len(read(augmentation, index)) - 1 for index in range(400)])
+    for count, share in zip(counts, (0.36, 0.48, 0.16), strict=True):
+        assert count == pytest.approx(400 * share, abs=4 * np.sqrt(400 * share * (1 - share)))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -223,6 +495,19 @@ def test_the_library_is_not_touched_at_probability_zero(monkeypatch):
         {"remix_probability": 2.0},
         {"pitch_probability": 1.1},
         {"pitch_semitones": (0.0, 13.0)},
+        {"silent_share": 1.1},
+        {"layer_probability": -0.1},
+        {"layer_db": (3.0, -8.0)},
+        {"speed_percent": (-51.0, 0.0)},
+        {"eq_db": (-3.0, 31.0)},
+        {"bus_probability": float("nan")},
+        {"bus_db": (-1.0, 8.0)},
+        {"limiter_probability": 2.0},
+        {"limiter_db": (0.0, float("nan"))},
+        {"low_pass_probability": 1.5},
+        {"low_pass_hz": (0.0, 16_000.0)},
+        {"fade_probability": -1.0},
+        {"fade_db": (-90.0, 0.0)},
     ],
 )
 def test_bad_augmentation_values_are_refused(fields):

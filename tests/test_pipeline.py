@@ -16,7 +16,8 @@ import pytest
 import soundfile
 from ramps import BLOCKS, Broken, Ramps
 
-from data_pipelines import pipeline
+import configs
+from data_pipelines import pipeline, stretches
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
 from data_pipelines.segments import ACTIVITY_BLOCK, mixture_rms
@@ -25,6 +26,9 @@ from diffsep_jax.errors import UserError
 
 CONFIG = pipeline.PipelineConfig(batch_size=8, seed=1, num_threads=2, prefetch=2)
 PLAIN = dataclasses.replace(CONFIG, augment=NO_AUGMENTATION)
+RECIPE = dataclasses.replace(
+    CONFIG, silent_kept=0.0, augment=configs.get("small").data.pipeline.augment
+)
 
 
 def batches(source, config, segment=8192, **hosts):
@@ -44,14 +48,15 @@ def test_batch_shape_and_type():
         assert value.dtype == np.float32
 
 
-def test_position_alone_decides():
-    data = batches(Ramps(), CONFIG)
+@pytest.mark.parametrize("config", [CONFIG, RECIPE], ids=["paper", "small"])
+def test_position_alone_decides(config):
+    data = batches(Ramps(), config)
     tail = data[5:]
     for i in range(3):
         assert_same(tail[i], data[i + 5])
-        assert_same(batches(Ramps(), CONFIG)[i], data[i])
+        assert_same(batches(Ramps(), config)[i], data[i])
     assert not np.array_equal(data[0]["mixture"], data[1]["mixture"])
-    other = batches(Ramps(), dataclasses.replace(CONFIG, seed=2))
+    other = batches(Ramps(), dataclasses.replace(config, seed=2))
     assert not np.array_equal(data[0]["mixture"], other[0]["mixture"])
 
 
@@ -60,7 +65,7 @@ def test_position_alone_decides():
 )
 def test_workers_and_restarts_change_nothing_in_what_comes(workers: int, start: int):
     """Batch by batch from any step on; closed, the iterator leaves no process behind."""
-    config = dataclasses.replace(CONFIG, batch_size=4, num_workers=workers)
+    config = dataclasses.replace(RECIPE, batch_size=4, num_workers=workers)
     data = batches(Ramps(), config)
     iterator = pipeline.iterate(data, start, config)
     try:
@@ -89,7 +94,7 @@ PARENT = """
 import multiprocessing, time
 import absl.flags
 from ramps import Ramps
-from data_pipelines import pipeline
+from data_pipelines import pipeline, stretches
 
 absl.flags.FLAGS.mark_as_parsed()
 config = pipeline.PipelineConfig(batch_size=2, num_workers=2, prefetch=2)
@@ -144,9 +149,9 @@ def runs(pid: int) -> bool:
 
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
 def test_hosts_share_one_global_batch(hosts: int):
-    whole = batches(Ramps(), CONFIG)[3]
+    whole = batches(Ramps(), RECIPE)[3]
     parts = [
-        batches(Ramps(), CONFIG, rows=range(host, CONFIG.batch_size, hosts))[3]
+        batches(Ramps(), RECIPE, rows=range(host, RECIPE.batch_size, hosts))[3]
         for host in range(hosts)
     ]
     joined = {
@@ -181,7 +186,7 @@ def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segmen
     """The law of the starts is that of uniform ones, of which some with silent vocals go."""
     kept = 0.25
     source = Ramps(songs=1)
-    weights = pipeline.start_weights(
+    weights = stretches.start_weights(
         source.activity(0), source.num_samples(0), segment, silent_kept=kept
     )
     expected = np.zeros(len(weights))
@@ -195,10 +200,10 @@ def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segmen
 def test_starts_follow_the_weights():
     """Drawn blocks against the exact shares, five standard deviations; offsets are uniform."""
     source, segment, draws = Ramps(songs=1), 8192, 4000
-    weights = pipeline.start_weights(source.activity(0), source.num_samples(0), segment, 0.05)
+    weights = stretches.start_weights(source.activity(0), source.num_samples(0), segment, 0.05)
     shares = weights / weights.sum()
     rng = np.random.default_rng(0)
-    starts = np.array([pipeline.draw_start(rng, source, 0, segment, 0.05) for _ in range(draws)])
+    starts = np.array([stretches.draw_start(rng, source, 0, segment, 0.05) for _ in range(draws)])
     assert starts.max() <= source.num_samples(0) - segment
     counts = np.bincount(starts // ACTIVITY_BLOCK, minlength=len(shares))
     deviation = np.sqrt(draws * shares * (1 - shares))
@@ -237,6 +242,50 @@ def test_no_silent_vocals_and_all_of_them():
     assert 0.5 < np.mean(silent) < 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Mostly(Ramps):
+    """Only the first of the songs has a voice."""
+
+    def segment(self, song: int, start: int, length: int):
+        stems = super().segment(song, start, length)
+        return stems._replace(vocals=stems.vocals * np.float32(song == 0))
+
+    def activity(self, song: int):
+        return super().activity(song) * np.float32(song == 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "remix", "segment"), [(0.2, 0.0, 100), (0.2, 1.0, 5000), (1.0, 0.5, 100)]
+)
+def test_silent_examples_have_the_exact_share_whatever_the_songs(share, remix, segment):
+    """Also where most songs have no voice, and where examples are slowed down."""
+    augmentation = dataclasses.replace(
+        NO_AUGMENTATION,
+        silent_share=share,
+        remix_probability=remix,
+        speed_percent=(-30.0, 30.0),
+    )
+    config = dataclasses.replace(RECIPE, augment=augmentation)
+    for source in (Ramps(), Mostly()):
+        examples = [pipeline.example(source, config, segment, index) for index in range(400)]
+        silent = np.mean([not example["vocals"].any() for example in examples])
+        assert silent == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 400))
+        assert all(example["mixture"].any() for example in examples)
+
+
+def test_a_share_of_silent_examples_without_any_voice_is_no_endless_search():
+    example = pipeline.example(Ramps(active=()), RECIPE, 1000, 0)
+    assert not example["vocals"].any()
+
+
+@pytest.mark.parametrize("percent", [-40.0, -6.0, 6.0])
+def test_a_segment_with_voice_keeps_it_at_any_speed(percent: float):
+    augmentation = dataclasses.replace(NO_AUGMENTATION, speed_percent=(percent, percent))
+    config = dataclasses.replace(PLAIN, silent_kept=0.0, augment=augmentation)
+    for index in range(200):
+        assert pipeline.example(Ramps(), config, 8192, index)["vocals"].any()
+
+
 def test_songs_without_voice_are_drawn_anywhere():
     batch = batches(Ramps(active=()), PLAIN)[0]
     assert np.abs(batch["vocals"]).max() == 0
@@ -270,9 +319,20 @@ def test_bad_pipeline_values_are_refused(fields):
         dataclasses.replace(CONFIG, **fields)
 
 
-def test_batches_refuse_what_cannot_be():
-    with pytest.raises(UserError, match="ramp-0"):
-        batches(Ramps(), CONFIG, segment=10**6)
+def test_only_one_field_says_how_often_vocals_are_silent():
+    with pytest.raises(UserError, match=r"silent_kept=0\.1 and augment\.silent_share=0\.15 both"):
+        dataclasses.replace(RECIPE, silent_kept=0.1)
+
+
+def test_songs_that_are_too_short_are_refused_by_name():
+    for make in (batches, lambda *given, segment: pipeline.example(*given, segment, 0)):
+        with pytest.raises(UserError, match="ramp-0 has 163840 samples, fewer than the segment of"):
+            make(Ramps(), CONFIG, segment=10**6)
+        length = Ramps().num_samples(0)
+        make(Ramps(), CONFIG, segment=length)
+        # Played faster, and with a margin for filters, an example takes more of the song.
+        with pytest.raises(UserError, match=f"segment of {length}, for which up to 17[0-9]* are"):
+            make(Ramps(), RECIPE, segment=length)
 
 
 def test_the_level_of_a_song_is_its_mixtures_rms():
@@ -297,14 +357,14 @@ def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, ki
         builder.build()
         spec = builder.folder
     source = open_source(str(spec), cache_dir=str(tmp_path / "cache"))
-    dataset = batches(source, CONFIG)
+    dataset = batches(source, RECIPE)
     expected = [dataset[step] for step in range(5)]
     for workers, start in ((0, 0), (0, 3), (2, 0), (2, 2)):
-        config = dataclasses.replace(CONFIG, num_workers=workers)
+        config = dataclasses.replace(RECIPE, num_workers=workers)
         with contextlib.closing(pipeline.iterate(dataset, start, config)) as iterator:
             for step in range(start, 5):
                 assert_same(next(iterator), expected[step])
-    hosts = [batches(source, CONFIG, rows=range(first, 8, 2)) for first in range(2)]
+    hosts = [batches(source, RECIPE, rows=range(first, 8, 2)) for first in range(2)]
     for step in range(2):
         for first, host in enumerate(hosts):
             assert_same(host[step], {k: v[first::2] for k, v in expected[step].items()})
