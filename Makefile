@@ -6,7 +6,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LIBTPU := $(VENV)/libtpu
 
-.PHONY: demo test format clean
+# Debian packages: what the tests play, and what `python -m data_pipelines.build sung` wants.
+TEST_PACKAGES := fluidsynth musescore-general-soundfont-small
+VOICES_PACKAGES := $(TEST_PACKAGES) fluid-soundfont-gm sonic-pi-samples
+APT := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+install_packages = @dpkg -s $(1) >/dev/null 2>&1 \
+    || { $(APT) -qq update && $(APT) -qq install --yes --no-install-recommends $(1); } >/dev/null \
+    || echo "install these with your system's package manager: $(1)"
+
+.PHONY: demo test voices format clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -25,9 +33,18 @@ $(LIBTPU): $(STAMP)
 	    "$$($(BIN)/python -c 'from importlib.metadata import requires; print(next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
 	touch $@
 
+# Speech synthesisers, instruments and drums for songs to train on. pysinsy is compiled, by a
+# setuptools that still has pkg_resources.
+voices: $(STAMP)
+	$(call install_packages,$(VOICES_PACKAGES))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools<80' wheel cython
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation 'pysinsy>=0.0.5,<0.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[voices]'
+
 # The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU. A test
 # process for each core: compiling, which takes most of the time, keeps one core busy.
 test: $(STAMP) $(LIBTPU)
+	$(call install_packages,$(TEST_PACKAGES))
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

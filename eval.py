@@ -5,6 +5,7 @@ prints its tables. The same command again goes on where it ended. See docs/evalu
 """
 
 import dataclasses
+import json
 import pathlib
 import shlex
 import sys
@@ -19,6 +20,7 @@ from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
+from diffsep_jax.evaluation.results import Notes
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import SamplerSettings
@@ -37,8 +39,8 @@ class Evaluate:
         settings: of the sampler.
         repeats: separations of each song, with the seeds seed, seed + 1, ...
         sweep: grid of settings, for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000.
-        metrics: all, or sdr: SDR and SI-SDR of whole tracks alone, which is quick. Unset: all, but
-            sdr in a sweep.
+        metrics: all; quick, all but BSS Eval, which takes longest; or sdr, SDR and SI-SDR of whole
+            tracks alone. Unset: all, but sdr in a sweep.
         overwrite: replace a result of other settings in --out.
         overlap: share of each chunk that is cross-faded with the next, 0 to 0.5.
         batch_size: chunks separated at once.
@@ -57,7 +59,7 @@ class Evaluate:
     )
     repeats: int = 1
     sweep: tuple[str, ...] = ()
-    metrics: Literal["all", "sdr"] | None = None
+    metrics: Literal["all", "quick", "sdr"] | None = None
     overwrite: bool = False
     overlap: float = DEFAULT_OVERLAP
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -93,6 +95,7 @@ def main(command: Evaluate) -> None:
         seconds=command.song_seconds,
         cache_dir=command.cache_dir,
     )
+    notes = read_notes(command.data)
     settings = identity(command, sweep) | {"split": split or "all"}
     model = command.model or "small"
     if command.estimates is None:
@@ -116,6 +119,7 @@ def main(command: Evaluate) -> None:
         settings=settings,
         metrics=settings["metrics"],
         command=shlex.join(sys.argv),
+        notes=notes,
     )
     if result is None:
         return
@@ -166,7 +170,14 @@ def refuse_without_effect(command: Evaluate, option: str, fields: Sequence[str])
 def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     """What decides the numbers, but for the model."""
     wanted = command.metrics or ("sdr" if command.sweep else "all")
-    metrics = [m for m in METRICS if wanted == "all" or METRICS[m].group == "utterance"]
+    groups = {
+        "all": ["utterance", "spectral", "chunk"],
+        "quick": ["utterance", "spectral"],
+        "sdr": ["utterance"],
+    }[wanted]
+    if command.repeats > 1 and wanted != "sdr":
+        groups.append("calibration")
+    metrics = [name for name in METRICS if METRICS[name].group in groups]
     settings: dict[str, Any] = {"data": command.data, "metrics": metrics}
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
@@ -174,6 +185,32 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
         return settings | {"estimates": str(command.estimates)}
     points = {label(point): dataclasses.asdict(point) for point in sweep.points}
     return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
+
+
+def read_notes(data: str) -> dict[str, Notes]:
+    """What meta.json at the root of a folder of songs says of them; nothing if it is not there.
+
+    It is {name of the song: {"part": text, "bandwidth_hz": number, ...}, ...}; both may be missing,
+    and other keys are not read. Raises UserError if it is something else.
+    """
+    path = pathlib.Path(data) / "meta.json"
+    if data == "embedded" or not path.is_file():
+        return {}
+    notes = {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        fields = {
+            name: (each.get("part"), each.get("bandwidth_hz")) for name, each in found.items()
+        }
+    except (OSError, ValueError, AttributeError):
+        raise UserError(f"{path}: expected a JSON object with an object for each song") from None
+    for name, (part, bandwidth) in fields.items():
+        if part is not None and not (isinstance(part, str) and part):
+            raise UserError(f"{path}: part of {name} is {part!r}, expected a word")
+        if bandwidth is not None and not (isinstance(bandwidth, int | float) and bandwidth > 0):
+            raise UserError(f"{path}: bandwidth_hz of {name} is {bandwidth!r}, expected Hz above 0")
+        notes[name] = Notes(part=part, bandwidth_hz=bandwidth and float(bandwidth))
+    return notes
 
 
 if __name__ == "__main__":

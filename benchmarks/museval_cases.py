@@ -186,7 +186,7 @@ def _resampled(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
 
 def _masked(stems: np.ndarray) -> np.ndarray:
-    return np.stack(ideal_ratio_mask(stems[0], stems[1], alpha=1))
+    return np.stack(ideal_ratio_mask(stems[0], stems[1]))
 
 
 def _filtered(sections: np.ndarray, audio: np.ndarray) -> np.ndarray:

@@ -5,9 +5,11 @@
     synthesis     embedded songs, cached             folders       songs in folders of audio files
     records       built data sets                    combined      several sources by weight
     song_table    what is known of a set's songs     record_format what a record holds
+    stretches     which songs and places are read    mastering     varispeed, filters, limiter
     cache         files of the disk cache            processes     what worker processes share
 
-    python -m data_pipelines.build (builders/) makes data sets of records, and
+    python -m data_pipelines.build makes data sets: records of audio files (builders/), songs sung
+    by synthesised voices (sung/), real voices to judge by (devset/);
     python -m data_pipelines.inspect (inspect/) shows what is in any source.
 
 How an embedded song is made, from the top down:

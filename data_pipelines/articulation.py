@@ -1,6 +1,7 @@
 """From notes and syllables to control tracks: what the voice does at each moment of a song."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
@@ -10,7 +11,7 @@ from numpy.random import Generator
 from data_pipelines import dsp
 from data_pipelines.composition import Note
 from data_pipelines.phonetics import CONSONANTS, VOWELS, Formants, Syllable, random_syllable
-from data_pipelines.singer import Singer
+from data_pipelines.singer import Manner, Singer
 
 _SILENCE = 0.05
 """Seconds between notes from which on the voice stops between them."""
@@ -114,6 +115,8 @@ def _attack(
         at = start - seconds
         nasal = float(consonant.nasal)
         low = level * consonant.voicing
+        if singer.silent_rests and after_rest:
+            tracks.sound(at - 0.02, 0.0)
         tracks.sound(at, low * (0.5 if after_rest else 1.0))
         tracks.shape(at + 0.015, consonant.locus, nasal)
         tracks.shape(start - 0.01, consonant.locus, nasal)
@@ -186,37 +189,40 @@ def _target(vowel: str, rng: Generator | None = None) -> Formants:
 
 
 def pitch_track(
-    rng: Generator, singer: Singer, notes: tuple[Note, ...], frames: int, rate: float
+    rng: Generator, manner: Manner, notes: Sequence[Note], frames: int, rate: float
 ) -> Float[np.ndarray, "frame"]:
     """f0 in hertz: glides, scoops, falls, vibrato that sets in late, drift and jitter."""
     time = np.arange(frames) / rate
     points: list[tuple[float, float]] = []
     depth: list[tuple[float, float]] = [(0.0, 0.0)]
-    tuning = rng.normal(0, 0.06)
+    loose = 0.0 if manner.hard_tuned else 1.0
+    tuning = loose * rng.normal(0, 0.06)
     for i, note in enumerate(notes):
         after_rest = i == 0 or note.start - notes[i - 1].end > 0.05
         before_rest = i + 1 == len(notes) or notes[i + 1].start - note.end > 0.05
-        pitch = note.pitch + tuning + rng.normal(0, 0.08)
+        pitch = note.pitch + tuning + loose * rng.normal(0, 0.08)
         length = note.end - note.start
-        glide = min(singer.glide * float(np.exp(rng.normal(0, 0.4))), 0.4 * length)
-        if singer.speech:
+        glide = min(manner.glide * float(np.exp(rng.normal(0, 0.4))), 0.4 * length)
+        if manner.speech:
             pitch += rng.normal(0, 2.0)
             points += [(note.start, pitch + rng.normal(1, 1)), (note.end - 0.02, pitch - 2.0)]
             continue
         lead = note.start - 0.5 * glide
-        if after_rest and rng.random() < singer.scoop:
+        if after_rest and rng.random() < manner.scoop:
             points.append((note.start - 0.05, pitch - rng.uniform(1, 4)))
             lead = note.start + rng.uniform(0.0, 0.06)
         elif after_rest:
-            points.append((note.start - 0.05, pitch - rng.uniform(0, 0.6)))
+            points.append((note.start - 0.05, pitch - loose * rng.uniform(0, 0.6)))
         points.append((lead + glide, pitch))
-        falling = before_rest and rng.random() < 0.2
-        points.append((note.end - (0.12 if falling else 0.5 * glide), pitch + rng.normal(0, 0.05)))
+        falling = before_rest and rng.random() < 0.2 * loose
+        points.append(
+            (note.end - (0.12 if falling else 0.5 * glide), pitch + loose * rng.normal(0, 0.05))
+        )
         if falling:
             points.append((note.end, pitch - rng.uniform(1, 5)))
-        onset = note.start + singer.vibrato_delay * float(np.exp(rng.normal(0, 0.3)))
+        onset = note.start + manner.vibrato_delay * float(np.exp(rng.normal(0, 0.3)))
         if onset + 0.15 < note.end:
-            full = singer.vibrato_cents * float(rng.uniform(0.5, 1.3))
+            full = manner.vibrato_cents * float(rng.uniform(0.5, 1.3))
             depth += [
                 (onset, 0.0),
                 (min(onset + 0.35, note.end - 0.05), full),
@@ -227,10 +233,10 @@ def pitch_track(
     depth.sort()
     when, what = np.array(points).T
     track = np.interp(time, when, what)
-    track = scipy.ndimage.gaussian_filter1d(track, 0.3 * singer.glide * rate)
-    wobble = singer.vibrato_hz * (1 + 0.06 * dsp.smooth_noise(rng, frames, rate, 1.5))
+    track = scipy.ndimage.gaussian_filter1d(track, 0.3 * manner.glide * rate)
+    wobble = manner.vibrato_hz * (1 + 0.06 * dsp.smooth_noise(rng, frames, rate, 1.5))
     vibrato = np.interp(time, *np.array(depth).T) / 100
     track += vibrato * np.sin(2 * np.pi * np.cumsum(wobble) / rate)
-    track += 0.12 * dsp.smooth_noise(rng, frames, rate, 2.5)
-    track += 12 * singer.jitter * rng.standard_normal(frames)
+    track += manner.drift * dsp.smooth_noise(rng, frames, rate, 2.5)
+    track += 12 * manner.jitter * rng.standard_normal(frames)
     return np.clip(440.0 * 2 ** ((track - 69) / 12), 55.0, 1400.0)

@@ -1,15 +1,21 @@
-"""Builds a data set of records:  python -m data_pipelines.build LAYOUT --source DIR --out DIR
+"""Builds data sets.
 
-Run the same command again after an interruption: finished shards are kept.
+    python -m data_pipelines.build LAYOUT --source DIR --out DIR   records of a folder of audio
+    python -m data_pipelines.build sung --out DIR --hours 10       songs of synthesised voices
+    python -m data_pipelines.build devset --out DIR                real voices to judge by
+
+Run the same command again after an interruption: what is finished is kept.
 """
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import logging
 import shlex
 from pathlib import Path
+from typing import Annotated, Any, Union, get_args
 
 import rich.progress
 import tyro
@@ -20,8 +26,10 @@ from data_pipelines.builders.layouts import Layout
 from data_pipelines.builders.patterns import PAIRS, STEMS, read_patterns
 from data_pipelines.builders.recordings import SPLITS
 from data_pipelines.builders.report import as_json, print_report, summarise
+from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.record_format import Dtype, check_same_format, table_name
 from data_pipelines.song_table import read_table
+from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.output import check_writable, write_bytes
 
@@ -33,8 +41,7 @@ class Build:
     """Builds a data set of records for training from a folder of audio files.
 
     Attributes:
-        layout: of the folder: musdb18hq, musdb18, stems (any folder of stems), pairs (mixture and
-            vocals only); docs/data.md shows them.
+        layout: of the folder, see `data_pipelines.builders.layouts`.
         source: the folder.
         out: gets LAYOUT/VERSION with the records; give it, or that folder, to --data.source.
         workers: processes.
@@ -48,7 +55,7 @@ class Build:
         beam: to build with Apache Beam, its options in quotes: --beam="--runner=DirectRunner".
     """
 
-    layout: tyro.conf.Positional[Layout]
+    layout: tyro.conf.Suppress[Layout]
     source: Path
     out: Path
     workers: int = 1
@@ -61,7 +68,49 @@ class Build:
     beam: str | None = None
 
 
-def main(command: Build) -> None:
+_DESCRIPTIONS: dict[Layout, str] = {
+    "musdb18hq": "Records of MUSDB18-HQ.",
+    "musdb18": "Records of MUSDB18's .stem.mp4 files.",
+    "stems": "Records of any folder of stems.",
+    "pairs": "Records of mixtures with their vocals.",
+}
+
+
+def parse(arguments: list[str] | None = None) -> Build | BuildSung | BuildDevset:
+    """The command line."""
+
+    def records(layout: Layout) -> Any:
+        make = functools.partial(Build, layout=layout)
+        described = tyro.conf.subcommand(
+            layout, constructor=make, description=_DESCRIPTIONS[layout]
+        )
+        return Annotated[Build, described]
+
+    commands = (
+        *map(records, get_args(Layout)),
+        Annotated[BuildSung, tyro.conf.subcommand("sung")],
+        Annotated[BuildDevset, tyro.conf.subcommand("devset")],
+    )
+    command: Build | BuildSung | BuildDevset = tyro.cli(  # type: ignore[call-overload]
+        Union[commands],  # noqa: UP007  of a tuple
+        prog="python -m data_pipelines.build",
+        description="Builds data sets to train on, or to judge by.",
+        args=arguments,
+    )
+    return command
+
+
+def main(command: Build | BuildSung | BuildDevset) -> None:
+    """Builds what the command says."""
+    if isinstance(command, BuildSung):
+        build_sung(command)
+    elif isinstance(command, BuildDevset):
+        build_devset(command)
+    else:
+        build_records(command)
+
+
+def build_records(command: Build) -> None:
     """Builds, or finds what was built, and reports."""
     if command.workers < 1:
         raise UserError(f"--workers {command.workers}: expected 1 or more")
@@ -129,4 +178,4 @@ def _build(builder: RecordsBuilder) -> None:
 if __name__ == "__main__":
     logging.getLogger("absl").setLevel(logging.ERROR)
     with one_line_errors():
-        main(tyro.cli(Build))
+        main(parse())

@@ -26,6 +26,26 @@ def produce(
     vocals = sing_song(rng, singer, score, n, sample_rate)
     accompaniment = band.play(rng, score, n, sample_rate)
 
+    ratio_db = float(np.clip(rng.normal(-2.5, 3.0), -9.0, 3.0))
+    vocals = vocals * np.float32(balance(vocals, accompaniment, sample_rate, ratio_db))
+    loudness = 0.1 * np.exp(float(np.clip(rng.normal(0, 0.35), -0.9, 0.7)))
+    mixture = vocals + accompaniment
+    peak = max(float(np.abs(x).max(initial=0.0)) for x in (mixture, vocals, accompaniment))
+    gain = np.float32(min(loudness / (dsp.rms(mixture) + 1e-9), 0.99 / (peak + 1e-9)))
+    return vocals * gain, accompaniment * gain
+
+
+def balance(
+    vocals: Float[np.ndarray, "time 2"],
+    accompaniment: Float[np.ndarray, "time 2"],
+    sample_rate: int,
+    ratio_db: float,
+) -> float:
+    """The gain of the vocals that brings them to `ratio_db` against the band while they sound.
+
+    1 where either is silent.
+    """
+    n = len(vocals)
     block = max(1, sample_rate // 10)
     count = max(1, n // block)
     power = np.square(vocals[: count * block]).reshape(count, -1).mean(axis=1)
@@ -33,14 +53,7 @@ def produce(
     behind = np.square(accompaniment[: count * block]).reshape(count, -1).mean(axis=1)
     sung = np.sqrt(power[active].mean()) if active.any() else 0.0
     played = np.sqrt(max(behind[active].mean() if active.any() else 0.0, 0.1 * behind.mean()))
-    ratio = dsp.db_to_gain(float(np.clip(rng.normal(-2.5, 3.0), -9.0, 3.0)))
-    if sung > 0 and played > 0:
-        vocals = vocals * np.float32(ratio * played / sung)
-    loudness = 0.1 * np.exp(float(np.clip(rng.normal(0, 0.35), -0.9, 0.7)))
-    mixture = vocals + accompaniment
-    peak = max(float(np.abs(x).max(initial=0.0)) for x in (mixture, vocals, accompaniment))
-    gain = np.float32(min(loudness / (dsp.rms(mixture) + 1e-9), 0.99 / (peak + 1e-9)))
-    return vocals * gain, accompaniment * gain
+    return float(dsp.db_to_gain(ratio_db) * played / sung) if sung > 0 and played > 0 else 1.0
 
 
 def sing_song(
@@ -53,7 +66,7 @@ def sing_song(
     aside = rng.random() < 0.2
     position = rng.uniform(-0.75, 0.75) if aside else np.clip(rng.normal(0, 0.08), -0.3, 0.3)
     dry = dsp.pan(lead, float(position))
-    backed = [i for i, note in enumerate(score.melody) if _has_backing(score, note)]
+    backed = [i for i, note in enumerate(score.melody) if has_backing(score, note)]
     style = str(rng.choice(["none", "double", "harmony", "choir"], p=[0.4, 0.25, 0.2, 0.15]))
     if backed and style != "none":
         voices = {"double": [0, 0], "harmony": [2], "choir": [2, 4, -3]}[style]
@@ -62,14 +75,14 @@ def sing_song(
         for index, steps in enumerate(voices):
             other = singer if style == "double" else _relative(rng, singer)
             late = float(rng.uniform(-0.02, 0.035))
-            notes = tuple(_shifted(score, score.melody[i], steps, late) for i in backed)
+            notes = tuple(shifted(score, score.melody[i], steps, late) for i in backed)
             track = voice.sing(rng, other, notes, [lyrics[i] for i in backed], n, sample_rate)
             side = width * (1 if index % 2 else -1) * (0.4 if len(voices) == 1 else 1.0)
             dry += dsp.pan(track * np.float32(level), side)
     return _effects(rng, dry, score, sample_rate)
 
 
-def _has_backing(score: Composition, note: Note) -> bool:
+def has_backing(score: Composition, note: Note) -> bool:
     """Whether the note lies in a section with backing voices."""
     bar = int((note.start + 1e-6) * score.tempo_bpm / 15.0 / score.steps)
     return score.section_of(bar).backing
@@ -81,7 +94,7 @@ def _relative(rng: Generator, singer: Singer) -> Singer:
     return dataclasses.replace(other, speech=singer.speech, centre=singer.centre)
 
 
-def _shifted(score: Composition, note: Note, steps: int, late: float) -> Note:
+def shifted(score: Composition, note: Note, steps: int, late: float) -> Note:
     """The note `steps` scale steps away, a little displaced in time."""
     degrees = range(-14, 36)
     nearest = min(degrees, key=lambda degree: abs(score.pitch(degree) - note.pitch))

@@ -7,7 +7,27 @@ from numpy.random import Generator
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Singer:
+class Manner:
+    """How a voice moves in pitch."""
+
+    jitter: float
+    vibrato_hz: float
+    vibrato_cents: float
+    vibrato_delay: float
+    glide: float
+    """Seconds of a pitch change."""
+    scoop: float
+    """Chance that a phrase's note is reached from below."""
+    speech: bool = False
+    """Half spoken: pitch follows speech contours, syllables are short."""
+    drift: float = 0.12
+    """Slow wandering of the pitch in semitones."""
+    hard_tuned: bool = False
+    """Notes are hit exactly, without scoops and falls."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Singer(Manner):
     """One voice: its body and its manner. Levels are relative to the voiced sound."""
 
     tract: float
@@ -21,22 +41,16 @@ class Singer:
     ring_db: float
     """Singer's formant: how far F3 to F5 close up and ring."""
     breath: float
-    jitter: float
     shimmer: float
     roughness: float
-    vibrato_hz: float
-    vibrato_cents: float
-    vibrato_delay: float
-    glide: float
-    """Seconds of a pitch change."""
-    scoop: float
-    """Chance that a phrase's note is reached from below."""
     nasality: float
     sibilance: float
-    speech: bool
-    """Half spoken: pitch follows speech contours, syllables are short."""
     formant_spread: tuple[float, float, float]
     """Personal factors on the first three formants."""
+    whisper: bool = False
+    """The vocal folds stay open: breath alone excites the tract."""
+    silent_rests: bool = False
+    """Rests are silent; else the voice of an onset consonant swells through the rest before it."""
 
 
 def random_singer(rng: Generator) -> Singer:

@@ -56,9 +56,10 @@ def sing(
         growl = singer.roughness * np.clip(dsp.smooth_noise(rng, frames, rate, 2.0) + 0.3, 0, 1.5)
         half = np.cos(np.pi * (phase % 2.0)).astype(np.float32)
         amplitude *= 1 + dsp.upsample(growl.astype(np.float32), HOP, n) * half
-    source = tense * amplitude
+    source = tense * amplitude * np.float32(not singer.whisper)
     air = tract.untilted_noise(rng, singer, n, sample_rate)
-    gate = 0.55 + 0.45 * np.sin(2 * np.pi * (phase - np.floor(phase)).astype(np.float32))
+    pulse = 0.0 if singer.whisper else 0.45
+    gate = 0.55 + pulse * np.sin(2 * np.pi * (phase - np.floor(phase)).astype(np.float32))
     aspiration = singer.breath * level * swell + breath
     source += air * gate * dsp.upsample(aspiration.astype(np.float32), HOP, n)
 

@@ -1,9 +1,16 @@
-"""Scores of one separated track against the truth: utterance SDR, SI-SDR, log-spectral distance."""
+"""Measures of one separated track against the truth.
+
+Utterance SDR and SI-SDR; the multi-resolution STFT distance; level by band; leakage where nobody
+sings; the calibration of several samples. docs/evaluation.md says what each of them hears.
+"""
 
 import math
 import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy.fft
+import scipy.signal
 from jaxtyping import Float, Float64
 
 from diffsep_jax.errors import UserError
@@ -14,10 +21,23 @@ LIMIT_DB = -20 * math.log10(sys.float_info.epsilon)
 # Added to both energies of the ratio by the Sound Demixing Challenge.
 _EPSILON = 1e-7
 
-# Of the log-spectral distance: frames for one second, hops in a frame, and the lowest level that
-# counts, below the mean power of the reference's bins.
-_HOPS_PER_SECOND, _HOPS_PER_WINDOW, _FLOOR_DB = 44100 / 512, 4, 60.0
-_FRAMES_AT_ONCE = 1024
+BANDS = {
+    "0.1_1khz": (100.0, 1_000.0),
+    "1_5khz": (1_000.0, 5_000.0),
+    "5_10khz": (5_000.0, 10_000.0),
+    "10_16khz": (10_000.0, 16_000.0),
+}
+"""Bands of level and calibration by name, from and to a frequency in Hz."""
+
+# Of the spectra: windows of the multi-resolution distance and the least power that counts in it;
+# the window of bands; how many samples of windows are transformed at once.
+_SIZES, _CLAMP = (256, 512, 1024, 2048, 4096), 1e-8
+_BAND_SIZE, _HOPS_PER_WINDOW = 4096, 4
+_SAMPLES_AT_ONCE = 2**16
+
+# Of the leakage: samples in a block, and the level of the vocals, relative to the whole mixture's,
+# below which nobody sings in it.
+_BLOCK, _UNSUNG_DB = 2048, -60.0
 
 
 def sdr(
@@ -68,47 +88,126 @@ def si_sdr(
     return min(max(10 * math.log10(signal / noise), -LIMIT_DB), LIMIT_DB)
 
 
-def log_spectral_distance(
+def best_gain(
+    vocals: Float[np.ndarray, "_time _channel"], mixture: Float[np.ndarray, "_time _channel"]
+) -> float:
+    """The constant c that makes c x mixture the best estimate of the vocals: <m, v> / <m, m>.
+
+    0 for a silent mixture.
+    """
+    exact = np.asarray(mixture, np.float64)
+    return float(np.sum(exact * vocals)) / (_energy(exact) or 1.0)
+
+
+def mr_stft(
+    reference: Float[np.ndarray, "_time _channel"], estimate: Float[np.ndarray, "_time _channel"]
+) -> float:
+    """Multi-resolution STFT distance (Yamamoto, Song and Kim 2020); 0 is the best.
+
+    With R and E the magnitudes sqrt(max(re^2 + im^2, 1e-8)) of one channel's short-time spectra,
+
+        |R - E| / |R| + mean |log R - log E|
+
+    averaged over windows of 256, 512, 1024, 2048 and 4096 samples and over channels. The norms and
+    the mean are over all frames and bins. Windows are periodic Hann windows, a quarter of a window
+    apart; frame i is centred on sample i x hop, and zeros surround the track. Samples are at full
+    scale 1, from which the clamp of 1e-8 gets its meaning. In float64, in bounded memory.
+
+    Raises:
+      UserError: as `sdr`.
+    """
+    _check(reference, estimate)
+    num_channels = reference.shape[1]
+    distances = []
+    for size in _SIZES:
+        difference, norm, logs = np.zeros((3, num_channels))
+        count = 0
+        for both in zip(_powers(reference, size), _powers(estimate, size), strict=True):
+            ours, theirs = (np.sqrt(np.maximum(power, _CLAMP)) for power in both)
+            difference += np.square(ours - theirs).sum(axis=(1, 2))
+            norm += np.square(ours).sum(axis=(1, 2))
+            logs += np.abs(np.log(ours / theirs)).sum(axis=(1, 2))
+            count += ours[0].size
+        distances.append(np.sqrt(difference / norm) + logs / count)
+    return float(np.mean(distances))
+
+
+def level_error_db(
     reference: Float[np.ndarray, "_time _channel"],
     estimate: Float[np.ndarray, "_time _channel"],
     sample_rate: int,
-) -> float:
-    """Log-spectral distance in dB; 0 is the best. It hears what is missing at any level, no phase.
+) -> dict[str, float]:
+    """Level of the estimate over the reference's in each of `BANDS`, in dB; 0 is the best.
 
-    With S and S_hat the power spectra of one frame of one channel,
-
-        d^2 = mean over bins of (10 log10((S + floor) / (S_hat + floor)))^2
-
-    (Gray and Markel 1976, the rms log spectral measure); the distance is the mean of d over frames
-    and channels. Frames are 46 ms long (2048 samples at 44.1 kHz), a quarter of that apart, under a
-    Hann window, centred on the first sample and so on; outside the track there are zeros. The floor
-    lies 60 dB below the mean of S over the whole track: silent frames of the reference weigh by
-    what the estimate has there above the floor, and by nothing else. For a given floor the two
-    signals can be exchanged. NaN if the reference is silent (`is_silent`).
+    10 log10 of the estimate's over the reference's energy, summed over time and channels. Bands
+    that do not end below half the sample rate (in Hz) are left out. Within +-`LIMIT_DB`; NaN where
+    the reference has nothing in a band. Energies are those of Hann windows of 4096 samples, a
+    quarter apart, so that a band's edge is 20 Hz wide.
 
     Raises:
-      UserError: as `sdr`; the sample rate, in Hz, is too low for a frame of 4 samples.
+      UserError: as `sdr`.
     """
     _check(reference, estimate)
-    hop = round(sample_rate / _HOPS_PER_SECOND)
-    if hop < 1:
-        raise UserError(f"a sample rate of {sample_rate} Hz, expected at least 50")
-    if is_silent(reference):
-        return math.nan
-    window = np.hanning(_HOPS_PER_WINDOW * hop + 1)[:-1]
-    num_frames = 1 + -(-len(reference) // hop)
-    chunks = [
-        (first, min(first + _FRAMES_AT_ONCE, num_frames))
-        for first in range(0, num_frames, _FRAMES_AT_ONCE)
-    ]
-    powers = [_power(reference, window, hop, *chunk).mean(axis=(1, 2)).sum() for chunk in chunks]
-    floor = 10 ** (-_FLOOR_DB / 10) * sum(powers) / num_frames
-    total = 0.0
-    for chunk in chunks:
-        ratio = np.log10(_power(reference, window, hop, *chunk) + floor)
-        ratio -= np.log10(_power(estimate, window, hop, *chunk) + floor)
-        total += float(np.sqrt(np.mean(np.square(10 * ratio), axis=2)).mean(axis=1).sum())
-    return total / num_frames
+    ours, theirs = (_band_energies(audio, sample_rate) for audio in (reference, estimate))
+    return {band: _ratio_db(theirs[band], ours[band]) for band in ours}
+
+
+def leakage_db(
+    vocals: Float[np.ndarray, "_time _channel"],
+    mixture: Float[np.ndarray, "_time _channel"],
+    estimate: Float[np.ndarray, "_time _channel"],
+) -> float:
+    """How much of the mixture is left where nobody sings, in dB; the lower the better.
+
+    10 log10 of the estimate's over the mixture's energy, both summed over the blocks of 2,048
+    samples in which the RMS of the true vocals is more than 60 dB below that of the whole mixture.
+    The samples after the last whole block are in none. The mixture as estimate has 0 dB, silence
+    -`LIMIT_DB`. NaN if there is no such block, or the mixture is silent in all of them.
+
+    Raises:
+      UserError: as `sdr`.
+    """
+    _check(vocals, estimate)
+    _check(vocals, mixture)
+    sung, mixed, estimated = map(_block_energies, (vocals, mixture, estimate))
+    threshold = 10 ** (_UNSUNG_DB / 10) * _BLOCK * np.mean(np.square(mixture, dtype=np.float64))
+    unsung = sung < threshold * mixture.shape[1]
+    return _ratio_db(float(estimated[unsung].sum()), float(mixed[unsung].sum()))
+
+
+def calibration(
+    reference: Float[np.ndarray, "_time _channel"],
+    samples: Sequence[Float[np.ndarray, "_time _channel"]],
+    sample_rate: int,
+) -> dict[str, float]:
+    """Whether samples of the vocals spread as far as they err, in each of `BANDS`; 1 is honest.
+
+    If the truth v and the n samples are drawn alike from one posterior of variance s^2, the mean
+    of the samples errs by E (v - mean)^2 = s^2 (1 + 1/n), while their variance (with n - 1 below)
+    is s^2 on average. So
+
+        (n + 1) / n  x  variance / (v - mean)^2
+
+    with both energies summed over the band as `level_error_db` does. Below 1 the samples claim to
+    know more than they do, above 1 they add what they need not. NaN where the mean has no error.
+
+    Raises:
+      UserError: as `sdr`; there are fewer than two samples.
+    """
+    count = len(samples)
+    if count < 2:
+        raise UserError(f"{count} samples of the vocals, expected at least 2 to see their spread")
+    for sample in samples:
+        _check(reference, sample)
+    mean = sum(samples, np.zeros(reference.shape)) / count
+    error = _band_energies(reference - mean, sample_rate)
+    spreads = [_band_energies(sample - mean, sample_rate) for sample in samples]
+    return {
+        band: (count + 1) / count * sum(spread[band] for spread in spreads) / (count - 1) / energy
+        if energy
+        else math.nan
+        for band, energy in error.items()
+    }
 
 
 def is_silent(reference: Float[np.ndarray, "time channel"]) -> bool:
@@ -133,18 +232,46 @@ def _energy(samples: np.ndarray) -> float:
     return float(np.sum(np.square(samples)))
 
 
-def _power(
-    audio: Float[np.ndarray, "time channel"],
-    window: Float64[np.ndarray, "window"],
-    hop: int,
-    first: int,
-    end: int,
-) -> Float64[np.ndarray, "frame channel bin"]:
-    """Power spectra of frames `first` to `end`; frame i is centred on sample i x hop."""
-    start = first * hop - len(window) // 2
-    stop = start + (end - 1 - first) * hop + len(window)
-    samples = np.zeros((stop - start, audio.shape[1]))
-    inside = audio[max(start, 0) : stop]
-    samples[max(-start, 0) :][: len(inside)] = inside
-    frames = np.lib.stride_tricks.sliding_window_view(samples, len(window), axis=0)[::hop]
-    return np.square(np.abs(np.fft.rfft(frames * window)))
+def _ratio_db(numerator: float, denominator: float) -> float:
+    """In dB within +-`LIMIT_DB`; NaN over nothing."""
+    if denominator == 0:
+        return math.nan
+    if numerator == 0:
+        return -LIMIT_DB
+    return min(max(10 * math.log10(numerator / denominator), -LIMIT_DB), LIMIT_DB)
+
+
+def _block_energies(audio: np.ndarray) -> Float64[np.ndarray, "block"]:
+    whole = audio[: len(audio) // _BLOCK * _BLOCK]
+    return np.square(whole, dtype=np.float64).reshape(-1, _BLOCK * audio.shape[1]).sum(axis=1)
+
+
+def _band_energies(audio: np.ndarray, sample_rate: int) -> dict[str, float]:
+    bins = sum(power.sum(axis=(0, 1)) for power in _powers(audio, _BAND_SIZE))
+    frequencies = np.arange(_BAND_SIZE // 2 + 1) * sample_rate / _BAND_SIZE
+    return {
+        name: float(np.sum(bins[(low <= frequencies) & (frequencies < high)]))
+        for name, (low, high) in BANDS.items()
+        if high <= sample_rate / 2
+    }
+
+
+def _powers(
+    audio: Float[np.ndarray, "time channel"], size: int
+) -> Iterator[Float64[np.ndarray, "channel frame bin"]]:
+    """Power spectra under Hann windows of `size` samples, some frames at a time.
+
+    Frame i is centred on sample i x size / 4; zeros surround the track.
+    """
+    hop = size // _HOPS_PER_WINDOW
+    window = scipy.signal.get_window("hann", size)
+    num_frames = 1 + -(-len(audio) // hop)
+    for first in range(0, num_frames, frames := max(1, _SAMPLES_AT_ONCE // size)):
+        count = min(frames, num_frames - first)
+        start = first * hop - size // 2
+        samples = np.zeros((audio.shape[1], (count - 1) * hop + size))
+        inside = audio[max(start, 0) : start + samples.shape[1]]
+        samples[:, max(-start, 0) :][:, : len(inside)] = inside.T
+        framed = np.lib.stride_tricks.sliding_window_view(samples, size, axis=1)[:, ::hop]
+        spectrum = scipy.fft.rfft(framed * window)
+        yield np.square(spectrum.real) + np.square(spectrum.imag)

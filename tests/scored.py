@@ -41,13 +41,14 @@ def write_songs(folder, names=("one", "two"), silent=(), seconds=1):
     return folder
 
 
-def song(name="one", seconds=1.0, *, seed=0, silent=False):
+def song(name="one", seconds=1.0, *, seed=0, silent=False, **fields):
     samples = round(seconds * RATE)
     return Song(
         name=name,
         vocals=noise(samples, 2, seed=seed, level=0.0 if silent else 0.1),
         accompaniment=noise(samples, 2, seed=100 + seed),
         sample_rate=RATE,
+        **fields,
     )
 
 

@@ -101,18 +101,21 @@ def test_from_a_folder_of_songs_to_a_result(tmp_path, model_dir, capsys):
     scored.write_songs(tmp_path / "songs", silent=["two"], seconds=2)
     result = run(tmp_path, model=str(model_dir), metrics=None)
     assert result.settings["model"] == str(model_dir)
-    assert list(result.protocols) == list(METRICS)
+    expected = [name for name, metric in METRICS.items() if metric.group != "calibration"]
+    assert list(result.protocols) == expected
     one, two = result.tracks
     (score,) = one.estimates["T=2 eta=0.1 fc=5000"]
-    assert list(score.metrics) == list(METRICS)
-    assert all(np.isfinite(value) for value in score.metrics.values())
+    assert list(score.metrics) == expected
+    assert score.undefined.keys() == {"leakage"}  # noise sings all the time
+    assert all(np.isfinite(v) for name, v in score.metrics.items() if name != "leakage")
     assert score.seed == 0
     assert score.chunk_frames == 2
     assert score.seconds > 0
     assert one.audio_seconds == 2
     assert one.references["mixture"].metrics["utterance_sdr"] == pytest.approx(0, abs=0.2)
     assert two.silent
-    assert set(two.estimates["T=2 eta=0.1 fc=5000"][0].metrics.values()) == {None}
+    silent = two.estimates["T=2 eta=0.1 fc=5000"][0].metrics
+    assert [name for name, value in silent.items() if value is not None] == ["leakage"]
     assert result.summary.problems == {"silent vocals": 1}
     printed = capsys.readouterr()
     assert PROTOCOLS["utterance_sdr"] in " ".join(printed.out.split())
@@ -153,6 +156,57 @@ def test_repeats_have_seeds_of_their_own_and_a_spread(tmp_path, songs, model_dir
     assert statistic.median == pytest.approx(np.mean(statistic.repeat_medians))
     assert statistic.spread > 0
     assert "±" in capsys.readouterr().out
+
+
+def test_repeats_tell_their_calibration_but_not_with_sdr_alone(tmp_path, songs, halving):
+    """Equal repeats have no spread at all."""
+    (condition,) = (result := run(tmp_path, repeats=2, metrics="quick")).conditions
+    names = [name for name, metric in METRICS.items() if metric.group != "chunk"]
+    assert list(result.protocols) == names
+    for score in result.tracks[0].estimates[condition.name]:
+        assert score.metrics["calibration_1_5khz"] == 0
+    result = run(tmp_path, repeats=2, metrics="sdr", overwrite=True)
+    assert list(result.protocols) == ["utterance_sdr", "si_sdr"]
+
+
+def test_meta_json_tells_parts_and_bandwidths(tmp_path, songs, halving, capsys):
+    notes = {
+        "one": {"part": "sung", "bandwidth_hz": 11025, "licence": "CC0"},
+        "two": {"part": "spoken"},
+        "elsewhere": {},
+    }
+    (songs / "meta.json").write_text(json.dumps(notes))
+    result = run(tmp_path, metrics="quick")
+    assert [track.part for track in result.tracks] == ["sung", "spoken"]
+    assert list(result.summary.parts) == ["spoken", "sung"]
+    levels = [
+        [score.metrics["level_5_10khz"], score.metrics["level_10_16khz"]]
+        for track in result.tracks
+        for (score,) in track.estimates.values()
+    ]
+    assert [[value is None for value in each] for each in levels] == [[False, True], [False] * 2]
+    assert ", sung: " in capsys.readouterr().out
+    (songs / "meta.json").write_text('{"one": {}}')
+    assert run(tmp_path, out=tmp_path / "other").summary.parts == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected a JSON object with an object for each song"),
+        ("[]", "expected a JSON object with an object for each song"),
+        ('{"one": 3}', "expected a JSON object with an object for each song"),
+        ('{"one": {"part": 3}}', "part of one is 3, expected a word"),
+        ('{"one": {"part": ""}}', "part of one is '', expected a word"),
+        ('{"one": {"bandwidth_hz": "11k"}}', "bandwidth_hz of one is '11k', expected Hz above 0"),
+        ('{"one": {"bandwidth_hz": -1}}', "bandwidth_hz of one is -1, expected Hz above 0"),
+    ],
+)
+def test_a_damaged_meta_json_is_told_in_one_line(tmp_path, text, message):
+    (tmp_path / "meta.json").write_text(text)
+    with pytest.raises(UserError, match=f"meta.json: {message}") as caught:
+        eval_script.read_notes(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_restart_scores_only_what_is_missing(tmp_path, songs, halving):

@@ -1,4 +1,4 @@
-"""Utterance SDR, SI-SDR and log-spectral distance: formulas, limits and what they refuse."""
+"""Measures of a track: formulas, closed forms, limits and what they refuse."""
 
 import numpy as np
 import pytest
@@ -117,67 +117,147 @@ def test_si_sdr_limits(reference):
     assert np.isnan(metrics.si_sdr(silence, reference))
 
 
-def test_log_spectral_distance_closed_forms(reference):
-    """Of a gain it is the gain in dB, of a polarity nothing."""
-    assert metrics.log_spectral_distance(reference, reference, 44100) == 0
-    assert metrics.log_spectral_distance(reference, -reference, 44100) == 0
+def test_the_best_gain_is_the_best(reference):
+    mixture = reference + np.random.default_rng(1).normal(0, 0.2, reference.shape)
+    gain = metrics.best_gain(reference, mixture)
+    best = metrics.sdr(reference, gain * mixture)
+    assert best > max(0, metrics.sdr(reference, mixture))
+    for other in (0.99 * gain, 1.01 * gain):
+        assert metrics.sdr(reference, other * mixture) < best
+    assert metrics.best_gain(reference, -2 * reference) == pytest.approx(-0.5)
+    assert metrics.best_gain(reference, np.zeros_like(reference)) == 0
+
+
+def by_hand(reference, estimate):
+    """The distance from its definition: a loop over windows, channels and frames."""
+
+    def magnitudes(audio, size):
+        padded = np.concatenate([np.zeros(size // 2), audio, np.zeros(size)])
+        starts = size // 4 * np.arange(1 + -(-len(audio) // (size // 4)))
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        spectra = [np.fft.rfft(window * padded[start : start + size]) for start in starts]
+        return np.sqrt(np.maximum(np.abs(spectra) ** 2, 1e-8))
+
+    found = []
+    for size in (256, 512, 1024, 2048, 4096):
+        for channel in range(reference.shape[1]):
+            ours, theirs = (magnitudes(x[:, channel], size) for x in (reference, estimate))
+            convergence = np.linalg.norm(ours - theirs) / np.linalg.norm(ours)
+            found.append(convergence + np.mean(np.abs(np.log(ours) - np.log(theirs))))
+    return np.mean(found)
+
+
+def test_mr_stft_is_its_definition(reference):
+    estimate = 0.5 * reference + np.random.default_rng(1).normal(0, 0.05, reference.shape)
+    estimate[30_000:40_000] = 0
+    estimate[:, 1] *= 0.1
+    for length in (50_000, 1_000, 1):
+        found = metrics.mr_stft(reference[:length], estimate[:length])
+        assert type(found) is float
+        assert found == pytest.approx(by_hand(reference[:length], estimate[:length]), abs=1e-9)
+
+
+def test_mr_stft_closed_forms(reference):
+    """Of a gain g it is |1 - g| + |log g|; it hears no polarity; silence loses all of it."""
+    assert metrics.mr_stft(reference, reference) == 0
+    assert metrics.mr_stft(reference, -reference) == 0
     for gain in (2.0, 0.5):
-        distance = metrics.log_spectral_distance(reference, gain * reference, 44100)
-        assert type(distance) is float
-        assert distance == pytest.approx(20 * np.log10(2), abs=0.01)
-    # Silence is 60 dB below the mean power, whose logarithm is, in noise, 2.5 dB above the mean's.
-    distance = metrics.log_spectral_distance(reference, np.zeros_like(reference), 44100)
-    assert distance == pytest.approx(60 - 2.5, abs=1)
+        expected = abs(1 - gain) + abs(np.log(gain))
+        assert metrics.mr_stft(reference, gain * reference) == pytest.approx(expected, abs=1e-3)
+    # The bins of noise of variance s^2 have exponential powers of mean s^2 sum w^2 = 3/8 s^2 N,
+    # whose log is the mean's less 0.577; silence counts as 1e-8, here far below all of them.
+    logs = [0.5 * (np.log(0.1**2 * 3 / 8 * size / 1e-8) - 0.577) for size in 2 ** np.arange(8, 13)]
+    distance = metrics.mr_stft(reference, np.zeros_like(reference))
+    assert distance == pytest.approx(1 + np.mean(logs), abs=0.05)
 
 
-def test_log_spectral_distance_formula(reference):
-    estimate = reference + np.random.default_rng(1).normal(0, 0.1, reference.shape)
-
-    def power(audio):
-        padded = np.pad(audio, ((1024, 2048), (0, 0)))
-        starts = range(0, len(audio) + 511, 512)
-        frames = np.stack([padded[start : start + 2048] for start in starts], dtype=np.float64)
-        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(2048) / 2048)
-        return np.abs(np.fft.rfft(frames * window[:, None], axis=1)) ** 2
-
-    floor = 1e-6 * power(reference).mean()
-    ratio = (power(reference) + floor) / (power(estimate) + floor)
-    expected = np.sqrt(np.mean((10 * np.log10(ratio)) ** 2, axis=1)).mean()
-    assert metrics.log_spectral_distance(reference, estimate, 44100) == pytest.approx(expected)
-
-
-def test_log_spectral_distance_in_silence(reference):
-    """Silent frames count by what the estimate has there above 60 dB below the reference's mean."""
-    half_silent, noise = reference.copy(), np.zeros_like(reference)
-    half_silent[25_000:] = 0
-    noise[25_000:] = reference[25_000:]
-    assert metrics.log_spectral_distance(half_silent, half_silent, 44100) == 0
-    distances = [
-        metrics.log_spectral_distance(half_silent, half_silent + gain * noise, 44100)
-        for gain in np.float32([1e-5, 0.01, 0.1, 1])
-    ]
-    assert distances == sorted(distances)
-    assert distances[0] < 0.1
-    assert distances[1] == pytest.approx(0.5 * 20, abs=1)
-    assert distances[3] == pytest.approx(0.5 * 60, abs=2)
-    assert np.isnan(metrics.log_spectral_distance(np.zeros_like(reference), reference, 44100))
-
-
-def test_log_spectral_distance_of_long_tracks_and_other_rates(reference, monkeypatch):
+def test_mr_stft_of_long_tracks(reference, monkeypatch):
     estimate = reference + np.float32(0.3) * reference[::-1]
-    whole = metrics.log_spectral_distance(reference, estimate, 44100)
-    monkeypatch.setattr(metrics, "_FRAMES_AT_ONCE", 7)
-    assert metrics.log_spectral_distance(reference, estimate, 44100) == pytest.approx(whole)
-    # Twice the rate, twice the frame: noise is noise, at any rate.
-    other = metrics.log_spectral_distance(reference, estimate, 22050)
-    assert other == pytest.approx(whole, rel=0.05)
-    assert np.isfinite(metrics.log_spectral_distance(reference[:1], estimate[:1], 44100))
-    with pytest.raises(UserError, match="sample rate of 40 Hz"):
-        metrics.log_spectral_distance(reference, estimate, 40)
+    whole = metrics.mr_stft(reference, estimate)
+    monkeypatch.setattr(metrics, "_SAMPLES_AT_ONCE", 10_000)
+    assert metrics.mr_stft(reference, estimate) == pytest.approx(whole, abs=1e-12)
+
+
+def test_level_of_a_scaled_estimate_is_its_gain(reference):
+    for gain in (2.0, 0.1, -0.5):
+        levels = metrics.level_error_db(reference, gain * reference, 44100)
+        assert levels.keys() == metrics.BANDS.keys()
+        assert list(levels.values()) == pytest.approx([20 * np.log10(abs(gain))] * 4)
+
+
+def test_level_hears_each_band_by_itself():
+    """A tone in each band, each with a gain of its own."""
+    times = np.arange(44100)[:, None] / 44100
+    tones = [np.sin(2 * np.pi * hz * times) for hz in (300, 3000, 7000, 12_000)]
+    gains = [2.0, 0.5, 0.1, 1.0]
+    mixed = sum(gain * tone for gain, tone in zip(gains, tones, strict=True))
+    levels = metrics.level_error_db(sum(tones), mixed, 44100)
+    assert list(levels.values()) == pytest.approx(20 * np.log10(gains), abs=0.01)
+
+
+def test_level_where_there_is_nothing(reference):
+    silence = np.zeros_like(reference)
+    levels = metrics.level_error_db(reference, silence, 44100)
+    assert list(levels.values()) == [-metrics.LIMIT_DB] * 4
+    assert np.isnan(list(metrics.level_error_db(silence, reference, 44100).values())).all()
+    # A rate of 22 kHz has nothing above 11.
+    assert list(metrics.level_error_db(reference, reference, 22050)) == list(metrics.BANDS)[:3]
+
+
+def test_leakage_is_of_the_passages_without_vocals(reference):
+    """Of the mixture it is 0 dB; what is done where somebody sings plays no part."""
+    vocals = reference.copy()
+    vocals[20_000:] = 1e-5 * reference[20_000:]  # 80 dB below
+    mixture = vocals + reference[::-1]
+    assert metrics.leakage_db(vocals, mixture, mixture) == 0
+    estimate = 0.1 * mixture
+    estimate[:20_000] = 7.0
+    assert metrics.leakage_db(vocals, mixture, estimate) == pytest.approx(-20, abs=1e-5)
+    assert metrics.leakage_db(vocals, mixture, np.zeros_like(mixture)) == -metrics.LIMIT_DB
+    louder = vocals.copy()
+    louder[20_000:] *= 200  # 34 dB below: somebody sings
+    assert np.isnan(metrics.leakage_db(louder, mixture, estimate))
+    assert np.isnan(metrics.leakage_db(vocals[:2_000], mixture[:2_000], estimate[:2_000]))
+    mixture[20_000:] = 0
+    assert np.isnan(metrics.leakage_db(vocals, mixture, estimate))
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_calibration_of_samples_of_the_posterior_is_1(count):
+    """v = observation / 2 + noise: the posterior of a Gaussian, sampled, and sampled wrongly."""
+    rng = np.random.default_rng(0)
+    shape = 100_000, 2
+    mean = 0.1 * rng.standard_normal(shape)
+    vocals = mean + 0.05 * rng.standard_normal(shape)
+
+    def found(spread):
+        samples = [mean + spread * rng.standard_normal(shape) for _ in range(count)]
+        return list(metrics.calibration(vocals, samples, 44100).values())
+
+    assert found(0.05) == pytest.approx([1] * 4, abs=0.06)
+    # With a variance of k^2: the mean errs by 1 + k^2 / n.
+    for k in (0.5, 2.0):
+        expected = (count + 1) / count * k**2 / (1 + k**2 / count)
+        assert found(0.05 * k) == pytest.approx([expected] * 4, rel=0.06)
+    assert found(0.0) == pytest.approx([0] * 4, abs=1e-20)
+
+
+def test_calibration_needs_samples_and_an_error(reference):
+    with pytest.raises(UserError, match="1 samples of the vocals, expected at least 2"):
+        metrics.calibration(reference, [reference], 44100)
+    exact = metrics.calibration(reference, [reference, reference], 44100)
+    assert np.isnan(list(exact.values())).all()
 
 
 @pytest.mark.parametrize(
-    "score", [metrics.si_sdr, lambda *a: metrics.log_spectral_distance(*a, 8000)]
+    "score",
+    [
+        metrics.si_sdr,
+        metrics.mr_stft,
+        lambda *both: metrics.level_error_db(*both, 44100),
+        lambda vocals, estimate: metrics.leakage_db(vocals, vocals, estimate),
+        lambda vocals, estimate: metrics.calibration(vocals, [vocals, estimate], 44100),
+    ],
 )
 def test_the_other_scores_refuse_bad_input_too(reference, score):
     with pytest.raises(UserError, match="one shape"):

@@ -10,6 +10,7 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import compare as command
 from diffsep_jax.evaluation import result_files
 from diffsep_jax.evaluation.paired import compare
+from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.results import Condition
 
 NAMES = [f"song {i}" for i in range(20)]
@@ -50,11 +51,24 @@ def test_what_is_better_on_every_track_is_better_by_more_than_chance():
 def test_a_smaller_distance_is_better():
     a = values()
     b = a - 1 + 0.01 * values(seed=1, spread=1.0)
-    metrics = ("utterance_sdr", "log_spectral_distance")
+    metrics = ("utterance_sdr", "mr_stft")
     sdr, distance = compare(result(a, metrics=metrics), result(b, metrics=metrics))
     assert (sdr.better, distance.better) == (0, 20)
     assert sdr.verdict.startswith("A is better")
     assert distance.verdict.startswith("B is better")
+
+
+@pytest.mark.parametrize("metric", ["level_1_5khz", "calibration_1_5khz"])
+def test_nearer_to_the_best_value_is_better(metric):
+    """Whichever side of it A and B are on."""
+    best = METRICS[metric].best
+    a = best + np.where(np.arange(20) % 2, -3.0, 3.0)[:, None]
+    b = best + 0.5 * (a - best)
+    metrics = ("utterance_sdr", metric)
+    _, found = compare(result(a, metrics=metrics), result(b, metrics=metrics))
+    assert set(found.differences.values()) == {-1.5}
+    assert (found.better, found.worse) == (20, 0)
+    assert found.verdict == "B is better, by more than chance"
 
 
 def test_differences_of_both_signs_are_chance():

@@ -12,6 +12,7 @@ import scored
 import soundfile
 from html_page import Page, decode
 
+from diffsep_jax import metrics
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.protocols import OTHER_TRACKS
 from diffsep_jax.evaluation.report import __main__ as command
@@ -211,7 +212,7 @@ def test_where_the_best_was_not_kept_the_page_says_whose_is_heard(tmp_path):
 
 def test_each_metric_has_a_table_that_names_its_protocol(result):
     sections = list(metric_tables.sections(result))
-    assert len(sections) == 3
+    assert len(sections) == 4
     for section in sections:
         for table in re.findall("<table.*?</table>", section, re.DOTALL):
             assert ("utterance SDR" in table) + ("chunk SDR" in table) < 2
@@ -231,7 +232,7 @@ def test_tables_have_the_summarys_numbers(result):
     assert cells[0] == ("median", "5.00")
     assert cells[1] == ("95% interval", f"{number(low)} to {number(high)}")
     assert cells[4:] == [("tracks", "2"), ("repeats", f"± {statistic.spread:.2f}"), ("RTF", "0.50")]
-    assert section.count('class="reference"') == 3 * 2
+    assert section.count('class="reference"') == 4 * 2
     assert number(-1.25) == "\N{MINUS SIGN}1.25"
     assert "\N{MINUS SIGN}1.25" in section
 
@@ -254,12 +255,34 @@ def test_a_track_without_a_score_says_why(text):
     assert sum("NaN in the estimate" in row for row in rows) == 1
 
 
-def test_the_gain_over_the_mixture_is_of_the_tracks_that_were_scored(tmp_path):
+def test_the_gain_over_the_best_constant_is_of_the_tracks_that_were_scored(tmp_path):
     """Not of those, at another level, that have no estimate."""
     hard = [scored.track(name, [], mixture=-20.0) for name in "bcd"]
     easy = scored.track("a", [5.0], mixture=3.0)
     text = page.render(scored.result([easy, *hard]), tmp_path)
-    assert "<dt>over the mixture</dt><dd>+2.00 <small>dB</small>" in text
+    assert "<dt>over the best gain</dt><dd>+2.00 <small>dB</small>" in text
+    assert "beats the best constant gain: +2.00 dB , better on 1 of 1 tracks" in text
+
+
+def test_parts_and_distances_from_the_best_are_in_the_tables():
+    names = ("utterance_sdr", "level_1_5khz")
+    tracks = [
+        scored.track(name, [value], part=part, metrics=names)
+        for name, value, part in (("a", -3.0, "sung"), ("b", 3.0, "sung"), ("c", 8.0, "spoken"))
+    ]
+    result = scored.result(tracks, metrics=names)
+    rows = {row.name: row for row in metric_tables._rows(result, "level_1_5khz")}
+    assert rows[f"sung: {CONDITION}"].values == {"a": -3, "b": 3}
+    assert rows["sung: best constant gain"].values.keys() == {"a", "b"}
+    assert rows[CONDITION].statistic.deviation == rows[f"sung: {CONDITION}"].statistic.deviation
+    found = Page("".join(metric_tables.sections(result))).text
+    assert "level 1-5k, dB, 0 is best" in found
+    assert "off by" in found
+
+
+def test_infinity_is_written_so():
+    assert number(-metrics.LIMIT_DB) == "\N{MINUS SIGN}\N{INFINITY}"
+    assert number(metrics.LIMIT_DB) == "\N{INFINITY}"
 
 
 def test_boxes_of_references_are_of_the_tracks_that_were_scored(tmp_path):
@@ -362,7 +385,7 @@ def test_values_beyond_the_limit_are_arrows():
     beyond = box(axis, {"a": 150.0, "b": 151.0}, 150.5, name="x")
     assert "circle" not in beyond
     assert "rect" not in beyond
-    assert "from 150.00 to 151.00 dB" in beyond
+    assert "from 150.00 to 151.00, " in beyond
     assert re.findall(r'<svg x="(.*?)"', beyond) == ["100%"]
     some = box(axis, {"a": -70.0, "b": 10.0}, -30.0, name="x")
     assert some.count("circle cx") == 1

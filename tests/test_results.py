@@ -21,7 +21,7 @@ def result() -> Result:
     )
     tracks = [
         scored.track("a", [1.0, 2.0], condition=condition.name, excerpt=excerpt, inputs="a.wav:3"),
-        scored.track("b", [3.0, 5.0], condition=condition.name),
+        scored.track("b", [3.0, 5.0], condition=condition.name, part="sung"),
         scored.track("c/..", [None, None], condition=condition.name),
         scored.track("d", [], estimates={condition.name: ()}, problems=(problem,)),
     ]
@@ -142,6 +142,6 @@ def test_damaged_files_are_told_in_one_line(tmp_path, result, text):
 def test_another_format_is_told(tmp_path, result):
     write(tmp_path, result)
     path = tmp_path / "summary.json"
-    path.write_text(path.read_text().replace('"format": 3', '"format": 99'))
-    with pytest.raises(UserError, match="written in format 99, this version reads 3"):
+    path.write_text(path.read_text().replace('"format": 4', '"format": 99'))
+    with pytest.raises(UserError, match="written in format 99, this version reads 4"):
         result_files.read_result(tmp_path)

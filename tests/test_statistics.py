@@ -1,5 +1,7 @@
 """Means, medians, intervals and spreads: closed forms, and an interval that covers as it says."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scored
@@ -90,6 +92,45 @@ def test_summary_counts_silence_problems_and_time():
     assert (mixture.tracks, mixture.median) == (2, -1.0)  # of the same tracks, not of "missing"
 
 
+def test_a_metric_with_a_best_value_has_a_deviation():
+    """Too loud on one track and too quiet on the other is 0 dB in the median, and wrong by 3."""
+    names = ("utterance_sdr", "level_1_5khz")
+    tracks = [scored.track("a", [-3.0], metrics=names), scored.track("b", [3.0], metrics=names)]
+    found = scored.result(tracks, metrics=names).summary.conditions["T=50 eta=0"].statistics
+    assert (found["level_1_5khz"].median, found["level_1_5khz"].deviation) == (0, 3)
+    assert found["utterance_sdr"].deviation is None
+
+
+def test_the_gain_that_a_condition_has_over_the_best_constant():
+    """The median of differences, not the difference of medians."""
+    values = [(1.0, [2.0, 4.0]), (5.0, [3.0, 3.0]), (0.0, [9.0, 9.0])]
+    tracks = [
+        scored.track(str(i), row, references={"gain": scored.score(floor)})
+        for i, (floor, row) in enumerate(values)
+    ]
+    tracks.append(scored.track("missing", [], estimates={"T=50 eta=0": ()}))
+    tracks.append(scored.track("silent", [None, None]))
+    found = scored.result(tracks).summary.conditions["T=50 eta=0"]
+    assert found.over_gain.tracks == 3
+    assert found.over_gain.repeat_medians == (1.0, 3.0)  # of 1, -2, 9 and of 3, -2, 9
+    assert found.over_gain.median == 2.0
+    assert found.better_than_gain == 2
+
+
+def test_a_part_has_the_summary_of_its_tracks():
+    sung = [scored.track(str(i), [float(i)], part="sung") for i in range(3)]
+    spoken = [scored.track("x", [9.0], part="spoken")]
+    rest = [scored.track("y", [-5.0])]
+    summary = scored.result([*sung, *rest, *spoken]).summary
+    assert summary.tracks == 5
+    assert list(summary.parts) == ["spoken", "sung"]
+    assert (
+        summary.parts["sung"]
+        == scored.result([dataclasses.replace(track, part=None) for track in sung]).summary
+    )
+    assert scored.result(rest).summary.parts == {}
+
+
 def several(**values):
     """A result of two conditions; a track's values are by condition, None where it failed."""
     conditions = [Condition(name=name, settings={}) for name in "xy"]
@@ -115,7 +156,11 @@ def several(**values):
         ({"a": (1, 1), "b": (None, None)}, "a", False),  # like with like, nothing to say
         ({"a": (1, 1), "b": (2, None)}, "ab", True),
         ({"a": (1, None), "b": (None, 2)}, "ab", True),  # as many, but not the same
-        ({"a": (None, None), "b": (None, None)}, "ab", True),  # all stand where none is scored
+        (
+            {"a": (None, None), "b": (None, None)},
+            "ab",
+            False,
+        ),  # no number beside those of the floors
     ],
 )
 def test_references_are_of_the_tracks_that_were_scored(values, comparable, different):

@@ -80,9 +80,14 @@ def test_the_log_tells_losses_rates_and_validation(undisturbed):
         "loss_sigma_1.0",
         "utterance_sdr_direct",
         "utterance_sdr_ddim",
+        "mr_stft_direct",
+        "level_1_5khz_ddim",
     } <= set(validation)
+    assert "leakage_direct" not in validation  # the segments are shorter than a block
     # 10 log10(P(vocals) / P(mixture - vocals)), with vocals on for about half of the time.
     assert validation["utterance_sdr_mixture"] == pytest.approx(10 * np.log10(0.5 / 0.09), abs=1)
+    # The best gain leaves the share of the power that is not vocals.
+    assert validation["utterance_sdr_gain"] == pytest.approx(10 * np.log10(1 + 0.5 / 0.09), abs=1)
 
 
 def test_the_exported_parameters_are_the_averaged_ones(undisturbed):

@@ -60,8 +60,11 @@ def main(args: Sequence[str]) -> None:
             console.print(comparison_table(comparison))
         else:
             metric = METRICS[comparison.metric]
-            protocol = "" if metric.group == "utterance" else f"{metric.group} "
-            console.print(f"{protocol}{metric.title}: {summary_line(comparison)}", markup=False)
+            protocol = "chunk " if metric.group == "chunk" else ""
+            what = "" if metric.best is None else f", distance from {metric.best:g}"
+            console.print(
+                f"{protocol}{metric.title}{what}: {summary_line(comparison)}", markup=False
+            )
 
 
 def comparison_table(comparison: Comparison) -> Table:

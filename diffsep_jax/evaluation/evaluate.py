@@ -1,12 +1,14 @@
 """Scores a source of songs, each track kept in a file as soon as it is done.
 
-Memory holds one song. Several processes share the songs by position, each writing its own files.
+Memory holds one song, and its repeats where their calibration is asked for. Several processes share
+the songs by position, each writing its own files.
 """
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -21,8 +23,15 @@ from diffsep_jax.evaluation.checked_audio import EstimateError
 from diffsep_jax.evaluation.estimators import Advance, Estimator
 from diffsep_jax.evaluation.excerpts import MOST_CONDITIONS, keep_excerpt, loudest_part
 from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
-from diffsep_jax.evaluation.results import Problem, Result, Score, Track
-from diffsep_jax.evaluation.scoring import SILENT_VOCALS, Song, Waveform, score, score_references
+from diffsep_jax.evaluation.results import Notes, Problem, Result, Score, Track
+from diffsep_jax.evaluation.scoring import (
+    SILENT_VOCALS,
+    Song,
+    Waveform,
+    score,
+    score_references,
+    with_calibration,
+)
 from diffsep_jax.evaluation.statistics import summarise
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.pages.document import printable
@@ -74,6 +83,7 @@ def evaluate(
     settings: Mapping[str, Any],
     metrics: Sequence[str],
     command: str,
+    notes: Mapping[str, Notes] = MappingProxyType({}),
 ) -> Result | None:
     """Scores every song and writes the result; what is there of the same settings stays.
 
@@ -87,6 +97,7 @@ def evaluate(
         settings: all that decides the numbers.
         metrics: names, of `protocols.METRICS`; utterance_sdr, by which tracks are ranked, is one.
         command: as typed.
+        notes: what the data says of its tracks, by their names; of some or all of them.
 
     Returns:
         The result in process 0, None in others.
@@ -118,7 +129,8 @@ def evaluate(
                 bar.advance(task, per_track)
             else:
                 advance: Advance = functools.partial(bar.advance, task)
-                track = score_track(songs, i, estimator, out, metrics, advance=advance)
+                about = notes.get(names[i], Notes())
+                track = score_track(songs, i, estimator, out, metrics, about, advance=advance)
                 result_files.write_track(out, track, settings)
             for problem in track.problems:
                 line = f"problem: {printable(problem.message)}"
@@ -148,6 +160,7 @@ def score_track(
     estimator: Estimator,
     out: pathlib.Path,
     metrics: Sequence[str],
+    about: Notes,
     *,
     advance: Advance,
 ) -> Track:
@@ -155,6 +168,7 @@ def score_track(
     name, num_samples = songs.name(position), songs.num_samples(position)
     unscored = Track(
         name=name,
+        part=about.part,
         audio_seconds=num_samples / songs.sample_rate,
         sample_rate=songs.sample_rate,
         silent=False,
@@ -171,11 +185,15 @@ def score_track(
         problem = Problem(kind="bad reference", message=f"{name}: {error}")
         return dataclasses.replace(unscored, problems=(problem,))
     song = Song(
-        name=name, vocals=vocals, accompaniment=accompaniment, sample_rate=songs.sample_rate
+        name=name,
+        vocals=vocals,
+        accompaniment=accompaniment,
+        sample_rate=songs.sample_rate,
+        bandwidth_hz=about.bandwidth_hz,
     )
     problems = []
     if is_silent(song.vocals):
-        message = f"{name}: {SILENT_VOCALS}, so that no metric is defined"
+        message = f"{name}: {SILENT_VOCALS}, so that only the leakage is defined"
         problems.append(Problem(kind="silent vocals", message=message))
     elif is_silent(song.accompaniment) and any(METRICS[m].group == "chunk" for m in metrics):
         message = f"{name}: the true accompaniment is silent, so that BSS Eval is undefined"
@@ -183,8 +201,10 @@ def score_track(
     estimates: dict[str, tuple[Score, ...]] = {}
     kept = estimator.conditions[: 1 if len(estimator.conditions) > MOST_CONDITIONS else None]
     heard: dict[str, Waveform] = {}
+    calibrated = any(METRICS[name].group == "calibration" for name in metrics)
     for condition in estimator.conditions:
         scores: list[Score] = []
+        samples: list[Waveform] = []
         try:
             for each in estimator.estimate(song, condition, advance):
                 problems += [
@@ -193,15 +213,17 @@ def score_track(
                 ]
                 scored = score(song, each.vocals, each.accompaniment, metrics)
                 scores.append(dataclasses.replace(scored, seconds=each.seconds, seed=each.seed))
+                if calibrated:
+                    samples.append(each.vocals)
                 if condition in kept and condition.name not in heard:
                     # A copy: of a view, the whole estimate would stay.
                     heard[condition.name] = each.vocals[loudest_part(song)].copy()
         except EstimateError as error:
             advance(estimator.num_repeats(condition) - len(scores))
             heard.pop(condition.name, None)
-            scores = []  # a mean over some of the repeats would be one of others
+            scores, samples = [], []  # a mean over some of the repeats would be one of others
             problems.append(Problem(kind=error.kind, message=str(error), condition=condition.name))
-        estimates[condition.name] = tuple(scores)
+        estimates[condition.name] = with_calibration(song, scores, samples)
     return dataclasses.replace(
         unscored,
         silent=is_silent(song.vocals),

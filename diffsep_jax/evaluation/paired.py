@@ -33,7 +33,8 @@ class Comparison:
 
     Attributes:
         metric: its name.
-        differences: B - A by track, means over repeats, in dB.
+        differences: B - A by track, means over repeats; of metrics that have a best value, of the
+            distances to it.
         left_out: tracks that have no score in A or in B.
         median: of the differences.
         median_interval: its 95% confidence interval by bootstrap over tracks.
@@ -164,8 +165,8 @@ def _repeat_noise(
 
 
 def _values(scores: tuple[Score, ...], metric: str) -> np.ndarray:
-    """Of every repeat; none where one has none."""
-    return values_of([scores], metric).ravel()
+    """Of every repeat, as they are compared; none where one has none."""
+    return METRICS[metric].to_compare(values_of([scores], metric).ravel())
 
 
 def _condition(result: Result, name: str | None, side: str) -> Condition:

@@ -1,30 +1,57 @@
 """The metrics that an evaluation knows, and the protocol behind each name: no number goes without.
 
-The references stand beside every result: what no separation scores, and what masks can reach.
+The references stand beside every result: floors that take no separation, and what masks can reach.
 """
 
 import dataclasses
 from typing import Literal
 
-Group = Literal["utterance", "chunk", "spectral"]
+import numpy as np
+from jaxtyping import Float
+
+from diffsep_jax.metrics import BANDS
+
+Group = Literal["utterance", "spectral", "chunk", "calibration"]
 """Metrics of a group may share a table; utterance and chunk SDR never do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric of the vocals of one track, in dB.
+    """A metric of the vocals of one track.
 
     Attributes:
         name: in result files and in Python.
         title: for people.
         group: the table that it belongs to.
+        unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
+        best: the value from which a deviation to either side is worse; None where there is none.
     """
 
     name: str
     title: str
     group: Group
+    unit: Literal["dB", ""] = "dB"
     higher_is_better: bool = True
+    best: float | None = None
+
+    def to_compare(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Values that can be told better from worse: where one is the best, the distances to it."""
+        return values if self.best is None else np.abs(values - self.best)
+
+
+def _by_band(group: Group, unit: Literal["dB", ""], best: float, name: str) -> list[Metric]:
+    return [
+        Metric(
+            name=f"{name}_{band}",
+            title=f"{name} {low / 1000:g}-{high / 1000:g}k",
+            group=group,
+            unit=unit,
+            higher_is_better=False,
+            best=best,
+        )
+        for band, (low, high) in BANDS.items()
+    ]
 
 
 METRICS = {
@@ -32,18 +59,22 @@ METRICS = {
     for metric in (
         Metric(name="utterance_sdr", title="SDR", group="utterance"),
         Metric(name="si_sdr", title="SI-SDR", group="utterance"),
+        Metric(name="mr_stft", title="MR-STFT", group="spectral", unit="", higher_is_better=False),
+        *_by_band("spectral", "dB", 0.0, "level"),
+        Metric(name="leakage", title="leakage", group="spectral", higher_is_better=False),
         Metric(name="chunk_sdr", title="SDR", group="chunk"),
         Metric(name="chunk_isr", title="ISR", group="chunk"),
         Metric(name="chunk_sir", title="SIR", group="chunk"),
         Metric(name="chunk_sar", title="SAR", group="chunk"),
-        Metric(name="log_spectral_distance", title="LSD", group="spectral", higher_is_better=False),
+        *_by_band("calibration", "", 1.0, "calibration"),
     )
 }
 
 GROUP_TITLES: dict[Group, str] = {
     "utterance": "utterance SDR (whole track, Sound Demixing Challenge 2023)",
+    "spectral": "spectra (MR-STFT: lower is better; level, dB: 0 is best; leakage, dB: lower)",
     "chunk": "chunk SDR (BSS Eval v4 as museval: median over 1 s frames, then over tracks)",
-    "spectral": "log-spectral distance (lower is better)",
+    "calibration": "calibration (spread of the repeats over their mean's error: 1 is honest)",
 }
 """Title of each group's table."""
 
@@ -56,6 +87,21 @@ PROTOCOLS = {
         "SI-SDR (Le Roux et al. 2019): with one scale for the whole track and both channels, by"
         " which the reference fits the estimate best"
     ),
+    "mr_stft": (
+        "multi-resolution STFT distance: |R - E| / |R| + mean |log R - log E| of magnitudes not"
+        " below 1e-4, mean over Hann windows of 256 to 4096 samples and over channels"
+    ),
+    **{
+        f"level_{band}": (
+            "level by band: energy of the estimate over the reference's between the frequencies"
+            " named, in dB"
+        )
+        for band in BANDS
+    },
+    "leakage": (
+        "leakage: energy of the estimate over the mixture's where the true vocals are 60 dB below"
+        " the mixture's level (blocks of 2048 samples), in dB"
+    ),
     "chunk_sdr": (
         "chunk SDR (BSS Eval v4 as museval 0.4.1): references {vocals, accompaniment}, 512-tap"
         " filters fitted on the whole track, windows of 1 s, median over frames"
@@ -63,19 +109,23 @@ PROTOCOLS = {
     "chunk_isr": "image to spatial distortion ratio, by the protocol of chunk_sdr",
     "chunk_sir": "source to interference ratio, by the protocol of chunk_sdr",
     "chunk_sar": "source to artefacts ratio, by the protocol of chunk_sdr",
-    "log_spectral_distance": (
-        "log-spectral distance (Gray & Markel 1976): rms over bins of the difference of power"
-        " spectra in dB, floor 60 dB below the reference's mean, mean over frames of 46 ms"
-    ),
+    **{
+        f"calibration_{band}": (
+            "calibration by band: (n + 1) / n x variance of the n repeats over the squared error of"
+            " their mean, between the frequencies named"
+        )
+        for band in BANDS
+    },
 }
 """What each metric's number means."""
 
 REFERENCES = {
-    "mixture": "mixture as estimate",
-    "irm1": "oracle, IRM 1",
-    "irm2": "oracle, IRM 2",
+    "silence": "silence",
+    "mixture": "mixture",
+    "gain": "best constant gain",
+    "mask": "ideal ratio mask",
 }
-"""What is scored beside every result, for people. IRM: ideal ratio mask, of alpha 1 and 2."""
+"""What is scored beside every result, for people. The gain is each track's own best one."""
 
 OTHER_TRACKS = (
     "The rows of a metric are not all of the same tracks: those of other tracks do not compare like"

@@ -35,7 +35,7 @@ REPORT_FILE = "report.html"
 PLOT_FILE = "sweep.png"
 
 # Goes up when files of before cannot be read any more.
-_FORMAT = 3
+_FORMAT = 4
 
 # In bytes: file systems take 255, and ".json" and the parts of a temporary name are added.
 _LONGEST_NAME = 200
@@ -208,22 +208,24 @@ def _summary(values: dict[str, Any]) -> Summary:
             "conditions": {
                 name: ConditionSummary(
                     statistics=_statistics(each["statistics"]),
+                    over_gain=_statistic(each["over_gain"]),
+                    better_than_gain=each["better_than_gain"],
                     real_time_factor=each["real_time_factor"],
                 )
                 for name, each in values["conditions"].items()
             },
+            "parts": {part: _summary(each) for part, each in values["parts"].items()},
         }
     )
 
 
 def _statistics(values: dict[str, dict[str, Any]]) -> dict[str, Statistic]:
-    def statistic(fields: dict[str, Any]) -> Statistic:
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
-        }
-        return Statistic(**values)
+    return {metric: _statistic(fields) for metric, fields in values.items()}
 
-    return {metric: statistic(fields) for metric, fields in values.items()}
+
+def _statistic(fields: dict[str, Any]) -> Statistic:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Statistic(**values)
 
 
 def _file_name(name: str) -> str:

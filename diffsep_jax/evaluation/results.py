@@ -23,6 +23,14 @@ ProblemKind = Literal[
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Notes:
+    """What a data set may say of a song: the part that it belongs to, and its vocals' bandwidth."""
+
+    part: str | None = None
+    bandwidth_hz: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
     """What stands between a track and its score, or deserves a word beside it.
 
@@ -42,7 +50,7 @@ class Score:
     """One estimate of a track's vocals.
 
     Attributes:
-        metrics: value in dB by name, of those that were asked for; None where it is undefined.
+        metrics: value by name, of those that were asked for; None where it is undefined.
         undefined: why, for each None.
         seconds: time that the separation took, without compiling; None where nothing was separated.
         seed: of the separation; None likewise.
@@ -80,9 +88,10 @@ class Track:
 
     Attributes:
         name: of the track.
+        part: of the data, which the summary has by itself too; None where there are no parts.
         audio_seconds: its length.
         sample_rate: in Hz.
-        silent: whether the true vocals are silent, so that no SDR is defined.
+        silent: whether the true vocals are silent, so that only the leakage is defined.
         references: scores by the names of `protocols.REFERENCES`; empty where the reference is bad.
         estimates: by the condition's name, one score for each repeat; none where a problem is why.
         problems: all of them.
@@ -91,6 +100,7 @@ class Track:
     """
 
     name: str
+    part: str | None = None
     audio_seconds: float
     sample_rate: int
     silent: bool
@@ -126,6 +136,8 @@ class Statistic:
         median_interval: likewise.
         repeat_medians: the median of each repeat, of which `median` is the mean.
         spread: standard deviation of the repeats' medians; None where there is one repeat.
+        deviation: median distance from the metric's best value, as `median` taken; None for metrics
+            without one.
     """
 
     tracks: int
@@ -135,6 +147,7 @@ class Statistic:
     median_interval: tuple[float, float] | None
     repeat_medians: tuple[float, ...]
     spread: float | None
+    deviation: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,10 +156,14 @@ class ConditionSummary:
 
     Attributes:
         statistics: by metric.
+        over_gain: of the utterance SDR less that of the track's best constant gain.
+        better_than_gain: tracks where that is above 0, in the mean over repeats.
         real_time_factor: seconds of separating for a second of audio; None for a folder.
     """
 
     statistics: dict[str, Statistic]
+    over_gain: Statistic
+    better_than_gain: int
     real_time_factor: float | None
 
 
@@ -162,6 +179,7 @@ class Summary:
         references: statistics by reference and metric, over the tracks on which some condition has
             the metric.
         conditions: by name.
+        parts: the same of the tracks of each part, where the data has parts.
     """
 
     tracks: int
@@ -170,6 +188,7 @@ class Summary:
     problems: dict[str, int]
     references: dict[str, dict[str, Statistic]]
     conditions: dict[str, ConditionSummary]
+    parts: "dict[str, Summary]" = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,14 @@ with replacement, as many as there are, and the middle 95% of the resulting stat
 say how much the number hangs on which songs were chosen, and nothing of songs of other kinds.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from diffsep_jax.evaluation.protocols import REFERENCES
+from diffsep_jax.evaluation.protocols import METRICS, REFERENCES
 from diffsep_jax.evaluation.results import (
     Condition,
     ConditionSummary,
@@ -46,8 +47,8 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def statistic(values: Float[np.ndarray, "track repeat"]) -> Statistic:
-    """What is said of a metric's values, all finite."""
+def statistic(values: Float[np.ndarray, "track repeat"], best: float | None = None) -> Statistic:
+    """What is said of a metric's values, all finite; `best` is the metric's best one, if it has."""
     num_tracks, num_repeats = values.shape
     if num_tracks == 0:
         return Statistic(
@@ -68,6 +69,7 @@ def statistic(values: Float[np.ndarray, "track repeat"]) -> Statistic:
         median_interval=bootstrap_interval(values, np.median),
         repeat_medians=tuple(medians.tolist()),
         spread=float(medians.std(ddof=1)) if num_repeats > 1 else None,
+        deviation=None if best is None else float(np.median(np.abs(values - best), axis=0).mean()),
     )
 
 
@@ -91,15 +93,13 @@ def summarise(
         ),
         references={
             name: {
-                metric: statistic(
-                    values_of(
-                        [
-                            (track.references[name],)
-                            for track in comparable_tracks(tracks, conditions, metric)
-                            if name in track.references
-                        ],
-                        metric,
-                    )
+                metric: _statistic(
+                    [
+                        (track.references[name],)
+                        for track in comparable_tracks(tracks, conditions, metric)
+                        if name in track.references
+                    ],
+                    metric,
                 )
                 for metric in metrics
             }
@@ -108,6 +108,14 @@ def summarise(
         conditions={
             condition.name: _condition_summary(tracks, condition.name, metrics)
             for condition in conditions
+        },
+        parts={
+            part: summarise(
+                [dataclasses.replace(track, part=None) for track in tracks if track.part == part],
+                conditions,
+                metrics,
+            )
+            for part in sorted({track.part for track in tracks if track.part is not None})
         },
     )
 
@@ -133,12 +141,15 @@ def has_metric(scores: Sequence[Score], metric: str) -> bool:
 
 
 def speak_of_other_tracks(result: Result) -> bool:
-    """Whether some rows of one metric, of conditions and references, are of different tracks."""
-    return any(
-        len({tuple(has_metric(scores, metric) for scores in row) for row in _rows(result, metric)})
-        > 1
-        for metric in result.protocols
-    )
+    """Whether some rows of one metric, of conditions and references, are of different tracks.
+
+    Rows without a number count for nothing.
+    """
+    for metric in result.protocols:
+        rows = {tuple(has_metric(row, metric) for row in rows) for rows in _rows(result, metric)}
+        if len([row for row in rows if any(row)]) > 1:
+            return True
+    return False
 
 
 def _rows(result: Result, metric: str) -> Iterator[list[Sequence[Score]]]:
@@ -168,11 +179,23 @@ def _condition_summary(
         if score.seconds is not None
     ]
     work, audio = np.sum(times, axis=0) if times else (0.0, 0.0)
+    over_gain = np.concatenate(
+        [
+            values_of([scores], "utterance_sdr") - values_of([(floor,)], "utterance_sdr")
+            for track, scores in estimated
+            if (floor := track.references.get("gain"))
+        ]
+        or [np.zeros((0, 1))]
+    )
     return ConditionSummary(
-        statistics=_statistics([scores for _, scores in estimated], metrics),
+        statistics={
+            metric: _statistic([scores for _, scores in estimated], metric) for metric in metrics
+        },
+        over_gain=statistic(over_gain),
+        better_than_gain=int(np.sum(over_gain.mean(axis=1) > 0)),
         real_time_factor=float(work / audio) if audio else None,
     )
 
 
-def _statistics(scores: Sequence[Sequence[Score]], metrics: Sequence[str]) -> dict[str, Statistic]:
-    return {metric: statistic(values_of(scores, metric)) for metric in metrics}
+def _statistic(scores: Iterable[Sequence[Score]], metric: str) -> Statistic:
+    return statistic(values_of(scores, metric), METRICS[metric].best)

@@ -1,7 +1,8 @@
 """A result for a terminal: a table for each group of metrics, whose title names the protocol."""
 
+import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 import rich.box
@@ -13,6 +14,13 @@ from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, OTHER_TRACKS
 from diffsep_jax.evaluation.results import Result, Statistic
 from diffsep_jax.evaluation.statistics import speak_of_other_tracks
 from diffsep_jax.evaluation.sweep import cutoff_label, number_label
+from diffsep_jax.metrics import LIMIT_DB
+
+INFINITE_DB = LIMIT_DB - 0.01
+"""From here on a value is shown as infinite, be it a mean of such ones."""
+
+# Groups of ratios in dB, of which a mean over tracks is told.
+_RATIOS = ("utterance", "chunk")
 
 
 def show(console: Console, result: Result) -> None:
@@ -21,21 +29,29 @@ def show(console: Console, result: Result) -> None:
     console.print(track_table(result) if one else sweep_table(result))
     for table in summary_tables(result):
         console.print(table)
-    for line in (*legend(result), *result.protocols.values(), *problem_lines(result)):
-        console.print(line, markup=False)
+    for lines in (
+        gain_lines(result, result.summary.conditions),
+        legend(result),
+        dict.fromkeys(result.protocols.values()),
+        problem_lines(result),
+    ):
+        for line in lines:
+            console.print(line, markup=False)
 
 
 def summary_tables(result: Result) -> Iterator[Table]:
-    """One for each group of metrics that the result has."""
-    summary = result.summary
+    """One for each group of metrics that the result has.
+
+    Rows of all tracks come first, then those of each part with its best constant gain.
+    """
     for group in get_args(Group):
         names = [name for name in result.protocols if METRICS[name].group == group]
         if not names:
             continue
-        repeated = _is_repeated(result)
+        repeated = _is_repeated(result) and group in _RATIOS
         timed = group == "utterance" and _is_timed(result)
         table = Table(
-            title=f"{GROUP_TITLES[group]}, dB",
+            title=GROUP_TITLES[group] + (", dB" if group in _RATIOS else ""),
             box=rich.box.SIMPLE_HEAD,
             collapse_padding=True,
             pad_edge=False,
@@ -43,19 +59,43 @@ def summary_tables(result: Result) -> Iterator[Table]:
         table.add_column("vocals")
         table.add_column("metric")
         for column in (
-            *("median", "95% interval", "mean"),
+            *("median", "95% interval", "mean" if group in _RATIOS else "off by"),
             *(("repeats",) if repeated else ()),
             "n",
             *(("RTF",) if timed else ()),
         ):
             table.add_column(column, justify="right", no_wrap=True)
-        for name, scores in summary.references.items():
-            _add_rows(table, REFERENCES[name], names, scores, repeated)
-        table.add_section()
-        for name, condition in summary.conditions.items():
-            factor = condition.real_time_factor if timed else None
-            _add_rows(table, name, names, condition.statistics, repeated, factor)
+        for part, summary in {"": result.summary, **result.summary.parts}.items():
+            if part:
+                table.add_section()
+                table.add_row(Text(f"{part}:"))
+            for name, scores in summary.references.items():
+                if group != "calibration" and (not part or name == "gain"):
+                    _add_rows(table, REFERENCES[name], names, scores, repeated)
+            if not part:
+                table.add_section()
+            for name, condition in summary.conditions.items():
+                factor = condition.real_time_factor if timed else None
+                _add_rows(table, name, names, condition.statistics, repeated, factor)
         yield table
+
+
+def gain_lines(result: Result, conditions: Iterable[str]) -> Iterator[str]:
+    """Whether each condition beats the best constant gain, of all tracks and of each part."""
+    for name in conditions:
+        for part, summary in {"": result.summary, **result.summary.parts}.items():
+            found = summary.conditions[name]
+            over = found.over_gain
+            if over.median is None:
+                continue
+            low = over.median if over.median_interval is None else over.median_interval[0]
+            verdict = "does NOT clearly beat" if over.median > 0 else "does NOT beat"
+            verdict = "beats" if low > 0 else verdict
+            yield (
+                f"{name}{', ' if part else ''}{part}: {verdict} the best constant gain:"
+                f" {over.median:+.2f} dB {interval(over.median_interval)}, better on"
+                f" {found.better_than_gain} of {over.tracks} tracks"
+            )
 
 
 def _is_repeated(result: Result) -> bool:
@@ -74,6 +114,9 @@ def legend(result: Result) -> Iterator[str]:
     """What the columns are that its tables have."""
     yield "median, mean: over the n tracks where the metric is defined"
     yield "95% interval: confidence interval of the median, bootstrap over tracks"
+    if any(METRICS[name].best is not None for name in result.protocols):
+        yield "off by: median distance from the best value: 0 dB of a level, 1 of a calibration"
+    yield "against the best constant gain: median of the differences by track, and its interval"
     if _is_repeated(result):
         yield "repeats: standard deviation of the repeats' medians"
     if _is_timed(result):
@@ -96,7 +139,7 @@ def _add_rows(
             METRICS[name].title,
             decibels(each.median),
             interval(each.median_interval),
-            decibels(each.mean),
+            decibels(each.mean if METRICS[name].group in _RATIOS else each.deviation, ""),
             *((_spread(each.spread),) if repeated else ()),
             str(each.tracks),
             *((f"{factor:.2f}",) if factor is not None and is_first else ()),
@@ -108,24 +151,27 @@ def track_table(result: Result) -> Table:
     (condition,) = result.conditions
     table = Table(
         title=f"{GROUP_TITLES['utterance']} of each track, dB",
-        caption="mixture: taken as the estimate\nestimate: the repeats' mean ± spread",
+        caption="mixture: taken as the estimate; best gain: the mixture times a constant\n"
+        "estimate: the repeats' mean ± spread",
     )
     table.add_column("track")
-    for column in ("mixture", "estimate", "gain", "seconds"):
+    for column in ("mixture", "best gain", "estimate", "over gain", "seconds"):
         table.add_column(column, justify="right")
     for track in result.tracks:
         scores = track.estimates[condition.name]
         values = [score.metrics["utterance_sdr"] for score in scores]
         known = [value for value in values if value is not None]
-        reference = track.references.get("mixture")
-        mixture = None if reference is None else reference.metrics["utterance_sdr"]
-        if not known or mixture is None:
-            reason = "silent" if track.silent else "problem"
-            cells = [decibels(mixture), reason, ""]
+        mixture, gain = (
+            track.references[name].metrics["utterance_sdr"] if track.references else None
+            for name in ("mixture", "gain")
+        )
+        cells = [decibels(mixture), decibels(gain)]
+        if not known or gain is None:
+            cells += ["silent" if track.silent else "problem", ""]
         else:
             mean = statistics.fmean(known)
             spread = f" {_spread(statistics.stdev(known))}" if len(known) > 1 else ""
-            cells = [decibels(mixture), decibels(mean) + spread, f"{mean - mixture:+.2f}"]
+            cells += [decibels(mean) + spread, f"{mean - gain:+.2f}"]
         seconds = [score.seconds for score in scores if score.seconds is not None]
         cells.append(f"{sum(seconds):.1f}" if seconds else "")
         table.add_row(Text(track.name), *cells)
@@ -172,9 +218,11 @@ def problem_lines(result: Result) -> Iterator[str]:
         yield f"{summary.tracks} tracks in all; the count beside each number says how many it is of"
 
 
-def decibels(value: float | None) -> str:
-    """Two decimals, or a dash."""
-    return "-" if value is None else f"{value:.2f}"
+def decibels(value: float | None, none: str = "-") -> str:
+    """Two decimals, a dash or `none` for None; what stands for infinity is called so."""
+    if value is None:
+        return none
+    return f"{value:.2f}" if abs(value) < INFINITE_DB else f"{math.copysign(math.inf, value)}"
 
 
 def _spread(value: float | None) -> str:
@@ -183,4 +231,4 @@ def _spread(value: float | None) -> str:
 
 def interval(value: tuple[float, float] | None) -> str:
     """Both ends with two decimals; nothing for None."""
-    return "" if value is None else f"[{value[0]:.2f}, {value[1]:.2f}]"
+    return "" if value is None else f"[{decibels(value[0])}, {decibels(value[1])}]"

@@ -1,4 +1,4 @@
-"""What a run tells of itself: loss per noise level, and utterance SDR of validation segments."""
+"""What a run tells of itself: loss per noise level, and measures of validation segments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,8 @@ from diffsep_jax.training.tensorboard import NUM_SEGMENTS
 
 NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
-SCORED = ("mixture", "direct", "ddim")
+_LEVEL = 0.1
+"""RMS that the mixture of a song is scored at, about that of music at full scale 1."""
 
 
 class Validation(NamedTuple):
@@ -41,10 +42,12 @@ def make_validate(
 ) -> Callable[[Params, Sequence[Batch]], Validation]:
     """A function of (parameters, batches on the mesh), to be called by every process.
 
-    `loss_sigma_S` is L_diff at noise level S and `loss` the mean over the levels;
-    `utterance_sdr_mixture`, `_direct` and `_ddim` are medians over the segments, each scored as if
-    it were a track, for the mixture, the L_rec head and DDIM (eta = 0). The noise is the same each
-    time. Segments with silent vocals are left out of the SDR.
+    `loss_sigma_S` is L_diff at noise level S and `loss` the mean over the levels. All else is a
+    median over the segments, each scored as if it were a track, for the L_rec head (`_direct`) and
+    DDIM with eta = 0 (`_ddim`): `utterance_sdr`, which the mixture (`_mixture`) and the mixture
+    times each segment's best constant (`_gain`) have too, `mr_stft`, `level` by band and `leakage`.
+    The noise is the same each time. Segments with silent vocals count for the leakage alone; a
+    measure that no segment has is not reported.
     """
 
     def by_rows(function: Callable, out_specs: Any) -> Callable:
@@ -98,7 +101,8 @@ def make_validate(
     )
 
     def validate(params: Params, batches: Sequence[Batch]) -> Validation:
-        levels, scores = [], []
+        levels: list[np.ndarray] = []
+        scores: list[np.ndarray] = []
         segments: list[dict[str, np.ndarray]] = []
         for raw in batches:
             batch = {name: audio * model.target_rms for name, audio in raw.items()}
@@ -106,32 +110,59 @@ def make_validate(
             separated = separate_fn(params, batch)
             if not segments:
                 segments.append(jax.device_get(first_segments(separated)))
-            scores.append(_of_all_processes(_scores(separated)))
+            names, rows = _scores(separated, model)
+            scores.append(_of_all_processes(rows))
         by_level = np.mean(levels, axis=0)
         report = {"loss": float(by_level.mean())}
         report |= {
             f"loss_sigma_{level}": float(value)
             for level, value in zip(NOISE_LEVELS, by_level, strict=True)
         }
-        scored = np.concatenate(scores)
-        scored = scored[~np.isnan(scored).any(axis=1)]
-        if len(scored):
-            medians = np.median(scored, axis=0)
-            report |= {f"utterance_sdr_{n}": float(m) for n, m in zip(SCORED, medians, strict=True)}
+        for name, values in zip(names, np.concatenate(scores).T, strict=True):
+            if len(defined := values[~np.isnan(values)]):
+                report[name] = float(np.median(defined))
         return Validation(report, segments[0])
 
     return validate
 
 
-def _scores(segments: dict[str, Array]) -> Float[np.ndarray, "row estimate"]:
-    """SDRs of `SCORED` of the rows on this process's devices; NaN where the vocals are silent."""
-    parts = {name: _local_rows(audio) for name, audio in segments.items()}
+def _scores(
+    segments: dict[str, Array], model: SeparationModel
+) -> tuple[list[str], Float[np.ndarray, "row measure"]]:
+    """Measures by name of the rows on this process's devices; NaN where one is undefined."""
+    scale = np.float32(_LEVEL / model.target_rms)
+    parts = {name: scale * _local_rows(audio) for name, audio in segments.items()}
+    rows = [
+        _measures(**dict(zip(parts, row, strict=True)), sample_rate=model.sample_rate)
+        for row in zip(*parts.values(), strict=True)
+    ]
+    return list(rows[0]), np.array([list(row.values()) for row in rows], np.float32)
 
-    def score(vocals: np.ndarray, estimate: np.ndarray) -> float:
-        return np.nan if metrics.is_silent(vocals) else metrics.sdr(vocals, estimate)
 
-    columns = [list(map(score, parts["vocals"], parts[name])) for name in SCORED]
-    return np.array(columns, np.float32).T
+def _measures(
+    *,
+    mixture: np.ndarray,
+    vocals: np.ndarray,
+    direct: np.ndarray,
+    ddim: np.ndarray,
+    sample_rate: int,
+) -> dict[str, float]:
+    gain = np.float32(metrics.best_gain(vocals, mixture)) * mixture
+    estimates = {"direct": direct, "ddim": ddim}
+    floors = {"mixture": mixture, "gain": gain}
+    found = {
+        f"utterance_sdr_{name}": metrics.sdr(vocals, audio)
+        for name, audio in (floors | estimates).items()
+    }
+    for name, audio in estimates.items():
+        found[f"mr_stft_{name}"] = metrics.mr_stft(vocals, audio)
+        for band, level in metrics.level_error_db(vocals, audio, sample_rate).items():
+            found[f"level_{band}_{name}"] = level
+    if metrics.is_silent(vocals):
+        found = dict.fromkeys(found, np.nan)
+    for name, audio in estimates.items():
+        found[f"leakage_{name}"] = metrics.leakage_db(vocals, mixture, audio)
+    return found
 
 
 def _local_rows(audio: Array) -> np.ndarray:
@@ -139,7 +170,7 @@ def _local_rows(audio: Array) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def _of_all_processes(rows: Float[np.ndarray, "row estimate"]) -> Float[np.ndarray, "all estimate"]:
+def _of_all_processes(rows: Float[np.ndarray, "row measure"]) -> Float[np.ndarray, "all measure"]:
     if jax.process_count() == 1:
         return rows
     return np.asarray(multihost_utils.process_allgather(rows)).reshape(-1, rows.shape[1])

@@ -120,8 +120,8 @@ def _card(heard: Heard, out: pathlib.Path) -> str:
             f'<figure class="sound">\n<figcaption>{name}</figcaption>\n{image}\n'
             f'<audio controls aria-label="{escape(label)}" src="{uri}"></audio>\n</figure>\n'
         )
-    floor = reference_value(track, "mixture")
-    over = f", {gain(heard.sdr - floor)} over the mixture" if floor is not None else ""
+    floor = reference_value(track, "gain")
+    over = f", {gain(heard.sdr - floor)} over the best constant gain" if floor is not None else ""
     end = excerpt.start_seconds + excerpt.seconds
     repeats = len(track.estimates[heard.condition])
     which = f", the first of {repeats} repeats" if repeats > 1 else ""

@@ -65,7 +65,8 @@ def _tables(result: Result, metric: str) -> str:
     if len(result.conditions) <= MANY:
         return _table(rows, metric, protocol)
     best = best_condition(result)
-    short = [row for row in rows if row.kind == "reference" or row.name == best]
+    shown = {best, *(f"{part}: {best}" for part in result.summary.parts)}
+    short = [row for row in rows if row.kind == "reference" or row.name in shown]
     summary = f"{METRICS[metric].title} of all {len(result.conditions)} settings"
     return (
         f"{_table(short, metric, protocol)}<details><summary>{summary}</summary>\n"
@@ -75,9 +76,12 @@ def _tables(result: Result, metric: str) -> str:
 
 def _table(rows: list[_Row], metric: str, protocol: str) -> str:
     axis = strips.Axis.over(value for row in rows for value in row.values.values())
-    repeated = any(row.statistic.spread is not None for row in rows)
-    timed = METRICS[metric].group == "utterance" and any(row.real_time_factor for row in rows)
-    headings = ["median", "95% interval", "mean", "95% interval", "tracks"]
+    group, has_best = METRICS[metric].group, METRICS[metric].best is not None
+    repeated = group != "calibration" and any(row.statistic.spread is not None for row in rows)
+    timed = group == "utterance" and any(row.real_time_factor for row in rows)
+    headings = ["median", "95% interval"]
+    headings += ["off by"] if has_best else ["mean", "95% interval"]
+    headings += ["tracks"]
     headings += ["repeats"] * repeated + ["RTF"] * timed
     cells = "".join(f'<th scope="col" role="columnheader">{each}</th>' for each in headings)
     body = "".join(_line(row, axis, headings) for row in rows)
@@ -94,21 +98,26 @@ def _table(rows: list[_Row], metric: str, protocol: str) -> str:
 
 
 def _rows(result: Result, metric: str) -> Iterator[_Row]:
-    summary, tracks = result.summary, result.tracks
-    for condition in result.conditions:
-        values = {track.name: estimate_value(track, condition.name, metric) for track in tracks}
-        found = summary.conditions[condition.name]
-        yield _Row(
-            "estimate",
-            condition.name,
-            found.statistics[metric],
-            _known(values),
-            found.real_time_factor,
-        )
-    comparable = comparable_tracks(tracks, result.conditions, metric)
-    for name, statistics in summary.references.items():
-        values = {track.name: reference_value(track, name, metric) for track in comparable}
-        yield _Row("reference", REFERENCES[name], statistics[metric], _known(values), None)
+    """Of all tracks, then of those of each part, in which the best constant gain stands alone."""
+    for part, summary in {"": result.summary, **result.summary.parts}.items():
+        tracks = [track for track in result.tracks if part in ("", track.part)]
+        start = f"{part}: " if part else ""
+        for name, found in summary.conditions.items():
+            values = {track.name: estimate_value(track, name, metric) for track in tracks}
+            yield _Row(
+                "estimate",
+                start + name,
+                found.statistics[metric],
+                _known(values),
+                found.real_time_factor,
+            )
+        if METRICS[metric].group == "calibration":
+            continue
+        comparable = comparable_tracks(tracks, result.conditions, metric)
+        for name in ["gain"] if part else REFERENCES:
+            values = {track.name: reference_value(track, name, metric) for track in comparable}
+            statistic = summary.references[name][metric]
+            yield _Row("reference", start + REFERENCES[name], statistic, _known(values), None)
 
 
 def _known(values: dict[str, float | None]) -> dict[str, float]:
@@ -120,8 +129,11 @@ def _line(row: _Row, axis: strips.Axis, headings: list[str]) -> str:
     texts = [
         number(statistic.median),
         interval(statistic.median_interval),
-        number(statistic.mean),
-        interval(statistic.mean_interval),
+        *(
+            [number(statistic.deviation)]
+            if "off by" in headings
+            else [number(statistic.mean), interval(statistic.mean_interval)]
+        ),
         str(statistic.tracks),
     ]
     if "repeats" in headings:

@@ -2,7 +2,6 @@
 
 import importlib.resources
 import pathlib
-import statistics
 
 from diffsep_jax.evaluation.protocols import OTHER_TRACKS
 from diffsep_jax.evaluation.report import (
@@ -17,14 +16,13 @@ from diffsep_jax.evaluation.report.values import (
     LEAD,
     LEAD_TITLE,
     best_condition,
-    estimate_value,
     gain,
     interval,
     number,
-    reference_value,
 )
 from diffsep_jax.evaluation.results import Result
 from diffsep_jax.evaluation.statistics import speak_of_other_tracks
+from diffsep_jax.evaluation.tables import gain_lines
 from diffsep_jax.output import write_bytes
 from diffsep_jax.pages.document import document, escape
 
@@ -32,7 +30,7 @@ _BOXES = (
     "Boxes hold the middle half of the tracks and whiskers all of them; a dot is a track, the mean"
     " over its repeats; the line is the median, and an arrow points to what is"
     f" beyond {LIMIT_DB:.0f} dB. Intervals are 95% bootstraps over tracks: how much a number hangs"
-    " on which songs were chosen."
+    " on which songs were chosen. “Off by” is the median distance from the best value."
 )
 
 
@@ -77,16 +75,11 @@ def _header(result: Result, estimates: str, data: str) -> str:
     best = best_condition(result)
     found = summary.conditions[best]
     sdr = found.statistics[LEAD]
-    # Of the tracks that the estimate's median speaks of: others may be missing there.
-    scored = [track for track in result.tracks if estimate_value(track, best) is not None]
-    floors = [reference_value(track, "mixture") for track in scored]
-    known = [floor for floor in floors if floor is not None]
-    over = sdr.median - statistics.median(known) if sdr.median is not None and known else None
     num_problems = sum(summary.problems.values())
     split = str(result.settings.get("split", "all"))
     which = "all tracks" if split == "all" else f"the {escape(split)} tracks"
     facts = [
-        ("over the mixture", gain(over), "dB"),
+        ("over the best gain", gain(found.over_gain.median), "dB"),
         ("tracks scored", f"{sdr.tracks} of {summary.tracks}", ""),
         ("of audio", f"{summary.audio_seconds / 60:.1f}", "min"),
         ("problem" if num_problems == 1 else "problems", str(num_problems), ""),
@@ -97,6 +90,7 @@ def _header(result: Result, estimates: str, data: str) -> str:
         f"<div><dt>{name}</dt><dd>{value} <small>{unit}</small></dd></div>\n"
         for name, value, unit in facts
     )
+    lines = [f"<p class='soft'>{escape(line)}</p>\n" for line in gain_lines(result, [best])]
     several = len(result.conditions) > 1
     setting = f"{escape(best)}, the best of {len(result.conditions)} settings: " if several else ""
     return (
@@ -105,5 +99,5 @@ def _header(result: Result, estimates: str, data: str) -> str:
         f"<p class='lead'><strong>{number(sdr.median)} dB</strong>"
         f"<span>{setting}median {escape(LEAD_TITLE)}; 95% interval"
         f" {interval(sdr.median_interval)}</span></p>\n<dl class='key-facts'>\n{cells}</dl>\n"
-        "</header>\n"
+        f"{''.join(lines)}</header>\n"
     )

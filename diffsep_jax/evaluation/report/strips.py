@@ -85,7 +85,7 @@ def box(axis: Axis, values: Mapping[str, float], median: float | None, *, name: 
     known = list(values.values())
     low, high = np.quantile(known, [0.25, 0.75]).tolist()
     title = escape(
-        f"{name}: {len(known)} tracks from {number(min(known))} to {number(max(known))} dB, "
+        f"{name}: {len(known)} tracks from {number(min(known))} to {number(max(known))}, "
         f"the middle half from {number(low)} to {number(high)}"
     )
     parts = [_grid(axis)]

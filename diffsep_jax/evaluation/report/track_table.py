@@ -20,8 +20,9 @@ from diffsep_jax.pages.document import clock, escape
 _OPEN_PROBLEMS = 12
 _PROTOCOL_NAMES = {
     "utterance": "whole track",
+    "spectral": "spectra",
     "chunk": "BSS Eval v4 chunks",
-    "spectral": "spectral",
+    "calibration": "calibration",
 }
 
 
@@ -34,8 +35,8 @@ def section(result: Result) -> str:
         for track in tracks
         for value in (
             estimate_value(track, condition),
-            reference_value(track, "mixture"),
-            reference_value(track, "irm1"),
+            reference_value(track, "gain"),
+            reference_value(track, "mask"),
         )
         if value is not None
     )
@@ -44,11 +45,14 @@ def section(result: Result) -> str:
     for group, name in _PROTOCOL_NAMES.items():
         metrics = [metric for metric in result.protocols if METRICS[metric].group == group]
         if group == "utterance":
-            groups += f'<th scope="colgroup" colspan="{len(metrics) + 2}">{name}, dB</th>'
-            heads += '<th scope="col">mixture</th><th scope="col">gain</th>'
+            groups += f'<th scope="colgroup" colspan="{len(metrics) + 3}">{name}, dB</th>'
+            heads += "".join(
+                f'<th scope="col">{each}</th>' for each in ("mixture", "best gain", "over gain")
+            )
         elif metrics:
             span = len(metrics) + (group == "chunk")
-            groups += f'<th scope="colgroup" colspan="{span}">{name}, dB</th>'
+            unit = ", dB" if group == "chunk" else ""
+            groups += f'<th scope="colgroup" colspan="{span}">{name}{unit}</th>'
         heads += "".join(f'<th scope="col">{METRICS[metric].title}</th>' for metric in metrics)
         if group == "chunk" and metrics:
             heads += '<th scope="col">frames</th>'
@@ -56,8 +60,9 @@ def section(result: Result) -> str:
     of = "" if one else f" of {escape(condition)}, the best of {len(result.conditions)} settings"
     return (
         '<section id="tracks">\n<h2>Every track</h2>\n'
-        f"<p>Means over repeats{of}, the lowest utterance SDR first. Ring: the mixture as estimate."
-        " Dot: the estimate. Tick: the ideal ratio mask, alpha 1.</p>\n"
+        f"<p>Means over repeats{of}, the lowest utterance SDR first. Ring: the best constant gain,"
+        " that is, the mixture times the constant that suits the track best. Dot: the estimate."
+        " Tick: the ideal ratio mask.</p>\n"
         '<div class="scroll" tabindex="0" role="region" aria-label="every track">\n'
         '<table class="tracks">\n<thead>\n<tr><td></td><td></td><td></td>'
         f"{groups}<td></td></tr>\n"
@@ -94,9 +99,10 @@ def _rank(track: Track, condition: str) -> float:
 
 def _line(track: Track, condition: str, result: Result, axis: strips.Axis) -> str:
     scores = track.estimates.get(condition, ())
-    sdr, floor = estimate_value(track, condition), reference_value(track, "mixture")
-    strip = strips.dumbbell(axis, start=floor, end=sdr, bound=reference_value(track, "irm1"))
-    cells = [number(floor), gain(None if sdr is None or floor is None else sdr - floor)]
+    sdr, floor = estimate_value(track, condition), reference_value(track, "gain")
+    strip = strips.dumbbell(axis, start=floor, end=sdr, bound=reference_value(track, "mask"))
+    over = None if sdr is None or floor is None else sdr - floor
+    cells = [number(reference_value(track, "mixture")), number(floor), gain(over)]
     texts = {m: number(estimate_value(track, condition, m)) for m in result.protocols}
     if sdr is None:
         kinds = [

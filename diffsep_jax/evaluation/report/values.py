@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS
 from diffsep_jax.evaluation.results import Result, Score, Track
 from diffsep_jax.evaluation.statistics import values_of
+from diffsep_jax.evaluation.tables import INFINITE_DB
 
 LEAD = "utterance_sdr"
 """The metric by which conditions and tracks are ranked."""
@@ -47,8 +48,12 @@ def best_condition(result: Result) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """With a true minus sign; a dash for None."""
-    return NONE if value is None else true_minus(f"{value:.{digits}f}")
+    """With a true minus sign; a dash for None, and infinity for what stands for it."""
+    if value is None:
+        return NONE
+    if abs(value) >= INFINITE_DB:
+        return true_minus("∞" if value > 0 else "-∞")
+    return true_minus(f"{value:.{digits}f}")
 
 
 def gain(value: float | None) -> str:
@@ -69,5 +74,7 @@ def interval(ends: tuple[float, float] | None) -> str:
 def metric_title(metric: str) -> str:
     """Its title and which way is better, for a caption."""
     found = METRICS[metric]
-    way = "higher" if found.higher_is_better else "lower"
-    return f"{found.title}, dB, {way} is better"
+    unit = f", {found.unit}" if found.unit else ""
+    if found.best is not None:
+        return f"{found.title}{unit}, {found.best:g} is best"
+    return f"{found.title}{unit}, {'higher' if found.higher_is_better else 'lower'} is better"

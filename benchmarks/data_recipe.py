@@ -1,0 +1,366 @@
+"""What songs and augmentations teach: short trainings of one network, scored on real voices.
+
+    python -m benchmarks.data_recipe train both --source SUNG embedded --devset DEVSET --out RUNS
+    python -m benchmarks.data_recipe train no_dense --source SUNG --leave-out band.kind=dense \\
+        --devset DEVSET --out RUNS
+    python -m benchmarks.data_recipe table --out RUNS --baseline both
+
+Each training is one process on one core for a number of CPU minutes, so that several can run side
+by side; it learns the direct estimate alone, by `band_unet`. DEVSET is what `python -m
+data_pipelines.build devset` makes. A run writes RUNS/NAME.json with every clip's scores; `table`
+compares runs by paired differences.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
+    + os.environ.get("XLA_FLAGS", "")
+)
+
+import collections
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich.console
+import rich.table
+import tyro
+from jaxtyping import Array, Float
+
+import configs
+from benchmarks.band_unet import BandUNet
+from data_pipelines import pipeline
+from data_pipelines.combined import CombinedSongs
+from data_pipelines.folders import FolderSongs
+from data_pipelines.pipeline import PipelineConfig
+from data_pipelines.segments import Source
+from data_pipelines.sources import open_source
+from diffsep_jax import metrics
+from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.evaluation.statistics import bootstrap_interval
+from diffsep_jax.output import check_writable, write_bytes
+
+SAMPLE_RATE = 44_100
+CROSS_FADE = 8_192
+MIDDLE_HZ = (250.0, 3000.0)
+"""Where voices lie, and where bands leak into them."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Trains for some CPU minutes and scores every clip of the development set.
+
+    Attributes:
+        name: of the run.
+        source: data sets as of train.py.
+        weights: of the data sets.
+        leave_out: KEY=VALUE pairs: songs whose song.json says so are not used; KEY may have dots,
+            and of a list any element may match.
+        only: the same for songs that are used alone.
+        pipeline: batches and augmentation.
+        devset: folder of the development set.
+        out: folder of the runs.
+        minutes: CPU minutes of training.
+        segment: samples of an example.
+        learning_rate: the highest; after a warm-up it falls as a cosine.
+        num_songs: of the embedded songs.
+        cache_dir: of the embedded songs.
+        seed: of the parameters.
+    """
+
+    name: tyro.conf.Positional[str]
+    source: tuple[str, ...]
+    weights: tuple[float, ...] | None = None
+    leave_out: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    pipeline: PipelineConfig = dataclasses.replace(configs.get("small").data.pipeline, batch_size=4)
+    devset: Path
+    out: Path
+    minutes: float = 10.0
+    segment: int = 65_536
+    learning_rate: float = 1e-3
+    num_songs: int = 120
+    cache_dir: str | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Compares the runs in a folder with one of them.
+
+    Attributes:
+        out: folder of the runs.
+        baseline: name of the run that the others are compared with.
+        at: which of a run's scores: 1 at the end, 0.5 after half of its time.
+    """
+
+    out: Path
+    baseline: str
+    at: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip of the development set."""
+
+    part: str
+    vocals: Float[np.ndarray, "time 2"]
+    accompaniment: Float[np.ndarray, "time 2"]
+
+    @property
+    def mixture(self) -> Float[np.ndarray, "time 2"]:
+        return self.vocals + self.accompaniment
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SomeSongs:
+    """Songs of a source by their numbers."""
+
+    source: Source
+    numbers: tuple[int, ...]
+
+    @property
+    def sample_rate(self) -> int:
+        return self.source.sample_rate
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getattr__(self, method: str) -> Any:
+        function = getattr(self.source, method)
+        return lambda song, *arguments: function(self.numbers[song], *arguments)
+
+
+def open_songs(command: Train) -> Source:
+    """The songs to train on, without those that are left out."""
+    sources = []
+    for name in command.source:
+        source = open_source(name, num_songs=command.num_songs, cache_dir=command.cache_dir)
+        if isinstance(source, FolderSongs) and (command.leave_out or command.only):
+            facts = [_facts(files.vocals.parent) for files in source.songs]
+            kept = [
+                number
+                for number, fact in enumerate(facts)
+                if not any(_matches(fact, pair) for pair in command.leave_out)
+                and all(_matches(fact, pair) for pair in command.only)
+            ]
+            if not kept:
+                raise UserError(f"{name}: no songs are left; expected fewer --leave-out or --only")
+            print(f"{name}: {len(kept)} of {len(source)} songs")
+            source = SomeSongs(source=source, numbers=tuple(kept))
+        sources.append(source)
+    if len(sources) == 1:
+        return sources[0]
+    return CombinedSongs(names=command.source, sources=tuple(sources), weights=command.weights)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    path = folder / "song.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _matches(facts: dict[str, Any], pair: str) -> bool:
+    key, _, wanted = pair.partition("=")
+    value: Any = facts
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return wanted in map(str, value) if isinstance(value, list) else str(value) == wanted
+
+
+def read_devset(folder: Path) -> dict[str, Clip]:
+    """Every clip by its name."""
+    facts = json.loads((folder / "meta.json").read_text())
+    songs = FolderSongs(path=str(folder))
+    clips = {}
+    for song in range(len(songs)):
+        vocals, accompaniment = songs.segment(song, 0, songs.num_samples(song))
+        name = songs.name(song)
+        part = facts[name].get("part", "all")
+        clips[name] = Clip(part=part, vocals=vocals, accompaniment=accompaniment)
+    return clips
+
+
+def train(command: Train) -> None:
+    """Trains, scores halfway and at the end, writes the run."""
+    check_writable(command.out)
+    source, clips = open_songs(command), read_devset(command.devset)
+    network = BandUNet()
+    silence = jnp.zeros((1, command.segment, 2))
+    params = jax.jit(network.init)(jax.random.key(command.seed), silence)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b1=0.9, b2=0.99))
+    state, ema = optimizer.init(params), params
+
+    def apply(params: Any, mixture: Array) -> Array:
+        return network.apply(params, mixture)  # type: ignore[return-value]
+
+    def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
+        """SOUND: squared error against the root of the vocals' power, so that quiet ones count."""
+        error = jnp.square(apply(params, mixture) - vocals).mean((1, 2))
+        return (error / jnp.sqrt(jnp.square(vocals).mean((1, 2)) + 0.03)).mean()
+
+    @jax.jit
+    def step(
+        params: Any, state: Any, ema: Any, mixture: Array, vocals: Array, rate: Array
+    ) -> tuple[Any, Any, Any, Array]:
+        loss, gradient = jax.value_and_grad(loss_of)(params, mixture, vocals)
+        updates, state = optimizer.update(gradient, state)
+        params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+        ema = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, ema, params)
+        return params, state, ema, loss
+
+    estimate = jax.jit(apply)
+    batches = pipeline.batches(source, command.pipeline, segment=command.segment)
+    example = batches[0]
+    step(params, state, ema, example["mixture"], example["vocals"], jnp.float32(0))  # compiles
+
+    settings = json.loads(json.dumps(dataclasses.asdict(command), default=str))
+    scores: dict[str, Any] = {}
+    number, not_training, losses = 0, 0.0, collections.deque[float](maxlen=100)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    for at in (0.5, 1.0):
+        while True:
+            spent = time.process_time() - start_cpu - not_training
+            progress = spent / (60 * command.minutes)
+            if progress >= at:
+                break
+            rate = command.learning_rate * min(1.0, (number + 1) / 50)
+            rate *= 0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * progress))
+            batch = batches[number]
+            params, state, ema, loss = step(
+                params, state, ema, batch["mixture"], batch["vocals"], jnp.float32(rate)
+            )
+            losses.append(float(loss))
+            number += 1
+        scoring = time.process_time()
+        scores[str(at)] = {
+            name: score(clip, _separate(clip.mixture, estimate, ema, command.segment))
+            for name, clip in clips.items()
+        }
+        not_training += time.process_time() - scoring
+        seconds = number * command.pipeline.batch_size * command.segment / SAMPLE_RATE
+        run = {
+            "settings": settings,
+            "parameters": count,
+            "steps": number,
+            "cpu_minutes": (time.process_time() - start_cpu - not_training) / 60,
+            "minutes": (time.perf_counter() - start) / 60,
+            "audio_hours": seconds / 3600,
+            "loss": float(np.mean(losses)),
+            "scores": scores,
+        }
+        write_bytes(command.out / f"{command.name}.json", json.dumps(run, indent=1).encode())
+        print(
+            f"{command.name}: {number} steps, {run['audio_hours']:.2f} h, loss {run['loss']:.4f},"
+            f" {_medians(scores[str(at)])}",
+            flush=True,
+        )
+
+
+def _separate(
+    mixture: Float[np.ndarray, "time 2"], estimate: Any, params: Any, segment: int
+) -> Float[np.ndarray, "time 2"]:
+    """Chunks of a segment with linear cross-fades, at unit RMS."""
+    level = float(np.sqrt(np.mean(np.square(mixture)))) or 1.0
+    hop = segment - CROSS_FADE
+    count = max(1, -(-(len(mixture) - CROSS_FADE) // hop))
+    padded = np.zeros((count * hop + CROSS_FADE, 2), np.float32)
+    padded[: len(mixture)] = mixture / level
+    fade = np.minimum(1.0, (np.arange(segment) + 0.5) / CROSS_FADE)
+    window = (fade * fade[::-1]).astype(np.float32)[:, None]
+    out, weight = np.zeros_like(padded), np.zeros((len(padded), 1), np.float32)
+    for start in range(0, count * hop, hop):
+        chunk = slice(start, start + segment)
+        out[chunk] += window * np.asarray(estimate(params, padded[None, chunk]))[0]
+        weight[chunk] += window
+    return (out / weight * level)[: len(mixture)]
+
+
+def score(clip: Clip, vocals: Float[np.ndarray, "time 2"]) -> dict[str, Any]:
+    """Utterance SDR, leakage, and what share of voice and band is in the middle of the output."""
+    voice, band = _middle_shares(clip, vocals)
+    return {
+        "part": clip.part,
+        "sdr": metrics.sdr(clip.vocals, vocals),
+        "mr_stft": metrics.mr_stft(clip.vocals, vocals),
+        "leakage_db": metrics.leakage_db(clip.vocals, clip.mixture, vocals),
+        "voice_kept": voice,
+        "band_passed": band,
+    }
+
+
+def _middle_shares(clip: Clip, estimate: Float[np.ndarray, "time 2"]) -> tuple[float, float]:
+    """Least-squares shares of vocals and accompaniment in an estimate between `MIDDLE_HZ`."""
+    frequencies = np.fft.rfftfreq(len(estimate), 1 / SAMPLE_RATE)
+    inside = (frequencies >= MIDDLE_HZ[0]) & (frequencies < MIDDLE_HZ[1])
+    voice, band, output = (
+        np.fft.rfft(x, axis=0)[inside].ravel() for x in (clip.vocals, clip.accompaniment, estimate)
+    )
+    stems = np.stack([voice, band])
+    gram = (stems @ stems.conj().T).real
+    shares = np.linalg.solve(gram, (stems.conj() @ output).real)
+    return float(shares[0]), float(shares[1])
+
+
+def _parts(scores: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The names of the clips of each part, then of all."""
+    parts: dict[str, list[str]] = {}
+    for name, clip in scores.items():
+        parts.setdefault(clip["part"], []).append(name)
+    yield from sorted(parts.items())
+    yield "all", list(scores)
+
+
+def _medians(scores: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{part} {np.median([scores[name]['sdr'] for name in names]):.2f} dB"
+        for part, names in _parts(scores)
+    )
+
+
+def table(command: Table) -> None:
+    """Prints medians and paired differences with intervals."""
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted(command.out.glob("*.json"))}
+    if command.baseline not in runs:
+        raise UserError(f"--baseline {command.baseline}: expected one of {', '.join(runs)}")
+    scores = {
+        name: run["scores"][str(command.at)]
+        for name, run in runs.items()
+        if str(command.at) in run["scores"]
+    }
+    base = scores[command.baseline]
+    grid = rich.table.Table("run", "CPU min", "audio h")
+    for part, names in _parts(base):
+        grid.add_column(f"{part} ({len(names)}), dB")
+        grid.add_column(f"to {command.baseline}")
+    grid.add_column("voice kept")
+    grid.add_column("band passed")
+    for name, run in sorted(runs.items(), key=lambda item: item[0] != command.baseline):
+        row = [name, f"{run['cpu_minutes']:.0f}", f"{run['audio_hours']:.2f}"]
+        for _, names in _parts(base):
+            values = np.array([scores[name][clip]["sdr"] for clip in names])
+            differences = values - [base[clip]["sdr"] for clip in names]
+            row.append(f"{np.median(values):.2f}")
+            interval = bootstrap_interval(differences[:, None], np.mean)
+            spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+            row.append(f"{differences.mean():+.2f}{spread}" if name != command.baseline else "")
+        shares = [
+            f"{np.median([clip[share] for clip in scores[name].values()]):.2f}"
+            for share in ("voice_kept", "band_passed")
+        ]
+        grid.add_row(*row, *shares)
+    rich.console.Console(width=200, highlight=False).print(grid)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        command = tyro.cli(Train | Table)
+        train(command) if isinstance(command, Train) else table(command)

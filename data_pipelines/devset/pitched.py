@@ -1,0 +1,97 @@
+"""Syllables of real people, pitched by WORLD to a melody that fits the band."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.random import Generator
+
+from data_pipelines.composition import Note
+from data_pipelines.devset.lines import SAMPLE_RATE, Take
+from data_pipelines.devset.melody import compose_melody, harmonise
+from data_pipelines.devset.tonality import Tonality
+from data_pipelines.dsp import db_to_gain, pan
+from data_pipelines.sung.world import Analysis, analyse, sing_syllables
+
+_MOST_NOISE, _NUCLEUS_FRAMES = 0.2, 10
+_KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+
+
+def sing_line(
+    rng: Generator,
+    takes: list[Take],
+    tonality: Tonality,
+    num_samples: int,
+    *,
+    companion: str | None,
+) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
+    """A melody on the syllables of some takes, one for each note, and what was drawn.
+
+    `companion` is "double" or "harmony": a second voice at the sides; None is none.
+    """
+    analyses = [analyse(_dithered(rng, take.samples), SAMPLE_RATE) for take in takes]
+    syllables = [
+        (speech, index)
+        for speech in analyses
+        for index in range(len(speech.syllables))
+        if _noise_share(speech, index) < _MOST_NOISE
+    ]
+    # Who sings is higher than who speaks.
+    centre = _spoken_pitch(analyses) + rng.uniform(2, 7)
+    notes = compose_melody(rng, tonality, centre, num_samples / SAMPLE_RATE)
+    sources = [syllables[i % len(syllables)] for i in range(len(notes))]
+    vibrato_hz, vibrato_cents = rng.uniform(4.8, 6.3), rng.uniform(15, 70)
+    drift_cents, glide_seconds = rng.uniform(4, 14), rng.uniform(0.03, 0.1)
+    hard_tuned = bool(rng.random() < 0.2)
+
+    def sing(melody: tuple[Note, ...]) -> Float[np.ndarray, "time"]:
+        return sing_syllables(
+            rng,
+            sources,
+            melody,
+            num_samples,
+            SAMPLE_RATE,
+            vibrato_hz=vibrato_hz,
+            vibrato_cents=vibrato_cents,
+            drift_cents=drift_cents,
+            glide_seconds=glide_seconds,
+            hard_tuned=hard_tuned,
+        )
+
+    voice = pan(sing(notes), 0.0)
+    if companion is not None:
+        degrees = int(rng.choice([2, -2, -3])) if companion == "harmony" else 0
+        sides = rng.uniform(0.4, 0.9) * rng.permutation([-1, 1])
+        second = harmonise(notes, tonality, degrees)
+        gain = db_to_gain(rng.uniform(-9, -4))
+        voice = voice + gain * sum(pan(sing(second), float(side)) for side in sides)
+    facts = {
+        "key": f"{_KEYS[tonality.tonic]} {tonality.mode}",
+        "tuning_cents": round(tonality.tuning_cents),
+        "tempo_bpm": round(60 / tonality.beat_seconds, 1),
+        "companion": companion,
+        "notes": [
+            [round(note.start, 3), round(note.end, 3), round(note.pitch, 2)] for note in notes
+        ],
+    }
+    return voice.astype(np.float64), facts
+
+
+def _dithered(rng: Generator, x: Float[np.ndarray, "time"]) -> Float[np.ndarray, "time"]:
+    """With noise at -80 dB: where a codec left nothing, WORLD finds NaN."""
+    return x + 1e-4 * rng.standard_normal(len(x))
+
+
+def _noise_share(speech: Analysis, index: int) -> float:
+    """Share of noise in the power around a syllable's nucleus, which a long note would hold."""
+    start, nucleus, end = speech.syllables[index]
+    frames = slice(max(start, nucleus - _NUCLEUS_FRAMES), min(end, nucleus + _NUCLEUS_FRAMES))
+    power = speech.spectrum[frames]
+    noise = np.where(speech.f0[frames, None] > 0, np.square(speech.aperiodicity[frames]), 1)
+    return float(np.sum(power * noise) / np.sum(power))
+
+
+def _spoken_pitch(analyses: list[Analysis]) -> float:
+    """Median MIDI pitch."""
+    f0 = np.concatenate([speech.f0 for speech in analyses])
+    return float(69 + 12 * np.log2(np.median(f0[f0 > 0]) / 440))

@@ -1,0 +1,1 @@
+"""Songs sung by speech and singing synthesisers over bands of sound fonts."""

@@ -1,0 +1,188 @@
+"""A song sung by synthesised voices over sampled or procedural instruments, from a seed.
+
+Everything about a song is drawn: who sings, what the band is, the studio's effects, the balance and
+the master. `facts` says what came out, so that songs can be selected and counted.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.random import Generator
+
+from data_pipelines import band as procedural_band
+from data_pipelines import dsp, mastering
+from data_pipelines.composition import SCALES, Composition, Note, compose
+from data_pipelines.production import balance, has_backing, shifted
+from data_pipelines.segments import active_blocks, block_rms
+from data_pipelines.sung import band, effects, voices
+from data_pipelines.sung.codec import CODECS, through_codec
+
+VERSION = 1
+"""Goes up whenever the sound of any song changes; part of every song's seed."""
+
+SAMPLE_RATE = 44_100
+
+VOICE_SHARES = {"procedural": 0.4, "hibari": 0.3, "world": 0.2, "sinsy": 0.1}
+"""How often each kind of voice sings, if all are used."""
+
+Audio = Float[np.ndarray, "time 2"]
+
+_PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SongConfig:
+    """What all songs of a data set share.
+
+    Attributes:
+        seed: of the songs.
+        seconds: length of a song.
+        voices: kinds of voices that sing, of `VOICE_SHARES`.
+        fonts: sound fonts, of which each song draws one.
+    """
+
+    seed: int
+    seconds: float
+    voices: tuple[str, ...]
+    fonts: tuple[Path, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Song:
+    """Two stems at 44.1 kHz, peaks below 1, and what they are."""
+
+    vocals: Audio
+    accompaniment: Audio
+    facts: dict[str, Any]
+
+
+def render(config: SongConfig, number: int) -> Song:
+    """Song `number`: a pure function of its arguments, `VERSION` and the sound fonts."""
+    entropy = np.random.SeedSequence([VERSION, config.seed, number])
+    rng = np.random.Generator(np.random.Philox(entropy))
+    shares = np.array([VOICE_SHARES[name] for name in config.voices])
+    engine = config.voices[int(rng.choice(len(shares), p=shares / shares.sum()))]
+    voice = voices.draw_voice(rng, engine)
+    score = compose(rng, config.seconds, voice.centre, voice.density)
+    score = dataclasses.replace(score, melody=_with_rests(rng, score))
+    n = round(config.seconds * SAMPLE_RATE)
+
+    vocals, style = _sing(rng, voice, score, n)
+    desk = effects.Desk(rng, SAMPLE_RATE, score.tempo_bpm)
+    vocals, used = effects.apply(desk, vocals)
+    accompaniment, band_facts = _play(rng, score, n, config.fonts)
+    ratio_db = float(np.clip(rng.normal(-2.0, 3.5), -9.0, 5.0))
+    vocals *= np.float32(balance(vocals, accompaniment, SAMPLE_RATE, ratio_db))
+    vocals, accompaniment, master = _master(rng, vocals, accompaniment)
+    activity = active_blocks(block_rms(vocals))
+    return Song(
+        vocals=vocals,
+        accompaniment=accompaniment,
+        facts={
+            "version": VERSION,
+            "seed": config.seed,
+            "song": number,
+            "engine": engine,
+            "voice": voices.describe(voice),
+            "style": style,
+            "effects": used,
+            "tempo_bpm": round(score.tempo_bpm, 1),
+            "key": _key(score),
+            "band": band_facts,
+            "vocals_to_band_db": round(ratio_db, 1),
+            "sung_share": round(float(activity.mean()), 3),
+            "master": master,
+        },
+    )
+
+
+def _with_rests(rng: Generator, score: Composition) -> tuple[Note, ...]:
+    """The melody without some of its phrases: notes sound for 35 to 75% of the song at most."""
+    melody = score.melody
+    most = rng.uniform(0.35, 0.75) * score.seconds
+    for phrase in rng.permutation(1 + melody[-1].phrase)[:-1]:
+        if sum(note.end - note.start for note in melody) <= most:
+            break
+        melody = tuple(note for note in melody if note.phrase != phrase)
+    return melody
+
+
+def _key(score: Composition) -> str:
+    mode = next(name for name, scale in SCALES.items() if scale == score.scale)
+    return f"{_PITCHES[score.tonic % 12]} {mode}"
+
+
+def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tuple[Audio, str]:
+    """Lead and backing voices in their places, without effects."""
+    lead = voices.sing(rng, voice, score.melody, n, SAMPLE_RATE)
+    aside = rng.random() < 0.15
+    position = rng.uniform(-0.75, 0.75) if aside else np.clip(rng.normal(0, 0.08), -0.3, 0.3)
+    mix = dsp.pan(lead, float(position))
+    style = str(rng.choice(["solo", "double", "harmony", "choir"], p=[0.64, 0.15, 0.13, 0.08]))
+    backed = [note for note in score.melody if has_backing(score, note)]
+    if style == "solo" or not backed:
+        return mix, "solo"
+    steps = {"double": (0, 0), "harmony": (int(rng.choice([2, -3, 4])),), "choir": (0, 2, 4, -3)}
+    width, level = rng.uniform(0.2, 0.95), dsp.db_to_gain(float(rng.uniform(-10, -2)))
+    for place, interval in enumerate(steps[style]):
+        other = voice if style == "double" else voices.relative(rng, voice)
+        late = float(rng.uniform(-0.02, 0.035))
+        notes = [shifted(score, note, interval, late) for note in backed]
+        track = voices.sing(rng, other, notes, n, SAMPLE_RATE) * np.float32(level)
+        mix += dsp.pan(track, float(width * (1 if place % 2 else -1)))
+    return mix, style
+
+
+def _play(
+    rng: Generator, score: Composition, n: int, fonts: tuple[Path, ...]
+) -> tuple[Audio, dict[str, Any]]:
+    """The accompaniment: two in five bands are procedural."""
+    if rng.random() < 0.4:
+        return procedural_band.play(rng, score, n, SAMPLE_RATE), {"kind": "procedural"}
+    font = fonts[int(rng.integers(len(fonts)))]
+    accompaniment, facts = band.play(rng, score, n, SAMPLE_RATE, font=font)
+    return accompaniment, {**facts, "font": font.name}
+
+
+def _master(
+    rng: Generator, vocals: Audio, accompaniment: Audio
+) -> tuple[Audio, Audio, dict[str, Any]]:
+    """Equaliser, limiter, clipper and codec as one would put on the mixture, on both stems alike.
+
+    What depends on the level is computed from the mixture and applied as a gain to each stem.
+    """
+    stems = [vocals, accompaniment]
+    facts: dict[str, Any] = {}
+    if rng.random() < 0.5:
+        tilt = float(rng.normal(0, 1.5))
+        curve = [(50.0, -tilt), (1000.0, 0.0), (15000.0, tilt)]
+        stems = [dsp.equalise(stem, SAMPLE_RATE, curve) for stem in stems]
+        facts["tilt_db"] = round(tilt, 1)
+    if rng.random() < 0.6:
+        drive_db = float(rng.uniform(0, 8))
+        clips = bool(rng.random() < 0.4)
+        mixture = stems[0] + stems[1]
+        if clips:
+            gain = _clipper(mixture, drive_db)
+        else:
+            gain = mastering.limiter_gain(mixture, SAMPLE_RATE, drive_db)[:, None]
+        stems = [stem * gain for stem in stems]
+        facts |= {"drive_db": round(drive_db, 1), "clips": clips}
+    if rng.random() < 1 / 3:
+        codec, strength = str(rng.choice(CODECS)), float(rng.uniform(0, 1))
+        peak = max(1.0, *(float(np.abs(stem).max()) for stem in stems)) / 0.9
+        stems = [through_codec(s / np.float32(peak), codec, strength, SAMPLE_RATE) for s in stems]
+        facts |= {"codec": codec, "codec_strength": round(strength, 2)}
+    loudest = max(float(np.abs(x).max(initial=1e-9)) for x in (*stems, stems[0] + stems[1]))
+    level = np.float32(dsp.db_to_gain(float(rng.uniform(-9, -0.2))) / loudest)
+    return stems[0] * level, stems[1] * level, facts
+
+
+def _clipper(mixture: Audio, drive_db: float) -> Audio:
+    """The gain of each sample by which its peaks, `drive_db` above full scale, bend to it."""
+    peak = float(np.abs(mixture).max(initial=1e-9))
+    driven = np.abs(mixture) * np.float32(dsp.db_to_gain(drive_db) / peak)
+    return np.tanh(driven) / np.maximum(driven, 1e-6)

@@ -1,0 +1,140 @@
+"""The band of a sung song: sound fonts, arrangements, amplifier, mix."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import Float
+
+from data_pipelines import composition
+from data_pipelines.sung import amplifier, band, soundfont
+from data_pipelines.sung.arrangement import GROUPS, arrange
+from data_pipelines.sung.drummer import KITS
+from data_pipelines.sung.parts import PROGRAMS, VOICE_PROGRAMS
+from diffsep_jax.errors import UserError
+
+RATE = 22050
+
+
+@pytest.fixture(scope="module")
+def font() -> Path:
+    return soundfont.find_fonts()[-1]
+
+
+def score_of(seed: int, seconds: float = 6.0) -> composition.Composition:
+    return composition.compose(np.random.default_rng(seed), seconds, 62.0)
+
+
+def power(x: Float[np.ndarray, "time"], low_hz: float, high_hz: float) -> float:
+    spectrum = np.abs(np.fft.rfft(x)) ** 2
+    f = np.fft.rfftfreq(len(x), 1 / RATE)
+    return float(spectrum[(f >= low_hz) & (f < high_hz)].sum())
+
+
+def test_a_band_is_a_function_of_its_generator_whatever_was_played_before(font: Path) -> None:
+    n = 5 * RATE + 7
+
+    def play(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return band.play(rng, score_of(seed), n, RATE, font=font)[0]
+
+    first, other = play(1), play(2)
+    assert np.array_equal(play(1), first)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_band_has_the_length_asked_for_and_says_what_it_played(seed: int, font: Path) -> None:
+    n = 4 * RATE + 3
+    rng = np.random.default_rng(seed)
+    audio, description = band.play(rng, score_of(seed), n, RATE, font=font)
+    assert audio.shape == (n, 2)
+    assert audio.dtype == np.float32
+    assert np.isfinite(audio).all()
+    assert audio.std() > 1e-3
+    assert json.loads(json.dumps(description))["kind"] in ("sparse", "full", "dense")
+    assert description["programs"]
+    assert description["groups"] == sorted(GROUPS)
+
+
+def test_no_arrangement_holds_a_voice_and_many_instruments_come_up() -> None:
+    seen: set[int] = set()
+    kits: set[int] = set()
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        for part in arrange(rng, score_of(seed), frozenset(GROUPS)).parts:
+            (kits if part.sound == "drums" else seen).update(part.programs)
+            if part.sound == "drums":  # 71 and 72 are whistles, 78 and 79 cuicas
+                assert {note.pitch for note in part.notes} <= {*range(35, 71), *range(73, 78)}
+    assert not seen & VOICE_PROGRAMS
+    assert not {program for family in PROGRAMS.values() for program in family} & VOICE_PROGRAMS
+    assert kits <= set(KITS)
+    assert len(seen) >= 80
+
+
+def test_a_group_left_out_does_not_play() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        groups = frozenset(GROUPS) - {"guitars", "one-shots", "lines", "doubles", "synthesizers"}
+        arrangement = arrange(rng, score_of(seed), groups)
+        assert {part.role for part in arrangement.parts} <= {"drums", "bass", "chords"}
+
+
+def test_an_unknown_group_is_named(font: Path) -> None:
+    with pytest.raises(UserError, match="kazoos: no such group"):
+        band.play(np.random.default_rng(0), score_of(0), 100, RATE, font=font, groups=["kazoos"])
+
+
+def test_notes_start_where_they_are_written(font: Path) -> None:
+    note = composition.Note(1.0, 1.5, 60.0, 0.8)
+    audio = soundfont.play_notes([note], 2 * RATE, RATE, font=font, program=0)
+    onset = np.flatnonzero(np.abs(audio).max(axis=1) > 0.01)[0] / RATE
+    assert 0.98 < onset < 1.03
+
+
+def test_bends_and_tuning_move_the_pitch(font: Path) -> None:
+    def pitch_hz(cents: float, bend: float) -> float:
+        note = composition.Note(0.0, 1.0, 69.0, 0.8)
+        bends = np.full(RATE // soundfont.BEND_HOP, bend)
+        x = soundfont.play_notes([note], RATE, RATE, font=font, program=73, cents=cents, bend=bends)
+        spectrum = np.abs(np.fft.rfft(x[:, 0] * np.hanning(RATE), 8 * RATE))
+        return float(np.argmax(spectrum) / 8)
+
+    plain = pitch_hz(0.0, 0.0)
+    assert pitch_hz(30.0, 0.0) / plain == pytest.approx(2 ** (30 / 1200), rel=2e-3)
+    assert pitch_hz(0.0, 2.0) / plain == pytest.approx(2 ** (2 / 12), rel=2e-3)
+
+
+def test_distortion_fills_the_range_of_the_voice(font: Path) -> None:
+    notes = [composition.Note(0.0, 2.0, float(pitch), 0.8) for pitch in (40, 47, 52)]
+    clean = soundfont.play_notes(notes, 2 * RATE, RATE, font=font, program=27)[:, 0]
+    loud = amplifier.amplify(np.random.default_rng(0), clean, RATE, drive_db=35.0)
+    before = power(clean, 1000, 4000) / power(clean, 60, 1000)
+    after = power(loud, 1000, 4000) / power(loud, 60, 1000)
+    assert after > 4 * before
+
+
+def test_a_missing_fluidsynth_names_the_package(
+    monkeypatch: pytest.MonkeyPatch, font: Path
+) -> None:
+    soundfont.library.cache_clear()
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    with pytest.raises(UserError, match="install the system package fluidsynth"):
+        soundfont.check(font)
+
+
+def test_no_font_names_the_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(soundfont, "FOLDERS", (str(tmp_path),))
+    with pytest.raises(UserError, match="install fluid-soundfont-gm or musescore-general"):
+        soundfont.find_fonts()
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF\0\0\0\0WAVEfmt ", b"RIFF\x10\0\0\0sfbkLIST"])
+def test_what_is_not_a_sound_font_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "song.sf2"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"song\.sf2: not a sound font; expected \.sf2 or \.sf3"):
+        soundfont.play_notes([], 100, RATE, font=path, program=0)
+    with pytest.raises(UserError, match=r"gone\.sf2: no such sound font; install"):
+        soundfont.check(tmp_path / "gone.sf2")
