@@ -44,6 +44,7 @@ from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.segments import Source
 from data_pipelines.sources import open_source
 from diffsep_jax import metrics
+from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.statistics import bootstrap_interval
 from diffsep_jax.output import check_writable, write_bytes
@@ -65,6 +66,7 @@ class Train:
         leave_out: KEY=VALUE pairs: songs whose song.json says so are not used; KEY may have dots,
             and of a list any element may match.
         only: the same for songs that are used alone.
+        first_songs: how many of the songs that are left are used, to tell what fewer songs cost.
         pipeline: batches and augmentation.
         devset: folder of the development set.
         out: folder of the runs.
@@ -81,6 +83,7 @@ class Train:
     weights: tuple[float, ...] | None = None
     leave_out: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    first_songs: int | None = None
     pipeline: PipelineConfig = dataclasses.replace(configs.get("small").data.pipeline, batch_size=4)
     devset: Path
     out: Path
@@ -144,14 +147,15 @@ def open_songs(command: Train) -> Source:
     sources = []
     for name in command.source:
         source = open_source(name, num_songs=command.num_songs, cache_dir=command.cache_dir)
-        if isinstance(source, FolderSongs) and (command.leave_out or command.only):
+        chosen = command.leave_out or command.only or command.first_songs
+        if isinstance(source, FolderSongs) and chosen:
             facts = [_facts(files.vocals.parent) for files in source.songs]
             kept = [
                 number
                 for number, fact in enumerate(facts)
                 if not any(_matches(fact, pair) for pair in command.leave_out)
                 and all(_matches(fact, pair) for pair in command.only)
-            ]
+            ][: command.first_songs]
             if not kept:
                 raise UserError(f"{name}: no songs are left; expected fewer --leave-out or --only")
             print(f"{name}: {len(kept)} of {len(source)} songs")
@@ -191,6 +195,7 @@ def read_devset(folder: Path) -> dict[str, Clip]:
 def train(command: Train) -> None:
     """Trains, scores halfway and at the end, writes the run."""
     check_writable(command.out)
+    use_compilation_cache()
     source, clips = open_songs(command), read_devset(command.devset)
     network = BandUNet()
     silence = jnp.zeros((1, command.segment, 2))
@@ -203,7 +208,7 @@ def train(command: Train) -> None:
         return network.apply(params, mixture)  # type: ignore[return-value]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
-        """SOUND: squared error against the root of the vocals' power, so that quiet ones count."""
+        """Squared error over the root of the vocals' power, so that quiet vocals count too."""
         error = jnp.square(apply(params, mixture) - vocals).mean((1, 2))
         return (error / jnp.sqrt(jnp.square(vocals).mean((1, 2)) + 0.03)).mean()
 
@@ -329,13 +334,13 @@ def _medians(scores: dict[str, Any]) -> str:
 def table(command: Table) -> None:
     """Prints medians and paired differences with intervals."""
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(command.out.glob("*.json"))}
-    if command.baseline not in runs:
-        raise UserError(f"--baseline {command.baseline}: expected one of {', '.join(runs)}")
     scores = {
         name: run["scores"][str(command.at)]
         for name, run in runs.items()
         if str(command.at) in run["scores"]
     }
+    if command.baseline not in scores:
+        raise UserError(f"--baseline {command.baseline}: expected one of {', '.join(scores)}")
     base = scores[command.baseline]
     grid = rich.table.Table("run", "CPU min", "audio h")
     for part, names in _parts(base):
@@ -343,7 +348,8 @@ def table(command: Table) -> None:
         grid.add_column(f"to {command.baseline}")
     grid.add_column("voice kept")
     grid.add_column("band passed")
-    for name, run in sorted(runs.items(), key=lambda item: item[0] != command.baseline):
+    for name in sorted(scores, key=lambda name: name != command.baseline):
+        run = runs[name]
         row = [name, f"{run['cpu_minutes']:.0f}", f"{run['audio_hours']:.2f}"]
         for _, names in _parts(base):
             values = np.array([scores[name][clip]["sdr"] for clip in names])

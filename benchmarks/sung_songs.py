@@ -73,7 +73,8 @@ def _counts(facts: Sequence[dict[str, Any]]) -> rich.table.Table:
     table = rich.table.Table("", "different", "songs with each", title=f"{len(facts)} songs")
     values: dict[str, list[Iterable[str]]] = {
         "kind of voice": [[fact["engine"]] for fact in facts],
-        "voice": [[json.dumps(fact["voice"])] for fact in facts],
+        "speaker": [[fact["voice"]["source"]] for fact in facts],
+        "effort": [[fact["voice"]["effort"]] for fact in facts],
         "delivery": [[str(fact["voice"].get("delivery"))] for fact in facts],
         "style": [[fact["style"]] for fact in facts],
         "effects": [fact["effects"] for fact in facts],
@@ -86,7 +87,7 @@ def _counts(facts: Sequence[dict[str, Any]]) -> rich.table.Table:
     for name, each in values.items():
         counts = collections.Counter(value for song in each for value in song)
         common = ", ".join(f"{value} {count}" for value, count in counts.most_common(14))
-        table.add_row(name, str(len(counts)), common if name != "voice" else "")
+        table.add_row(name, str(len(counts)), common)
     return table
 
 

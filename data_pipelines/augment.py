@@ -1,7 +1,7 @@
 """Augmentations of a pair of stems: pitch, polarity, channels, gain. Each draws from a generator.
 
 The pair stays a pair: the mixture is formed after them, so it is always the sum of the two stems.
-What is done to the mixture (limiter, low-pass, fade) is the same gain or filter on both of them.
+Limiter, low-pass and fade act on the mixture: the same gain or filter is applied to both stems.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from diffsep_jax.errors import UserError
 class AugmentConfig:
     """How often and how much; 0 turns an augmentation off.
 
-    The paper names polarity, channel flip, remix and pitch; what else there is, and all
+    The paper names polarity, channel flip, remix and pitch; the other augmentations, and all
     probabilities and ranges, are ours.
     """
 
@@ -33,37 +33,37 @@ class AugmentConfig:
     remix_probability: float = 0.5
     """Chance to take the accompaniment from another song (stem remixing)."""
     silent_share: float = 0.0
-    """Share of the examples whose vocals are taken away, so that they are exactly zero; in all
-    others the voice sings, if any song's does. Stands in place of the pipeline's `silent_kept`."""
+    """Share of the examples whose vocals are set to zero; all others contain a voice, if any song
+    does. Replaces the pipeline's `silent_kept`."""
     layer_probability: float = 0.0
-    """Chance, twice, to add one more song's accompaniment; the level of the whole stays."""
+    """Chance, for each of two layers, to add another song's accompaniment; the level stays."""
     layer_db: tuple[float, float] = (-8.0, 3.0)
-    """Range of such a layer's level against the first accompaniment, songs at equal RMS."""
+    """Range of a layer's level relative to the first accompaniment, both songs at equal RMS."""
     speed_percent: tuple[float, float] = (0.0, 0.0)
     """Range by which both stems are played faster and higher: varispeed."""
     pitch_probability: float = 0.2
-    """Chance to shift the pitch of both stems by the same interval; the slowest of them all."""
+    """Chance to shift the pitch of both stems by the same interval; slower than all others."""
     pitch_semitones: tuple[float, float] = (-2.0, 2.0)
     """Range of that interval."""
     eq_db: tuple[float, float] = (0.0, 0.0)
     """Range of an equaliser's tilt about 1 kHz, drawn for each stem on its own: the gain of the
-    highest treble, and of the lowest bass with the other sign."""
+    highest treble; the lowest bass gets the opposite."""
     bus_probability: float = 0.0
-    """Chance to saturate the accompaniment; its level stays."""
+    """Chance to saturate the accompaniment, whose level stays."""
     bus_db: tuple[float, float] = (0.0, 8.0)
-    """Range of the drive: how far the accompaniment's peak gets above the 1 of a tanh."""
+    """Range of the drive: how far above 1 the peak at the input of a tanh is."""
     gain_db: tuple[float, float] = (-4.0, 4.0)
     """Range of the gain, drawn for each stem on its own, in decibels."""
     limiter_probability: float = 0.0
-    """Chance of a limiter on the mixture, whose gain both stems get."""
+    """Chance of a limiter on the mixture, whose gain is applied to both stems."""
     limiter_db: tuple[float, float] = (0.0, 8.0)
-    """Range of what it takes off the example's highest peak."""
+    """Range of its reduction of the example's highest peak."""
     low_pass_probability: float = 0.0
     """Chance to low-pass the mixture, by the same filter on both stems."""
     low_pass_hz: tuple[float, float] = (3_500.0, 16_000.0)
-    """Range above which nothing is left; all octaves alike."""
+    """Range of the cutoff, uniform in octaves; nothing is left above it."""
     fade_probability: float = 0.0
-    """Chance to fade the example in, to fade it out, or to turn it down as a whole."""
+    """Chance to fade the example in, to fade it out, or to turn all of it down."""
     fade_db: tuple[float, float] = (0.0, 90.0)
     """Range of how far down."""
 
@@ -82,7 +82,7 @@ class AugmentConfig:
 
     @property
     def filters(self) -> bool:
-        """Whether an example is read with a margin at both ends, where the filters' edges lie."""
+        """Whether an example is read with a margin at both ends, for the transients of filters."""
         return (
             self.speed_percent != (0.0, 0.0)
             or self.eq_db != (0.0, 0.0)
@@ -101,7 +101,7 @@ _RANGES = {
     "low_pass_hz": (100.0, 200_000.0),
     "fade_db": (0.0, 200.0),
 }
-"""Within what a range has to lie; all other fields are probabilities."""
+"""Bounds of the fields that are ranges; all other fields are probabilities."""
 
 NO_AUGMENTATION = AugmentConfig(
     polarity_probability=0.0,
@@ -122,10 +122,10 @@ def augment(
 ) -> Segment:
     """Change the pair, then each stem on its own, `gains` included, then the mixture; in place.
 
-    Stem remixing and layers come before: the songs of a remix are shifted by the same interval too,
-    so what holds between vocals and accompaniment does not change. `length`: samples that come out,
-    by varispeed; as many as go in by default. All is drawn first and whether or not it is used, so
-    what is drawn for one augmentation does not depend on another. `sample_rate` in Hz.
+    Stem remixing and layers come before, so both songs of a remix are shifted by one interval.
+    `length`: number of samples of the result, which varispeed changes; by default that of
+    `segment`. All random numbers are drawn first, used or not, so that no augmentation changes what
+    another draws. `sample_rate` in Hz.
     """
     length = length or len(segment.vocals)
     semitones = drawn(rng, config.pitch_probability, config.pitch_semitones)
@@ -160,13 +160,13 @@ def augment(
 
 
 def drawn(rng: Generator, probability: float, limits: tuple[float, float]) -> float | None:
-    """A value between the limits by that chance; two numbers are drawn whatever comes."""
+    """A value within the limits, or, except by that chance, None; always draws two numbers."""
     happens, value = rng.random() < probability, rng.uniform(*limits)
     return value if happens else None
 
 
 def _draw_change(rng: Generator, config: AugmentConfig) -> tuple[float, bool]:
-    """A stem's gain, of either sign, and whether its channels change places."""
+    """A stem's gain, of either sign, and whether its channels are swapped."""
     polarity, flip = rng.random(2)
     gain = 10.0 ** (rng.uniform(*config.gain_db) / 20.0)
     sign = -1.0 if polarity < config.polarity_probability else 1.0

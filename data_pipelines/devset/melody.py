@@ -1,4 +1,4 @@
-"""A melody over a band that is there already: in its key, on its beat, near its harmony."""
+"""A melody for an existing recording of a band: in its key, on its beat, near its harmony."""
 
 import numpy as np
 from numpy.random import Generator
@@ -17,7 +17,7 @@ def compose_melody(
     """Phrases of 2 to 5 s that end on a held note, with rests of at least 0.7 s around them.
 
     Pitches are MIDI, those of the key at the excerpt's tuning, from 5 semitones below `centre` to 8
-    above; on the beat they are drawn to what the band plays.
+    above; on the beat they tend to what the band plays.
     """
     step = tonality.beat_seconds / 2
     rest = int(np.ceil(_REST_SECONDS / step))
@@ -63,7 +63,7 @@ def compose_melody(
 def _fit(
     tonality: Tonality, pitches: np.ndarray, position: int, before: float, centre: float
 ) -> np.ndarray:
-    """How well each pitch goes on from the one before, at a number of half beats."""
+    """How well each pitch follows the one before; `position` counts half beats."""
     beat = min(position // 2, len(tonality.chroma) - 1)
     played = tonality.chroma[beat][pitches % 12]
     harmony = (0.04 + played) ** (1.5 if position % 2 == 0 else 0.7)

@@ -21,7 +21,7 @@ _GATE_DB, _GATE_SECONDS = -40.0, 0.02
 
 
 class Clip(NamedTuple):
-    """Two stems, and what was drawn for them."""
+    """Two stems, and the choices that were made for them."""
 
     vocals: Float[np.ndarray, "time 2"]
     accompaniment: Float[np.ndarray, "time 2"]
@@ -38,7 +38,7 @@ def mix(
 ) -> Clip:
     """A dry voice over a band of its length; the mixture's peak is 0.89.
 
-    A gate cuts a room's tail in the pauses where else less than a second would be silent.
+    If reverberation leaves less than a second of silence, a gate shortens its tails.
     """
     level_db = rng.uniform(*LEVEL_DB)
     side_db = rng.choice([-1, 1]) * rng.uniform(1, 2.5) if off_centre else 0.0
@@ -92,7 +92,7 @@ def _gated(
     dry: Float[np.ndarray, "time"],
     band: Float[np.ndarray, "time 2"],
 ) -> Float[np.ndarray, "time 2"]:
-    """The vocals with tails cut as late after the dry voice as leaves enough silence."""
+    """The vocals with their tails cut, as late as still leaves enough silence."""
     if silent_seconds(vocals, band) >= LEAST_SILENCE_SECONDS:
         return vocals
     time = np.arange(len(dry)) / SAMPLE_RATE

@@ -59,7 +59,7 @@ class Package(NamedTuple):
 
 
 def fetch(name: str, folder: Path) -> Package:
-    """A package, unpacked in `folder`: as it is there, or else downloaded.
+    """A package unpacked in `folder`, downloaded if it is not there yet.
 
     Two builds at once must not share the folder. Raises `UserError`: no apt, no such package, no
     network, a damaged package, a full disk.
@@ -77,7 +77,7 @@ def fetch(name: str, folder: Path) -> Package:
 def _download(name: str, folder: Path) -> Path:
     with write_errors(folder):
         part = _empty(folder / f".{name}.download")
-    # Else apt-get, when root runs it, warns that its own user cannot write here.
+    # Otherwise apt-get, run by root, warns that its own user cannot write here.
     command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name]
     failure = _run(command, part)
     debs = sorted(part.glob("*.deb"))
@@ -108,14 +108,14 @@ def _unpack(deb: Path) -> Path:
 
 
 def _empty(folder: Path) -> Path:
-    """The folder made anew: an interrupted run may have left it."""
+    """An empty folder in place of what an interrupted run may have left."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     return folder
 
 
 def _run(command: list[str], folder: Path) -> str | None:
-    """Runs a command in a folder; None, or the last line of what it says is wrong."""
+    """Runs a command in a folder; None if it succeeds, else its error message, one line."""
     try:
         result = subprocess.run(
             command,

@@ -11,7 +11,9 @@ from data_pipelines.devset.lines import SAMPLE_RATE, Take
 from data_pipelines.devset.melody import compose_melody, harmonise
 from data_pipelines.devset.tonality import Tonality
 from data_pipelines.dsp import db_to_gain, pan
-from data_pipelines.sung.world import Analysis, analyse, sing_syllables
+from data_pipelines.singer import Manner
+from data_pipelines.sung.syllables import Treatment
+from data_pipelines.sung.world import Analysis, analyse, resynthesise
 
 _MOST_NOISE, _NUCLEUS_FRAMES = 0.2, 10
 _KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -25,7 +27,7 @@ def sing_line(
     *,
     companion: str | None,
 ) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
-    """A melody on the syllables of some takes, one for each note, and what was drawn.
+    """A melody on the syllables of some takes, one for each note, and the choices made.
 
     `companion` is "double" or "harmony": a second voice at the sides; None is none.
     """
@@ -36,7 +38,7 @@ def sing_line(
         for index in range(len(speech.syllables))
         if _noise_share(speech, index) < _MOST_NOISE
     ]
-    # Who sings is higher than who speaks.
+    # People sing higher than they speak.
     centre = _spoken_pitch(analyses) + rng.uniform(2, 7)
     notes = compose_melody(rng, tonality, centre, num_samples / SAMPLE_RATE)
     sources = [syllables[i % len(syllables)] for i in range(len(notes))]
@@ -44,19 +46,20 @@ def sing_line(
     drift_cents, glide_seconds = rng.uniform(4, 14), rng.uniform(0.03, 0.1)
     hard_tuned = bool(rng.random() < 0.2)
 
+    manner = Manner(
+        jitter=0.0015,
+        vibrato_hz=vibrato_hz,
+        vibrato_cents=vibrato_cents,
+        vibrato_delay=0.25,
+        glide=0.004 if hard_tuned else glide_seconds,
+        scoop=0.0 if hard_tuned else 0.2,
+        drift=0.0 if hard_tuned else drift_cents / 100,
+        hard_tuned=hard_tuned,
+    )
+
     def sing(melody: tuple[Note, ...]) -> Float[np.ndarray, "time"]:
-        return sing_syllables(
-            rng,
-            sources,
-            melody,
-            num_samples,
-            SAMPLE_RATE,
-            vibrato_hz=vibrato_hz,
-            vibrato_cents=vibrato_cents,
-            drift_cents=drift_cents,
-            glide_seconds=glide_seconds,
-            hard_tuned=hard_tuned,
-        )
+        treatment = Treatment(manner=manner)
+        return resynthesise(rng, sources, melody, melody, num_samples, SAMPLE_RATE, treatment)
 
     voice = pan(sing(notes), 0.0)
     if companion is not None:
@@ -83,7 +86,7 @@ def _dithered(rng: Generator, x: Float[np.ndarray, "time"]) -> Float[np.ndarray,
 
 
 def _noise_share(speech: Analysis, index: int) -> float:
-    """Share of noise in the power around a syllable's nucleus, which a long note would hold."""
+    """Share of noise in the power around a syllable's nucleus, which a long note sustains."""
     start, nucleus, end = speech.syllables[index]
     frames = slice(max(start, nucleus - _NUCLEUS_FRAMES), min(end, nucleus + _NUCLEUS_FRAMES))
     power = speech.spectrum[frames]

@@ -5,6 +5,7 @@ Licences are those that the packages' own copyright files state.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 _KLETTRES = "usr/share/klettres"
 _HEDGEWARS = "usr/share/games/hedgewars/Data"
@@ -22,12 +23,12 @@ class Voice:
     """One person's recordings in a package.
 
     Attributes:
-        kind: what one hears.
+        kind: what it sounds like.
         language: code of ISO 639.
         files: pattern of the files below the package's root.
-        speed: of playing; below 1 the voice is lower and slower.
+        speed: of playback; below 1 the voice is lower and slower.
         sample_rate: of the files, in Hz.
-        sung: whether it sings as it is.
+        sung: whether the recordings are of singing.
     """
 
     kind: str
@@ -58,12 +59,12 @@ class Band:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Everything that the set is made of but the excerpt of the demo.
+    """Everything in the set except the excerpt of the demo.
 
     Attributes:
-        spoken: the voices of the clips that stay as they are. The bands take turns, and each band's
-            excerpts do.
-        pitched: voices and bands of the clips whose voice is pitched to the band.
+        spoken: the voice of each clip whose voice stays as it is; the bands take turns, and so do
+            each band's excerpts.
+        pitched: the voice and the band of each clip whose voice is pitched to the band.
     """
 
     voices: dict[str, Voice]
@@ -107,34 +108,16 @@ def _fillets(language: str, kind: str, letter: str) -> Voice:
     )
 
 
-def _hedgewars_band(style: str, file: str, *starts: float) -> Band:
-    return Band(
-        style=style,
-        package="hedgewars-data",
-        licence="GPL-2",
-        files=(f"{_HEDGEWARS}/Music/{file}.ogg",),
-        starts=starts,
+def _bands(package: str, licence: str, path: str) -> Callable[..., Band]:
+    """Bands of a package, each made of its style, its file's place in `path` and its starts."""
+    return lambda style, file, *starts: Band(
+        style=style, package=package, licence=licence, files=(path.format(file),), starts=starts
     )
 
 
-def _nexuiz_band(style: str, track: str, *starts: float) -> Band:
-    return Band(
-        style=style,
-        package="nexuiz-music",
-        licence="GPL-2+",
-        files=(f"{_NEXUIZ}!sound/cdtracks/{track}.ogg",),
-        starts=starts,
-    )
-
-
-def _hyperrogue_band(style: str, file: str, *starts: float) -> Band:
-    return Band(
-        style=style,
-        package="hyperrogue-music",
-        licence="CC-BY-SA-3.0",
-        files=(f"{_HYPERROGUE}/{file}.ogg",),
-        starts=starts,
-    )
+_hedgewars_band = _bands("hedgewars-data", "GPL-2", f"{_HEDGEWARS}/Music/{{}}.ogg")
+_nexuiz_band = _bands("nexuiz-music", "GPL-2+", f"{_NEXUIZ}!sound/cdtracks/{{}}.ogg")
+_hyperrogue_band = _bands("hyperrogue-music", "CC-BY-SA-3.0", f"{_HYPERROGUE}/{{}}.ogg")
 
 
 DEBIAN = Table(

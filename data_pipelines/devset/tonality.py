@@ -47,7 +47,7 @@ class Tonality(NamedTuple):
 
 
 def find_tonality(x: Float[np.ndarray, "time"], sample_rate: int) -> Tonality:
-    """Listens to some seconds of music."""
+    """Analyses some seconds of music."""
     magnitudes = np.abs(
         scipy.signal.stft(x, sample_rate, nperseg=_WINDOW, noverlap=_WINDOW - _HOP)[2]
     ).T
@@ -101,7 +101,7 @@ def _key(chroma: Float[np.ndarray, "12"]) -> tuple[int, str]:
 
 
 def _beat(magnitudes: Float[np.ndarray, "frame bin"], frame_seconds: float) -> tuple[float, float]:
-    """Seconds of a beat and of the first one, from where the spectrum rises."""
+    """Length of a beat and time of the first one in seconds, from rises of the spectrum."""
     rises = np.maximum(np.diff(np.log1p(100 * magnitudes / magnitudes.max()), axis=0), 0)
     onsets = np.concatenate([[0.0], rises.sum(axis=1)])
     onsets -= scipy.signal.medfilt(onsets, 1 + 2 * int(0.5 / frame_seconds))
@@ -118,7 +118,7 @@ def _beat(magnitudes: Float[np.ndarray, "frame bin"], frame_seconds: float) -> t
     )
     strength *= np.exp(-0.5 * (np.log2(lags * frame_seconds / _LIKELY_BEAT_SECONDS) / 0.7) ** 2)
     lag = int(lags[np.argmax(strength)])
-    # Over several beats a frame is fine enough to tell the beat's length.
+    # Measured over several beats, the resolution of a frame is fine enough.
     beats = max(1, min(8, n // 2 // lag))
     near = np.arange(beats * lag - 4, beats * lag + 5)
     again = [np.dot(onsets[d:], onsets[: n - d]) / (n - d) for d in near]

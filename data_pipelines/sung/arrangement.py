@@ -11,12 +11,6 @@ from data_pipelines.sung.parts import Part, Sound, draw, player
 
 Kind = Literal["sparse", "full", "dense"]
 
-GROUPS = (
-    "guitars", "synthesizers", "lines", "doubles", "layers",
-    "procedural", "one-shots", "effects", "bus",
-)  # fmt: skip
-"""What may be left out of a band, to measure what it is good for."""
-
 _GUITAR_STYLES = (  # figure, voicing, share of each note that is held, lowest pitch
     ("held", "power", 1.0, 40),
     ("eighths", "power", 0.95, 40),
@@ -53,41 +47,39 @@ class Arrangement:
     """Tuning of the whole band."""
 
 
-def arrange(rng: Generator, score: Composition, groups: frozenset[str]) -> Arrangement:
-    """Draw a band of one of three kinds and write its parts; only what is in `groups` joins."""
+def arrange(rng: Generator, score: Composition) -> Arrangement:
+    """Draw a band of one of three kinds and write its parts."""
     kinds: tuple[Kind, ...] = ("sparse", "full", "dense")
     size = int(rng.choice(3, p=[0.18, 0.32, 0.5]))
     dense = size == 2
 
-    def joins(group: str, *chances: float) -> bool:
-        """Whether a group plays, with one chance for each kind of band."""
-        return bool(rng.random() < chances[size]) and group in groups
+    def joins(*chances: float) -> bool:
+        """Whether a part plays, with one chance for each kind of band."""
+        return bool(rng.random() < chances[size])
 
     band: list[Part] = []
-    if rng.random() < (0.35, 0.93, 0.97)[size]:
+    if joins(0.35, 0.93, 0.97):
         band.append(drummer.drum_kit(rng, score, dense=dense))
-        if joins("one-shots", 0.4, 0.55, 0.55):
+        if joins(0.4, 0.55, 0.55):
             band += drummer.one_shots(rng, score)
-        if joins("one-shots", 0.1, 0.3, 0.4):
+        if joins(0.1, 0.3, 0.4):
             band.append(drummer.swells(rng, score))
-    if rng.random() < (0.6, 0.97, 0.97)[size]:
+    if joins(0.6, 0.97, 0.97):
         band.append(_bass(rng, score))
-    guitars = joins("guitars", 0.0, 0.35, 0.7)
+    guitars = joins(0.0, 0.35, 0.7)
     for _ in range(int(rng.integers(1, 3)) if guitars else 0):
         band += _guitars(rng, score, dense)
     wall = dense and not guitars
-    if joins("synthesizers", 0.1, 0.3, 0.6):
+    if joins(0.1, 0.3, 0.6):
         band += _synthesizers(rng, score, wall)
     for index in range(int(rng.choice(((1, 1, 2), (1, 2, 2, 3), (1, 2, 2, 3, 4))[size]))):
-        layers = int(rng.choice([1, 1, 2, 2 + dense])) if "layers" in groups else 1
+        layers = int(rng.choice([1, 1, 2, 2 + dense]))
         band.append(_chord_part(rng, score, layers, first=index == 0))
-    for role, notes, level in _melodies(rng, score, size, groups):
+    for role, notes, level in _melodies(rng, score, size):
         band.append(_soloist(rng, role, notes, level, guitars))
     if rng.random() < 0.3:
         stops = _stops(rng, score)
         band = [part if part.sound == "drums" else _with_stops(part, stops) for part in band]
-    if "effects" not in groups:
-        band = [dataclasses.replace(part, effect="") for part in band]
     return Arrangement(
         kind=kinds[size],
         parts=tuple(part for part in band if part.notes or part.hits),
@@ -96,7 +88,7 @@ def arrange(rng: Generator, score: Composition, groups: frozenset[str]) -> Arran
 
 
 def _entry(rng: Generator, *, early: bool) -> float:
-    """The energy of a section from which on a part joins in."""
+    """Lowest energy of the sections in which a part plays."""
     return float(rng.choice([0.0, 0.0, 0.5] if early else [0.0, 0.5, 0.7, 0.9]))
 
 
@@ -193,22 +185,19 @@ def _chord_part(rng: Generator, score: Composition, layers: int, first: bool) ->
 
 
 def _melodies(
-    rng: Generator, score: Composition, size: int, groups: frozenset[str]
+    rng: Generator, score: Composition, size: int
 ) -> list[tuple[str, tuple[Note, ...], float]]:
     """(role, notes, level): the lead, counter-melodies, fills, and doubles of the sung melody."""
     melodies = []
-    if "lines" in groups:
-        if rng.random() < 0.9:
-            melodies.append(("lead", score.lead, -2.0))
-        for _ in range(int(rng.choice(((0, 0, 1), (0, 1, 1), (0, 1, 2))[size]))):
-            steps = ((4, 8), (2, 4, 4, 8), (2, 2, 4), (1, 2))[int(rng.integers(4))]
-            notes = parts.line(
-                rng, score, float(rng.uniform(52, 76)), steps, _entry(rng, early=False)
-            )
-            melodies.append(("counter-melody", notes, -5.0))
-        if rng.random() < 0.4:
-            melodies.append(("fills", parts.fills(rng, score), -3.0))
-    if "doubles" in groups and rng.random() < (0.15, 0.3, 0.45)[size]:
+    if rng.random() < 0.9:
+        melodies.append(("lead", score.lead, -2.0))
+    for _ in range(int(rng.choice(((0, 0, 1), (0, 1, 1), (0, 1, 2))[size]))):
+        steps = ((4, 8), (2, 4, 4, 8), (2, 2, 4), (1, 2))[int(rng.integers(4))]
+        notes = parts.line(rng, score, float(rng.uniform(52, 76)), steps, _entry(rng, early=False))
+        melodies.append(("counter-melody", notes, -5.0))
+    if rng.random() < 0.4:
+        melodies.append(("fills", parts.fills(rng, score), -3.0))
+    if rng.random() < (0.15, 0.3, 0.45)[size]:
         interval = int(rng.choice([0, 0, 12, -12, 4, 7]))
         notes = parts.doubled(score, interval, float(rng.choice([0.0, 0.7, 0.9])))
         melodies.append(("double", notes, -6.0))
@@ -243,7 +232,7 @@ def _soloist(
 
 
 def _stops(rng: Generator, score: Composition) -> list[tuple[float, float]]:
-    """Seconds at the ends of some sections in which all but the drums hold still."""
+    """Intervals in seconds, at the ends of some sections, in which only the drums play."""
     stops = []
     for section in score.sections:
         last, step = section.first_bar + section.bars - 1, score.steps - int(rng.choice([4, 8]))
@@ -253,7 +242,7 @@ def _stops(rng: Generator, score: Composition) -> list[tuple[float, float]]:
 
 
 def _with_stops(part: Part, stops: list[tuple[float, float]]) -> Part:
-    """The part without the notes that begin in the stops; notes from before end there."""
+    """The part without notes that begin in a stop; earlier notes end where it begins."""
     notes = part.notes
     for first, last in stops:
         notes = tuple(

@@ -1,6 +1,5 @@
 """The band of a sung song: parts through sound fonts and amplifiers, mixed on a compressed bus."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from data_pipelines.composition import Composition, Note
 from data_pipelines.drums import drum_track
 from data_pipelines.lead import lead_track
 from data_pipelines.sung import amplifier, oneshots, soundfont
-from data_pipelines.sung.arrangement import GROUPS, arrange
+from data_pipelines.sung.arrangement import arrange
 from data_pipelines.sung.parts import Part
-from diffsep_jax.errors import UserError
 
 
 def play(
@@ -26,19 +24,14 @@ def play(
     sample_rate: int = 44100,
     *,
     font: Path,
-    groups: Iterable[str] | None = None,
 ) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
     """Arrange and render the accompaniment of a song: (stereo float32, what was played).
 
-    `groups` (all of `GROUPS` by default) says what may be used. The level is free; the description
-    holds JSON values: kind, groups, programs, kit, guitars (amplified ones), parts,
-    procedural, cents, bus. Raises `UserError` as `soundfont.check` does.
+    The level is arbitrary. The description holds JSON values: kind, programs, kit, guitars
+    (amplified ones), parts, procedural, cents, bus. Raises `UserError` as `soundfont.check` does.
     """
     soundfont.check(font)
-    allowed = frozenset(GROUPS if groups is None else groups)
-    if unknown := sorted(allowed.difference(GROUPS)):
-        raise UserError(f"{unknown[0]}: no such group of a band; expected {', '.join(GROUPS)}")
-    arrangement = arrange(rng, score, allowed)
+    arrangement = arrange(rng, score)
     mix = np.zeros((num_samples, 2), np.float32)
     wet = np.zeros((num_samples, 2), np.float32)
 
@@ -54,7 +47,7 @@ def play(
         track = _render(rng, part, score, num_samples, sample_rate, font, arrangement.cents)
         add(_strip(rng, part, track, sample_rate, 60.0 / score.tempo_bpm), part.level_db, part.send)
     procedural = []
-    if "procedural" in allowed and not arrangement.cents:  # which they would not follow
+    if not arrangement.cents:  # they could not follow it
         for name, make, chance in (("chords", chord_track, 0.4), ("drums", drum_track, 0.2)):
             if rng.random() < chance:
                 procedural.append(name)
@@ -63,13 +56,10 @@ def play(
     seconds, brightness = float(rng.uniform(0.3, 2.4)), float(rng.uniform(1000, 5000))
     impulse = dsp.room(rng, sample_rate, seconds, brightness, float(rng.uniform(0, 0.03)))
     mix += dsp.reverberate(wet, impulse)
-    bus: dict[str, float] = {}
-    if "bus" in allowed:
-        mix, bus = _bus(rng, mix, sample_rate, dense=arrangement.kind == "dense")
+    mix, bus = _bus(rng, mix, sample_rate, dense=arrangement.kind == "dense")
     parts = arrangement.parts
     description = {
         "kind": arrangement.kind,
-        "groups": sorted(allowed),
         "programs": sorted({p for part in parts if part.sound != "drums" for p in part.programs}),
         "kit": next((part.programs[0] for part in parts if part.sound == "drums"), None),
         "guitars": sum(part.sound == "amplifier" and part.role != "bass" for part in parts),
@@ -132,7 +122,7 @@ def _render(
 
 
 def _humanise(rng: Generator, notes: tuple[Note, ...], drums: bool) -> tuple[Note, ...]:
-    """Late or early as a player is, with his own touch."""
+    """Notes with a player's timing and dynamics."""
     late = float(rng.normal(0, 0.003 if drums else 0.008))
     spread = float(rng.uniform(0.001, 0.006 if drums else 0.012))
     curve = float(np.exp(rng.normal(0, 0.3)))
@@ -190,7 +180,7 @@ def _supersaw(
 
 
 def _place_hits(part: Part, n: int, sample_rate: int) -> Float[np.ndarray, "time 2"]:
-    """One-shots at their times; a negative time is that of the end."""
+    """One-shots at their times; a negative one is where the sample ends."""
     out = np.zeros((n, 2), np.float32)
     for name, time, gain in part.hits:
         sample = oneshots.load(name, sample_rate)
@@ -202,7 +192,7 @@ def _place_hits(part: Part, n: int, sample_rate: int) -> Float[np.ndarray, "time
 def _strip(
     rng: Generator, part: Part, x: Float[np.ndarray, "time 2"], sample_rate: int, beat: float
 ) -> Float[np.ndarray, "time 2"]:
-    """Equaliser, compressor, saturation, the part's effect, and its place."""
+    """A part's channel strip: equaliser, compressor, saturation, effect, width and pan."""
     points = [(float(hz), float(rng.normal(0, 2.5))) for hz in (90, 250, 700, 1800, 4500, 11000)]
     low = 25.0 if part.role in ("bass", "drums", "one-shots") else float(rng.uniform(60, 180))
     if part.role in ("bass", "drums"):

@@ -1,22 +1,20 @@
-"""Renders a data set of sung songs; run it again to go on where it ended, or for more hours."""
+"""Renders a data set of sung songs. Run it again to resume, or to add hours."""
 
 import dataclasses
 import functools
 import io
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from rich.progress import track
 
-from data_pipelines.processes import obey_parent
+from data_pipelines.processes import map_unordered
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
 from diffsep_jax.errors import UserError
@@ -39,12 +37,12 @@ class BuildSung:
 
     Attributes:
         out: gets train/ and validation/ with a folder for each song; give it to --data.source.
-        hours: of songs in all; with more of them later, the songs that are there stay.
-        seed: of the songs.
+        hours: total length of the songs; with more of them later, finished songs are kept.
+        seed: of the data set.
         song_seconds: length of a song.
         workers: processes, one core each.
-        voices: kinds of voices that sing: procedural, hibari, world, sinsy.
-        fonts: sound fonts to play the instruments; unset: those that are installed.
+        voices: which kinds of voices sing: procedural, hibari, world, sinsy.
+        fonts: sound fonts that play the instruments; default: those that are installed.
     """
 
     out: Path
@@ -69,18 +67,19 @@ def build_sung(command: BuildSung) -> None:
     }
     _check_same(command.out, settings)
     if not settings["one_shots"]:
-        print("note: without the drums and noises of sonic-pi-samples; `make voices` installs them")
-    for leftover in command.out.glob("*/.*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        print("note: no drums and noises of sonic-pi-samples; `make voices` installs them")
+    _remove_unfinished(command.out)
     count = math.ceil(command.hours * 3600 / command.song_seconds)
     missing = [song for song in range(count) if not _folder(command.out, song).exists()]
     if not (command.out / SETTINGS).exists():
         write_bytes(command.out / SETTINGS, json.dumps(settings, indent=2).encode())
     start = time.monotonic()
-    for _ in track(
-        _render_all(config, command.out, missing, command.workers), "rendering", len(missing)
-    ):
-        pass
+    job = functools.partial(_render_one, config, command.out)
+    try:
+        for _ in track(map_unordered(job, missing, command.workers), "rendering", len(missing)):
+            pass
+    finally:
+        _remove_unfinished(command.out)
     seconds = time.monotonic() - start
     speed = len(missing) * command.song_seconds / seconds
     print(
@@ -116,19 +115,21 @@ def _check(command: BuildSung) -> SongConfig:
 
 
 def _check_same(out: Path, settings: dict) -> None:
-    """UserError if the folder holds something else, or songs of other settings."""
+    """UserError if the folder holds something else, or songs rendered with other settings."""
     path = out / SETTINGS
     if not path.is_file():
         if out.is_dir() and any(out.iterdir()):
             raise UserError(f"{out}: holds something else; choose a new folder")
         return
-    with write_errors(path):
+    try:
         stored = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}; choose another --out") from None
     for name, value in settings.items():
         if stored.get(name) != value:
             raise UserError(
                 f"{out}: its songs have {name} {stored.get(name)}, not {value}; "
-                "choose the same, or another --out"
+                "use the same settings or another --out"
             )
 
 
@@ -137,42 +138,32 @@ def _folder(out: Path, song: int) -> Path:
     return out / split / f"song-{song:06d}"
 
 
-def _render_all(
-    config: SongConfig, out: Path, songs: Sequence[int], workers: int
-) -> Iterator[None]:
-    job = functools.partial(_render_one, config, out)
-    if workers == 1:
-        yield from map(job, songs)
-        return
-    # Spawned, as forking a process that has threads may hang.
-    with multiprocessing.get_context("spawn").Pool(workers, obey_parent) as pool:
-        yield from pool.imap_unordered(job, songs)
+def _remove_unfinished(out: Path) -> None:
+    """Removes the folders of songs whose writing was interrupted."""
+    for folder in out.glob("*/.*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _render_one(config: SongConfig, out: Path, number: int) -> None:
-    """Writes a song's folder, whole or not at all."""
+    """Writes a song's folder under a temporary name, which it loses once it is complete."""
     song = render(config, number)
     folder = _folder(out, number)
     temporary = folder.with_name(f".{folder.name}.tmp")
     rng = np.random.default_rng(number)
     files = {
         "vocals.wav": _wav(song.vocals),
-        # Dither, of which a master has some, belongs to neither voice nor band: to what is left.
+        # Dither must not come out as voice, so it belongs to the accompaniment.
         "accompaniment.wav": _wav(song.accompaniment, rng),
         FACTS: json.dumps(song.facts, indent=1).encode(),
     }
     with write_errors(folder):
-        try:
-            temporary.mkdir(parents=True)
-            for name, data in files.items():
-                with (temporary / name).open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            temporary.rename(folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+        temporary.mkdir(parents=True)
+        for name, data in files.items():
+            with (temporary / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(folder)
 
 
 def _wav(stem: np.ndarray, dither: np.random.Generator | None = None) -> bytes:

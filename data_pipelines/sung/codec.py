@@ -13,14 +13,16 @@ CODECS = ("mp3", "aac", "vorbis", "opus")
 _OPUS_RATE = 48_000
 _AAC_DELAY = 1024
 """Samples that FFmpeg's encoder puts before the first."""
+_BLOCK = 1_500_000
+"""Samples written at once: libvorbis copies the first ones to the stack, which holds 2 million."""
 
 
 def through_codec(
     audio: Float[np.ndarray, "_time 2"], codec: str, strength: float, sample_rate: int
 ) -> Float[np.ndarray, "_time 2"]:
-    """The audio after encoding and decoding, sample by sample in its place.
+    """The audio after encoding and decoding, aligned to the sample.
 
-    `strength` goes from 0 (200 kbit/s of AAC, and what is like it) to 1 (64 kbit/s).
+    `strength` goes from 0 (AAC at 200 kbit/s, or what compares to it) to 1 (64 kbit/s).
     """
     if codec == "aac":
         decoded = _through_aac(audio, round(200_000 - 136_000 * strength), sample_rate)
@@ -44,9 +46,11 @@ def _through_soundfile(
 ) -> Float[np.ndarray, "time 2"]:
     """`level` is libsndfile's compression level, 0 to 1."""
     file = io.BytesIO()
-    soundfile.write(
-        file, audio, sample_rate, format=container, subtype=subtype, compression_level=level
-    )
+    with soundfile.SoundFile(
+        file, "w", sample_rate, 2, subtype, format=container, compression_level=level
+    ) as encoder:
+        for start in range(0, len(audio), _BLOCK):
+            encoder.write(audio[start : start + _BLOCK])
     file.seek(0)
     return soundfile.read(file, dtype="float32")[0]
 

@@ -1,4 +1,4 @@
-"""What studios do to a voice, each by chance and with its own setting.
+"""Studio effects on a voice, each at random and with random settings.
 
 The order is that of a mixing desk: equaliser, compressor, saturation, doubling, delay, space.
 """
@@ -16,7 +16,7 @@ Audio = Float[np.ndarray, "time 2"]
 
 
 class Desk(NamedTuple):
-    """What an effect has to know."""
+    """What all effects are given."""
 
     rng: Generator
     sample_rate: int

@@ -17,9 +17,9 @@ from numpy.random import Generator
 
 from data_pipelines.articulation import pitch_track
 from data_pipelines.composition import Note
-from data_pipelines.singer import Manner
 from data_pipelines.sung.syllables import (
     Syllable,
+    Treatment,
     blend,
     find_syllables,
     follow,
@@ -72,7 +72,7 @@ def speak(text: str) -> Line:
     bins = np.arange(harmonic.shape[1])
     hz = SAMPLE_RATE / 2 / bins[-1]
     for frame in np.flatnonzero(f0):
-        # The network is heard at its own harmonics only, and between them it says anything.
+        # In speech, only values at the harmonics are heard; those between are arbitrary.
         at = np.round(np.arange(f0[frame], 11000, f0[frame]) / hz).astype(int)
         harmonic[frame] = np.interp(bins, at, harmonic[frame, at])
     noise = np.logaddexp(np.minimum(noise, 7.0), np.minimum(hiss, 7.0))
@@ -96,13 +96,7 @@ def sing_lines(
     melody: Sequence[Note],
     num_samples: int,
     sample_rate: int,
-    manner: Manner,
-    *,
-    tract: float,
-    melodic: float,
-    speech_hz: float,
-    breath: float,
-    whisper: bool,
+    treatment: Treatment,
 ) -> Float[np.ndarray, "time"]:
     """As `world.resynthesise`, on syllables of lines."""
     from hibari import dsp as synthesis
@@ -110,10 +104,11 @@ def sing_lines(
     frames = int(np.ceil(num_samples / sample_rate * RATE)) + 2
     spans = lay(rng, sources, notes, frames, RATE)
     amplitude = loudness(spans, frames).astype(np.float32)[:, None]
-    harmonic = warp(blend(spans, lambda line: line.harmonic, frames), tract)
+    harmonic = warp(blend(spans, lambda line: line.harmonic, frames), treatment.tract)
     voice = np.exp(harmonic) * amplitude
-    noise = np.exp(warp(blend(spans, lambda line: line.noise, frames), tract)) * amplitude
-    f0 = follow(spans, pitch_track(rng, manner, melody, frames, RATE), melodic, speech_hz)
+    hiss = warp(blend(spans, lambda line: line.noise, frames), treatment.tract)
+    noise = np.exp(hiss) * amplitude
+    f0 = follow(spans, pitch_track(rng, treatment.manner, melody, frames, RATE), treatment)
     hz = np.linspace(0, SAMPLE_RATE / 2, voice.shape[1])
     noise *= rumble_cut(f0, hz)
     grain = blend(spans, lambda line: line.grain, frames)
@@ -125,11 +120,15 @@ def sing_lines(
         noise[held] *= np.where((f0[held] > 0)[:, None], np.clip(hz / 6000, 0.3, 1), 1)
     treble = np.clip(hz / 4000, 0.05, 1).astype(np.float32)
     # So that `breath` is relative to the harmonics, which are the sparser the higher they are.
-    air = (1.0 if whisper else breath) * np.sqrt(30 / np.maximum(f0, 30)) * (f0 > 0)
+    air = (
+        (1.0 if treatment.whisper else treatment.breath)
+        * np.sqrt(30 / np.maximum(f0, 30))
+        * (f0 > 0)
+    )
     noise += air.astype(np.float32)[:, None] * treble * voice
     grain /= np.abs(grain) + 1e-6
     spectrum = noise * grain
-    if not whisper:
+    if not treatment.whisper:
         rotation = blend(spans, lambda line: line.rotation, frames)
         rotation /= np.abs(rotation) + 1e-6
         pulses = synthesis.stft(synthesis.pulses(f0), frames).T

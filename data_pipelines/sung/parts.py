@@ -49,7 +49,7 @@ _ARPEGGIOS = ((0, 1, 2, 3, 2, 1), (0, 1, 2, 3), (0, 2, 1, 3), (3, 2, 1, 0), (0, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """One player: the notes, what sounds them and where it stands."""
+    """One player: the notes, their sound, and its place in the mix."""
 
     role: str
     sound: Sound = "programs"
@@ -57,14 +57,14 @@ class Part:
     """All play the same notes; of sound "drums" the kit."""
     notes: tuple[Note, ...] = ()
     hits: tuple[tuple[str, float, float], ...] = ()
-    """Of sound "one-shots": (sample, seconds, loudness); ends at its time if that is negative."""
+    """Of sound "one-shots": (sample, seconds, loudness); it ends at that time if negative."""
     bends: float = 0.0
     """Scoops, bends and vibrato of a solo; 1 for a guitar, less for winds and strings."""
     level_db: float
     """RMS while it plays, against the drums'."""
     pan: float
     send: float
-    """Share in the reverb."""
+    """Gain of the send to the reverb."""
     drive_db: float = 0.0
     """Of sound "amplifier"."""
     effect: str = ""
@@ -85,13 +85,13 @@ def player(
 
 
 def draw(rng: Generator, *families: str, count: int = 1) -> tuple[int, ...]:
-    """Different programs out of families."""
+    """`count` different programs of some families."""
     programs = sorted({program for family in families for program in PROGRAMS[family]})
     return tuple(int(program) for program in rng.choice(programs, count, replace=False))
 
 
 def bars(score: Composition, entry: float) -> list[tuple[int, Section]]:
-    """The bars of the sections with at least an energy."""
+    """The bars of the sections whose energy is at least `entry`."""
     sections = ((bar, score.section_of(bar)) for bar in range(len(score.chords)))
     return [
         (bar, section)
@@ -101,7 +101,7 @@ def bars(score: Composition, entry: float) -> list[tuple[int, Section]]:
 
 
 def nearest_degree(score: Composition, pitch: float) -> int:
-    """The degree of the scale next to a MIDI pitch."""
+    """The degree of the scale nearest to a MIDI pitch."""
     return min(range(-21, 36), key=lambda degree: abs(score.pitch(degree) - pitch))
 
 

@@ -16,7 +16,7 @@ from numpy.random import Generator
 
 from data_pipelines.articulation import pitch_track
 from data_pipelines.composition import Note
-from data_pipelines.singer import Manner
+from data_pipelines.sung.syllables import Treatment
 from data_pipelines.sung.world import RATE, analyse, count_frames, synthesise
 
 SAMPLE_RATE = 24000
@@ -51,11 +51,7 @@ def sing_score(
     lyrics: Sequence[str],
     num_samples: int,
     sample_rate: int,
-    manner: Manner,
-    *,
-    tract: float,
-    breath: float,
-    whisper: bool,
+    treatment: Treatment,
 ) -> Float[np.ndarray, "time"]:
     """Sing notes on syllables in kana, one for each note; an empty one holds the vowel before.
 
@@ -88,16 +84,15 @@ def sing_score(
     for note in notes:
         near[max(0, int(RATE * (note.start - 0.15))) : int(RATE * (note.end + 0.05))] = 1
     level = np.log(scipy.ndimage.uniform_filter1d(near, 9) + 1e-7).astype(np.float32)
+    melody = pitch_track(rng, treatment.manner, notes, frames, RATE)
     return synthesise(
-        np.where(parts.f0[:frames] > 0, pitch_track(rng, manner, notes, frames, RATE), 0.0),
+        np.where(parts.f0[:frames] > 0, melody, 0.0),
         parts.log_spectrum[:frames] + level[:, None],
         parts.aperiodicity[:frames],
         SAMPLE_RATE,
         num_samples,
         sample_rate,
-        tract=tract,
-        breath=breath,
-        whisper=whisper,
+        treatment,
     )
 
 

@@ -1,7 +1,7 @@
 """A song sung by synthesised voices over sampled or procedural instruments, from a seed.
 
-Everything about a song is drawn: who sings, what the band is, the studio's effects, the balance and
-the master. `facts` says what came out, so that songs can be selected and counted.
+Everything about a song is random: who sings, what the band is, the studio's effects, the balance
+and the master. `facts` records the choices, so that songs can be selected and counted.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
 
 VERSION = 1
-"""Goes up whenever the sound of any song changes; part of every song's seed."""
+"""Increased whenever the sound of any song changes; part of every song's seed."""
 
 SAMPLE_RATE = 44_100
 
 VOICE_SHARES = {"procedural": 0.4, "hibari": 0.3, "world": 0.2, "sinsy": 0.1}
-"""How often each kind of voice sings, if all are used."""
+"""Share of the songs that each kind of voice sings, if all are used."""
 
 Audio = Float[np.ndarray, "time 2"]
 
@@ -40,7 +40,7 @@ class SongConfig:
     Attributes:
         seed: of the songs.
         seconds: length of a song.
-        voices: kinds of voices that sing, of `VOICE_SHARES`.
+        voices: which kinds of voices sing, of `VOICE_SHARES`.
         fonts: sound fonts, of which each song draws one.
     """
 
@@ -52,7 +52,7 @@ class SongConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Song:
-    """Two stems at 44.1 kHz, peaks below 1, and what they are."""
+    """Two stems at 44.1 kHz, peaks below 1, and a description of them."""
 
     vocals: Audio
     accompaniment: Audio
@@ -116,7 +116,7 @@ def _key(score: Composition) -> str:
 
 
 def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tuple[Audio, str]:
-    """Lead and backing voices in their places, without effects."""
+    """Lead and backing vocals, panned, without effects."""
     lead = voices.sing(rng, voice, score.melody, n, SAMPLE_RATE)
     aside = rng.random() < 0.15
     position = rng.uniform(-0.75, 0.75) if aside else np.clip(rng.normal(0, 0.08), -0.3, 0.3)
@@ -150,9 +150,9 @@ def _play(
 def _master(
     rng: Generator, vocals: Audio, accompaniment: Audio
 ) -> tuple[Audio, Audio, dict[str, Any]]:
-    """Equaliser, limiter, clipper and codec as one would put on the mixture, on both stems alike.
+    """Equaliser, limiter or clipper, and codec, applied to both stems alike.
 
-    What depends on the level is computed from the mixture and applied as a gain to each stem.
+    The limiter's or clipper's gain is computed from the mixture.
     """
     stems = [vocals, accompaniment]
     facts: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def _master(
 
 
 def _clipper(mixture: Audio, drive_db: float) -> Audio:
-    """The gain of each sample by which its peaks, `drive_db` above full scale, bend to it."""
+    """Gain of each sample by a soft clipper that is driven `drive_db` above full scale."""
     peak = float(np.abs(mixture).max(initial=1e-9))
     driven = np.abs(mixture) * np.float32(dsp.db_to_gain(drive_db) / peak)
     return np.tanh(driven) / np.maximum(driven, 1e-6)

@@ -63,8 +63,8 @@ def play_notes(
 ) -> Float[np.ndarray, "time 2"]:
     """Render notes on one program, dry; pitches are rounded to semitones, then tuned by `cents`.
 
-    `bank` 128 holds the drum kits. `bend` is in semitones, up to an octave, one value every
-    `BEND_HOP` samples. Raises `UserError` as `check` does.
+    `bank` 128 holds the drum kits; kit 0 replaces one that the font lacks. `bend` is in semitones,
+    up to an octave, one value every `BEND_HOP` samples. Raises `UserError` as `check` does.
     """
     lib = library()
     loaded = _load(font)
@@ -72,7 +72,9 @@ def play_notes(
     settings = _settings(sample_rate)
     synth = lib.new_fluid_synth(settings)
     font_id = lib.fluid_synth_add_sfont(synth, loaded)
-    if lib.fluid_synth_program_select(synth, 0, font_id, bank, program):
+    # General MIDI asks for all programs, but for one drum kit only.
+    wanted = (program, 0) if bank == 128 else (program,)
+    if all(lib.fluid_synth_program_select(synth, 0, font_id, bank, number) for number in wanted):
         raise UserError(f"{font}: has no program {program} in bank {bank}; use a General MIDI font")
     lib.fluid_synth_pitch_wheel_sens(synth, 0, _BEND_RANGE)
     lib.fluid_synth_set_gen(synth, 0, 52, cents)

@@ -1,4 +1,4 @@
-"""A stock of speech to make sing: sentences of several synthesisers, analysed by WORLD.
+"""A stock of speech to turn into singing: sentences of several synthesisers, analysed by WORLD.
 
 Sentence k of a source is always the same. The slow synthesiser's sentences are kept on disk, where
 every process finds them.

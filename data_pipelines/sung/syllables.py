@@ -17,8 +17,26 @@ from numpy.random import Generator
 
 from data_pipelines import dsp
 from data_pipelines.composition import Note
+from data_pipelines.singer import Manner
 
 Syllable = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """How a voice sings on someone's speech."""
+
+    manner: Manner
+    tract: float = 1.0
+    """Factor on the formants."""
+    melodic: float = 1.0
+    """1: the pitch follows the melody; 0: the contour of the speech; between them, both."""
+    speech_hz: float = 200.0
+    """Mean pitch of that contour."""
+    breath: float = 0.0
+    """Added noise, 0 to 1, mostly in the treble."""
+    whisper: bool = False
+    """Nothing but noise."""
 
 
 def find_syllables(
@@ -28,8 +46,8 @@ def find_syllables(
 
     `power` is best measured from 400 to 4,500 Hz, where vowels stand out from nasals and glides.
 
-    One for each peak of the voiced level. Two are parted where the level begins to fall into the
-    consonants between them, so that all of these belong to the second one and none is cut.
+    One for each peak of the voiced level. Two are separated where the level begins to fall into the
+    consonants between them, so that all of them belong to the second one and none is cut.
     """
     level = np.log(power + 1e-6 * power.max(initial=1e-12)) + np.where(f0_hz > 0, 2.0, -2.0)
     level = scipy.ndimage.gaussian_filter1d(level, 0.015 * rate)
@@ -221,10 +239,9 @@ def loudness(spans: Sequence[Span[AnySpeech]], frames: int) -> Float[np.ndarray,
 def follow(
     spans: Sequence[Span[AnySpeech]],
     melody_hz: Float[np.ndarray, "frame"],
-    melodic: float,
-    speech_hz: float,
+    treatment: Treatment,
 ) -> Float[np.ndarray, "frame"]:
-    """f0 between the melody (`melodic` 1) and the sources' own contours moved to a mean (0).
+    """f0 between the melody and the sources' own contours, moved to `treatment.speech_hz`.
 
     0 where the sources are unvoiced or nothing sounds.
     """
@@ -237,7 +254,8 @@ def follow(
         voiced[where] += span.weight * (span.source.f0[np.round(span.positions).astype(int)] > 0)
         own = np.interp(span.positions, known, pitch - pitch.mean())
         contour[where] += span.weight * own
-    spoken = np.log(speech_hz) + contour / np.maximum(total, 1e-9)
+    melodic = treatment.melodic
+    spoken = np.log(treatment.speech_hz) + contour / np.maximum(total, 1e-9)
     f0 = np.exp(melodic * np.log(melody_hz) + (1 - melodic) * spoken)
     return np.where(voiced > 0.5 * total, f0, 0.0)
 

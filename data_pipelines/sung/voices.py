@@ -1,7 +1,7 @@
-"""Singers of four kinds, drawn at random: who sings, how, and the sound, dry and mono.
+"""Random singers of four kinds, and their singing as dry mono audio.
 
-A voice knows its words too, so whoever sings some of its notes again (a double) or sings along (a
-relative) has the same ones.
+A voice includes its words, so a double (the same voice again) and a relative (another voice of a
+choir) sing the same ones.
 """
 
 import dataclasses
@@ -20,17 +20,16 @@ from data_pipelines import dsp, phonetics
 from data_pipelines.composition import Note
 from data_pipelines.singer import Singer, random_singer
 from data_pipelines.sung import hibari, sinsy, stock, texts, world
-from data_pipelines.sung.syllables import recite, shorten
+from data_pipelines.sung.syllables import Treatment, recite, shorten
 from data_pipelines.voice import sing as synthesise
 from data_pipelines.voice import write_lyrics
 from diffsep_jax.errors import UserError
 
-ENGINES = ("procedural", "hibari", "world", "sinsy")
 Delivery = Literal["sung", "rapped", "spoken"]
 Effort = Literal["normal", "shouted", "whispered", "falsetto"]
 
 _LINES = 6
-"""Lines of words that a voice knows."""
+"""Different lines of text that a voice sings."""
 _PACKAGES: dict[str, dict[str, str]] = {
     "procedural": {},
     "hibari": {"hibari": "hibari-tts"},
@@ -46,7 +45,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "pyworld": "pyworld-prebuilt",
     },
 }
-"""What to import for each engine, and the package that has it."""
+"""The modules that each engine imports, and the packages that provide them."""
 _TONE: dict[Effort, list[tuple[float, float]]] = {
     "normal": [],
     "shouted": [(150.0, -8.0), (400.0, -3.0), (1e3, 4.0), (2500.0, 8.0), (4e3, 6.0), (9e3, 2.0)],
@@ -64,7 +63,7 @@ class Voice:
     source: str
     """The speaker in the engine, or the engine's own name."""
     singer: Singer
-    """Manner of all engines, and body of the procedural one."""
+    """How it sings; for the procedural engine, its vocal tract too."""
     tract: float
     """Factor on the speaker's formants."""
     centre: float
@@ -76,7 +75,7 @@ class Voice:
     melodic: float
     """How far the pitch follows the melody: 0 is the contour of speech, 1 the melody."""
     speech_hz: float
-    """Mean pitch where it does not."""
+    """Mean pitch of the contour of speech."""
     legato: float
     """Share of each note that sounds."""
     melisma: float
@@ -90,7 +89,7 @@ class Voice:
 
 
 def check(engines: Iterable[str]) -> None:
-    """Raise `UserError` naming the package that an engine lacks, and get ready what needs it."""
+    """Raise `UserError` naming a missing package; prepare what workers must not do at once."""
     for engine in engines:
         for module, package in _PACKAGES[engine].items():
             if importlib.util.find_spec(module) is None:
@@ -102,7 +101,7 @@ def check(engines: Iterable[str]) -> None:
 
 
 def draw_voice(rng: Generator, engine: str) -> Voice:
-    """A random voice. Which engine sings how often is not decided here."""
+    """A random voice of an engine."""
     delivery = _choice(rng, {"sung": 0.66, "rapped": 0.14, "spoken": 0.2})
     effort = _choice(rng, {"normal": 0.68, "shouted": 0.16, "whispered": 0.05, "falsetto": 0.11})
     if engine == "sinsy":
@@ -189,7 +188,7 @@ def relative(rng: Generator, voice: Voice) -> Voice:
 
 
 def describe(voice: Voice) -> dict[str, Any]:
-    """What a song's metadata say about a voice: all of it, as JSON values."""
+    """All fields of a voice, as JSON values."""
     values = dataclasses.asdict(voice)
     values["singer"]["formant_spread"] = list(voice.singer.formant_spread)
     return values
@@ -227,7 +226,7 @@ def sing(
 
 
 def _loosen(rng: Generator, voice: Voice, notes: Sequence[Note]) -> list[Note]:
-    """Notes as this performance times them, cut short where the voice sings staccato."""
+    """Notes with the timing of this performance, shortened if the voice sings staccato."""
     late = float(rng.normal(0, 0.01))
     starts = [max(0.0, note.start + late + float(rng.normal(0, 0.01))) for note in notes]
     ends = [note.start + voice.legato * (note.end - note.start) + late for note in notes]
@@ -239,7 +238,7 @@ def _loosen(rng: Generator, voice: Voice, notes: Sequence[Note]) -> list[Note]:
 
 
 def _level(x: Float[np.ndarray, "time"], sample_rate: int) -> Float[np.ndarray, "time"]:
-    """Scale to an RMS of 0.1 where there is voice, and take back consonants that stick out."""
+    """Scale to an RMS of 0.1 where there is voice, and turn down consonants that stick out."""
     hop = sample_rate // 100
     count = -(-len(x) // hop)
     power = np.square(np.pad(x, (0, count * hop - len(x)))).reshape(count, hop).mean(axis=1)
@@ -251,7 +250,7 @@ def _level(x: Float[np.ndarray, "time"], sample_rate: int) -> Float[np.ndarray, 
 
 
 def _phrases(voice: Voice, notes: Sequence[Note]) -> Iterator[tuple[Generator, list[Note]]]:
-    """Each phrase with the random numbers that its words are drawn by."""
+    """Each phrase with the generator that draws its words."""
     for phrase, group in itertools.groupby(notes, lambda note: note.phrase):
         yield np.random.default_rng([voice.lyrics, phrase]), list(group)
 
@@ -277,17 +276,7 @@ def _score(
             if words.random() < voice.melisma and group[i].start - group[i - 1].end < 0.05:
                 drawn[i] = ""
         lyrics += drawn
-    return sinsy.sing_score(
-        rng,
-        notes,
-        lyrics,
-        num_samples,
-        sample_rate,
-        voice.singer,
-        tract=voice.tract,
-        breath=voice.breath,
-        whisper=voice.effort == "whispered",
-    )
+    return sinsy.sing_score(rng, notes, lyrics, num_samples, sample_rate, _treatment(voice))
 
 
 def _syllables(
@@ -314,14 +303,12 @@ def _syllables(
         sources += [(line, index) for index in indices]
         sounds += laid
     render = hibari.sing_lines if voice.engine == "hibari" else world.resynthesise
-    return render(
-        rng,
-        sources,
-        sounds,
-        notes,
-        num_samples,
-        sample_rate,
-        voice.singer,
+    return render(rng, sources, sounds, notes, num_samples, sample_rate, _treatment(voice))
+
+
+def _treatment(voice: Voice) -> Treatment:
+    return Treatment(
+        manner=voice.singer,
         tract=voice.tract,
         melodic=voice.melodic,
         speech_hz=voice.speech_hz,

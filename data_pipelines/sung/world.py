@@ -1,7 +1,7 @@
-"""Speech made to sing with WORLD: its pitch replaced by a melody, its vowels held.
+"""Speech turned into singing with WORLD: its pitch replaced by a melody, its vowels held.
 
-WORLD parts a voice into f0, a smooth spectrum and the share of noise in each band (Morise, Yokomori
-and Ozawa 2016, by the package pyworld). It does not matter whose speech it is.
+WORLD splits a voice into f0, a smooth spectrum and the share of noise in each band (Morise,
+Yokomori and Ozawa 2016, by the package pyworld). Any speaker will do.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from numpy.random import Generator
 from data_pipelines import dsp
 from data_pipelines.articulation import pitch_track
 from data_pipelines.composition import Note
-from data_pipelines.singer import Manner
 from data_pipelines.sung.syllables import (
     Syllable,
+    Treatment,
     blend,
     find_syllables,
     follow,
@@ -35,7 +35,7 @@ RATE = 1000.0 / _PERIOD_MS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """A recording of speech in WORLD's parts, `RATE` frames per second."""
+    """A recording of speech as WORLD's parameters, `RATE` frames per second."""
 
     f0: Float[np.ndarray, "frame"]
     """Hertz; 0 where unvoiced."""
@@ -49,7 +49,7 @@ class Analysis:
 
     @functools.cached_property
     def power(self) -> Float[np.ndarray, "frame"]:
-        """Of each frame where vowels are loudest, 400 to 4,500 Hz."""
+        """Of each frame between 400 and 4,500 Hz, where vowels are loudest."""
         scale = 2 * (self.spectrum.shape[1] - 1) / self.sample_rate
         return self.spectrum[:, int(400 * scale) : int(4500 * scale)].mean(axis=1)
 
@@ -60,7 +60,7 @@ class Analysis:
 
 
 def analyse(waveform: Float[np.ndarray, "time"], sample_rate: int) -> Analysis:
-    """Part a mono recording of one voice without accompaniment, and find its syllables."""
+    """Analyse a mono recording of one voice without accompaniment; find its syllables."""
     import pyworld
 
     x = np.ascontiguousarray(waveform, dtype=np.float64)
@@ -76,39 +76,6 @@ def analyse(waveform: Float[np.ndarray, "time"], sample_rate: int) -> Analysis:
     return dataclasses.replace(parts, syllables=find_syllables(f0, parts.power, RATE))
 
 
-def sing_syllables(
-    rng: Generator,
-    sources: Sequence[tuple[Analysis, int]],
-    notes: Sequence[Note],
-    num_samples: int,
-    sample_rate: int,
-    *,
-    tract: float = 1.0,
-    vibrato_hz: float = 5.5,
-    vibrato_cents: float = 40.0,
-    drift_cents: float = 10.0,
-    glide_seconds: float = 0.06,
-    hard_tuned: bool = False,
-) -> Float[np.ndarray, "time"]:
-    """Sing notes on given syllables: (analysis, index of its syllable), one for each note.
-
-    The analyses have one sample rate in common, which limits the bandwidth; the result is mono and
-    float32 at `sample_rate`. `tract` is a factor on the formants. Hard tuning hits every pitch
-    exactly and at once. The RMS while singing is 0.1.
-    """
-    manner = Manner(
-        jitter=0.0015,
-        vibrato_hz=vibrato_hz,
-        vibrato_cents=vibrato_cents,
-        vibrato_delay=0.25,
-        glide=0.004 if hard_tuned else glide_seconds,
-        scoop=0.0 if hard_tuned else 0.2,
-        drift=0.0 if hard_tuned else drift_cents / 100,
-        hard_tuned=hard_tuned,
-    )
-    return resynthesise(rng, sources, notes, notes, num_samples, sample_rate, manner, tract=tract)
-
-
 def resynthesise(
     rng: Generator,
     sources: Sequence[tuple[Analysis, int]],
@@ -116,18 +83,12 @@ def resynthesise(
     melody: Sequence[Note],
     num_samples: int,
     sample_rate: int,
-    manner: Manner,
-    *,
-    tract: float = 1.0,
-    melodic: float = 1.0,
-    speech_hz: float = 200.0,
-    breath: float = 0.0,
-    whisper: bool = False,
+    treatment: Treatment,
 ) -> Float[np.ndarray, "time"]:
     """Lay syllables under `notes` while the pitch follows `melody`, which may have more notes.
 
-    With `melodic` below 1 the pitch lies between the melody and the speech's own contour, moved to
-    the mean `speech_hz`. `breath` (0 to 1) adds noise, first in the treble.
+    `sources`: (analysis, index of its syllable), one for each note. The analyses share a sample
+    rate, which limits the bandwidth. The result is mono float32, at an RMS of 0.1 while it sounds.
     """
     if not notes:
         return np.zeros(num_samples, np.float32)
@@ -135,15 +96,13 @@ def resynthesise(
     spans = lay(rng, sources, notes, frames, RATE)
     level = np.log(loudness(spans, frames) + 1e-7).astype(np.float32)[:, None]
     return synthesise(
-        follow(spans, pitch_track(rng, manner, melody, frames, RATE), melodic, speech_hz),
+        follow(spans, pitch_track(rng, treatment.manner, melody, frames, RATE), treatment),
         blend(spans, lambda speech: speech.log_spectrum, frames) + level,
         blend(spans, lambda speech: speech.aperiodicity, frames),
         sources[0][0].sample_rate,
         num_samples,
         sample_rate,
-        tract=tract,
-        breath=breath,
-        whisper=whisper,
+        treatment,
     )
 
 
@@ -159,22 +118,20 @@ def synthesise(
     source_rate: int,
     num_samples: int,
     sample_rate: int,
-    *,
-    tract: float,
-    breath: float,
-    whisper: bool,
+    treatment: Treatment,
 ) -> Float[np.ndarray, "time"]:
-    """A waveform from WORLD's parts, at `sample_rate`; the arguments are `resynthesise`'s."""
+    """A waveform at `sample_rate` from WORLD's parameters, which are at `source_rate`."""
     import pyworld
 
     hz = np.linspace(0, source_rate / 2, log_spectrum.shape[1])
-    envelope = np.exp(2 * warp(log_spectrum, tract)) + np.float32(1e-14)
+    envelope = np.exp(2 * warp(log_spectrum, treatment.tract)) + np.float32(1e-14)
     low = int(np.searchsorted(hz, 1500))
     envelope[:, :low] *= np.square(rumble_cut(f0_hz, hz[:low]))
     treble = np.clip(hz / 4000, 0.05, 1).astype(np.float32)
-    noise = 1 - (1 - warp(aperiodicity, tract)) * (1 - np.float32(breath) * treble)
+    voiced_share = 1 - warp(aperiodicity, treatment.tract)
+    noise = 1 - voiced_share * (1 - np.float32(treatment.breath) * treble)
     x = pyworld.synthesize(
-        0 * f0_hz if whisper else f0_hz,
+        0 * f0_hz if treatment.whisper else f0_hz,
         np.ascontiguousarray(envelope, np.float64),
         np.ascontiguousarray(noise, np.float64),
         source_rate,
