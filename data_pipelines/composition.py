@@ -88,6 +88,19 @@ class Composition:
                 return section
         return self.sections[-1]
 
+    def section_at(self, note: Note) -> Section:
+        """The section in which a note starts."""
+        return self.section_of(int((note.start + 1e-6) * self.tempo_bpm / 15.0 / self.steps))
+
+    def moved(self, pitch: float, degrees: int) -> float:
+        """A MIDI pitch moved by steps of the scale."""
+        nearest = self.nearest_degree(pitch)
+        return pitch + self.pitch(nearest + degrees) - self.pitch(nearest)
+
+    def nearest_degree(self, pitch: float) -> int:
+        """The degree of the scale nearest to a MIDI pitch."""
+        return min(range(-21, 36), key=lambda degree: abs(self.pitch(degree) - pitch))
+
 
 def compose(
     rng: Generator, seconds: float, voice_centre: float, density: float = 1.0

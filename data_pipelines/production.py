@@ -62,11 +62,8 @@ def sing_song(
     """Lead and backing voices with their effects, stereo; the level is free."""
     lyrics = voice.write_lyrics(rng, len(score.melody), float(rng.choice([0.05, 0.15, 0.3])))
     lead = voice.sing(rng, singer, score.melody, lyrics, n, sample_rate)
-    # Mostly near the centre as in records, but one lead in five stands clearly to a side.
-    aside = rng.random() < 0.2
-    position = rng.uniform(-0.75, 0.75) if aside else np.clip(rng.normal(0, 0.08), -0.3, 0.3)
-    dry = dsp.pan(lead, float(position))
-    backed = [i for i, note in enumerate(score.melody) if has_backing(score, note)]
+    dry = dsp.pan(lead, lead_position(rng, 0.2))
+    backed = [i for i, note in enumerate(score.melody) if score.section_at(note).backing]
     style = str(rng.choice(["none", "double", "harmony", "choir"], p=[0.4, 0.25, 0.2, 0.15]))
     if backed and style != "none":
         voices = {"double": [0, 0], "harmony": [2], "choir": [2, 4, -3]}[style]
@@ -82,10 +79,11 @@ def sing_song(
     return _effects(rng, dry, score, sample_rate)
 
 
-def has_backing(score: Composition, note: Note) -> bool:
-    """Whether the note lies in a section with backing voices."""
-    bar = int((note.start + 1e-6) * score.tempo_bpm / 15.0 / score.steps)
-    return score.section_of(bar).backing
+def lead_position(rng: Generator, aside: float) -> float:
+    """-1 (left) to 1; near the centre as in most records, but a share `aside` stands to a side."""
+    if rng.random() < aside:
+        return float(rng.uniform(-0.75, 0.75))
+    return float(np.clip(rng.normal(0, 0.08), -0.3, 0.3))
 
 
 def _relative(rng: Generator, singer: Singer) -> Singer:
@@ -96,9 +94,7 @@ def _relative(rng: Generator, singer: Singer) -> Singer:
 
 def shifted(score: Composition, note: Note, steps: int, late: float) -> Note:
     """The note `steps` scale steps away, a little displaced in time."""
-    degrees = range(-14, 36)
-    nearest = min(degrees, key=lambda degree: abs(score.pitch(degree) - note.pitch))
-    pitch = note.pitch + score.pitch(nearest + steps) - score.pitch(nearest)
+    pitch = score.moved(note.pitch, steps)
     return note._replace(start=note.start + late, end=note.end + late, pitch=pitch)
 
 

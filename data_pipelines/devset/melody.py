@@ -22,12 +22,8 @@ def compose_melody(
     step = tonality.beat_seconds / 2
     rest = int(np.ceil(_REST_SECONDS / step))
     last = int((seconds - _REST_SECONDS - tonality.first_beat) / step)
-    allowed = [
-        pitch
-        for pitch in range(int(np.ceil(centre - _BELOW)), int(centre + _ABOVE) + 1)
-        if pitch % 12 in tonality.pitch_classes()
-    ]
-    pitches = np.array(allowed)
+    pitches = np.arange(np.ceil(centre - _BELOW), centre + _ABOVE + 1e-9).astype(int)
+    pitches = pitches[np.isin(pitches % 12, list(tonality.pitch_classes()))]
     notes: list[Note] = []
     position = max(0, int(np.ceil((_REST_SECONDS - tonality.first_beat) / step)))
     phrase, pitch = 0, centre
@@ -43,15 +39,8 @@ def compose_melody(
             weights = _fit(tonality, pitches, position, pitch, centre)
             pitch = float(rng.choice(pitches, p=weights / weights.sum()))
             start = tonality.first_beat + position * step
-            notes.append(
-                Note(
-                    start=start,
-                    end=start + length * step,
-                    pitch=pitch + tonality.tuning_cents / 100,
-                    velocity=float(rng.uniform(0.6, 0.9)),
-                    phrase=phrase,
-                )
-            )
+            tuned, loud = pitch + tonality.tuning_cents / 100, float(rng.uniform(0.6, 0.9))
+            notes.append(Note(start, start + length * step, tuned, loud, phrase))
             position += length
             if is_last:
                 break

@@ -1,4 +1,4 @@
-"""From a voice and an excerpt of a band to a clip: level, sides, room, silence; and its floors."""
+"""From a voice and an excerpt of a band to a clip: level, sides, room, silence."""
 
 from typing import Any, NamedTuple
 
@@ -9,8 +9,6 @@ from numpy.random import Generator
 
 from data_pipelines.devset.lines import SAMPLE_RATE, sounding
 from data_pipelines.dsp import db_to_gain, mono, reverberate, rms
-from diffsep_jax.evaluation.oracle import ideal_ratio_mask
-from diffsep_jax.metrics import best_gain, sdr
 
 LEVEL_DB = (-6.0, 3.0)
 """Vocals against the band, while they sound."""
@@ -21,7 +19,7 @@ _GATE_DB, _GATE_SECONDS = -40.0, 0.02
 
 
 class Clip(NamedTuple):
-    """Two stems, and the choices that were made for them."""
+    """Two stems, and what is known of them: sources and the choices that were made."""
 
     vocals: Float[np.ndarray, "time 2"]
     accompaniment: Float[np.ndarray, "time 2"]
@@ -105,14 +103,3 @@ def _gated(
         if silent_seconds(gated, band) >= LEAST_SILENCE_SECONDS:
             break
     return gated
-
-
-def floors(clip: Clip) -> dict[str, float]:
-    """Utterance SDR in dB of the mixture, of its best constant gain and of the ideal ratio mask."""
-    mixture = clip.vocals + clip.accompaniment
-    estimates = {
-        "sdr_mixture": mixture,
-        "sdr_best_gain": np.float32(best_gain(clip.vocals, mixture)) * mixture,
-        "sdr_ideal_ratio_mask": ideal_ratio_mask(clip.vocals, clip.accompaniment)[0],
-    }
-    return {name: round(sdr(clip.vocals, estimate), 2) for name, estimate in estimates.items()}

@@ -2,8 +2,8 @@
 
 import io
 import os
-import shutil
 import subprocess
+import tempfile
 import urllib.parse
 import zipfile
 from pathlib import Path
@@ -37,16 +37,14 @@ class Package(NamedTuple):
         Raises `UserError` where it is missing or damaged.
         """
         path, _, member = file.partition("!")
-        if not (self.root / path).is_file():
-            raise self._missing(file)
         try:
+            data = (self.root / path).read_bytes()
             if member:
-                with zipfile.ZipFile(self.root / path) as archive:
-                    return soundfile.read(io.BytesIO(archive.read(member)), always_2d=True)
-            return soundfile.read(self.root / path, always_2d=True)
-        except KeyError:
+                data = zipfile.ZipFile(io.BytesIO(data)).read(member)
+            return soundfile.read(io.BytesIO(data), always_2d=True)
+        except (FileNotFoundError, KeyError):
             raise self._missing(file) from None
-        except (soundfile.LibsndfileError, zipfile.BadZipFile, OSError):
+        except (soundfile.LibsndfileError, zipfile.BadZipFile):
             raise UserError(
                 f"{self.root / path}: damaged; delete {self.root} and run the command again"
             ) from None
@@ -61,79 +59,39 @@ class Package(NamedTuple):
 def fetch(name: str, folder: Path) -> Package:
     """A package unpacked in `folder`, downloaded if it is not there yet.
 
-    Two builds at once must not share the folder. Raises `UserError`: no apt, no such package, no
-    network, a damaged package, a full disk.
+    Raises `UserError`: no apt, no such package, no network, a full disk.
     """
-    make_folder(folder)
     unpacked = sorted(path for path in folder.glob(f"{name}_*") if path.is_dir())
-    if unpacked:
-        root = unpacked[-1]
-    else:
-        debs = sorted(folder.glob(f"{name}_*.deb"))
-        root = _unpack(debs[-1] if debs else _download(name, folder))
+    root = unpacked[-1] if unpacked else _download(name, folder)
     return Package(name, urllib.parse.unquote(root.name.split("_")[1]), root)
 
 
 def _download(name: str, folder: Path) -> Path:
-    with write_errors(folder):
-        part = _empty(folder / f".{name}.download")
-    # Otherwise apt-get, run by root, warns that its own user cannot write here.
-    command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name]
-    failure = _run(command, part)
-    debs = sorted(part.glob("*.deb"))
-    if failure is not None or not debs:
-        shutil.rmtree(part)
-        raise UserError(
-            f"package {name}: cannot be downloaded: {failure or 'apt-get wrote no file'}; "
-            "is there a network, and has apt-get update been run?"
-        )
-    deb = folder / debs[0].name
-    os.replace(debs[0], deb)
-    part.rmdir()
-    return deb
+    """The folder of the unpacked package, NAME_VERSION_ARCHITECTURE."""
+    make_folder(folder)
+    with write_errors(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".") as part:
+        # Otherwise apt-get, run by root, warns that its own user cannot write here.
+        _run(name, part, "apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name)
+        (deb,) = Path(part).glob("*.deb")
+        root = deb.with_suffix("")
+        _run(name, part, "dpkg-deb", "-x", deb.name, root.name)
+        return root.rename(folder / root.name)
 
 
-def _unpack(deb: Path) -> Path:
-    root = deb.with_suffix("")
-    with write_errors(root):
-        part = _empty(deb.with_name(f".{root.name}.unpack"))
-    failure = _run(["dpkg-deb", "-x", str(deb.absolute()), "."], part)
-    if failure is not None:
-        shutil.rmtree(part)
-        if "No space left" in failure:
-            raise UserError(f"{root}: cannot be unpacked: no space left on the disk")
-        raise UserError(f"{deb}: damaged ({failure}); delete it and run the command again")
-    os.replace(part, root)
-    return root
-
-
-def _empty(folder: Path) -> Path:
-    """An empty folder in place of what an interrupted run may have left."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return folder
-
-
-def _run(command: list[str], folder: Path) -> str | None:
-    """Runs a command in a folder; None if it succeeds, else its error message, one line."""
+def _run(package: str, folder: str, *command: str) -> None:
     try:
+        environment = {**os.environ, "LC_ALL": "C"}
         result = subprocess.run(
-            command,
-            cwd=folder,
-            env={**os.environ, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace"
         )
     except FileNotFoundError:
         raise UserError(
             f"{command[0]}: not found; the development set is made of Debian packages and needs "
             "Debian, a system derived from it, or a container of one"
         ) from None
-    if result.returncode == 0:
-        return None
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("E:")] or lines
-    return errors[0] if errors else f"{command[0]} ended with status {result.returncode}"
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if not line.startswith("W:")]
+        raise UserError(
+            f"package {package}: {command[0]} failed: {lines[0] if lines else result.returncode}; "
+            "is there a network, and has apt-get update been run?"
+        )

@@ -1,5 +1,6 @@
 """Syllables of real people, pitched by WORLD to a melody that fits the band."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -31,34 +32,37 @@ def sing_line(
 
     `companion` is "double" or "harmony": a second voice at the sides; None is none.
     """
-    analyses = [analyse(_dithered(rng, take.samples), SAMPLE_RATE) for take in takes]
+    analyses = []
+    for take in takes:
+        # Where a codec left nothing, WORLD finds NaN: noise at -80 dB.
+        dither = 1e-4 * rng.standard_normal(len(take.samples))
+        analyses.append(analyse(take.samples + dither, SAMPLE_RATE))
     syllables = [
         (speech, index)
         for speech in analyses
         for index in range(len(speech.syllables))
         if _noise_share(speech, index) < _MOST_NOISE
     ]
+    f0_hz = np.concatenate([speech.f0 for speech in analyses])
     # People sing higher than they speak.
-    centre = _spoken_pitch(analyses) + rng.uniform(2, 7)
+    centre = float(69 + 12 * np.log2(np.median(f0_hz[f0_hz > 0]) / 440)) + rng.uniform(2, 7)
     notes = compose_melody(rng, tonality, centre, num_samples / SAMPLE_RATE)
     sources = [syllables[i % len(syllables)] for i in range(len(notes))]
-    vibrato_hz, vibrato_cents = rng.uniform(4.8, 6.3), rng.uniform(15, 70)
-    drift_cents, glide_seconds = rng.uniform(4, 14), rng.uniform(0.03, 0.1)
-    hard_tuned = bool(rng.random() < 0.2)
-
     manner = Manner(
         jitter=0.0015,
-        vibrato_hz=vibrato_hz,
-        vibrato_cents=vibrato_cents,
+        vibrato_hz=rng.uniform(4.8, 6.3),
+        vibrato_cents=rng.uniform(15, 70),
         vibrato_delay=0.25,
-        glide=0.004 if hard_tuned else glide_seconds,
-        scoop=0.0 if hard_tuned else 0.2,
-        drift=0.0 if hard_tuned else drift_cents / 100,
-        hard_tuned=hard_tuned,
+        drift=rng.uniform(4, 14) / 100,
+        glide=rng.uniform(0.03, 0.1),
+        scoop=0.2,
+        hard_tuned=bool(rng.random() < 0.2),
     )
+    if manner.hard_tuned:
+        manner = dataclasses.replace(manner, glide=0.004, scoop=0.0, drift=0.0)
+    treatment = Treatment(manner=manner)
 
     def sing(melody: tuple[Note, ...]) -> Float[np.ndarray, "time"]:
-        treatment = Treatment(manner=manner)
         return resynthesise(rng, sources, melody, melody, num_samples, SAMPLE_RATE, treatment)
 
     voice = pan(sing(notes), 0.0)
@@ -80,11 +84,6 @@ def sing_line(
     return voice.astype(np.float64), facts
 
 
-def _dithered(rng: Generator, x: Float[np.ndarray, "time"]) -> Float[np.ndarray, "time"]:
-    """With noise at -80 dB: where a codec left nothing, WORLD finds NaN."""
-    return x + 1e-4 * rng.standard_normal(len(x))
-
-
 def _noise_share(speech: Analysis, index: int) -> float:
     """Share of noise in the power around a syllable's nucleus, which a long note sustains."""
     start, nucleus, end = speech.syllables[index]
@@ -92,9 +91,3 @@ def _noise_share(speech: Analysis, index: int) -> float:
     power = speech.spectrum[frames]
     noise = np.where(speech.f0[frames, None] > 0, np.square(speech.aperiodicity[frames]), 1)
     return float(np.sum(power * noise) / np.sum(power))
-
-
-def _spoken_pitch(analyses: list[Analysis]) -> float:
-    """Median MIDI pitch."""
-    f0 = np.concatenate([speech.f0 for speech in analyses])
-    return float(69 + 12 * np.log2(np.median(f0[f0 > 0]) / 440))

@@ -5,14 +5,24 @@ Licences are those that the packages' own copyright files state.
 """
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
-_KLETTRES = "usr/share/klettres"
+_Source = tuple[str, str, str]
+"""Package, licence, and path to a file or files in the package."""
+_KLETTRES = ("klettres-data", "GPL-2+", "usr/share/klettres/{language}/{}.ogg")
+_FISH = "usr/share/games/fillets-ng/sound/*/{language}/*-{}-*.ogg"
+_FILLETS = ("fillets-ng-data-{language}", "GPL-2", _FISH)
+_GCIN = ("gcin-voice", "CC-BY-3", "usr/share/gcin-voice/ogg/{}.ogg")
 _HEDGEWARS = "usr/share/games/hedgewars/Data"
-_FILLETS = "usr/share/games/fillets-ng/sound"
+_SOLDIERS = ("hedgewars-data", "GFDL-1.3", f"{_HEDGEWARS}/Sounds/voices/{{}}/*.ogg")
+_BATTLE = ("hedgewars-data", "GPL-2", f"{_HEDGEWARS}/Music/{{}}.ogg")
+_GAMINE = ("gamine-data", "public domain", "usr/share/games/gamine/sounds/{}.ogg")
+_BRANDENBURG = "BachJSBrandenburgConcertNo2inFMajorBWV1047mvmt1"
+_MUSIC = "usr/share/games/nexuiz/data/music.pk3!sound/cdtracks/{}.ogg"
+_NEXUIZ = ("nexuiz-music", "GPL-2+", _MUSIC)
+_HYPERROGUE = ("hyperrogue-music", "CC-BY-SA-3.0", "usr/share/hyperrogue/music/{}.ogg")
+_CSMASH = ("csmash-demosong", "EFF OAL 1.0", "usr/share/games/csmash/{}.ogg")
 _MULDJORD = "usr/share/games/fretsonfire/data/songs/muldjord/internal_degeneration"
-_NEXUIZ = "usr/share/games/nexuiz/data/music.pk3"
-_HYPERROGUE = "usr/share/hyperrogue/music"
 
 EXCERPT_SECONDS = 10.1
 """Length of what was screened of a band."""
@@ -27,7 +37,7 @@ class Voice:
         language: code of ISO 639.
         files: pattern of the files below the package's root.
         speed: of playback; below 1 the voice is lower and slower.
-        sample_rate: of the files, in Hz.
+        bandwidth_hz: of the recordings, where it is less than the set's.
         sung: whether the recordings are of singing.
     """
 
@@ -37,7 +47,7 @@ class Voice:
     licence: str
     files: str
     speed: float = 1.0
-    sample_rate: int = 44_100
+    bandwidth_hz: int | None = None
     sung: bool = False
 
 
@@ -73,80 +83,43 @@ class Table:
     pitched: tuple[tuple[str, str], ...]
 
 
-def _klettres(language: str, kind: str, files: str = "*/*") -> Voice:
+def _voice(source: _Source, files: str, language: str, kind: str, **about: Any) -> Voice:
+    package, licence, path = (text.format(files, language=language) for text in source)
     return Voice(
-        kind=kind,
-        language=language,
-        package="klettres-data",
-        licence="GPL-2+",
-        files=f"{_KLETTRES}/{language}/{files}.ogg",
+        kind=kind, language=language, package=package, licence=licence, files=path, **about
     )
 
 
-def _hedgewars(
-    folder: str, kind: str, language: str = "en", *, speed: float = 1.0, sung: bool = False
-) -> Voice:
-    return Voice(
-        kind=kind,
-        language=language,
-        package="hedgewars-data",
-        licence="GFDL-1.3",
-        files=f"{_HEDGEWARS}/Sounds/voices/{folder}/*.ogg",
-        speed=speed,
-        sung=sung,
-    )
-
-
-def _fillets(language: str, kind: str, letter: str) -> Voice:
-    return Voice(
-        kind=kind,
-        language=language,
-        package=f"fillets-ng-data-{language}",
-        licence="GPL-2",
-        files=f"{_FILLETS}/*/{language}/*-{letter}-*.ogg",
-        sample_rate=22_050,
-    )
-
-
-def _bands(package: str, licence: str, path: str) -> Callable[..., Band]:
-    """Bands of a package, each made of its style, its file's place in `path` and its starts."""
-    return lambda style, file, *starts: Band(
+def _band(source: _Source, style: str, file: str, *starts: float) -> Band:
+    package, licence, path = source
+    return Band(
         style=style, package=package, licence=licence, files=(path.format(file),), starts=starts
     )
 
 
-_hedgewars_band = _bands("hedgewars-data", "GPL-2", f"{_HEDGEWARS}/Music/{{}}.ogg")
-_nexuiz_band = _bands("nexuiz-music", "GPL-2+", f"{_NEXUIZ}!sound/cdtracks/{{}}.ogg")
-_hyperrogue_band = _bands("hyperrogue-music", "CC-BY-SA-3.0", f"{_HYPERROGUE}/{{}}.ogg")
-
-
 DEBIAN = Table(
     voices={
-        "singer": _hedgewars("Singer", "held notes with vibrato, high", sung=True),
-        "singerlow": _hedgewars("Singer", "the same singer, lower", speed=0.75, sung=True),
-        "british": _hedgewars("British", "exclaimed, male, comic"),
-        "hillbilly": _hedgewars("HillBilly", "exclaimed and yelled, male"),
-        "spaniard": _hedgewars("Default_es", "exclaimed, male", "es"),
-        "ml": _klettres("ml", "chanted, held syllables, male", "syllab/*"),
-        "tn": _klettres("tn", "held syllables, a woman or a child"),
-        "pt": _klettres("pt_BR", "syllables, like a child (330 Hz)"),
-        "cs": _klettres("cs", "letters, partly held, female", "alpha/*"),
-        "nds": _klettres("nds", "syllables, male, low"),
-        "uk": _klettres("uk", "syllables, female"),
-        "fr": _klettres("fr", "syllables, male"),
-        "it": _klettres("it", "syllables, female"),
-        "lt": _klettres("lt", "syllables, male"),
-        "zh": Voice(
-            kind="syllables with tones, female",
-            language="zh",
-            package="gcin-voice",
-            licence="CC-BY-3",
-            files="usr/share/gcin-voice/ogg/*/5.ogg",
+        "singer": _voice(_SOLDIERS, "Singer", "en", "held notes with vibrato, high", sung=True),
+        "singerlow": _voice(
+            _SOLDIERS, "Singer", "en", "the same singer, lower", speed=0.75, sung=True
         ),
-        "csfish": _fillets("cs", "acted lines, female", "m"),
-        "csbig": _fillets("cs", "acted lines, male", "v"),
-        "nlfish": _fillets("nl", "acted lines, female", "m"),
-        "nlbig": _fillets("nl", "acted lines, male", "v"),
+        "british": _voice(_SOLDIERS, "British", "en", "exclaimed, male, comic"),
+        "hillbilly": _voice(_SOLDIERS, "HillBilly", "en", "exclaimed and yelled, male"),
+        "spaniard": _voice(_SOLDIERS, "Default_es", "es", "exclaimed, male"),
+        "ml": _voice(_KLETTRES, "syllab/*", "ml", "chanted, held syllables, male"),
+        "tn": _voice(_KLETTRES, "*/*", "tn", "held syllables, a woman or a child"),
+        "pt": _voice(_KLETTRES, "*/*", "pt_BR", "syllables, like a child (330 Hz)"),
+        "cs": _voice(_KLETTRES, "alpha/*", "cs", "letters, partly held, female"),
+        "nds": _voice(_KLETTRES, "*/*", "nds", "syllables, male, low"),
+        "uk": _voice(_KLETTRES, "*/*", "uk", "syllables, female"),
+        "fr": _voice(_KLETTRES, "*/*", "fr", "syllables, male"),
+        "it": _voice(_KLETTRES, "*/*", "it", "syllables, female"),
+        "lt": _voice(_KLETTRES, "*/*", "lt", "syllables, male"),
+        "zh": _voice(_GCIN, "*/5", "zh", "syllables with tones, female"),
+        "csfish": _voice(_FILLETS, "m", "cs", "acted lines, female", bandwidth_hz=11_025),
+        "csbig": _voice(_FILLETS, "v", "cs", "acted lines, male", bandwidth_hz=11_025),
+        "nlfish": _voice(_FILLETS, "m", "nl", "acted lines, female", bandwidth_hz=11_025),
+        "nlbig": _voice(_FILLETS, "v", "nl", "acted lines, male", bandwidth_hz=11_025),
     },
     bands={
         "metal": Band(
@@ -156,33 +129,19 @@ DEBIAN = Table(
             files=(f"{_MULDJORD}/song.ogg", f"{_MULDJORD}/guitar.ogg"),
             starts=(134.0, 2.0),
         ),
-        "earth": _hedgewars_band("synthesizers", "EarthRise", 52.0, 105.0),
-        "oriental": _hedgewars_band("oriental folk", "oriental", 124.0, 62.0),
-        "pirate": _hedgewars_band("sea folk", "pirate", 78.0, 156.0),
-        "noir": _hedgewars_band("spy jazz", "sdmusic", 38.0, 29.0),
-        "rock": _hedgewars_band("rock", "City", 179.0, 185.0),
-        "bach": Band(
-            style="baroque orchestra",
-            package="gamine-data",
-            licence="public domain",
-            files=(
-                "usr/share/games/gamine/sounds/BachJSBrandenburgConcertNo2inFMajorBWV1047mvmt1.ogg",
-            ),
-            starts=(92.0, 185.0),
-        ),
-        "dance": _nexuiz_band("techno", "stairs", 100.0, 108.0),
-        "beast": _nexuiz_band("industrial", "beast-of-insanity", 91.0, 45.0),
-        "jungle": _hyperrogue_band("ambient percussion", "hr3-jungle", 23.0, 46.0),
-        "hunting": _hyperrogue_band("film orchestra", "hr-domina-hunting", 21.0, 42.0),
-        "palace": _hyperrogue_band("chamber strings", "hr-savino-palace", 19.0, 10.0),
-        "carib": _hyperrogue_band("island dance", "hr-savino-caribbean", 18.0, 5.0),
-        "french": Band(
-            style="synth pop",
-            package="csmash-demosong",
-            licence="EFF OAL 1.0",
-            files=("usr/share/games/csmash/danslatristesse2-48.ogg",),
-            starts=(39.0, 78.0),
-        ),
+        "earth": _band(_BATTLE, "synthesizers", "EarthRise", 52.0, 105.0),
+        "oriental": _band(_BATTLE, "oriental folk", "oriental", 124.0, 62.0),
+        "pirate": _band(_BATTLE, "sea folk", "pirate", 78.0, 156.0),
+        "noir": _band(_BATTLE, "spy jazz", "sdmusic", 38.0, 29.0),
+        "rock": _band(_BATTLE, "rock", "City", 179.0, 185.0),
+        "bach": _band(_GAMINE, "baroque orchestra", _BRANDENBURG, 92.0, 185.0),
+        "dance": _band(_NEXUIZ, "techno", "stairs", 100.0, 108.0),
+        "beast": _band(_NEXUIZ, "industrial", "beast-of-insanity", 91.0, 45.0),
+        "jungle": _band(_HYPERROGUE, "ambient percussion", "hr3-jungle", 23.0, 46.0),
+        "hunting": _band(_HYPERROGUE, "film orchestra", "hr-domina-hunting", 21.0, 42.0),
+        "palace": _band(_HYPERROGUE, "chamber strings", "hr-savino-palace", 19.0, 10.0),
+        "carib": _band(_HYPERROGUE, "island dance", "hr-savino-caribbean", 18.0, 5.0),
+        "french": _band(_CSMASH, "synth pop", "danslatristesse2-48", 39.0, 78.0),
     },
     spoken=(
         *("singer", "ml", "csfish", "tn", "british", "zh", "singer"),

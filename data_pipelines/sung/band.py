@@ -28,9 +28,8 @@ def play(
     """Arrange and render the accompaniment of a song: (stereo float32, what was played).
 
     The level is arbitrary. The description holds JSON values: kind, programs, kit, guitars
-    (amplified ones), parts, procedural, cents, bus. Raises `UserError` as `soundfont.check` does.
+    (amplified ones), parts, procedural, cents, bus. Raises `UserError` as `play_notes` does.
     """
-    soundfont.check(font)
     arrangement = arrange(rng, score)
     mix = np.zeros((num_samples, 2), np.float32)
     wet = np.zeros((num_samples, 2), np.float32)
@@ -63,17 +62,16 @@ def play(
         "programs": sorted({p for part in parts if part.sound != "drums" for p in part.programs}),
         "kit": next((part.programs[0] for part in parts if part.sound == "drums"), None),
         "guitars": sum(part.sound == "amplifier" and part.role != "bass" for part in parts),
-        "parts": [_describe(part) for part in parts],
+        "parts": [
+            {"role": part.role, "sound": part.sound, "effect": part.effect}
+            | {"programs": list(part.programs), "notes": len(part.notes)}
+            for part in parts
+        ],
         "procedural": procedural,
         "cents": round(arrangement.cents, 1),
         "bus": {name: round(value, 2) for name, value in bus.items()},
     }
     return mix, description
-
-
-def _describe(part: Part) -> dict[str, Any]:
-    fields = {name: getattr(part, name) for name in ("role", "sound", "effect")}
-    return fields | {"programs": list(part.programs), "notes": len(part.notes)}
 
 
 def _active_rms(track: Float[np.ndarray, "time 2"], sample_rate: int) -> float:

@@ -5,8 +5,6 @@ import functools
 import io
 import json
 import math
-import os
-import shutil
 import time
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from data_pipelines.processes import map_unordered
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import check_writable, write_bytes, write_errors
+from diffsep_jax.output import check_writable, write_bytes, write_folder
 
 SETTINGS = "sung.json"
 """In the data set's folder: what its songs were rendered with."""
@@ -68,20 +66,14 @@ def build_sung(command: BuildSung) -> None:
     _check_same(command.out, settings)
     if not settings["one_shots"]:
         print("note: no drums and noises of sonic-pi-samples; `make voices` installs them")
-    _remove_unfinished(command.out)
     count = math.ceil(command.hours * 3600 / command.song_seconds)
     missing = [song for song in range(count) if not _folder(command.out, song).exists()]
-    if not (command.out / SETTINGS).exists():
-        write_bytes(command.out / SETTINGS, json.dumps(settings, indent=2).encode())
+    write_bytes(command.out / SETTINGS, json.dumps(settings, indent=2).encode())
     start = time.monotonic()
     job = functools.partial(_render_one, config, command.out)
-    try:
-        for _ in track(map_unordered(job, missing, command.workers), "rendering", len(missing)):
-            pass
-    finally:
-        _remove_unfinished(command.out)
-    seconds = time.monotonic() - start
-    speed = len(missing) * command.song_seconds / seconds
+    for _ in track(map_unordered(job, missing, command.workers), "rendering", len(missing)):
+        pass
+    speed = len(missing) * command.song_seconds / (time.monotonic() - start)
     print(
         f"{count} songs in {command.out}, {len(missing)} of them rendered now"
         + (f" ({speed:.1f} times real time)" if missing else "")
@@ -96,29 +88,26 @@ def _check(command: BuildSung) -> SongConfig:
             raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least:g}")
     if not 0 < command.hours < math.inf:
         raise UserError(f"--hours {command.hours}: expected more than 0")
-    for name in command.voices:
-        if name not in VOICE_SHARES:
-            raise UserError(f"--voices {name}: expected some of {', '.join(VOICE_SHARES)}")
-    if not command.voices:
-        raise UserError(f"--voices: expected some of {', '.join(VOICE_SHARES)}")
+    if not command.voices or not set(command.voices) <= set(VOICE_SHARES):
+        given, expected = " ".join(command.voices) or "none", ", ".join(VOICE_SHARES)
+        raise UserError(f"--voices {given}: expected some of {expected}")
     check_writable(command.out)
     voices.check(command.voices)
     for font in command.fonts:
         soundfont.check(font)
-    fonts = command.fonts or soundfont.find_fonts()
     return SongConfig(
         seed=command.seed,
         seconds=command.song_seconds,
         voices=tuple(name for name in VOICE_SHARES if name in command.voices),
-        fonts=fonts,
+        fonts=command.fonts or soundfont.find_fonts(),
     )
 
 
 def _check_same(out: Path, settings: dict) -> None:
     """UserError if the folder holds something else, or songs rendered with other settings."""
     path = out / SETTINGS
-    if not path.is_file():
-        if out.is_dir() and any(out.iterdir()):
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
             raise UserError(f"{out}: holds something else; choose a new folder")
         return
     try:
@@ -138,32 +127,15 @@ def _folder(out: Path, song: int) -> Path:
     return out / split / f"song-{song:06d}"
 
 
-def _remove_unfinished(out: Path) -> None:
-    """Removes the folders of songs whose writing was interrupted."""
-    for folder in out.glob("*/.*.tmp"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _render_one(config: SongConfig, out: Path, number: int) -> None:
-    """Writes a song's folder under a temporary name, which it loses once it is complete."""
     song = render(config, number)
-    folder = _folder(out, number)
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    rng = np.random.default_rng(number)
     files = {
         "vocals.wav": _wav(song.vocals),
         # Dither must not come out as voice, so it belongs to the accompaniment.
-        "accompaniment.wav": _wav(song.accompaniment, rng),
+        "accompaniment.wav": _wav(song.accompaniment, np.random.default_rng(number)),
         FACTS: json.dumps(song.facts, indent=1).encode(),
     }
-    with write_errors(folder):
-        temporary.mkdir(parents=True)
-        for name, data in files.items():
-            with (temporary / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.rename(folder)
+    write_folder(_folder(out, number), files)
 
 
 def _wav(stem: np.ndarray, dither: np.random.Generator | None = None) -> bytes:

@@ -17,17 +17,8 @@ from numpy.random import Generator
 
 from data_pipelines.articulation import pitch_track
 from data_pipelines.composition import Note
-from data_pipelines.sung.syllables import (
-    Syllable,
-    Treatment,
-    blend,
-    find_syllables,
-    follow,
-    lay,
-    loudness,
-    rumble_cut,
-    warp,
-)
+from data_pipelines.sung import syllables
+from data_pipelines.sung.syllables import Speech, Treatment
 
 SAMPLE_RATE = 24000
 RATE = 80.0
@@ -35,13 +26,9 @@ RATE = 80.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Line:
+class Line(Speech):
     """A line of text as the network speaks it, `RATE` frames per second."""
 
-    f0: Float[np.ndarray, "frame"]
-    """Hertz; 0 where unvoiced."""
-    power: Float[np.ndarray, "frame"]
-    syllables: tuple[Syllable, ...]
     harmonic: Float[np.ndarray, "frame bin"]
     """Log amplitude of the harmonics, smooth over frequency."""
     rotation: Complex64[np.ndarray, "frame bin"]
@@ -81,7 +68,7 @@ def speak(text: str) -> Line:
     return Line(
         f0=f0,
         power=power,
-        syllables=find_syllables(f0, power, RATE),
+        syllables=syllables.find_syllables(f0, power, RATE),
         harmonic=harmonic,
         rotation=np.exp(1j * np.pi * np.tanh(angle)),
         noise=noise,
@@ -102,16 +89,17 @@ def sing_lines(
     from hibari import dsp as synthesis
 
     frames = int(np.ceil(num_samples / sample_rate * RATE)) + 2
-    spans = lay(rng, sources, notes, frames, RATE)
-    amplitude = loudness(spans, frames).astype(np.float32)[:, None]
-    harmonic = warp(blend(spans, lambda line: line.harmonic, frames), treatment.tract)
+    spans = syllables.lay(rng, sources, notes, frames, RATE)
+    amplitude = syllables.loudness(spans, frames).astype(np.float32)[:, None]
+    harmonic = syllables.warp(syllables.blend(spans, "harmonic", frames), treatment.tract)
     voice = np.exp(harmonic) * amplitude
-    hiss = warp(blend(spans, lambda line: line.noise, frames), treatment.tract)
+    hiss = syllables.warp(syllables.blend(spans, "noise", frames), treatment.tract)
     noise = np.exp(hiss) * amplitude
-    f0 = follow(spans, pitch_track(rng, treatment.manner, melody, frames, RATE), treatment)
+    pitch = pitch_track(rng, treatment.manner, melody, frames, RATE)
+    f0 = syllables.follow(spans, pitch, treatment)
     hz = np.linspace(0, SAMPLE_RATE / 2, voice.shape[1])
-    noise *= rumble_cut(f0, hz)
-    grain = blend(spans, lambda line: line.grain, frames)
+    noise *= syllables.rumble_cut(f0, hz)
+    grain = syllables.blend(spans, "grain", frames)
     for span in spans:
         # Where time is stretched the phases of the noise would repeat and buzz. What was part of
         # the voice under the network's own phases is less loud as noise.
@@ -120,16 +108,13 @@ def sing_lines(
         noise[held] *= np.where((f0[held] > 0)[:, None], np.clip(hz / 6000, 0.3, 1), 1)
     treble = np.clip(hz / 4000, 0.05, 1).astype(np.float32)
     # So that `breath` is relative to the harmonics, which are the sparser the higher they are.
-    air = (
-        (1.0 if treatment.whisper else treatment.breath)
-        * np.sqrt(30 / np.maximum(f0, 30))
-        * (f0 > 0)
-    )
+    breath = 1.0 if treatment.whisper else treatment.breath
+    air = breath * np.sqrt(30 / np.maximum(f0, 30)) * (f0 > 0)
     noise += air.astype(np.float32)[:, None] * treble * voice
     grain /= np.abs(grain) + 1e-6
     spectrum = noise * grain
     if not treatment.whisper:
-        rotation = blend(spans, lambda line: line.rotation, frames)
+        rotation = syllables.blend(spans, "rotation", frames)
         rotation /= np.abs(rotation) + 1e-6
         pulses = synthesis.stft(synthesis.pulses(f0), frames).T
         spectrum += pulses * rotation * voice

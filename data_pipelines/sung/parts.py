@@ -100,11 +100,6 @@ def bars(score: Composition, entry: float) -> list[tuple[int, Section]]:
     ]
 
 
-def nearest_degree(score: Composition, pitch: float) -> int:
-    """The degree of the scale nearest to a MIDI pitch."""
-    return min(range(-21, 36), key=lambda degree: abs(score.pitch(degree) - pitch))
-
-
 def voicing(score: Composition, chord: tuple[int, ...], kind: str, base: int) -> list[int]:
     """MIDI pitches of a chord, its closed position within an octave above `base`."""
     root = base + (score.pitch(chord[0]) - base) % 12
@@ -160,7 +155,7 @@ def line(
     rng: Generator, score: Composition, centre: float, steps: tuple[int, ...], entry: float
 ) -> tuple[Note, ...]:
     """A melody of chord and passing tones around a MIDI pitch, in notes of some `steps`."""
-    home = degree = nearest_degree(score, centre)
+    home = degree = score.nearest_degree(centre)
     notes = []
     for bar, section in bars(score, entry):
         step = int(rng.choice([0, 0, 2, 4, score.steps]))
@@ -184,7 +179,7 @@ def fills(rng: Generator, score: Composition) -> tuple[Note, ...]:
         gap = following.start - note.end
         if gap < 0.3 or rng.random() < 0.3:
             continue
-        degree = nearest_degree(score, note.pitch) + int(rng.choice([-7, 0, 0, 2, 7]))
+        degree = score.nearest_degree(note.pitch) + int(rng.choice([-7, 0, 0, 2, 7]))
         length = 60 / score.tempo_bpm / int(rng.choice([2, 4, 4]))
         move = int(rng.choice([-1, 1]))
         for k in range(min(12, int(gap / length))):
@@ -196,11 +191,8 @@ def fills(rng: Generator, score: Composition) -> tuple[Note, ...]:
 
 def doubled(score: Composition, interval: int, entry: float) -> tuple[Note, ...]:
     """The sung melody, `interval` semitones away; 4 is a third of the scale."""
-    notes = []
-    for note in score.melody:
-        bar = int((note.start + 1e-6) * score.tempo_bpm / 15.0 / score.steps)
-        if score.section_of(bar).energy >= entry:
-            degree = nearest_degree(score, note.pitch)
-            third = score.pitch(degree + 2) - score.pitch(degree)
-            notes.append(note._replace(pitch=note.pitch + (third if interval == 4 else interval)))
-    return tuple(notes)
+    return tuple(
+        note._replace(pitch=score.moved(note.pitch, 2) if interval == 4 else note.pitch + interval)
+        for note in score.melody
+        if score.section_at(note).energy >= entry
+    )

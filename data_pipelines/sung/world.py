@@ -16,17 +16,8 @@ from numpy.random import Generator
 from data_pipelines import dsp
 from data_pipelines.articulation import pitch_track
 from data_pipelines.composition import Note
-from data_pipelines.sung.syllables import (
-    Syllable,
-    Treatment,
-    blend,
-    find_syllables,
-    follow,
-    lay,
-    loudness,
-    rumble_cut,
-    warp,
-)
+from data_pipelines.sung import syllables
+from data_pipelines.sung.syllables import Speech, Treatment
 
 _PERIOD_MS = 5.0
 RATE = 1000.0 / _PERIOD_MS
@@ -34,24 +25,14 @@ RATE = 1000.0 / _PERIOD_MS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Analysis:
+class Analysis(Speech):
     """A recording of speech as WORLD's parameters, `RATE` frames per second."""
 
-    f0: Float[np.ndarray, "frame"]
-    """Hertz; 0 where unvoiced."""
     spectrum: Float[np.ndarray, "frame bin"]
     """Power of the smooth envelope."""
     aperiodicity: Float[np.ndarray, "frame bin"]
     """Share of noise in the amplitude, 0 to 1."""
     sample_rate: int
-    syllables: tuple[Syllable, ...]
-    """(start, nucleus, end) in frames."""
-
-    @functools.cached_property
-    def power(self) -> Float[np.ndarray, "frame"]:
-        """Of each frame between 400 and 4,500 Hz, where vowels are loudest."""
-        scale = 2 * (self.spectrum.shape[1] - 1) / self.sample_rate
-        return self.spectrum[:, int(400 * scale) : int(4500 * scale)].mean(axis=1)
 
     @functools.cached_property
     def log_spectrum(self) -> Float[np.ndarray, "frame bin"]:
@@ -66,14 +47,17 @@ def analyse(waveform: Float[np.ndarray, "time"], sample_rate: int) -> Analysis:
     x = np.ascontiguousarray(waveform, dtype=np.float64)
     f0, times = pyworld.dio(x, sample_rate, f0_floor=65.0, f0_ceil=800.0, frame_period=_PERIOD_MS)
     f0 = pyworld.stonemask(x, f0, times, sample_rate)
-    parts = Analysis(
+    spectrum = pyworld.cheaptrick(x, f0, times, sample_rate).astype(np.float32)
+    scale = 2 * (spectrum.shape[1] - 1) / sample_rate
+    power = spectrum[:, int(400 * scale) : int(4500 * scale)].mean(axis=1)
+    return Analysis(
         f0=f0,
-        spectrum=pyworld.cheaptrick(x, f0, times, sample_rate).astype(np.float32),
+        power=power,
+        syllables=syllables.find_syllables(f0, power, RATE),
+        spectrum=spectrum,
         aperiodicity=pyworld.d4c(x, f0, times, sample_rate).astype(np.float32),
         sample_rate=sample_rate,
-        syllables=(),
     )
-    return dataclasses.replace(parts, syllables=find_syllables(f0, parts.power, RATE))
 
 
 def resynthesise(
@@ -90,15 +74,14 @@ def resynthesise(
     `sources`: (analysis, index of its syllable), one for each note. The analyses share a sample
     rate, which limits the bandwidth. The result is mono float32, at an RMS of 0.1 while it sounds.
     """
-    if not notes:
-        return np.zeros(num_samples, np.float32)
     frames = count_frames(num_samples, sample_rate)
-    spans = lay(rng, sources, notes, frames, RATE)
-    level = np.log(loudness(spans, frames) + 1e-7).astype(np.float32)[:, None]
+    spans = syllables.lay(rng, sources, notes, frames, RATE)
+    level = np.log(syllables.loudness(spans, frames) + 1e-7).astype(np.float32)[:, None]
+    pitch = pitch_track(rng, treatment.manner, melody, frames, RATE)
     return synthesise(
-        follow(spans, pitch_track(rng, treatment.manner, melody, frames, RATE), treatment),
-        blend(spans, lambda speech: speech.log_spectrum, frames) + level,
-        blend(spans, lambda speech: speech.aperiodicity, frames),
+        syllables.follow(spans, pitch, treatment),
+        syllables.blend(spans, "log_spectrum", frames) + level,
+        syllables.blend(spans, "aperiodicity", frames),
         sources[0][0].sample_rate,
         num_samples,
         sample_rate,
@@ -124,11 +107,11 @@ def synthesise(
     import pyworld
 
     hz = np.linspace(0, source_rate / 2, log_spectrum.shape[1])
-    envelope = np.exp(2 * warp(log_spectrum, treatment.tract)) + np.float32(1e-14)
+    envelope = np.exp(2 * syllables.warp(log_spectrum, treatment.tract)) + np.float32(1e-14)
     low = int(np.searchsorted(hz, 1500))
-    envelope[:, :low] *= np.square(rumble_cut(f0_hz, hz[:low]))
+    envelope[:, :low] *= np.square(syllables.rumble_cut(f0_hz, hz[:low]))
     treble = np.clip(hz / 4000, 0.05, 1).astype(np.float32)
-    voiced_share = 1 - warp(aperiodicity, treatment.tract)
+    voiced_share = 1 - syllables.warp(aperiodicity, treatment.tract)
     noise = 1 - voiced_share * (1 - np.float32(treatment.breath) * treble)
     x = pyworld.synthesize(
         0 * f0_hz if treatment.whisper else f0_hz,
