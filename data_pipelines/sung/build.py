@@ -93,13 +93,14 @@ def _check(command: BuildSung) -> SongConfig:
         raise UserError(f"--voices {given}: expected some of {expected}")
     check_writable(command.out)
     voices.check(command.voices)
-    for font in command.fonts:
+    fonts = command.fonts or soundfont.find_fonts()
+    for font in fonts:
         soundfont.check(font)
     return SongConfig(
         seed=command.seed,
         seconds=command.song_seconds,
         voices=tuple(name for name in VOICE_SHARES if name in command.voices),
-        fonts=command.fonts or soundfont.find_fonts(),
+        fonts=fonts,
     )
 
 
