@@ -74,7 +74,7 @@ def render(config: SongConfig, number: int) -> Song:
     desk = effects.Desk(rng, SAMPLE_RATE, score.tempo_bpm)
     vocals, used = effects.apply(desk, vocals)
     accompaniment, band_facts = _play(rng, score, n, config.fonts)
-    ratio_db = float(np.clip(rng.normal(-2.0, 3.5), -9.0, 5.0))
+    ratio_db = float(np.clip(rng.normal(0.5, 4.0), -9.0, 8.0))
     vocals *= np.float32(balance(vocals, accompaniment, SAMPLE_RATE, ratio_db))
     vocals, accompaniment, master = _master(rng, vocals, accompaniment)
     activity = active_blocks(block_rms(vocals))
@@ -100,9 +100,9 @@ def render(config: SongConfig, number: int) -> Song:
 
 
 def _with_rests(rng: Generator, score: Composition) -> tuple[Note, ...]:
-    """The melody without some of its phrases: notes sound for 35 to 75% of the song at most."""
+    """The melody without some of its phrases: notes sound for 45 to 80% of the song at most."""
     melody = score.melody
-    most = rng.uniform(0.35, 0.75) * score.seconds
+    most = rng.uniform(0.45, 0.8) * score.seconds
     for phrase in rng.permutation(1 + melody[-1].phrase)[:-1]:
         if sum(note.end - note.start for note in melody) <= most:
             break
