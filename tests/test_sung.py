@@ -40,7 +40,8 @@ def quick(monkeypatch):
 
 
 def command(out, **options):
-    return BuildSung(out=out, hours=3 * 10 / 3600, song_seconds=10.0, **options)
+    settings = {"hours": 3 * 10 / 3600, "song_seconds": 10.0, "voices": ("procedural",)} | options
+    return BuildSung(out=out, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def test_workers_end_at_once_with_the_first_error_or_when_one_is_killed():
 def test_bad_options_are_one_line_and_leave_nothing(tmp_path, quick, options, line):
     out = tmp_path / "songs"
     with pytest.raises(UserError) as error:
-        build_sung(BuildSung(out=out, **options))
+        build_sung(command(out, **options))
     assert line in str(error.value)
     assert "\n" not in str(error.value)
     assert not out.exists()
