@@ -109,7 +109,7 @@ def _milliseconds(
         batch_size=BATCH_SIZE, silent_kept=0.0, augment=augmentation, num_threads=1, prefetch=1
     )
     iterator = pipeline.iterate(pipeline.batches(source, config, segment=segment), 0, config)
-    for _ in range(4):  # after another row's, memory is cut anew
+    for _ in range(4):  # the first run after another row rearranges memory
         next(iterator)
     start = time.process_time()
     for _ in range(examples // BATCH_SIZE):

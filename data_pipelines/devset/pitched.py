@@ -30,7 +30,7 @@ def sing_line(
 ) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
     """A melody on the syllables of some takes, one for each note, and the choices made.
 
-    `companion` is "double" or "harmony": a second voice at the sides; None is none.
+    `companion` is "double" or "harmony": a second voice at the sides; None for one voice alone.
     """
     analyses = []
     for take in takes:

@@ -19,7 +19,7 @@ from diffsep_jax.metrics import LIMIT_DB
 INFINITE_DB = LIMIT_DB - 0.01
 """From here on a value is shown as infinite, be it a mean of such ones."""
 
-# Groups of ratios in dB, of which a mean over tracks is told.
+# Groups of ratios in dB, whose mean over tracks is reported too.
 _RATIOS = ("utterance", "chunk")
 
 

@@ -1,4 +1,4 @@
-"""What a run tells of itself: loss per noise level, and measures of validation segments."""
+"""Validation during training: loss by noise level, and measures of separated segments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
