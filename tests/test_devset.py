@@ -34,7 +34,7 @@ def syllable(f0: float, seconds: float, rate: int) -> np.ndarray:
 
 
 def progression(tonic: int, mode: str, tuning_cents: float, beat: float, seconds: float):
-    """I IV V I in a key, a chord for two beats, each beat struck anew; mono."""
+    """I IV V I in a key, a chord for two beats, every beat replayed; mono."""
     third = 4 if mode == "major" else 3
     chords = [(0, third, 7), (5, 5 + third, 12), (7, 11, 14), (0, third, 7)]
     x = np.zeros(int(seconds * RATE))

@@ -27,7 +27,7 @@ SAMPLES = 7 * RATE
 def plain(engine, **changes):
     """A voice of a kind that sings as written: no chance in its manner but the words."""
     if engine == "sinsy" and importlib.util.find_spec("pysinsy") is None:
-        pytest.skip("pysinsy is not installed")
+        pytest.skip("pysinsy is not installed")  # compiled for minutes: only `make voices` has it
     rng = np.random.default_rng(5)
     voice = next(
         v

@@ -31,7 +31,7 @@ _PACKAGES = "fluid-soundfont-gm or musescore-general-soundfont-small (Debian's n
 
 
 def find_fonts() -> tuple[Path, ...]:
-    """The General MIDI fonts in the system's folders. Raises `UserError` if there is none."""
+    """General MIDI fonts in the system's folders. Raises `UserError` if none is installed."""
     paths = [Path(folder, name) for name in _NAMES for folder in FOLDERS]
     fonts = tuple(path for path in paths if path.is_file())
     if not fonts:

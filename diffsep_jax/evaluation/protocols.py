@@ -25,7 +25,7 @@ class Metric:
         group: the table that it belongs to.
         unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
-        best: the value from which a deviation to either side is worse; None where there is none.
+        best: the ideal value, if deviating to either side is worse; otherwise None.
     """
 
     name: str
