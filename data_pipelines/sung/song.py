@@ -20,7 +20,7 @@ from data_pipelines.segments import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
 
-VERSION = 1
+VERSION = 2
 """Increased whenever the sound of any song changes; part of every song's seed."""
 
 SAMPLE_RATE = 44_100
@@ -137,12 +137,20 @@ def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tu
 def _play(
     rng: Generator, score: Composition, n: int, fonts: tuple[Path, ...]
 ) -> tuple[Audio, dict[str, Any]]:
-    """The accompaniment: two in five bands are procedural."""
+    """The accompaniment: two in five bands are procedural; its treble is turned down at random."""
+    facts: dict[str, Any] = {"kind": "procedural"}
     if rng.random() < 0.4:
-        return procedural_band.play(rng, score, n, SAMPLE_RATE), {"kind": "procedural"}
-    font = fonts[int(rng.integers(len(fonts)))]
-    accompaniment, facts = band.play(rng, score, n, SAMPLE_RATE, font=font)
-    return accompaniment, {**facts, "font": font.name}
+        accompaniment = procedural_band.play(rng, score, n, SAMPLE_RATE)
+    else:
+        font = fonts[int(rng.integers(len(fonts)))]
+        accompaniment, facts = band.play(rng, score, n, SAMPLE_RATE, font=font)
+        facts["font"] = font.name
+    darker_db = float(rng.uniform(0.0, 10.0))
+    curve = [(2500.0, 0.0), (8000.0, -darker_db), (15_000.0, -1.7 * darker_db)]
+    return dsp.equalise(accompaniment, SAMPLE_RATE, curve), {
+        **facts,
+        "darker_db": round(darker_db, 1),
+    }
 
 
 def _master(
