@@ -67,6 +67,8 @@ class Train:
             and of a list any element may match.
         only: the same for songs that are used alone.
         first_songs: how many of the songs that are left are used, to tell what fewer songs cost.
+        held_out: so many of each data set's validation songs are scored too, as part "rendered":
+            what is learnt there and not on real voices was not in the songs.
         pipeline: batches and augmentation.
         devset: folder of the development set.
         out: folder of the runs.
@@ -84,6 +86,7 @@ class Train:
     leave_out: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     first_songs: int | None = None
+    held_out: int = 0
     pipeline: PipelineConfig = dataclasses.replace(configs.get("small").data.pipeline, batch_size=4)
     devset: Path
     out: Path
@@ -192,11 +195,28 @@ def read_devset(folder: Path) -> dict[str, Clip]:
     return clips
 
 
+def read_held_out(command: Train) -> dict[str, Clip]:
+    """Ten seconds from the middle of some validation songs, by data set and name."""
+    clips = {}
+    for name in command.source if command.held_out else ():
+        songs = open_source(
+            name, split="validation", num_songs=command.held_out, cache_dir=command.cache_dir
+        )
+        for song in range(min(command.held_out, len(songs))):
+            length = min(10 * SAMPLE_RATE, songs.num_samples(song))
+            start = (songs.num_samples(song) - length) // 2
+            clips[f"{name} {songs.name(song)}"] = Clip(
+                part="rendered", **songs.segment(song, start, length)._asdict()
+            )
+    return clips
+
+
 def train(command: Train) -> None:
     """Trains, scores halfway and at the end, writes the run."""
     check_writable(command.out)
     use_compilation_cache()
-    source, clips = open_songs(command), read_devset(command.devset)
+    source = open_songs(command)
+    clips = read_devset(command.devset) | read_held_out(command)
     network = BandUNet()
     silence = jnp.zeros((1, command.segment, 2))
     params = jax.jit(network.init)(jax.random.key(command.seed), silence)
