@@ -1,0 +1,118 @@
+"""The spectral conditioner: a direct estimate of the vocals by complex masks, and its error."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.product import Dense
+from diffsep_jax.models.spectral.bands import (
+    BandDense,
+    BandGroups,
+    BandUNet,
+    Tokens,
+    band_power,
+    join_bands,
+    split_bands,
+)
+from diffsep_jax.models.spectral.transform import FRAME, inverse_stft, mdct, stft
+
+INITIAL_MASK = 0.3
+"""What an untrained network multiplies the mixture by."""
+
+LOG_SCALE_RANGE = (-8.517, 2.0)
+"""log 2e-4, about the rounding of 16 bits, to more than any error of a mixture of unit RMS."""
+
+
+class SpectralConditioning(NamedTuple):
+    """What the conditioner knows of a chunk.
+
+    Attributes:
+        tokens: its last activations.
+        estimate: the direct estimate of the vocals.
+        log_scale: log of the error's deviation in the estimate's MDCT, by frame and band.
+    """
+
+    tokens: Tokens
+    estimate: Float[Array, "batch time 2"]
+    log_scale: Float[Array, "batch frame band"]
+
+
+class SpectralConditioner(nn.Module):
+    """Masks the mixture's STFT; mixtures of about unit RMS.
+
+    Attributes:
+        window: of the STFT in samples, an even multiple of the frame.
+        bands: (bands, coefficients in each) of the MDCT from low to high; the STFT's are as wide.
+        widths: channels of each level of the U-Net.
+        blocks: blocks of each level; the last level is the bottleneck.
+        groups: groups of every GroupNorm.
+    """
+
+    window: int = 2048
+    bands: BandGroups = ((16, 8), (12, 16), (8, 32), (4, 64), (1, 192))
+    widths: tuple[int, ...] = (64, 96, 128)
+    blocks: tuple[int, ...] = (1, 1, 2)
+    groups: int = 8
+
+    @property
+    def stride(self) -> int:
+        """Samples that a segment is a multiple of."""
+        return FRAME
+
+    @nn.compact
+    def __call__(
+        self, mixture: Float[Array, "batch time 2"], *, compute: Compute = DEFAULT
+    ) -> SpectralConditioning:
+        mixture = mixture.astype(jnp.float32)
+        bins = stft(mixture, self.window)
+        finer = self.window // (2 * FRAME)
+        groups = tuple((count, finer * width) for count, width in self.bands)
+        nyquist = bins.shape[-1] - 1
+        real, imaginary = bins.real[..., :nyquist], bins.imag[..., :nyquist]
+        parts = list(zip(split_bands(real, groups), split_bands(imaginary, groups), strict=True))
+
+        embedded = []
+        for group, (x, y) in enumerate(parts):
+            power = jnp.square(x) + jnp.square(y)
+            gain = (jnp.sqrt(power + 1e-12) + 1e-3) ** -0.6
+            level = 0.3 * jnp.log(power.mean(-1, keepdims=True) + 1e-5)
+            features = jnp.concatenate([x * gain, y * gain, level], axis=-1)
+            embedded.append(
+                BandDense(self.widths[0], compute.dtype, name=f"embed_{group}")(features)
+            )
+        h = jnp.concatenate(embedded, axis=2)
+        h = BandUNet(self.widths, self.blocks, self.groups, compute, name="unet")(h)
+
+        masked, start = [], 0
+        for group, (x, y) in enumerate(parts):
+            count, size = x.shape[2:]
+            tokens = h[:, :, start : start + count]
+            start += count
+            hidden = BandDense(2 * h.shape[-1], compute.dtype, name=f"mask_hidden_{group}")(tokens)
+            head = BandDense(2 * size, jnp.float32, zero=True, name=f"mask_{group}")
+            a, b = jnp.split(head(nn.silu(hidden)), 2, axis=-1)
+            a = a + INITIAL_MASK
+            masked.append((a * x - b * y, a * y + b * x))
+        estimated = [join_bands(part, groups, 2) for part in zip(*masked, strict=True)]
+        spectrum = jnp.pad(jax.lax.complex(*estimated), ((0, 0), (0, 0), (0, 0), (0, 1)))
+        estimate = inverse_stft(spectrum, self.window)
+        return SpectralConditioning(h, estimate, self._log_scale(h, estimate, mixture))
+
+    def _log_scale(self, h: Tokens, estimate: Array, mixture: Array) -> Array:
+        """Learns the estimate's error, without a gradient into what makes the estimate."""
+        levels = jnp.stack(
+            [0.5 * jnp.log(band_power(mdct(x), self.bands) + 1e-8) for x in (estimate, mixture)],
+            axis=-1,
+        )
+        seen = jax.lax.stop_gradient(jnp.concatenate([h.astype(jnp.float32), levels], axis=-1))
+        hidden = nn.silu(Dense(64, name="scale_hidden")(seen))
+        start = nn.initializers.normal(0.01)
+        output = Dense(1, kernel_init=start, name="scale")(hidden)
+        linear = Dense(1, kernel_init=nn.initializers.zeros, name="scale_levels")(
+            jax.lax.stop_gradient(levels)
+        )
+        return jnp.clip((output + linear)[..., 0] - 1.5, *LOG_SCALE_RANGE)

@@ -1,0 +1,134 @@
+"""The spectral generator: a velocity, preconditioned per band and frame about the direct estimate.
+
+If the vocals' MDCT V were Gaussian about the estimate's, M, with the deviation s that the
+conditioner tells for each band and frame, then, with X that of x_sigma, D = X - alpha M and
+t = (alpha s)^2 + beta^2,
+
+    E[v | X]   = -beta M + alpha beta (1 - s^2) / t D
+    Std[v | X] = s / sqrt(t)
+
+The velocity is that mean less that deviation times the network's output F: with F = 0 the samplers
+draw exactly from the Gaussian, so the network only adds structure. Nothing divides by beta.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from diffsep_jax.diffusion import alpha_beta
+from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.layers import NoiseLevelEmbedding
+from diffsep_jax.models.product import Dense
+from diffsep_jax.models.spectral.bands import (
+    BandDense,
+    BandGroups,
+    BandUNet,
+    join_bands,
+    split_bands,
+    spread,
+)
+from diffsep_jax.models.spectral.conditioner import SpectralConditioning
+from diffsep_jax.models.spectral.transform import FRAME, Coefficients, inverse_mdct, mdct, mdst
+
+
+class SpectralGenerator(nn.Module):
+    """Corrects the velocity that the direct estimate and its error imply.
+
+    Attributes:
+        bands: as the conditioner's.
+        widths: channels of each level of the U-Net.
+        blocks: blocks of each level; the last level is the bottleneck.
+        groups: groups of every GroupNorm.
+        fourier_features: sines and cosines of the noise level.
+        embedding_width: of the noise level's embedding.
+        fourier_scale: deviation of the frequencies of those.
+    """
+
+    bands: BandGroups = ((16, 8), (12, 16), (8, 32), (4, 64), (1, 192))
+    widths: tuple[int, ...] = (48, 64, 96)
+    blocks: tuple[int, ...] = (1, 1, 1)
+    groups: int = 8
+    fourier_features: int = 32
+    embedding_width: int = 96
+    fourier_scale: float = 2.0
+
+    @property
+    def stride(self) -> int:
+        """Samples that a segment is a multiple of."""
+        return FRAME
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time 2"],
+        sigma: Float[Array, "batch"],
+        mixture: Float[Array, "batch time 2"],
+        conditioning: SpectralConditioning,
+        *,
+        compute: Compute = DEFAULT,
+    ) -> Float[Array, "batch time 2"]:
+        """The velocity, in float32; nothing of the conditioning gets a gradient."""
+        conditioning = jax.lax.stop_gradient(conditioning)
+        alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
+        estimate = mdct(conditioning.estimate)
+        scale = spread(jnp.exp(conditioning.log_scale), self.bands)
+        variance = jnp.square(alpha * scale) + jnp.square(beta)
+        distance = mdct(x) - alpha * estimate
+        output = self._network(
+            distance * jax.lax.rsqrt(variance), sigma, estimate, mixture, conditioning, compute
+        )
+        slope = alpha * beta * (1 - jnp.square(scale)) / variance
+        implied = slope * distance - beta * estimate
+        return inverse_mdct(implied - scale * jax.lax.rsqrt(variance) * output)
+
+    def _network(
+        self,
+        normalised: Coefficients,
+        sigma: Float[Array, "batch"],
+        estimate: Coefficients,
+        mixture: Array,
+        conditioning: SpectralConditioning,
+        compute: Compute,
+    ) -> Coefficients:
+        dtype = compute.dtype
+        seen = (
+            normalised,
+            *(_compress(each) for each in (estimate, mdct(mixture), mdst(mixture))),
+        )
+        embedded = []
+        for group, parts in enumerate(
+            zip(*(split_bands(each, self.bands) for each in seen), strict=True)
+        ):
+            features = jnp.concatenate(parts, axis=-1)
+            embedded.append(BandDense(self.widths[0], dtype, name=f"embed_{group}")(features))
+        h = jnp.concatenate(embedded, axis=2)
+        told = jnp.concatenate(
+            [conditioning.tokens.astype(jnp.float32), self._snr(sigma, conditioning.log_scale)],
+            axis=-1,
+        )
+        h = h + Dense(self.widths[0], dtype=dtype, name="tokens")(told.astype(dtype))
+        embedding = NoiseLevelEmbedding(
+            self.fourier_features, self.embedding_width, self.fourier_scale, dtype, name="noise"
+        )(sigma)
+        h = BandUNet(self.widths, self.blocks, self.groups, compute, name="unet")(h, embedding)
+
+        outputs, start = [], 0
+        for group, (count, width) in enumerate(self.bands):
+            tokens = h[:, :, start : start + count]
+            start += count
+            hidden = BandDense(2 * h.shape[-1], dtype, name=f"hidden_{group}")(tokens)
+            head = BandDense(2 * width, jnp.float32, zero=True, name=f"out_{group}")
+            outputs.append(head(nn.silu(hidden)))
+        return join_bands(outputs, self.bands, 2)
+
+    def _snr(self, sigma: Array, log_scale: Array) -> Float[Array, "batch frame band 1"]:
+        """How far the noise is above the estimate's error, on a scale of about one."""
+        alpha, beta = (jnp.log(jnp.maximum(weight, 1e-4)) for weight in alpha_beta(sigma))
+        ratio = log_scale + (alpha - beta)[:, None, None]
+        return jnp.clip(ratio / 4, -3.0, 3.0)[..., None]
+
+
+def _compress(x: Coefficients) -> Coefficients:
+    """Loud and quiet coefficients on a scale that a network can read: about |x|^0.4."""
+    return x * (jnp.abs(x) + 1e-3) ** -0.6
