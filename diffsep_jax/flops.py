@@ -21,7 +21,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
-from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.separation_model import Network, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.step import gradients_of_rows
 
@@ -61,8 +61,10 @@ def sampling_flops(model: SeparationModel, batch_size: int, steps: int) -> float
     return conditioner + steps * generator
 
 
-def attention_flops(network: Generator | Conditioner, segment: int) -> float:
+def attention_flops(network: Network, segment: int) -> float:
     """Operations of the attention in one forward pass over one segment: 4 T^2 width a layer."""
+    if not isinstance(network, Generator | Conditioner):
+        return 0.0  # spectral networks have none
 
     def layer(positions: int, width: int) -> int:
         return 4 * positions**2 * width

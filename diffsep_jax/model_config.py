@@ -6,20 +6,28 @@ from typing import Any
 
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner
+from diffsep_jax.models.spectral.generator import SpectralGenerator
 from diffsep_jax.separation_model import SeparationModel
 
 FORMAT = "diffsep-jax 1"
 _NOT_STORED = {"compute"}  # how, not what
+_FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "waveform": (Generator, Conditioner),
+    "spectral": (SpectralGenerator, SpectralConditioner),
+}
 
 
 def model_to_json(model: SeparationModel) -> dict[str, Any]:
     """The model's fields as plain JSON values: what it is, not how it is computed."""
     values: dict[str, Any] = {"format": FORMAT}
+    if isinstance(model.generator, SpectralGenerator):
+        values["family"] = "spectral"  # files without it are of the waveform family
     for field in dataclasses.fields(model):
         if field.name in _NOT_STORED:
             continue
         value = getattr(model, field.name)
-        if isinstance(value, Generator | Conditioner):
+        if field.name in ("generator", "conditioner"):
             value = {name: getattr(value, name) for name in _network_fields(type(value))}
         values[field.name] = value
     return values
@@ -32,14 +40,16 @@ def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
     values = dict(values)
     if values.pop("format", None) != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}")
-    known = {f.name for f in dataclasses.fields(SeparationModel)} - _NOT_STORED
+    known = {f.name for f in dataclasses.fields(SeparationModel)} - _NOT_STORED | {"family"}
     if unknown := values.keys() - known:
         raise ValueError(f"unknown fields {sorted(unknown)}")
-    networks: dict[str, Callable[..., Any]] = {"generator": Generator, "conditioner": Conditioner}
-    for name, network in networks.items():
+    family = values.pop("family", "waveform")
+    if family not in _FAMILIES:
+        raise ValueError(f"family is {family!r}; one of {', '.join(_FAMILIES)} is expected")
+    for name, network in zip(("generator", "conditioner"), _FAMILIES[family], strict=True):
         if not isinstance(values.get(name), Mapping):
             raise ValueError(f"{name} is {values.get(name)!r}; an object of its fields is expected")
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
+        fields = {key: _tuples(value) for key, value in values[name].items()}
         if unknown := fields.keys() - set(_network_fields(network)):
             raise ValueError(f"unknown {name} fields {sorted(unknown)}")
         values[name] = network(**fields)
@@ -67,6 +77,11 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[last] = leaf
     return tree
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists, at any depth, as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _network_fields(network: Any) -> list[str]:

@@ -18,8 +18,11 @@ from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner, Conditioning
 from diffsep_jax.models.fields import is_positive, is_whole, require
 from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner
+from diffsep_jax.models.spectral.generator import SpectralGenerator
 
 Params = Mapping[str, Any]
+Network = Generator | SpectralGenerator | Conditioner | SpectralConditioner
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,8 @@ class SeparationModel:
         compute: precision, attention and rematerialisation; no part of an exported model.
     """
 
-    generator: Generator
-    conditioner: Conditioner
+    generator: Generator | SpectralGenerator
+    conditioner: Conditioner | SpectralConditioner
     segment: int = 131_072
     sample_rate: int = 44_100
     target_rms: float = 1.0
@@ -56,17 +59,16 @@ class SeparationModel:
                     f"segment is {self.segment!r} samples; a positive multiple of the {name}'s"
                     f" stride of {network.stride} is expected"
                 )
-        ours, theirs = _injection_rates(self.generator), _injection_rates(self.conditioner)
-        if ours != theirs:
-            raise UserError(
-                f"the generator's injection levels are at strides {ours}, the conditioner's"
-                f" embeddings at {theirs}; they must be the same"
-            )
+        _check_fit(self.generator, self.conditioner)
         rate, rms, error = self.sample_rate, self.target_rms, self.estimate_error
         require(is_whole(rate), "sample_rate", rate, "a positive whole number of Hz")
         require(is_positive(rms), "target_rms", rms, "a positive, finite level")
         good = error is None or is_positive(error)
         require(good, "estimate_error", error, "a positive, finite level or None")
+        if isinstance(self.generator, SpectralGenerator):
+            # The compression of coefficients and the range of the error's scale depend on it.
+            require(rms == 1, "target_rms", rms, "1, with spectral networks,")
+            require(error is None, "estimate_error", error, "None, with spectral networks,")
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh float32 parameters of both networks, every head included."""
@@ -78,9 +80,8 @@ class SeparationModel:
             conditioner_key, audio, with_latent=True
         )
         conditioner = variables["params"]
-        generator = self.generator.init(
-            generator_key, audio, jnp.zeros((1,)), conditioning.embeddings, audio, audio
-        )["params"]
+        arguments = self._generator_arguments(audio, jnp.zeros((1,)), audio, conditioning)
+        generator = self.generator.init(generator_key, *arguments)["params"]
         return {"generator": generator, "conditioner": conditioner}
 
     def condition(
@@ -107,23 +108,20 @@ class SeparationModel:
 
         The direct estimate enters without a gradient: L_rec alone trains it.
         """
-        estimate = jax.lax.stop_gradient(conditioning.estimate)
+        conditioning = conditioning._replace(estimate=jax.lax.stop_gradient(conditioning.estimate))
+        arguments = self._generator_arguments(x, sigma, mixture, conditioning)
         variables = {"params": params["generator"]}
-        output = cast(
-            Array,
-            self.generator.apply(
-                variables,
-                x,
-                sigma,
-                conditioning.embeddings,
-                mixture,
-                estimate,
-                compute=self.compute,
-            ),
-        )
+        output = cast(Array, self.generator.apply(variables, *arguments, compute=self.compute))
         if self.estimate_error is None:
             return output
-        return precondition(output, x, sigma, estimate, self.estimate_error)
+        return precondition(output, x, sigma, conditioning.estimate, self.estimate_error)
+
+    def _generator_arguments(
+        self, x: Array, sigma: Array, mixture: Array, conditioning: Conditioning
+    ) -> tuple[Any, ...]:
+        if isinstance(self.generator, SpectralGenerator):
+            return x, sigma, mixture, conditioning
+        return x, sigma, conditioning.embeddings, mixture, conditioning.estimate
 
 
 def precondition(
@@ -150,6 +148,22 @@ def precondition(
     slope = alpha * beta * (1 - error**2) / variance
     implied = slope * (x - alpha * estimate) - beta * estimate
     return implied + error * jax.lax.rsqrt(variance) * output
+
+
+def _check_fit(generator: Any, conditioner: Any) -> None:
+    """UserError unless the generator reads what the conditioner gives."""
+    spectral = isinstance(generator, SpectralGenerator)
+    if spectral != isinstance(conditioner, SpectralConditioner):
+        raise UserError(
+            f"the generator is a {type(generator).__name__} and the conditioner a"
+            f" {type(conditioner).__name__}; both must be spectral, or neither"
+        )
+    what, of = ("bands", lambda n: n.bands) if spectral else ("injection levels", _injection_rates)
+    if of(generator) != of(conditioner):
+        raise UserError(
+            f"the generator's {what} are {of(generator)}, the conditioner's {of(conditioner)};"
+            " they must be the same"
+        )
 
 
 def _injection_rates(network: Generator | Conditioner) -> list[int]:

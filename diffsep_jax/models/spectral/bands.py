@@ -6,6 +6,7 @@ each band. Activations are `[batch, frame, band, channel]`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,10 +14,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from diffsep_jax.errors import UserError
+from diffsep_jax.models import fields
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.layers import FiLM, GroupNorm, conv
 from diffsep_jax.models.product import Dense, named_product
-from diffsep_jax.models.spectral.transform import Coefficients
+from diffsep_jax.models.spectral.transform import FRAME, Coefficients
 
 BandGroups = tuple[tuple[int, int], ...]
 """(bands, coefficients in each) from low to high frequencies."""
@@ -28,6 +31,27 @@ BandCoefficients = Float[Array, "batch frame band coefficient_channel"]
 def num_bands(groups: BandGroups) -> int:
     """How many tokens a frame has."""
     return sum(count for count, _ in groups)
+
+
+def check_network(network: Any, owner: str) -> None:
+    """Raises UserError, naming the field, where one that both networks have is bad."""
+    fields.check_wholes(network, owner, "widths", "blocks")
+    fields.check_whole(network, owner, "groups")
+    if len(network.widths) != len(network.blocks):
+        raise UserError(
+            f"{owner}.widths has {len(network.widths)} values, {owner}.blocks"
+            f" {len(network.blocks)}; as many are expected"
+        )
+    widths = {f"{owner}.widths[{i}]": width for i, width in enumerate(network.widths)}
+    fields.check_divides(network, owner, "groups", widths)
+    pairs = network.bands
+    good = isinstance(pairs, tuple) and all(
+        isinstance(pair, tuple) and len(pair) == 2 and all(map(fields.is_whole, pair))
+        for pair in pairs
+    )
+    good = good and sum(count * width for count, width in pairs) == FRAME
+    expected = f"pairs (bands, coefficients in each) with {FRAME} coefficients in all"
+    fields.require(good, f"{owner}.bands", pairs, expected)
 
 
 def split_bands(x: Coefficients, groups: BandGroups) -> list[BandCoefficients]:

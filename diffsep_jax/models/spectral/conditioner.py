@@ -1,13 +1,13 @@
 """The spectral conditioner: a direct estimate of the vocals by complex masks, and its error."""
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.product import Dense
 from diffsep_jax.models.spectral.bands import (
     BandDense,
@@ -15,6 +15,7 @@ from diffsep_jax.models.spectral.bands import (
     BandUNet,
     Tokens,
     band_power,
+    check_network,
     join_bands,
     split_bands,
 )
@@ -25,20 +26,6 @@ INITIAL_MASK = 0.3
 
 LOG_SCALE_RANGE = (-8.517, 2.0)
 """log 2e-4, about the rounding of 16 bits, to more than any error of a mixture of unit RMS."""
-
-
-class SpectralConditioning(NamedTuple):
-    """What the conditioner knows of a chunk.
-
-    Attributes:
-        tokens: its last activations.
-        estimate: the direct estimate of the vocals.
-        log_scale: log of the error's deviation in the estimate's MDCT, by frame and band.
-    """
-
-    tokens: Tokens
-    estimate: Float[Array, "batch time 2"]
-    log_scale: Float[Array, "batch frame band"]
 
 
 class SpectralConditioner(nn.Module):
@@ -63,10 +50,24 @@ class SpectralConditioner(nn.Module):
         """Samples that a segment is a multiple of."""
         return FRAME
 
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises UserError, naming the field, where a field is bad or does not fit another."""
+        owner = "conditioner"
+        check_network(self, owner)
+        good = fields.is_whole(self.window) and self.window % (2 * FRAME) == 0
+        fields.require(good, f"{owner}.window", self.window, f"a multiple of {2 * FRAME} samples")
+
     @nn.compact
     def __call__(
-        self, mixture: Float[Array, "batch time 2"], *, compute: Compute = DEFAULT
-    ) -> SpectralConditioning:
+        self,
+        mixture: Float[Array, "batch time 2"],
+        *,
+        with_latent: bool = False,
+        compute: Compute = DEFAULT,
+    ) -> Conditioning:
+        """This family has no bottleneck estimate: `with_latent` changes nothing."""
+        del with_latent
         mixture = mixture.astype(jnp.float32)
         bins = stft(mixture, self.window)
         finer = self.window // (2 * FRAME)
@@ -100,7 +101,7 @@ class SpectralConditioner(nn.Module):
         estimated = [join_bands(part, groups, 2) for part in zip(*masked, strict=True)]
         spectrum = jnp.pad(jax.lax.complex(*estimated), ((0, 0), (0, 0), (0, 0), (0, 1)))
         estimate = inverse_stft(spectrum, self.window)
-        return SpectralConditioning(h, estimate, self._log_scale(h, estimate, mixture))
+        return Conditioning((h,), estimate, log_scale=self._log_scale(h, estimate, mixture))
 
     def _log_scale(self, h: Tokens, estimate: Array, mixture: Array) -> Array:
         """Learns the estimate's error, without a gradient into what makes the estimate."""

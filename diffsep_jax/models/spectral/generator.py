@@ -11,25 +11,67 @@ The velocity is that mean less that deviation times the network's output F: with
 draw exactly from the Gaussian, so the network only adds structure. Nothing divides by beta.
 """
 
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffsep_jax.diffusion import alpha_beta
+from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.layers import NoiseLevelEmbedding
 from diffsep_jax.models.product import Dense
 from diffsep_jax.models.spectral.bands import (
     BandDense,
     BandGroups,
     BandUNet,
+    check_network,
     join_bands,
     split_bands,
     spread,
 )
-from diffsep_jax.models.spectral.conditioner import SpectralConditioning
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients, inverse_mdct, mdct, mdst
+
+
+class GaussianVelocity(NamedTuple):
+    """The velocity's MDCT, were the vocals Gaussian about the direct estimate.
+
+    Attributes:
+        mean: E[v | X].
+        deviation: Std[v | X].
+        normalised: D / sqrt(t), of about unit variance.
+        estimate: M.
+    """
+
+    mean: Coefficients
+    deviation: Coefficients
+    normalised: Coefficients
+    estimate: Coefficients
+
+
+def gaussian_velocity(
+    x: Float[Array, "batch time 2"],
+    sigma: Float[Array, "batch"],
+    conditioning: Conditioning,
+    bands: BandGroups,
+) -> GaussianVelocity:
+    """See the top of this module."""
+    assert conditioning.log_scale is not None
+    alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
+    estimate = mdct(conditioning.estimate)
+    scale = spread(jnp.exp(conditioning.log_scale), bands)
+    variance = jnp.square(alpha * scale) + jnp.square(beta)
+    distance = mdct(x) - alpha * estimate
+    slope = alpha * beta * (1 - jnp.square(scale)) / variance
+    return GaussianVelocity(
+        mean=slope * distance - beta * estimate,
+        deviation=scale * jax.lax.rsqrt(variance),
+        normalised=distance * jax.lax.rsqrt(variance),
+        estimate=estimate,
+    )
 
 
 class SpectralGenerator(nn.Module):
@@ -58,44 +100,41 @@ class SpectralGenerator(nn.Module):
         """Samples that a segment is a multiple of."""
         return FRAME
 
+    @nn.nowrap
+    def check(self) -> None:
+        """Raises UserError, naming the field, where a field is bad or does not fit another."""
+        check_network(self, "generator")
+        fields.check_whole(self, "generator", "fourier_features", "embedding_width")
+        scale = self.fourier_scale
+        fields.require(fields.is_positive(scale), "generator.fourier_scale", scale, "a number > 0")
+
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "batch time 2"],
         sigma: Float[Array, "batch"],
         mixture: Float[Array, "batch time 2"],
-        conditioning: SpectralConditioning,
+        conditioning: Conditioning,
         *,
         compute: Compute = DEFAULT,
     ) -> Float[Array, "batch time 2"]:
         """The velocity, in float32; nothing of the conditioning gets a gradient."""
         conditioning = jax.lax.stop_gradient(conditioning)
-        alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
-        estimate = mdct(conditioning.estimate)
-        scale = spread(jnp.exp(conditioning.log_scale), self.bands)
-        variance = jnp.square(alpha * scale) + jnp.square(beta)
-        distance = mdct(x) - alpha * estimate
-        output = self._network(
-            distance * jax.lax.rsqrt(variance), sigma, estimate, mixture, conditioning, compute
-        )
-        slope = alpha * beta * (1 - jnp.square(scale)) / variance
-        implied = slope * distance - beta * estimate
-        return inverse_mdct(implied - scale * jax.lax.rsqrt(variance) * output)
+        gaussian = gaussian_velocity(x, sigma, conditioning, self.bands)
+        output = self._network(gaussian, sigma, mixture, conditioning, compute)
+        return inverse_mdct(gaussian.mean - gaussian.deviation * output)
 
     def _network(
         self,
-        normalised: Coefficients,
+        gaussian: GaussianVelocity,
         sigma: Float[Array, "batch"],
-        estimate: Coefficients,
         mixture: Array,
-        conditioning: SpectralConditioning,
+        conditioning: Conditioning,
         compute: Compute,
     ) -> Coefficients:
         dtype = compute.dtype
-        seen = (
-            normalised,
-            *(_compress(each) for each in (estimate, mdct(mixture), mdst(mixture))),
-        )
+        fixed = (gaussian.estimate, mdct(mixture), mdst(mixture))
+        seen = (gaussian.normalised, *(_compress(each) for each in fixed))
         embedded = []
         for group, parts in enumerate(
             zip(*(split_bands(each, self.bands) for each in seen), strict=True)
@@ -103,8 +142,12 @@ class SpectralGenerator(nn.Module):
             features = jnp.concatenate(parts, axis=-1)
             embedded.append(BandDense(self.widths[0], dtype, name=f"embed_{group}")(features))
         h = jnp.concatenate(embedded, axis=2)
+        assert conditioning.log_scale is not None
         told = jnp.concatenate(
-            [conditioning.tokens.astype(jnp.float32), self._snr(sigma, conditioning.log_scale)],
+            [
+                conditioning.embeddings[0].astype(jnp.float32),
+                self._snr(sigma, conditioning.log_scale),
+            ],
             axis=-1,
         )
         h = h + Dense(self.widths[0], dtype=dtype, name="tokens")(told.astype(dtype))
