@@ -25,7 +25,7 @@ BandGroups = tuple[tuple[int, int], ...]
 """(bands, coefficients in each) from low to high frequencies."""
 
 Tokens = Float[Array, "batch frame band width"]
-BandCoefficients = Float[Array, "batch frame band coefficient_channel"]
+BandCoefficients = Float[Array, "batch frame _ _"]
 
 
 def num_bands(groups: BandGroups) -> int:
@@ -96,7 +96,7 @@ class BandDense(nn.Module):
     """Whether the kernel starts at zero."""
 
     @nn.compact
-    def __call__(self, x: Tokens) -> Tokens:
+    def __call__(self, x: Tokens) -> Float[Array, "batch frame band out"]:
         random = nn.initializers.variance_scaling(
             1.0, "fan_in", "normal", in_axis=1, out_axis=2, batch_axis=(0,)
         )
@@ -104,7 +104,7 @@ class BandDense(nn.Module):
         kernel = self.param("kernel", init, (*x.shape[2:], self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (x.shape[2], self.features))
         product = named_product(jnp.einsum("btki,kio->btko", x.astype(self.dtype), kernel))
-        return product + bias.astype(self.dtype)
+        return product + bias.astype(self.dtype)[None, None]
 
 
 class BandBlock(nn.Module):
@@ -148,12 +148,14 @@ class BandUNet(nn.Module):
     compute: Compute
 
     @nn.compact
-    def __call__(self, h: Tokens, embedding: Float[Array, "batch width"] | None = None) -> Tokens:
+    def __call__(
+        self, h: Tokens, embedding: Float[Array, "batch embedding"] | None = None
+    ) -> Tokens:
         """`embedding` of the noise level scales and shifts each level's input (FiLM)."""
         frames, deepest = h.shape[1], len(self.widths) - 1
         h = jnp.pad(h, ((0, 0), (0, -frames % 2**deepest), (0, 0), (0, 0)))
 
-        def run_level(h: Tokens, level: int, side: str) -> Tokens:
+        def run_level(h: Array, level: int, side: str) -> Array:
             if embedding is not None:
                 film = FiLM(self.compute.dtype, name=f"{side}_film_{level}")
                 h = film(h.reshape(h.shape[0], -1, h.shape[-1]), embedding).reshape(h.shape)
@@ -174,14 +176,14 @@ class BandUNet(nn.Module):
         norm = GroupNorm(self.groups, self.compute.dtype, name="norm_out")
         return nn.silu(norm(h.reshape(h.shape[0], -1, h.shape[-1]))).reshape(h.shape)
 
-    def _halve(self, h: Tokens, level: int) -> Tokens:
+    def _halve(self, h: Tokens, level: int) -> Array:
         """Each two frames side by side, then a dense layer."""
         batch, frames, bands, width = h.shape
         pairs = jnp.swapaxes(h.reshape(batch, frames // 2, 2, bands, width), 2, 3)
         dense = Dense(self.widths[level + 1], dtype=self.compute.dtype, name=f"halve_{level}")
         return dense(pairs.reshape(batch, frames // 2, bands, 2 * width))
 
-    def _double(self, h: Tokens, level: int) -> Tokens:
+    def _double(self, h: Tokens, level: int) -> Array:
         """The inverse: a dense layer to two frames side by side."""
         batch, frames, bands, _ = h.shape
         width = self.widths[level]

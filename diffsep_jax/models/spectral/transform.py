@@ -71,7 +71,7 @@ def inverse_stft(bins: Bins, window: int) -> Float[Array, "batch time channel"]:
     for part in range(count):
         total = total.at[:, part : part + 2 * frames - 1 : 2].add(parts[:, :, part])
     audio = total.reshape(batch, -1, channels)[:, margin : margin + frames * FRAME]
-    return audio / _squared_windows(window, frames)[:, None]
+    return audio / _squared_windows(window, frames)[None, :, None]
 
 
 def _blocks(audio: Float[Array, "batch time channel"]) -> Coefficients:
@@ -96,7 +96,8 @@ def _lap(blocks: Coefficients, sign: float) -> Coefficients:
 def _sine_window() -> tuple[np.ndarray, np.ndarray]:
     """The window's values at 1/2, 3/2, ... samples after a border, and as far before it."""
     angles = np.pi / (2 * FRAME) * (FRAME // 2 + np.arange(FRAME // 2) + 0.5)
-    return np.sin(angles).astype(np.float32), np.cos(angles).astype(np.float32)
+    rise, fall = np.sin(angles)[None, None, None], np.cos(angles)[None, None, None]
+    return rise.astype(np.float32), fall.astype(np.float32)
 
 
 @functools.cache
@@ -108,8 +109,9 @@ def _type_four(wave: Callable) -> Float[np.ndarray, "sample coefficient"]:
 
 
 @functools.cache
-def _root_hann(window: int) -> Float[np.ndarray, "window"]:
-    return np.sin(np.pi / window * (np.arange(window) + 0.5)).astype(np.float32)
+def _root_hann(window: int) -> Float[np.ndarray, "1 1 1 window"]:
+    angles = np.pi / window * (np.arange(window) + 0.5)
+    return np.sin(angles).astype(np.float32)[None, None, None]
 
 
 @functools.cache
