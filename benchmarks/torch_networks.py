@@ -42,6 +42,8 @@ class TorchModel(nn.Module):
     def __init__(self, model: SeparationModel) -> None:
         super().__init__()
         self.model = model
+        assert isinstance(model.generator, generator.Generator)
+        assert isinstance(model.conditioner, conditioner.Conditioner)
         self.conditioner = Conditioner(model.conditioner)
         embedding_widths = model.conditioner.widths[:-1][-model.generator.injection_levels :]
         self.generator = Generator(model.generator, embedding_widths)
