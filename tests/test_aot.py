@@ -151,6 +151,7 @@ def test_an_unknown_topology_is_refused_with_what_is_allowed(name):
 
 
 def test_more_cpu_devices_than_a_running_jax_has():
+    jax.devices()  # starts it
     with pytest.raises(UserError, match="already running with 8 CPU devices"):
         topology("cpu:9")
 
