@@ -26,7 +26,8 @@ from data_pipelines.synthesis import Split
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.inference.pretrained import save_model
+from diffsep_jax.inference.pretrained import abstract_params, load_model, save_model
+from diffsep_jax.model_config import flatten
 from diffsep_jax.output import check_writable
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest
@@ -43,6 +44,8 @@ class Run(configs.Experiment):
     Attributes:
         config: name of an experiment in configs/; comes first.
         workdir: folder for checkpoints, the log and the exported model.
+        init_from: name or folder of a model whose parameters a new run starts from; the optimiser
+            starts anew, and so does the count of steps.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
         best: with --export-only: from its best checkpoint by --train.best-by.
         distributed: which process of several this is, where the environment does not tell.
@@ -50,6 +53,7 @@ class Run(configs.Experiment):
 
     config: tyro.conf.Positional[str]
     workdir: pathlib.Path
+    init_from: str | None = None
     export_only: bool = False
     best: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -123,7 +127,9 @@ def train_run(run: Run) -> None:
             validation_batches=[validation[i] for i in range(run.train.validation_batches)],
             workdir=run.workdir,
             stop=stop,
+            initial_params=initial_params(run),
             settings={
+                "init_from": run.init_from,
                 "train": dataclasses.asdict(run.train),
                 "data": dataclasses.asdict(run.data),
                 "compute": dataclasses.asdict(run.model.compute),
@@ -132,6 +138,24 @@ def train_run(run: Run) -> None:
         params = jax.jit(lambda ema: ema, out_shardings=NamedSharding(mesh, P()))(state.ema)
         if is_primary():
             export(run, run.model, params)
+
+
+def initial_params(run: Run) -> Params | None:
+    """Those of `--init-from`. Raises UserError if they do not fit the model."""
+    if run.init_from is None:
+        return None
+    _, params = load_model(run.init_from)
+    there, here = (
+        {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
+        for tree in (params, abstract_params(run.model))
+    )
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise UserError(
+                f"--init-from {run.init_from}: {name} is {there.get(name, 'missing')} there,"
+                f" {here.get(name, 'unknown')} in this config; the networks must be the same"
+            )
+    return params
 
 
 def export(run: Run, model: SeparationModel, params: Params) -> None:

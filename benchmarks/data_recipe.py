@@ -6,7 +6,7 @@
     python -m benchmarks.data_recipe table --out RUNS --baseline both
 
 Each training is one process on one core for a number of CPU minutes, so that several can run side
-by side; it learns the direct estimate alone, by `band_unet`. DEVSET is what `python -m
+by side; it learns the direct estimate alone, by the spectral conditioner. DEVSET is what `python -m
 data_pipelines.build devset` makes. A run writes RUNS/NAME.json with every clip's scores; `table`
 compares runs by paired differences.
 """
@@ -36,7 +36,6 @@ import tyro
 from jaxtyping import Array, Float
 
 import configs
-from benchmarks.band_unet import BandUNet
 from data_pipelines import pipeline
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.folders import FolderSongs
@@ -47,6 +46,7 @@ from diffsep_jax import metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.statistics import bootstrap_interval
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.output import check_writable, write_bytes
 
 SAMPLE_RATE = 44_100
@@ -74,6 +74,7 @@ class Train:
         out: folder of the runs.
         minutes: CPU minutes of training.
         segment: samples of an example.
+        window: of the conditioner's STFT in samples.
         learning_rate: the highest; after a warm-up it falls as a cosine.
         num_songs: of the embedded songs.
         cache_dir: of the embedded songs.
@@ -92,6 +93,7 @@ class Train:
     out: Path
     minutes: float = 10.0
     segment: int = 65_536
+    window: int = 2048
     learning_rate: float = 1e-3
     num_songs: int = 120
     cache_dir: str | None = None
@@ -217,7 +219,7 @@ def train(command: Train) -> None:
     use_compilation_cache()
     source = open_songs(command)
     clips = read_devset(command.devset) | read_held_out(command)
-    network = BandUNet()
+    network = SpectralConditioner(window=command.window)
     silence = jnp.zeros((1, command.segment, 2))
     params = jax.jit(network.init)(jax.random.key(command.seed), silence)
     count = sum(x.size for x in jax.tree.leaves(params))
@@ -225,7 +227,7 @@ def train(command: Train) -> None:
     state, ema = optimizer.init(params), params
 
     def apply(params: Any, mixture: Array) -> Array:
-        return network.apply(params, mixture)  # type: ignore[return-value]
+        return network.apply(params, mixture).estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
         """Squared error over the root of the vocals' power, so that quiet vocals count too."""

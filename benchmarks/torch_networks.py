@@ -157,8 +157,8 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm, foreach=True)
         self.optimizer.step()
-        taken = self.steps_taken
-        decay = min(self.config.ema_decay, (1 + taken) / (10 + taken))
+        half_life = self.config.ema_half_life * (1 + self.steps_taken)
+        decay = min(self.config.ema_decay, 2 ** (-1 / half_life))
         with torch.no_grad():
             torch._foreach_lerp_(self.ema, self.parameters, 1 - decay)
         self.steps_taken += 1

@@ -5,7 +5,15 @@ import importlib
 from configs.experiment import DataConfig, Experiment
 from diffsep_jax.errors import UserError
 
-NAMES = ("tiny", "small", "diff_dmx_rt_musdb", "diff_dmx_extra", "diff_dmx_rt_extra")
+NAMES = (
+    "tiny",
+    "tiny_spectral",
+    "small",
+    "small_spectral",
+    "diff_dmx_rt_musdb",
+    "diff_dmx_extra",
+    "diff_dmx_rt_extra",
+)
 
 __all__ = ["NAMES", "DataConfig", "Experiment", "get"]
 

@@ -22,7 +22,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.generator import Generator
 from diffsep_jax.separation_model import Network, SeparationModel
-from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.config import Freeze, TrainConfig
 from diffsep_jax.training.step import gradients_of_rows
 
 PARTS_OF_TRAINING = 3
@@ -41,11 +41,11 @@ def count_flops(function: Callable[..., Any], *args: Any, while_trips: int = 1) 
     return float(_flops(jax.make_jaxpr(function)(*args).jaxpr, while_trips))
 
 
-def train_step_flops(model: SeparationModel, batch_size: int) -> float:
+def train_step_flops(model: SeparationModel, batch_size: int, freeze: Freeze = "none") -> float:
     """Model FLOPs of a training step: the loss and its gradients, nothing rematerialised."""
     model = _as_written(model)
     audio, params = _abstract(model, batch_size)
-    gradients = functools.partial(gradients_of_rows, model, TrainConfig())
+    gradients = functools.partial(gradients_of_rows, model, TrainConfig(freeze=freeze))
     sigma = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
     return count_flops(gradients, params, {"mixture": audio, "vocals": audio}, sigma, audio)
 

@@ -18,6 +18,7 @@ from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner, Conditioning
 from diffsep_jax.models.fields import is_positive, is_whole, require
 from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.spectral.bands import BandGroups
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
 
@@ -69,6 +70,12 @@ class SeparationModel:
             # The compression of coefficients and the range of the error's scale depend on it.
             require(rms == 1, "target_rms", rms, "1, with spectral networks,")
             require(error is None, "estimate_error", error, "None, with spectral networks,")
+
+    @property
+    def bands(self) -> BandGroups:
+        """Of the spectral family."""
+        assert isinstance(self.generator, SpectralGenerator)
+        return self.generator.bands
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Fresh float32 parameters of both networks, every head included."""

@@ -122,16 +122,16 @@ def test_gradients_agree(changes):
     params = random_params(model)
     mixture, vocals, noise = (audio(model, seed) for seed in range(3))
     sigma = np.array([0.2, 0.9], np.float32)
-    weights = micro.TRAIN.loss_weights
+    config = micro.TRAIN
 
     def mean_loss(params, mixture, vocals, sigma, noise):
         batch = {"mixture": mixture, "vocals": vocals}
-        return example_losses(model, weights, params, batch, sigma, noise)[0].mean()
+        return example_losses(model, config, params, batch, sigma, noise)[0].mean()
 
     given = (mixture, vocals, sigma, noise)
     loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(params, *given)
     theirs = in_torch(model, params)
-    their_loss = theirs.loss(*map(torch.from_numpy, given), weights)
+    their_loss = theirs.loss(*map(torch.from_numpy, given), config.loss_weights)
     their_loss.backward()
     np.testing.assert_allclose(their_loss.item(), loss, rtol=1e-5)
     # The layout rules of the parameters are those of their gradients.
@@ -165,7 +165,7 @@ def test_train_steps_agree():
     trainer = Trainer(theirs, config)
     for taken in range(2):
         sigma_key, noise_key = jax.random.split(jax.random.fold_in(key, taken))
-        sigma = draw_noise_levels(sigma_key, BATCH_SIZE, config.stratified_sigma)
+        sigma = draw_noise_levels(sigma_key, BATCH_SIZE, config)
         noise = draw_noise(noise_key, jnp.arange(BATCH_SIZE), (model.segment, 2))
         with jax.set_mesh(mesh):
             state, metrics = program.step(state, batch, key)

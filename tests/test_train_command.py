@@ -17,6 +17,7 @@ import soundfile
 
 import configs
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference.pretrained import load_model
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.loop import CHECKPOINTS
 from diffsep_jax.training.optimizer import make_optimizer
@@ -96,6 +97,30 @@ def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_pat
     assert len(steps) == 16  # each step once, and the validation of the last
 
 
+@pytest.mark.slow
+def test_two_stages_by_way_of_an_export(tmp_path):
+    """The conditioner is trained, exported and stays; then the generator."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = [f"--data.cache-dir={tmp_path / 'cache'}", *SMALL_RUN, "--train.num-steps=3"]
+    finish(start("tiny_spectral", "--workdir", first, *common, "--train.freeze=generator"))
+    last = json.loads((first / "log.jsonl").read_text().splitlines()[-1])
+    assert "utterance_sdr_direct" in last
+    assert "utterance_sdr_ddim" not in last
+
+    given = ["--workdir", second, *common, "--init-from", first / "model"]
+    finish(start("tiny_spectral", *given, "--train.freeze=conditioner"))
+    assert json.loads((second / "run_config.json").read_text())["settings"]["init_from"]
+    before, after = (load_model(str(run / "model"))[1] for run in (first, second))
+    jax.tree.map(np.testing.assert_array_equal, before["conditioner"], after["conditioner"])
+    assert not np.array_equal(
+        before["generator"]["out_0"]["bias"], after["generator"]["out_0"]["bias"]
+    )
+
+    error = fails("tiny", "--workdir", tmp_path / "third", *common, "--init-from", first / "model")
+    assert "conditioner/" in error
+    assert "the networks must be the same" in error
+
+
 def fails(*arguments):
     """The one line that a wrong command ends in."""
     process = start(*arguments)
@@ -120,7 +145,7 @@ def test_a_misspelt_override_is_suggested(tmp_path):
 
 @pytest.mark.slow
 def test_the_config_comes_first(tmp_path):
-    assert "tiny, small" in fails("--workdir", tmp_path, "tiny")
+    assert "tiny, tiny_spectral, small" in fails("--workdir", tmp_path, "tiny")
 
 
 def test_an_unknown_config_lists_the_known_ones():

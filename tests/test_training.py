@@ -238,11 +238,50 @@ def test_digital_silence_teaches_nothing_and_breaks_nothing():
 @pytest.mark.parametrize("stratified", [False, True])
 def test_noise_levels_are_uniform_and_stratified_when_asked(stratified):
     keys = jax.random.split(jax.random.key(0), 2000)
-    levels = jax.vmap(lambda k: draw_noise_levels(k, 8, stratified))(keys)
+    config = TrainConfig(stratified_sigma=stratified)
+    levels = jax.vmap(lambda k: draw_noise_levels(k, 8, config))(keys)
     np.testing.assert_allclose(levels.mean(0), 0.5, atol=0.03)  # each example's own
     np.testing.assert_allclose(levels.var(0), 1 / 12, atol=0.01)
     strata = jnp.sort(jnp.floor(levels * 8), axis=1)
     assert bool(jnp.all(strata == jnp.arange(8.0)[None])) == stratified
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_noise_levels_for_few_steps(stratified):
+    config = TrainConfig(sigma_distribution="few_steps", stratified_sigma=stratified)
+    levels = draw_noise_levels(jax.random.key(0), 100_000, config)
+    assert float(levels.min()) >= 1e-3
+    assert float(jnp.mean(levels == 1)) == pytest.approx(0.2, abs=0.01)
+    # Half of the rest is uniform, half a uniform's cube: P(sigma < s) = (s + s^(1/3)) / 2.
+    rest = levels[levels < 1]
+    for level in (0.01, 0.1, 0.5, 0.9):
+        expected = (level + level ** (1 / 3)) / 2
+        assert float(jnp.mean(rest < level)) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_constant_learning_rate_cools_down_at_the_end():
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=10, schedule="constant")
+    rate = learning_rate_schedule(config, 1000)
+    np.testing.assert_allclose(rate(0), 1 / 11, rtol=1e-6)
+    np.testing.assert_allclose([rate(10), rate(500), rate(900)], 1.0, rtol=1e-6)
+    np.testing.assert_allclose([rate(925), rate(1000)], [0.5, 0.0], atol=1e-6)
+    longer = learning_rate_schedule(config, 2000)  # the same run goes on
+    np.testing.assert_allclose([longer(1000), longer(1800)], 1.0, rtol=1e-6)
+
+
+def test_the_average_grows_with_the_run():
+    """Its half-life is a share of the steps so far, until its decay is reached."""
+    config = dataclasses.replace(micro.TRAIN, ema_half_life=0.5, ema_decay=0.6)
+    program = on_one_device(config)
+    state = program.init(jax.random.key(0))
+    expected = np.asarray(state.ema["generator"]["conv_in"]["bias"])
+    for step, decay in enumerate((0.25, 0.5, 0.6, 0.6)):
+        state, _ = program.step(state, micro.batch(step), jax.random.key(1))
+        new = np.asarray(state.params["generator"]["conv_in"]["bias"])
+        expected = decay * expected + (1 - decay) * new
+        np.testing.assert_allclose(
+            state.ema["generator"]["conv_in"]["bias"], expected, rtol=1e-5, atol=1e-7
+        )
 
 
 def test_learning_rate_rises_then_falls_along_a_cosine():
@@ -276,6 +315,12 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (TrainConfig, {"stall_minutes": -1.0}, "stall_minutes is -1"),
         (TrainConfig, {"profile_steps": (5, 2)}, "profile_steps is"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
+        (TrainConfig, {"ema_half_life": 0.0}, "ema_half_life is 0.0"),
+        (
+            TrainConfig,
+            {"freeze": "generator", "best_by": "utterance_sdr_ddim"},
+            "a frozen generator",
+        ),
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (OptimizerConfig, {"b2": 1.0}, "b2 is 1.0"),
         (LossWeights, {"latent": -1.0}, "latent is -1.0"),

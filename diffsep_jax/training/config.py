@@ -9,6 +9,8 @@ from diffsep_jax.training.optimizer import OptimizerConfig
 from diffsep_jax.training.profiling import check_profile_steps
 from diffsep_jax.training.sharding import MeshConfig
 
+Freeze = Literal["none", "generator", "conditioner"]
+SigmaDistribution = Literal["uniform", "few_steps"]
 BestMetric = Literal["loss", "utterance_sdr_direct", "utterance_sdr_ddim"]
 
 
@@ -21,9 +23,17 @@ class TrainConfig:
         seed: of the parameters, the noise and the noise levels.
         optimizer: AdamW and its schedule.
         loss_weights: of L_lat and L_rec beside L_diff.
-        stratified_sigma: spread a batch's noise levels evenly over [0, 1]; each is still uniform
-            (ours; the paper draws them independently).
-        ema_decay: of the parameters' moving average, which is what is exported.
+        freeze: network that is not trained: of "generator" the conditioner alone is, and the
+            generator never runs; of "conditioner" the generator alone (ours: two stages).
+        sigma_distribution: "uniform" over [0, 1], as in the paper; or "few_steps" (ours): a fifth
+            are 1, which every sampler starts at, the rest half uniform, half a uniform's cube, as
+            quiet details are decided at low noise.
+        stratified_sigma: spread a batch's noise levels evenly over [0, 1]; each has the
+            same distribution as before (ours; the paper draws them independently).
+        ema_decay: of the parameters' moving average, which is what is exported; at most this
+            much, so that it does not grow longer than needed.
+        ema_half_life: of the average, at most, as a share of the steps so far (ours: it leaves the
+            start soon, and grows with the run).
         micro_batches: parts that each device takes its rows of a batch in, one after the other:
             less memory, the same result.
         mesh: devices.
@@ -45,8 +55,11 @@ class TrainConfig:
     seed: int = 0
     optimizer: OptimizerConfig = OptimizerConfig()
     loss_weights: LossWeights = LossWeights()
+    freeze: Freeze = "none"
+    sigma_distribution: SigmaDistribution = "uniform"
     stratified_sigma: bool = False
     ema_decay: float = 0.9999
+    ema_half_life: float = 0.02
     micro_batches: int = 1
     mesh: MeshConfig = MeshConfig()
     log_every: int = 100
@@ -63,10 +76,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
             raise UserError(f"ema_decay is {self.ema_decay}; 0 <= ema_decay < 1 is expected")
+        if not self.ema_half_life > 0:
+            raise UserError(f"ema_half_life is {self.ema_half_life}; a positive share is expected")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
                 raise UserError(f"{field.name} is {value}; 1 or more is expected")
         if not self.stall_minutes >= 0:
             raise UserError(f"stall_minutes is {self.stall_minutes}; 0 or more is expected")
+        if self.freeze == "generator" and self.best_by == "utterance_sdr_ddim":
+            raise UserError("best_by is utterance_sdr_ddim: a frozen generator draws no samples")
         check_profile_steps(self.profile_steps)

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from diffsep_jax.distributed import is_primary, wait_for_all
 from diffsep_jax.errors import UserError
 from diffsep_jax.flops import train_step_flops
+from diffsep_jax.model_config import flatten, unflatten
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.checkpoint import BestBy, Checkpoints
 from diffsep_jax.training.config import BestMetric, TrainConfig
@@ -49,6 +50,7 @@ def train(
     workdir: pathlib.Path,
     stop: StopRequest,
     settings: Mapping[str, Any] | None = None,
+    initial_params: Params | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.num_steps`.
 
@@ -65,6 +67,7 @@ def train(
         workdir: for checkpoints, config and log.
         stop: entered; it hears of Ctrl-C and SIGTERM.
         settings: whatever else is to be recorded with the run; a restart logs what changed.
+        initial_params: what a run without a checkpoint starts from; by default random ones.
 
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt, SIGTERM saves and raises
     PreemptedError. Raises UserError if the loss is not finite, a checkpoint cannot be written, or
@@ -102,6 +105,16 @@ def train(
         if state is None:
             with watchdog.phase("compiling"):
                 state = program.init(init_key)
+            if initial_params is not None:
+                given = flatten(initial_params)  # exports lack the L_lat head
+
+                def start(fresh: Params) -> Params:
+                    leaves = flatten(fresh).items()
+                    return unflatten(
+                        {k: jax.device_put(given.get(k, v), v.sharding) for k, v in leaves}
+                    )
+
+                state = state._replace(params=start(state.params), ema=start(state.ema))
         start_step = int(state.step)
         watchdog.step_done(start_step)
         log = stack.enter_context(
@@ -146,7 +159,9 @@ def train(
         )
         batches = train_batches(start_step)
         stack.callback(getattr(batches, "close", lambda: None))
-        meter = Meter(start_step, layout.batch_size, train_step_flops(model, 1), mesh)
+        meter = Meter(
+            start_step, layout.batch_size, train_step_flops(model, 1, config.freeze), mesh
+        )
         pending: tuple[int, Metrics] | None = None  # of the step that is still running
 
         def read_pending() -> dict[str, float]:

@@ -1,11 +1,18 @@
-"""AdamW with linear warm-up, cosine decay and clipping by the global norm."""
+"""AdamW with linear warm-up, a decay of the learning rate and clipping by the global norm."""
 
 import dataclasses
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from diffsep_jax.errors import UserError
+
+Schedule = Literal["cosine", "constant"]
+
+COOL_DOWN = 0.1
+"""Share of the steps."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +22,10 @@ class OptimizerConfig:
     Attributes:
         learning_rate: peak, after the warm-up.
         warmup_steps: steps of linear warm-up from 0.
-        final_learning_rate_ratio: end of the cosine, as a share of the peak.
+        schedule: what follows the warm-up. "cosine" falls until the end of the run. "constant"
+            (ours) stays at the peak, then cools down over the last tenth by 1 - sqrt(progress)
+            (Haegele et al. 2024), so that a run can go on with more steps: the rate rises again.
+        final_learning_rate_ratio: end of the fall, as a share of the peak.
         generator_learning_rate_ratio: the generator's learning rate, as a multiple of the
             conditioner's.
         weight_decay: decoupled; applied to matrices and kernels only.
@@ -26,6 +36,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     warmup_steps: int = 10_000
+    schedule: Schedule = "cosine"
     final_learning_rate_ratio: float = 0.0
     generator_learning_rate_ratio: float = 1.0
     weight_decay: float = 1e-3
@@ -46,24 +57,45 @@ class OptimizerConfig:
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Step -> learning rate: up over the warm-up, down along a cosine until `num_steps`."""
+    """Step -> learning rate: up over the warm-up, then as `OptimizerConfig.schedule` says."""
     peak = config.learning_rate
+    end = peak * config.final_learning_rate_ratio
     warmup_steps = min(config.warmup_steps, max(num_steps - 1, 0))
-    return optax.warmup_cosine_decay_schedule(
-        init_value=peak / (warmup_steps + 1),
-        peak_value=peak,
-        warmup_steps=warmup_steps,
-        decay_steps=max(num_steps, 1),
-        end_value=peak * config.final_learning_rate_ratio,
+    first = peak / (warmup_steps + 1)
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            first, peak, warmup_steps, decay_steps=max(num_steps, 1), end_value=end
+        )
+    length = max(1, round(COOL_DOWN * num_steps))
+
+    def cool_down(step: jax.typing.ArrayLike) -> jax.Array:
+        progress = jnp.clip(jnp.asarray(step, jnp.float32) / length, 0.0, 1.0)
+        return end + (peak - end) * (1 - jnp.sqrt(progress))
+
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(first, peak, warmup_steps),
+            optax.constant_schedule(peak),
+            cool_down,
+        ],
+        [warmup_steps, max(warmup_steps, num_steps - length)],
     )
 
 
-def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """The transformation for parameters `{"generator": ..., "conditioner": ...}`."""
+def make_optimizer(
+    config: OptimizerConfig, num_steps: int, freeze: str = "none"
+) -> optax.GradientTransformation:
+    """The transformation for parameters `{"generator": ..., "conditioner": ...}`.
 
-    def scale_generator(updates: dict, _: object) -> dict:
-        ratio = config.generator_learning_rate_ratio
-        return {**updates, "generator": jax.tree.map(lambda u: u * ratio, updates["generator"])}
+    Those of the network `freeze` stay as they are.
+    """
+    ratios = {"generator": config.generator_learning_rate_ratio, "conditioner": 1.0, freeze: 0.0}
+
+    def scale_networks(updates: dict, _: object) -> dict:
+        return {
+            name: jax.tree.map(lambda u, ratio=ratios[name]: u * ratio, each)
+            for name, each in updates.items()
+        }
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -71,6 +103,6 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         optax.add_decayed_weights(
             config.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
         ),
-        optax.stateless(scale_generator),
+        optax.stateless(scale_networks),
         optax.scale_by_learning_rate(learning_rate_schedule(config, num_steps)),
     )

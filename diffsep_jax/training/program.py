@@ -34,7 +34,7 @@ class TrainProgram(NamedTuple):
 
 def train_program(model: SeparationModel, config: TrainConfig, mesh: Mesh) -> TrainProgram:
     """The program of a run on `mesh`."""
-    optimizer = make_optimizer(config.optimizer, config.num_steps)
+    optimizer = make_optimizer(config.optimizer, config.num_steps, config.freeze)
     init: Callable[[PRNGKeyArray], TrainState] = functools.partial(init_state, model, optimizer)
     abstract = jax.eval_shape(init, jax.random.key(0, impl=KEY_TYPE))
     shardings = state_sharding(abstract, mesh, config.mesh.min_shard_size)

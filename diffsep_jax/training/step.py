@@ -11,6 +11,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
+from diffsep_jax.models.spectral.bands import spread
+from diffsep_jax.models.spectral.generator import gaussian_velocity
+from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.noise import KEY_TYPE
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
@@ -68,7 +71,7 @@ def train_step(
     that `param_specs` splits, one reduction of each gradient, and scalars.
     """
     sigma_key, noise_key = jax.random.split(jax.random.fold_in(key, state.step))
-    sigma = draw_noise_levels(sigma_key, batch["vocals"].shape[0], config.stratified_sigma)
+    sigma = draw_noise_levels(sigma_key, batch["vocals"].shape[0], config)
 
     def on_device(params: Params, batch: Batch, sigma: Array) -> tuple[Params, Metrics]:
         params = gather(params, param_specs)
@@ -90,9 +93,10 @@ def train_step(
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes its integer count with floats
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    taken = state.step.astype(jnp.float32)
-    decay = jnp.minimum(config.ema_decay, (1 + taken) / (10 + taken))  # soon leaves the start
-    ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, params)
+    half_life = config.ema_half_life * (1 + state.step.astype(jnp.float32))
+    decay = jnp.minimum(config.ema_decay, jnp.exp2(-1 / half_life))
+    # So written, the average of what does not change stays what it is, to the bit.
+    ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     return TrainState(state.step + 1, params, ema, optimizer_state), metrics
 
@@ -140,7 +144,7 @@ def mean_loss(
     # end. Such an example counts as loss 0 and teaches nothing; inference skips such chunks too.
     silent = jnp.all(batch["mixture"] == 0, axis=(1, 2))
     batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
-    total, terms = example_losses(model, config.loss_weights, params, batch, sigma, noise)
+    total, terms = example_losses(model, config, params, batch, sigma, noise)
     each = {"loss": total, **terms}
     metrics = {name: jnp.where(silent, 0.0, values).mean() for name, values in each.items()}
     return metrics["loss"], metrics
@@ -148,37 +152,70 @@ def mean_loss(
 
 def example_losses(
     model: SeparationModel,
-    weights: losses.LossWeights,
+    config: TrainConfig,
     params: Params,
     batch: Batch,
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
 ) -> tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]:
-    """L_diff of equation (3) with L_lat and L_rec, per example: the weighted sum and its terms."""
-    vocals, mixture = batch["vocals"], batch["mixture"]
-    conditioning = model.condition(params, mixture, with_latent=True)
-    assert conditioning.latent_estimate is not None
-    x = diffusion.diffuse(vocals, noise, sigma)
-    v_hat = model.velocity(params, x, sigma, mixture, conditioning)
-    return losses.total_loss(
-        v_hat=v_hat,
-        v=diffusion.velocity(vocals, noise, sigma),
-        latent_estimate=conditioning.latent_estimate,
-        direct_estimate=conditioning.estimate,
-        vocals=vocals,
-        weights=weights,
-    )
+    """L_diff of equation (3) and the conditioner's losses, per example: weighted sum and terms.
+
+    A frozen network's own loss is left out: without the generator's it never runs.
+    """
+    weights, vocals, mixture = config.loss_weights, batch["vocals"], batch["mixture"]
+    with_latent = config.freeze != "conditioner" and weights.latent > 0
+    conditioning = model.condition(params, mixture, with_latent=with_latent)
+    terms: dict[str, Array] = {}
+    total = jnp.zeros(vocals.shape[0])
+    if config.freeze == "conditioner":
+        conditioning = jax.lax.stop_gradient(conditioning)
+    else:
+        estimate = conditioning.estimate
+        weight = losses.level_weight(vocals, weights.level_floor)
+        terms["reconstruction"] = losses.reconstruction_loss(estimate, vocals) * weight
+        total += weights.reconstruction * terms["reconstruction"]
+        if conditioning.latent_estimate is not None:
+            latent = losses.reconstruction_loss(conditioning.latent_estimate, vocals)
+            terms["latent"] = latent
+            total += weights.latent * latent
+        if conditioning.log_scale is not None:
+            error = jax.lax.stop_gradient(mdct(vocals - estimate))
+            log_scale = spread(conditioning.log_scale, model.bands)
+            terms["scale"] = losses.scale_loss(error, log_scale)
+            total += weights.scale * terms["scale"]
+    if config.freeze != "generator":
+        x = diffusion.diffuse(vocals, noise, sigma)
+        v, v_hat = (
+            diffusion.velocity(vocals, noise, sigma),
+            model.velocity(params, x, sigma, mixture, conditioning),
+        )
+        terms["diffusion"] = losses.diffusion_loss(v_hat, v)
+        share = weights.normalised if conditioning.log_scale is not None else 0.0
+        total += (1 - share) * terms["diffusion"]
+        if share:
+            gaussian = gaussian_velocity(x, sigma, conditioning, model.bands)
+            deviation = jax.lax.stop_gradient(gaussian.deviation)
+            target = jax.lax.stop_gradient(gaussian.mean - mdct(v)) / deviation
+            error = mdct(v_hat - v) / deviation
+            terms["normalised"] = losses.normalised_loss(error, target)
+            total += share * terms["normalised"]
+    return total, terms
 
 
 def draw_noise_levels(
-    key: PRNGKeyArray, batch_size: int, stratified: bool
+    key: PRNGKeyArray, batch_size: int, config: TrainConfig
 ) -> Float[Array, "batch"]:
-    """sigma ~ U[0, 1] per example; stratified: one from each of `batch_size` equal intervals."""
+    """sigma per example, see `TrainConfig`; stratified: each from one of `batch_size` intervals."""
     uniform = jax.random.uniform(key, (batch_size,))
-    if not stratified:
+    if config.stratified_sigma:
+        order = jax.random.permutation(jax.random.fold_in(key, 1), batch_size)
+        uniform = (order.astype(jnp.float32) + uniform) / batch_size
+    if config.sigma_distribution == "uniform":
         return uniform
-    order = jax.random.permutation(jax.random.fold_in(key, 1), batch_size)
-    return (order.astype(jnp.float32) + uniform) / batch_size
+    # Its quantile function, in [0, 1): a fifth, then 0.4 and 0.4.
+    rest = [(uniform - start) / 0.4 for start in (0.2, 0.6)]
+    sigma = jnp.where(uniform < 0.6, rest[0], rest[1] ** 3)
+    return jnp.where(uniform < 0.2, 1.0, jnp.maximum(sigma, 1e-3))
 
 
 def draw_noise(

@@ -1,6 +1,6 @@
 """Validation during training: loss by noise level, and measures of separated segments."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +29,8 @@ class Validation(NamedTuple):
 
     Attributes:
         report: numbers by name.
-        segments: `mixture`, `vocals`, `direct` and `ddim`, the first few of the first batch, each
-            `[segment, time, 2]`.
+        segments: `mixture`, `vocals`, `direct` and, where the generator runs, `ddim`, the first few
+            of the first batch, each `[segment, time, 2]`.
     """
 
     report: dict[str, float]
@@ -42,13 +42,16 @@ def make_validate(
 ) -> Callable[[Params, Sequence[Batch]], Validation]:
     """A function of (parameters, batches on the mesh), to be called by every process.
 
-    `loss_sigma_S` is L_diff at noise level S and `loss` the mean over the levels. All else is a
-    median over the segments, each scored as if it were a track, for the L_rec head (`_direct`) and
+    `loss_sigma_S` is L_diff at noise level S and `loss` the mean over the levels; a frozen
+    generator does not run, and `loss` is then L_rec, unweighted. All else is a median over the
+    segments, each scored as if it were a track, for the L_rec head (`_direct`) and
     DDIM with eta = 0 (`_ddim`): `utterance_sdr`, which the mixture (`_mixture`) and the mixture
     times each segment's best constant (`_gain`) have too, `mr_stft`, `level` by band and `leakage`.
     The noise is the same each time. Segments with silent vocals count for the leakage alone; a
     measure that no segment has is not reported.
     """
+
+    samples = config.freeze != "generator"
 
     def by_rows(function: Callable, out_specs: Any) -> Callable:
         """Each device works on its rows, with the whole parameters."""
@@ -71,6 +74,9 @@ def make_validate(
     def losses_by_level(params: Params, batch: Batch) -> Float[Array, "level"]:
         vocals, mixture, noise = batch["vocals"], batch["mixture"], noise_of(batch)
         conditioning = model.condition(params, mixture)
+        if not samples:
+            loss = losses.reconstruction_loss(conditioning.estimate, vocals).mean()
+            return jax.lax.pmean(loss[None], MESH_AXES)
 
         def at_level(sigma: Array) -> Array:
             x = diffusion.diffuse(vocals, noise, sigma)
@@ -85,6 +91,9 @@ def make_validate(
     def separate(params: Params, batch: Batch) -> dict[str, Array]:
         mixture = batch["mixture"]
         conditioning = model.condition(params, mixture)
+        separated = {**batch, "direct": conditioning.estimate}
+        if not samples:
+            return separated
 
         def velocity(x: Array, sigma: Array) -> Array:
             sigmas = jnp.broadcast_to(sigma, x.shape[:1])
@@ -92,7 +101,7 @@ def make_validate(
 
         steps = config.validation_sampler_steps
         ddim = samplers.ddim(velocity, noise_of(batch), run_keys(config.seed)[2], num_steps=steps)
-        return {**batch, "direct": conditioning.estimate, "ddim": ddim}
+        return {**separated, "ddim": ddim}
 
     losses_fn, separate_fn = by_rows(losses_by_level, P()), by_rows(separate, BATCH_SPEC)
     first_segments = jax.jit(
@@ -114,10 +123,11 @@ def make_validate(
             scores.append(_of_all_processes(rows))
         by_level = np.mean(levels, axis=0)
         report = {"loss": float(by_level.mean())}
-        report |= {
-            f"loss_sigma_{level}": float(value)
-            for level, value in zip(NOISE_LEVELS, by_level, strict=True)
-        }
+        if samples:
+            report |= {
+                f"loss_sigma_{level}": float(value)
+                for level, value in zip(NOISE_LEVELS, by_level, strict=True)
+            }
         for name, values in zip(names, np.concatenate(scores).T, strict=True):
             if len(defined := values[~np.isnan(values)]):
                 report[name] = float(np.median(defined))
@@ -133,22 +143,16 @@ def _scores(
     scale = np.float32(_LEVEL / model.target_rms)
     parts = {name: scale * _local_rows(audio) for name, audio in segments.items()}
     rows = [
-        _measures(**dict(zip(parts, row, strict=True)), sample_rate=model.sample_rate)
+        _measures(dict(zip(parts, row, strict=True)), model.sample_rate)
         for row in zip(*parts.values(), strict=True)
     ]
     return list(rows[0]), np.array([list(row.values()) for row in rows], np.float32)
 
 
-def _measures(
-    *,
-    mixture: np.ndarray,
-    vocals: np.ndarray,
-    direct: np.ndarray,
-    ddim: np.ndarray,
-    sample_rate: int,
-) -> dict[str, float]:
+def _measures(segment: Mapping[str, np.ndarray], sample_rate: int) -> dict[str, float]:
+    mixture, vocals = segment["mixture"], segment["vocals"]
     gain = np.float32(metrics.best_gain(vocals, mixture)) * mixture
-    estimates = {"direct": direct, "ddim": ddim}
+    estimates = {name: segment[name] for name in ("direct", "ddim") if name in segment}
     floors = {"mixture": mixture, "gain": gain}
     found = {
         f"utterance_sdr_{name}": metrics.sdr(vocals, audio)

@@ -79,9 +79,12 @@ class SpectralConditioner(nn.Module):
         embedded = []
         for group, (x, y) in enumerate(parts):
             power = jnp.square(x) + jnp.square(y)
+            mean = power.mean(-1, keepdims=True)
+            # Twice: by the band's level over the chunk, whatever the equaliser; and compressed.
+            normal = jax.lax.rsqrt(mean.mean(1, keepdims=True) + 1e-6)
             gain = (jnp.sqrt(power + 1e-12) + 1e-3) ** -0.6
-            level = 0.3 * jnp.log(power.mean(-1, keepdims=True) + 1e-5)
-            features = jnp.concatenate([x * gain, y * gain, level], axis=-1)
+            level = 0.3 * jnp.log(mean + 1e-5)
+            features = jnp.concatenate([x * normal, y * normal, x * gain, y * gain, level], axis=-1)
             embedded.append(
                 BandDense(self.widths[0], compute.dtype, name=f"embed_{group}")(features)
             )

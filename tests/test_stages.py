@@ -1,0 +1,117 @@
+"""What the loss of each stage is made of, and which network it trains."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import micro
+import numpy as np
+import pytest
+
+import configs
+from diffsep_jax import diffusion, losses
+from diffsep_jax.losses import LossWeights
+from diffsep_jax.models.spectral.transform import mdct
+from diffsep_jax.training.config import TrainConfig
+from diffsep_jax.training.program import train_program
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.step import example_losses
+
+SPECTRAL = configs.get("tiny_spectral").model
+MODELS = {"waveform": micro.MODEL, "spectral": SPECTRAL}
+TERMS = {
+    "waveform": {"diffusion", "latent", "reconstruction"},
+    "spectral": {"diffusion", "normalised", "reconstruction", "scale"},
+}
+OF_THE_GENERATOR = {"diffusion", "normalised"}
+
+
+def batch_of(model, rows=2):
+    vocals, rest = jax.random.normal(jax.random.key(1), (2, rows, model.segment, 2)) * 0.5
+    return {"vocals": vocals, "mixture": vocals + rest}
+
+
+def losses_of(model, config, params, batch):
+    noise = jax.random.normal(jax.random.key(2), batch["vocals"].shape)
+    sigma = jnp.array([0.3, 1.0])
+    function = jax.jit(lambda *given: example_losses(model, config, *given))
+    return *function(params, batch, sigma, noise), sigma, noise
+
+
+@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("freeze", ["none", "generator", "conditioner"])
+def test_the_loss_is_the_weighted_sum_of_the_trained_networks_terms(family, freeze):
+    model = MODELS[family]
+    weights = LossWeights(
+        latent=0.5 if family == "waveform" else 0.0, reconstruction=2.0, scale=0.3, normalised=0.25
+    )
+    params, batch = model.init(jax.random.key(0)), batch_of(model)
+    config = TrainConfig(freeze=freeze, loss_weights=weights)
+    total, terms, *_ = losses_of(model, config, params, batch)
+    left_out = {"none": set(), "generator": OF_THE_GENERATOR}.get(
+        freeze, TERMS[family] - OF_THE_GENERATOR
+    )
+    assert set(terms) == TERMS[family] - left_out
+    share = 0.25 if family == "spectral" else 0.0
+    factors = {
+        "diffusion": 1 - share,
+        "normalised": share,
+        "latent": 0.5,
+        "reconstruction": 2.0,
+        "scale": 0.3,
+    }
+    expected = sum(factors[name] * value for name, value in terms.items())
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_the_terms_of_the_waveform_family_are_mean_squares():
+    model, batch = micro.MODEL, batch_of(micro.MODEL)
+    params = model.init(jax.random.key(0))
+    config = TrainConfig(loss_weights=LossWeights(level_floor=0.03))
+    _, terms, sigma, noise = losses_of(model, config, params, batch)
+    vocals, mixture = batch["vocals"], batch["mixture"]
+    conditioning = model.condition(params, mixture, with_latent=True)
+    weight = losses.level_weight(vocals, 0.03)
+    x = diffusion.diffuse(vocals, noise, sigma)
+    v_hat = model.velocity(params, x, sigma, mixture, conditioning)
+    v = diffusion.velocity(vocals, noise, sigma)
+    expected = {
+        "reconstruction": weight * jnp.square(conditioning.estimate - vocals).mean((1, 2)),
+        "latent": jnp.square(conditioning.latent_estimate - vocals).mean((1, 2)),
+        "diffusion": jnp.square(v_hat - v).mean((1, 2)),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_an_untrained_spectral_generators_error_is_its_target():
+    """Its output is zero: its error in units of the output is what it should have been."""
+    model, batch = SPECTRAL, batch_of(SPECTRAL)
+    params = model.init(jax.random.key(0))
+    _, terms, sigma, noise = losses_of(model, TrainConfig(), params, batch)
+    conditioning = model.condition(params, batch["mixture"])
+    widths = np.repeat(*np.array([(width, count) for count, width in model.bands]).T)
+    scale = np.exp(np.repeat(conditioning.log_scale, widths, axis=-1))[:, :, None]
+    alpha, beta = (np.asarray(w)[:, None, None, None] for w in diffusion.alpha_beta(sigma))
+    error = np.asarray(mdct(batch["vocals"] - conditioning.estimate))
+    # For v - m in units of s and the noise: (beta d / s - alpha s eps) / sqrt(t)
+    target = beta * error / scale - alpha * scale * np.asarray(mdct(noise))
+    target = target / np.sqrt(np.square(alpha * scale) + np.square(beta))
+    expected = (np.square(target) / (1 + np.square(target) / 9)).mean((1, 2, 3))
+    np.testing.assert_allclose(terms["normalised"], expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("freeze", ["generator", "conditioner"])
+def test_a_frozen_network_stays_as_it_is(freeze):
+    config = dataclasses.replace(micro.TRAIN, freeze=freeze)
+    program = train_program(SPECTRAL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
+    state = program.init(jax.random.key(0))
+    before = jax.device_get(state.params)
+    batch = batch_of(SPECTRAL, micro.BATCH_SIZE)
+    for _ in range(2):
+        state, _ = program.step(state, batch, jax.random.key(1))
+    for network in ("generator", "conditioner"):
+        changes = jax.tree.map(
+            lambda a, b: float(jnp.abs(a - b).max()), before[network], state.params[network]
+        )
+        assert (max(jax.tree.leaves(changes)) == 0) == (network == freeze), network
