@@ -1,6 +1,6 @@
 """Speed and memory of the compiled samplers, beside eager PyTorch if asked for.
 
-    python -m benchmarks.sampling [MODEL] [--samplers ddim dpm2m direct] [--steps 5 20]
+    python -m benchmarks.sampling [MODEL] [--samplers ddim ab2 direct] [--steps 5 20]
         [--batch-sizes 1 4] [--segment 16384] [--torch] [--start] [--json FILE]
         [--plot FILE.png [--scores FILE.json]]
 
@@ -66,7 +66,7 @@ class Arguments:
 
     model: tyro.conf.Positional[str] = "small"
     """Name of a model, a model directory, or a configuration (random weights)."""
-    samplers: tuple[Sampler, ...] = ("ddim", "dpm2m")
+    samplers: tuple[Sampler, ...] = ("ddim", "ab2")
     """Which to time."""
     steps: tuple[int, ...] = (5, 20)
     """Network calls; two different numbers or more give the seconds of a step."""

@@ -90,3 +90,23 @@ def high_pass(noise: Waveform, cutoff_hz: Scalar, sample_rate: float | int) -> W
     gain = high_pass_gain(cutoff_hz, length, sample_rate)
     spectrum = jnp.fft.rfft(noise, axis=1) * gain[None, :, None].astype(jnp.complex64)
     return jnp.fft.irfft(spectrum, n=length, axis=1)
+
+
+CROSSOVER_OCTAVES = 1 / 3
+"""From where one of the two parts of `crossover` is silent to where the other is."""
+
+
+def crossover(
+    low: Waveform, high: Waveform, frequency_hz: Scalar, sample_rate: float | int
+) -> Waveform:
+    """`low` below the frequency and `high` above it, which may be traced and is above 0.
+
+    By gains of zero phase that add up to 1, so that equal inputs come out as they are; the spectrum
+    is of the whole length, and circular.
+    """
+    length = high.shape[1]
+    hertz = jnp.maximum(jnp.fft.rfftfreq(length, 1 / sample_rate), 1e-3).astype(jnp.float32)
+    octaves = jnp.log2(hertz / frequency_hz)
+    gain = 0.5 + 0.5 * jnp.sin(jnp.pi * jnp.clip(octaves / CROSSOVER_OCTAVES, -0.5, 0.5))
+    spectrum = jnp.fft.rfft(high - low, axis=1) * gain[None, :, None].astype(jnp.complex64)
+    return low + jnp.fft.irfft(spectrum, n=length, axis=1)

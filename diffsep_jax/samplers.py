@@ -1,14 +1,15 @@
 """The samplers: from noise, or from a noisy guess, to vocals in a number of network calls.
 
-Both take T equal steps down from `start_sigma` to 0, so that the network is called at the levels
-start_sigma, start_sigma (T - 1)/T, ..., start_sigma / T. From x at level t and the network's
-x0_hat there, a deterministic move to level s without further knowledge is, by equations (5), (6)
-and (10) at eta = 0,
+Both take T steps down from `start_sigma` to 0: the network is called at the levels
+start_sigma (i/T)^p, i = T, T - 1, ..., 1. The schedule p is 1 in the paper; above 1 (ours) more of
+the levels are low, where quiet sounds are decided. From x at level t and the network's x0_hat
+there, a deterministic move to level s without further knowledge is, by equations (5), (6) and (10)
+at eta = 0,
 
     x_s = alpha_s x0_hat + beta_s eps_hat = (beta_s x_t + sin(pi/2 (t - s)) x0_hat) / beta_t
 
-`ddim` makes this move and replaces part of eps_hat by fresh noise. `dpm_solver_2m` puts into it
-a better x0_hat, extrapolated from this call's and the last one's.
+`ddim` makes this move and replaces part of eps_hat by fresh noise. `adams_bashforth_2` puts into
+it a better x0_hat, extrapolated from this call's and the last one's.
 
 Started at 1, x is pure noise. Started lower, it is `diffusion.diffuse(guess, noise, start_sigma)`:
 what the guess holds under that level of noise is drawn anew, the rest stays. At start_sigma near 0
@@ -45,13 +46,14 @@ def ddim(
     cutoff_hz: Scalar | None = None,
     sample_rate: float | int = 44100,
     start_sigma: Scalar = 1.0,
+    schedule: Scalar = 1.0,
     noise_fn: Callable[[Int[Array, ""]], Waveform] | None = None,
     on_step: OnStep | None = None,
 ) -> Waveform:
     """Vocals from noise in `num_steps` calls of `velocity_fn`, by equations (5), (6), (8) to (10).
 
-    Under `jax.jit`, `num_steps`, `eta`, `cutoff_hz` and `start_sigma` may be arguments of the
-    compiled function: one program serves all their values. The state is float32 whatever
+    Under `jax.jit`, `num_steps`, `eta`, `cutoff_hz`, `start_sigma` and `schedule` may be arguments
+    of the compiled function: one program serves all their values. The state is float32 whatever
     `velocity_fn` computes in.
 
     Args:
@@ -64,17 +66,18 @@ def ddim(
         it white.
       sample_rate: in Hz, for `cutoff_hz`.
       start_sigma: noise level of `noise`, in (0, 1].
+      schedule: p of the levels, above 0.
       noise_fn: step -> white refinement noise shaped like `noise`; standard normal drawn from `key`
         by default. The step counts from 0.
       on_step: called on the host with (step, x0_hat) at each step, in order. Costs a copy to the
         host at each step, is for one device, and must not call JAX.
 
     Raises:
-      UserError: `num_steps`, `eta`, `cutoff_hz` or `start_sigma` out of range, where they are not
-        traced.
+      UserError: `num_steps`, `eta`, `cutoff_hz`, `start_sigma` or `schedule` out of range, where
+        they are not traced.
     """
     cutoff_hz = 0.0 if cutoff_hz is None else cutoff_hz
-    _validate_grid(num_steps, start_sigma)
+    _validate_grid(num_steps, start_sigma, schedule)
     _validate_refinement(eta, cutoff_hz, sample_rate)
     num_steps = jnp.asarray(num_steps, jnp.int32)
     eta = jnp.asarray(eta, jnp.float32)
@@ -85,8 +88,7 @@ def ddim(
             return jax.random.normal(jax.random.fold_in(key, step), noise.shape, jnp.float32)
 
     def move(step: Array, x: Array) -> Array:
-        sigma_t = _level(step, num_steps, start_sigma)
-        sigma_s = _level(step + 1, num_steps, start_sigma)
+        sigma_t, sigma_s = (_level(step + i, num_steps, start_sigma, schedule) for i in (0, 1))
         v = velocity_fn(x, sigma_t).astype(jnp.float32)
         x0_hat = x0_from_velocity(x, v, sigma_t)
         noise_hat = noise_from_velocity(x, v, sigma_t)
@@ -105,90 +107,55 @@ def ddim(
     return jax.lax.fori_loop(jnp.int32(0), num_steps, move, noise.astype(jnp.float32))
 
 
-def dpm_solver_2m(
+def adams_bashforth_2(
     velocity_fn: VelocityFn,
     noise: Waveform,
     key: PRNGKeyArray,
     *,
     num_steps: Count,
     start_sigma: Scalar = 1.0,
+    schedule: Scalar = 1.0,
     on_step: OnStep | None = None,
 ) -> Waveform:
-    """Vocals from noise by DPM-Solver++(2M), of second order: for few steps. Deterministic.
+    """Vocals from noise by a method of second order, for few steps. Deterministic (ours).
 
-    Lu et al. 2022, "DPM-Solver++", algorithm 2, with the data prediction x0_hat of equation (5).
-    With the log-SNR lambda = log(alpha / beta) and h = lambda_s - lambda_t, the flow from t to s is
+    The flow is the rotation at the head of this file, about an x0_hat that is smooth in sigma. The
+    move puts into it x0_hat in the middle of the step, by the last two calls:
 
-        x_s = (beta_s / beta_t) x_t - alpha_s (exp(-h) - 1) D
-        D   = x0_hat + h / (2 h_last) (x0_hat - x0_hat_last)
+        D = x0_hat + (x0_hat - x0_hat_last) / 2
 
-    and as exp(-h) = (alpha_t beta_s) / (alpha_s beta_t), this is the move at the head of this file
-    with D for x0_hat: nothing in it is infinite at either end of the schedule. Only the share
-    h / (2 h_last) has limits to be taken. It is 0, and the move DDIM's, at the first step, which
-    has no step before it; at a second step that follows one from sigma = 1, as h_last is
-    infinite there; and at the last, where h is, and which returns x0_hat. So up to three steps from
-    sigma = 1 are DDIM's exactly.
-
-    The paper's solver spaces its steps evenly in lambda, which has no end on this schedule. Ours
-    are even in sigma, that is in the angle of (x0, eps): the levels that `ddim` takes. Near both
-    ends h is then not small, however many steps there are, which costs the error a logarithm: it
-    falls as log(T) / T^2, and doubling the steps divides it by a little less than 4.
+    which is Adams and Bashforth's method of second order in the angle. The share of a half is that
+    of equal steps, and is kept on other grids, whose neighbours differ little. The first step has
+    none before it and is DDIM's; the last returns x0_hat.
 
     Args:
-      velocity_fn, noise, num_steps, start_sigma, on_step: as in `ddim`.
+      velocity_fn, noise, num_steps, start_sigma, schedule, on_step: as in `ddim`.
       key: not used; the samplers are called alike.
 
     Raises:
-      UserError: `num_steps` or `start_sigma` out of range, where they are not traced.
+      UserError: `num_steps`, `start_sigma` or `schedule` out of range, where they are not traced.
     """
     del key
-    _validate_grid(num_steps, start_sigma)
+    _validate_grid(num_steps, start_sigma, schedule)
     num_steps = jnp.asarray(num_steps, jnp.int32)
 
     def move(step: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
         x, x0_hat_last = carried
-        sigma_last, sigma_t, sigma_s = (
-            _level(step + i, num_steps, start_sigma) for i in (-1, 0, 1)
-        )
+        sigma_t, sigma_s = (_level(step + i, num_steps, start_sigma, schedule) for i in (0, 1))
         v = velocity_fn(x, sigma_t).astype(jnp.float32)
         x0_hat = x0_from_velocity(x, v, sigma_t)
         _report(on_step, step, x0_hat)
-        is_last = step == num_steps - 1
-        share = extrapolation(sigma_last, sigma_t, sigma_s)
-        share = jnp.where((step == 0) | is_last, 0, share)
-        extrapolated = x0_hat + share * (x0_hat - x0_hat_last)
+        share = jnp.where(step == 0, 0.0, 0.5)
+        middle = x0_hat + share * (x0_hat - x0_hat_last)
         _, beta_t = alpha_beta(sigma_t)
         _, beta_s = alpha_beta(sigma_s)
         _, sin_difference = alpha_beta(sigma_t - sigma_s)
-        x_s = (beta_s * x + sin_difference * extrapolated) / beta_t
-        return jnp.where(is_last, x0_hat, x_s), x0_hat
+        x_s = (beta_s * x + sin_difference * middle) / beta_t
+        return jnp.where(step == num_steps - 1, x0_hat, x_s), x0_hat
 
     x = noise.astype(jnp.float32)
     vocals, _ = jax.lax.fori_loop(jnp.int32(0), num_steps, move, (x, jnp.zeros_like(x)))
     return vocals
-
-
-def extrapolation(
-    sigma_last: Scalar | Float[Array, "*grid"],
-    sigma_t: Scalar | Float[Array, "*grid"],
-    sigma_s: Scalar | Float[Array, "*grid"],
-) -> Float[Array, "*grid"]:
-    """h / (2 h_last) of `dpm_solver_2m`, for 1 >= sigma_last > sigma_t > sigma_s > 0, elementwise.
-
-    0 for sigma_last = 1. Not a difference of two log-SNRs, which are nearly equal on a fine grid:
-
-        h = -log(1 - sin(pi/2 (t - s)) / (alpha_s beta_t))
-    """
-
-    def log_snr_gain(sigma_from: Array, sigma_to: Array) -> Array:
-        _, sin_difference = alpha_beta(sigma_from - sigma_to)
-        alpha, _ = alpha_beta(sigma_to)
-        _, beta = alpha_beta(sigma_from)
-        # A quotient that is rounded past 1 stands for 1, where the gain is infinite.
-        return -jnp.log1p(-jnp.minimum(sin_difference / (alpha * beta), 1))
-
-    last, t, s = (jnp.asarray(sigma, jnp.float32) for sigma in (sigma_last, sigma_t, sigma_s))
-    return log_snr_gain(t, s) / (2 * log_snr_gain(last, t))
 
 
 def move_coefficients(
@@ -221,10 +188,14 @@ def move_coefficients(
     return alpha_s, beta_prime, delta
 
 
-def _level(step: Array, num_steps: Array, start_sigma: Scalar) -> Float[Array, ""]:
+def _level(
+    step: Array, num_steps: Array, start_sigma: Scalar, schedule: Scalar
+) -> Float[Array, ""]:
     """sigma before the step; `num_steps` of them lead from `start_sigma` to 0."""
     # Whole numbers until the one rounding of the division: no error adds up along the grid.
     level = (num_steps - step).astype(jnp.float32) / num_steps.astype(jnp.float32)
+    power = jnp.asarray(schedule, jnp.float32)
+    level = jnp.where(power == 1, level, level**power)
     return jnp.asarray(start_sigma, jnp.float32) * level
 
 
@@ -240,7 +211,7 @@ def _report(on_step: OnStep | None, step: Array, x0_hat: Waveform) -> None:
         )
 
 
-def _validate_grid(num_steps: Any, start_sigma: Any) -> None:
+def _validate_grid(num_steps: Any, start_sigma: Any, schedule: Any) -> None:
     """Refuse what is out of range among the values that are known now."""
     if not isinstance(num_steps, jax.core.Tracer):
         try:
@@ -253,6 +224,8 @@ def _validate_grid(num_steps: Any, start_sigma: Any) -> None:
         raise UserError(
             f"start_sigma is {start_sigma}; it must be above 0 (the guess), up to 1 (noise)"
         )
+    if not isinstance(schedule, jax.core.Tracer) and not 0 < schedule < jnp.inf:
+        raise UserError(f"schedule is {schedule}; it must be a finite number above 0")
 
 
 def _validate_refinement(eta: Any, cutoff_hz: Any, sample_rate: float | int) -> None:

@@ -49,10 +49,20 @@ def test_file_to_files(
 
 def test_options_reach_the_sampler(tmp_path: Path) -> None:
     options = ["--steps", 7, "--eta", 0.1, "--cutoff-hz", "None", "--seed", 5]
-    options += ["--sampler", "dpm2m", "--start-sigma", 0.5, "--ensemble", 3]
+    options += ["--sampler", "ab2", "--start-sigma", 0.5, "--ensemble", 3]
+    options += ["--schedule", 3, "--temperature", 0.9, "--crossover-hz", 5000]
     run(song(tmp_path / "a.wav"), "--out", tmp_path, *options)
     assert Halving.settings == SamplerSettings(
-        sampler="dpm2m", steps=7, eta=0.1, cutoff_hz=None, start_sigma=0.5, ensemble=3, seed=5
+        sampler="ab2",
+        steps=7,
+        eta=0.1,
+        cutoff_hz=None,
+        start_sigma=0.5,
+        schedule=3.0,
+        temperature=0.9,
+        crossover_hz=5000.0,
+        ensemble=3,
+        seed=5,
     )
     assert Halving.guess is None
     run(song(tmp_path / "a.wav"), "--out", tmp_path)

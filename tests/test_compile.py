@@ -89,7 +89,7 @@ def test_a_later_separation_compiles_nothing(tmp_path, model_dir):
 def test_a_command_that_cannot_be(model_dir, capsys, monkeypatch):
     for options, message in [
         (["--model", model_dir, "--batch-size", "0"], "batch size 0, expected at least 1"),
-        (["--model", model_dir, "--samplers"], "no sampler, expected one or more of ddim, dpm2m"),
+        (["--model", model_dir, "--samplers"], "no sampler, expected one or more of ddim, ab2"),
         (["--model", "smal"], "unknown model 'smal'"),
         (["--model", model_dir, "--samplers", "dim"], "dim"),
     ]:

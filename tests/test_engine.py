@@ -103,6 +103,37 @@ def test_start_and_ensemble_compile_nothing(params, chunks, sampler):
         settings = SamplerSettings(sampler=sampler, steps=2, start_sigma=start_sigma)
         separator(*chunks, settings, chunks[0])
     assert separator.num_compilations == 2
+    other = [{"schedule": 3.0}, {"temperature": 0.5}, {"crossover_hz": 5000.0}]
+    for options in other:
+        output = separator(*chunks, SamplerSettings(sampler=sampler, steps=3, **options))
+        assert output.tobytes() not in different
+    assert separator.num_compilations == 2
+
+
+@pytest.mark.parametrize("sampler", ITERATIVE)
+def test_a_crossover_keeps_the_direct_estimate_below(on_eight, chunks, sampler):
+    plain = SamplerSettings(sampler=sampler, steps=3)
+    direct, sampled = (
+        np.asarray(on_eight(*chunks, settings))
+        for settings in (SamplerSettings(sampler="direct"), plain)
+    )
+    joined = on_eight(*chunks, dataclasses.replace(plain, crossover_hz=5000.0))
+    spectra = [np.fft.rfft(x, axis=1) for x in (joined, direct, sampled)]
+    hertz = np.fft.rfftfreq(micro.MODEL.segment, 1 / micro.MODEL.sample_rate)
+    scale = 1e-5 * np.abs(spectra[2]).max()
+    for part, expected in ((hertz < 4400, spectra[1]), (hertz > 5700, spectra[2])):
+        np.testing.assert_allclose(spectra[0][:, part], expected[:, part], atol=scale)
+
+
+def test_the_temperature_scales_the_noise_at_the_start(on_eight, chunks):
+    """At 0 nothing is random: seeds give the same."""
+    cold = [
+        np.asarray(
+            on_eight(*chunks, SamplerSettings(sampler="ab2", steps=3, temperature=0.0, seed=seed))
+        )
+        for seed in (0, 1)
+    ]
+    np.testing.assert_array_equal(*cold)
 
 
 def test_the_default_start_is_the_plain_sampler_to_the_bit(params, chunks):
@@ -208,7 +239,7 @@ def test_the_result_depends_on_the_position(on_eight, chunks, reference):
     [
         {"sampler": "ddim"},
         {"sampler": "direct"},
-        {"sampler": "dpm2m", "start_sigma": 0.6, "ensemble": 2},
+        {"sampler": "ab2", "start_sigma": 0.6, "ensemble": 2},
         {"sampler": "ddim", "start_sigma": 0.6, "refine": True},
     ],
     ids=["ddim", "direct", "warm ensemble", "refine"],

@@ -63,7 +63,7 @@ def values_of(settings, about):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "platforms"), [("ddim", ("cpu",)), ("dpm2m", ("cpu", "cuda", "tpu"))]
+    ("sampler", "platforms"), [("ddim", ("cpu",)), ("ab2", ("cpu", "cuda", "tpu"))]
 )
 def test_an_exported_sampler_is_the_packages(
     tmp_path, params, chunks, separate, sampler, platforms

@@ -165,3 +165,18 @@ def test_draws_of_one_expression_are_those_of_jax():
     ours = jax.jit(lambda key: threefry.normal(key, (1024, 2)))(key)
     theirs = jax.jit(lambda key: jax.random.normal(key, (1024, 2)))(key)
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("frequency", [300.0, 5000.0])
+def test_a_crossover_keeps_one_input_below_and_the_other_above(frequency):
+    rate, length = 44_100, 44_100
+    low, high = jax.random.normal(KEY, (2, 1, length, 2))
+    joined = jax.jit(noise.crossover, static_argnums=3)(low, high, frequency, rate)
+    hertz = np.fft.rfftfreq(length, 1 / rate)
+    ours, below, above = (np.fft.rfft(x, axis=1)[0] for x in (joined, low, high))
+    sixth = 2 ** (1 / 6)
+    for part, source in ((hertz < frequency / sixth, below), (hertz > frequency * sixth, above)):
+        np.testing.assert_allclose(ours[part], source[part], atol=0.01)
+    middle = np.flatnonzero(hertz == frequency)
+    np.testing.assert_allclose(ours[middle], (below[middle] + above[middle]) / 2, atol=0.01)
+    np.testing.assert_array_equal(noise.crossover(low, low, frequency, rate), low)

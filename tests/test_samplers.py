@@ -144,7 +144,7 @@ def test_coefficients_over_the_whole_grid(eta):
     np.testing.assert_array_equal(delta[is_last], 0)
 
 
-SAMPLERS = {"ddim": samplers.ddim, "dpm2m": samplers.dpm_solver_2m}
+SAMPLERS = {"ddim": samplers.ddim, "ab2": samplers.adams_bashforth_2}
 
 
 def gaussian_error(sampler, start_sigma, num_steps):
@@ -161,65 +161,77 @@ def gaussian_error(sampler, start_sigma, num_steps):
 
 @pytest.mark.parametrize("start_sigma", [0.5, 1.0])
 def test_orders_of_convergence(start_sigma):
-    """ddim's error falls as 1/T, dpm_solver_2m's as log(T)/T^2: from 128 to 256 steps by 3.5."""
+    """ddim's error falls as 1/T, adams_bashforth_2's as 1/T^2 or faster, until rounding shows."""
     first, second = (
-        [float(error(start_sigma, num_steps)) for num_steps in (32, 128, 256)]
+        [float(error(start_sigma, num_steps)) for num_steps in (8, 32, 128)]
         for error in (jax.jit(functools.partial(gaussian_error, s)) for s in SAMPLERS.values())
     )
-    assert first[1] / first[2] == pytest.approx(2, abs=0.05)
-    assert second[1] / second[2] == pytest.approx(4 * np.log(128) / np.log(256), rel=0.15)
-    assert second[0] < first[0] / 5
-    assert second[2] < first[2] / 10
+    assert first[0] / first[1] == pytest.approx(4, abs=0.3)
+    assert first[1] / first[2] == pytest.approx(4, abs=0.1)
+    assert second[0] / second[1] > 16
+    assert second[1] / second[2] > 16
+    assert second[0] < first[0] / 1.8
 
 
+@pytest.mark.parametrize("schedule", [1.0, 3.0])
 @pytest.mark.parametrize("start_sigma", [1.0, 0.7])
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 17])
-def test_dpm_solver_as_published_in_float64(start_sigma, num_steps):
+def test_the_second_order_by_turning_vectors_in_float64(num_steps, start_sigma, schedule):
+    """x = alpha x0 + beta eps is turned about x0_hat, half a step ahead by the last two calls."""
     start = jax.random.normal(KEY, (2, 101, 2))
     x, last = np.asarray(start, np.float64), None
-    grid = start_sigma * np.linspace(1, 0, num_steps + 1)
-    alpha, beta = np.sin(np.pi / 2 * (1 - grid)), np.sin(np.pi / 2 * grid)
-    with np.errstate(divide="ignore"):
-        log_snr = np.log(alpha) - np.log(beta)
+    grid = start_sigma * np.linspace(1, 0, num_steps + 1) ** schedule
     for i in range(num_steps):
+        alpha, beta = (f(np.pi / 2 * grid[i : i + 2]) for f in (np.cos, np.sin))
         v = np.tanh(x) * (1 - grid[i]) - 0.5 * np.roll(x, 1, axis=1)
-        x0_hat = alpha[i] * x - beta[i] * v
-        data = x0_hat
-        h = log_snr[i + 1] - log_snr[i]
-        if 0 < i < num_steps - 1:
-            r = (log_snr[i] - log_snr[i - 1]) / h
-            data = (1 + 1 / (2 * r)) * x0_hat - 1 / (2 * r) * last
-        x = beta[i + 1] / beta[i] * x - alpha[i + 1] * np.expm1(-h) * data
-        last = x0_hat
-    result = samplers.dpm_solver_2m(
-        contraction, start, KEY, num_steps=num_steps, start_sigma=start_sigma
+        x0_hat = alpha[0] * x - beta[0] * v
+        ahead = x0_hat if last is None or i == num_steps - 1 else 1.5 * x0_hat - 0.5 * last
+        noise_hat = (x - alpha[0] * ahead) / beta[0]
+        x, last = alpha[1] * ahead + beta[1] * noise_hat, x0_hat
+    result = samplers.adams_bashforth_2(
+        contraction, start, KEY, num_steps=num_steps, start_sigma=start_sigma, schedule=schedule
     )
-    np.testing.assert_allclose(result, x, atol=1e-5)
+    np.testing.assert_allclose(result, x, atol=2e-5)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3])
-def test_the_first_and_last_steps_of_dpm_solver_are_ddim_s(num_steps):
+def test_the_first_and_last_steps_of_the_second_order_are_ddim_s():
     start = jax.random.normal(KEY, (2, 101, 2))
-    ends = [s(contraction, start, KEY, num_steps=num_steps) for s in SAMPLERS.values()]
-    np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
+    for num_steps in (1, 2):
+        ends = [s(contraction, start, KEY, num_steps=num_steps) for s in SAMPLERS.values()]
+        np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
 
 
-def test_extrapolation_over_the_whole_grid():
-    sigma = [np.arange(T, 0, -1) / T for T in (3, 4, 5, 50, 1000)]
-    last, t, s = (
-        np.concatenate([grid[i : len(grid) - 2 + i] for grid in sigma]).astype(np.float32)
-        for i in range(3)
+# Share of the deviation e of a Gaussian posterior that is left, with the exact denoiser; computed
+# apart from this project.
+SHARES = {
+    ("ddim", 5, 1): {0.5: 0.73, 0.3: 0.62, 0.1: 0.29, 0.05: 0.15, 0.02: 0.06},
+    ("ddim", 10, 1): {0.5: 0.86, 0.3: 0.80, 0.1: 0.51, 0.05: 0.30, 0.02: 0.12},
+    ("ddim", 20, 1): {0.5: 0.93, 0.3: 0.89, 0.1: 0.72, 0.05: 0.51, 0.02: 0.24},
+    ("ddim", 5, 2): {0.5: 0.76, 0.3: 0.74, 0.1: 0.66, 0.05: 0.55, 0.02: 0.29},
+    ("ddim", 10, 2): {0.5: 0.87, 0.3: 0.86, 0.1: 0.80, 0.05: 0.74, 0.02: 0.64},
+    ("ddim", 4, 3): {0.5: 0.65, 0.3: 0.66, 0.1: 0.59, 0.05: 0.57, 0.02: 0.53},
+    ("ddim", 10, 3): {0.5: 0.84, 0.3: 0.85, 0.1: 0.82, 0.05: 0.78, 0.02: 0.72},
+    ("ddim", 20, 3): {0.5: 0.92, 0.3: 0.92, 0.1: 0.90, 0.05: 0.88, 0.02: 0.85},
+    ("ab2", 4, 3): {0.5: 0.94, 0.3: 0.92, 0.1: 0.73, 0.05: 0.64, 0.02: 0.54},
+    ("ab2", 8, 3): {0.5: 1.03, 0.3: 1.04, 0.1: 1.01, 0.05: 0.96, 0.02: 0.83},
+}
+
+
+@pytest.mark.parametrize(("sampler", "num_steps", "schedule"), SHARES)
+def test_the_share_of_a_gaussian_s_deviation(sampler, num_steps, schedule):
+    """The flow is linear: from noise of 1 the samplers return the share times e."""
+    shares = SHARES[sampler, num_steps, schedule]
+    deviation = jnp.array(list(shares))[None, :, None]
+
+    def velocity(x, sigma):
+        alpha, beta = diffusion.alpha_beta(sigma)
+        surprise = x / (alpha**2 * deviation**2 + beta**2)
+        return diffusion.velocity(alpha * deviation**2 * surprise, beta * surprise, sigma)
+
+    end = SAMPLERS[sampler](
+        velocity, jnp.ones_like(deviation), KEY, num_steps=num_steps, schedule=schedule
     )
-    share = np.asarray(jax.jit(samplers.extrapolation)(last, t, s))
-
-    def log_snr(sigma):
-        angle = np.pi / 2 * np.float64(sigma)
-        return np.log(np.cos(angle) / np.sin(angle))
-
-    np.testing.assert_array_equal(share[last == 1], 0)
-    inner = last < 1
-    expected = (log_snr(s) - log_snr(t)) / (2 * (log_snr(t) - log_snr(last)))
-    np.testing.assert_allclose(share[inner], expected[inner], rtol=2e-4)
+    np.testing.assert_allclose((end / deviation)[0, :, 0], list(shares.values()), atol=0.0051)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
@@ -340,7 +352,7 @@ def test_python_numbers_and_traced_values_agree(sample_contraction, cutoff_hz):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
-def test_the_network_sees_equal_steps_from_the_start(sampler):
+def test_the_network_sees_the_levels_of_the_schedule(sampler):
     sigmas = []
 
     def velocity(x, sigma):
@@ -348,16 +360,21 @@ def test_the_network_sees_equal_steps_from_the_start(sampler):
         return contraction(x, sigma)
 
     @jax.jit
-    def run(num_steps, start_sigma):
-        start = jnp.ones((1, 8, 1))
-        return sampler(velocity, start, KEY, num_steps=num_steps, start_sigma=start_sigma)
+    def run(num_steps, start_sigma, schedule):
+        start, grid = jnp.ones((1, 8, 1)), {"start_sigma": start_sigma, "schedule": schedule}
+        return sampler(velocity, start, KEY, num_steps=num_steps, **grid)
 
-    for num_steps, start_sigma in [(7, 1.0), (7, 0.3), (1, 0.5)]:
+    for num_steps, start_sigma, schedule in [
+        (7, 1.0, 1.0),
+        (7, 0.3, 1.0),
+        (1, 0.5, 3.0),
+        (7, 1.0, 2.5),
+    ]:
         sigmas.clear()
-        run(num_steps, start_sigma).block_until_ready()
+        run(num_steps, start_sigma, schedule).block_until_ready()
         jax.effects_barrier()
-        expected = start_sigma * np.arange(num_steps, 0, -1) / num_steps
-        np.testing.assert_allclose(sigmas, expected, rtol=3e-7)
+        expected = start_sigma * (np.arange(num_steps, 0, -1) / num_steps) ** schedule
+        np.testing.assert_allclose(sigmas, expected, rtol=3e-7 if schedule == 1 else 3e-6)
     assert run._cache_size() == 1
 
 
@@ -440,9 +457,9 @@ def test_the_loop_carries_x_alone_and_calls_no_host_unasked():
     assert carried == [(), (), start.shape]  # the counter, its limit and x
 
 
-def test_dpm_solver_carries_x_and_the_last_estimate():
+def test_the_second_order_carries_x_and_the_last_estimate():
     def sample(num_steps, start):
-        return samplers.dpm_solver_2m(contraction, start, KEY, num_steps=num_steps)
+        return samplers.adams_bashforth_2(contraction, start, KEY, num_steps=num_steps)
 
     start = jnp.zeros((1, 16, 2))
     jaxpr = jax.make_jaxpr(sample)(3, start)
@@ -480,6 +497,8 @@ def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
         ({"start_sigma": 0.0}, "start_sigma is 0.0; it must be above 0"),
         ({"start_sigma": 1.5}, "start_sigma is 1.5"),
         ({"start_sigma": float("nan")}, "start_sigma is nan"),
+        ({"schedule": 0.0}, "schedule is 0.0; it must be a finite number above 0"),
+        ({"schedule": float("nan")}, "schedule is nan"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
@@ -490,8 +509,8 @@ def test_bad_settings_are_refused(setting, message):
         ddim(contraction, jnp.ones((1, 8, 2)), KEY, sample_rate=SAMPLE_RATE, **settings)
 
 
-@pytest.mark.parametrize("setting", [{"num_steps": 0}, {"start_sigma": 0.0}])
-def test_bad_settings_of_dpm_solver_are_refused(setting):
-    solver = inspect.unwrap(samplers.dpm_solver_2m)
+@pytest.mark.parametrize("setting", [{"num_steps": 0}, {"start_sigma": 0.0}, {"schedule": 0.0}])
+def test_bad_settings_of_the_second_order_are_refused(setting):
+    solver = inspect.unwrap(samplers.adams_bashforth_2)
     with pytest.raises(UserError, match=next(iter(setting))):
         solver(contraction, jnp.ones((1, 8, 2)), KEY, **{"num_steps": 4, **setting})

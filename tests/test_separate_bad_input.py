@@ -19,7 +19,7 @@ def test_a_refinement_that_cannot_be_is_refused(
     out = ["--out", tmp_path / "out"]
     for arguments, message in [
         ([path, "--refine", path], "start_sigma 1 is pure noise"),
-        ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or dpm2m"),
+        ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or ab2"),
         ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
         (
             [path, "--refine", short, "--start-sigma", 0.3],
@@ -121,6 +121,11 @@ def test_bad_files_are_told_and_the_others_separated(
         ("--start-sigma", 0, "start_sigma 0.0, expected 1e-06 to 1"),
         ("--start-sigma", 1.1, "start_sigma 1.1, expected 1e-06 to 1"),
         ("--start-sigma", "nan", "start_sigma nan, expected 1e-06 to 1"),
+        ("--schedule", 0, "schedule 0.0, expected above 0, up to 8"),
+        ("--schedule", 9, "schedule 9.0, expected above 0, up to 8"),
+        ("--temperature", -1, "temperature -1.0, expected 0 to 2"),
+        ("--crossover-hz", -1, "crossover_hz -1.0, expected 0 (off) Hz or more"),
+        ("--crossover-hz", 22_050, "crossover_hz 22050.0, expected less than 22050.0"),
         ("--ensemble", 0, "ensemble 0, expected 1 to 10000"),
         ("--overlap", 0.6, "overlap 0.6, expected"),
         ("--batch-size", 0, "batch size 0, expected at least 1"),

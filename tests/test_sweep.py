@@ -36,7 +36,7 @@ def test_the_papers_grid_has_no_point_twice():
 
 def test_what_plays_no_part_makes_no_point():
     assert labels("steps=1,2", "eta=0,0.4") == ["T=1 eta=0", "T=2 eta=0", "T=2 eta=0.4 fc=5000"]
-    assert labels("sampler=dpm2m", "eta=0,0.4") == ["dpm2m T=50"]
+    assert labels("sampler=ab2", "eta=0,0.4") == ["ab2 T=50"]
     assert labels("sampler=direct", "steps=1,2", "ensemble=1,4") == ["direct"]
     assert labels("cutoff_hz=none,0,5000") == ["T=50 eta=0.4 fc=none", "T=50 eta=0.4 fc=5000"]
     assert labels("start-sigma=1,0.3", "ensemble=1,2", base=SamplerSettings(eta=0.0)) == [
@@ -70,8 +70,8 @@ def test_a_numbers_label_reads_as_the_number(value, text):
 
 
 def test_samplers_come_one_after_the_other():
-    names = labels("steps=2,4", "sampler=direct,dpm2m")
-    assert names == ["direct", "dpm2m T=2", "dpm2m T=4"]
+    names = labels("steps=2,4", "sampler=direct,ab2")
+    assert names == ["direct", "ab2 T=2", "ab2 T=4"]
 
 
 def test_no_axis_is_the_settings_themselves():
@@ -85,7 +85,7 @@ def test_no_axis_is_the_settings_themselves():
     [
         ("steps", "expected NAME=VALUE,VALUE"),
         ("steps=", "expected NAME=VALUE,VALUE"),
-        ("speed=3", "NAME of sampler, steps, eta, cutoff-hz, start-sigma, ensemble"),
+        ("speed=3", "NAME of sampler, steps, eta, cutoff-hz, start-sigma, schedule, temperature"),
         ("steps=1.5", "a value is no int"),
         ("eta=lots", "a value is no float"),
         ("eta=2", "eta 2.0, expected 0 to 1"),

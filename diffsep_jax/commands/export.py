@@ -25,7 +25,7 @@ class Export:
     """Name of a model (see `diffsep models`) or a model directory."""
 
     sampler: Sampler = "ddim"
-    """ddim, dpm2m or direct; as of `diffsep separate`."""
+    """ddim, ab2 or direct; as of `diffsep separate`."""
 
     batch_size: int | None = None
     """Chunks of a call; None leaves it open until the program is compiled."""

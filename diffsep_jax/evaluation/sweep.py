@@ -30,6 +30,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "eta": float,
     "cutoff_hz": _cutoff,
     "start_sigma": float,
+    "schedule": float,
+    "temperature": float,
+    "crossover_hz": float,
     "ensemble": int,
 }
 
@@ -77,13 +80,14 @@ def simplest(settings: SamplerSettings) -> SamplerSettings:
     """The settings that give the same vocals with all that plays no part at its plainest.
 
     The direct estimate has no parameter. Fresh noise, and so its filter, is of ddim with eta above
-    0 and more than one step.
+    0 and more than one step; a schedule is of more than one step.
     """
     if settings.sampler == "direct":
         return SamplerSettings(sampler="direct", steps=1, eta=0.0, cutoff_hz=None)
     eta = settings.eta if settings.sampler == "ddim" and settings.steps > 1 else 0.0
     cutoff_hz = (settings.cutoff_hz or None) if eta else None
-    return dataclasses.replace(settings, eta=eta, cutoff_hz=cutoff_hz)
+    schedule = settings.schedule if settings.steps > 1 else 1.0
+    return dataclasses.replace(settings, eta=eta, cutoff_hz=cutoff_hz, schedule=schedule)
 
 
 def is_deterministic(settings: SamplerSettings) -> bool:
@@ -105,6 +109,12 @@ def label(settings: SamplerSettings) -> str:
         parts.append(f"fc={cutoff_label(settings.cutoff_hz)}")
     if settings.start_sigma < 1:
         parts.append(f"start={number_label(settings.start_sigma)}")
+    if settings.schedule != 1:
+        parts.append(f"p={number_label(settings.schedule)}")
+    if settings.temperature != 1:
+        parts.append(f"temperature={number_label(settings.temperature)}")
+    if settings.crossover_hz:
+        parts.append(f"crossover={number_label(settings.crossover_hz)}")
     if settings.ensemble > 1:
         parts.append(f"ensemble={settings.ensemble}")
     return " ".join(parts)

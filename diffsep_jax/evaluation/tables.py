@@ -178,9 +178,13 @@ def track_table(result: Result) -> Table:
     return table
 
 
+_LATER_SETTINGS = {"schedule": 1.0, "temperature": 1.0, "crossover_hz": 0.0}
+"""Settings that older result files lack, and what they then were."""
+
+
 def sweep_table(result: Result) -> Table:
     """The median utterance SDR of each point, as in the paper's ablation: a column for a cutoff."""
-    cells: dict[tuple[str, str, str, str, str], dict[float, str]] = {}
+    cells: dict[tuple[str, ...], dict[float, str]] = {}
     columns: dict[float, None] = {}
     for condition in result.conditions:
         settings = condition.settings
@@ -189,6 +193,7 @@ def sweep_table(result: Result) -> Table:
             "" if settings["sampler"] == "direct" else str(settings["steps"]),
             number_label(settings["eta"]) if settings["sampler"] == "ddim" else "",
             number_label(settings["start_sigma"]),
+            *(number_label(settings.get(name, plain)) for name, plain in _LATER_SETTINGS.items()),
             str(settings["ensemble"]),
         )
         column = settings["cutoff_hz"] or 0.0
@@ -196,7 +201,7 @@ def sweep_table(result: Result) -> Table:
         statistic = result.summary.conditions[condition.name].statistics["utterance_sdr"]
         cells.setdefault(row, {})[column] = decibels(statistic.median)
     table = Table(title=f"median {GROUP_TITLES['utterance']}, dB", min_width=72)
-    titles = ("sampler", "T", "eta", "start", "ensemble")
+    titles = ("sampler", "T", "eta", "start", "p", "temperature", "crossover", "ensemble")
     varied = [i for i in range(len(titles)) if len({row[i] for row in cells}) > 1 or 0 < i < 3]
     for i in varied:
         table.add_column(titles[i])

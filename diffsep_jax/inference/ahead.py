@@ -38,7 +38,7 @@ def compile_ahead(
     Args:
       model: its parameters are not needed.
       batch_size: chunks of a call; each size is a program of its own.
-      samplers: `ddim` and `dpm2m` are one program each, or two with `refine`; `direct` is one.
+      samplers: `ddim` and `ab2` are one program each, or two with `refine`; `direct` is one.
       refine: also the programs that start from given vocals.
     """
     devices = jax.local_devices()

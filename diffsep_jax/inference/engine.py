@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Float32, Int32
 from diffsep_jax import diffusion, samplers
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.noise import KEY_TYPE, white_noise
+from diffsep_jax.noise import KEY_TYPE, crossover, white_noise
 from diffsep_jax.separation_model import Params, SeparationModel
 
 CHANNELS = 2
@@ -24,7 +24,7 @@ CHUNKS, SAME = P("data"), P()
 # Steps of the positional noise: the sampler starts from step 0, its move i refreshes by step i + 1.
 _START = 0
 
-ITERATIVE: tuple[Literal["ddim", "dpm2m"], ...] = ("ddim", "dpm2m")
+ITERATIVE: tuple[Literal["ddim", "ab2"], ...] = ("ddim", "ab2")
 """The samplers that call the generator; `direct` does not."""
 
 RUNTIME_TYPES: dict[str, type[np.generic]] = {
@@ -33,6 +33,9 @@ RUNTIME_TYPES: dict[str, type[np.generic]] = {
     "eta": np.float32,
     "cutoff_hz": np.float32,
     "start_sigma": np.float32,
+    "schedule": np.float32,
+    "temperature": np.float32,
+    "crossover_hz": np.float32,
     "ensemble": np.int32,
 }
 """The runtime values of a sampler, in the order of its arguments. A cutoff of 0 is none."""
@@ -41,7 +44,7 @@ RUNTIME_TYPES: dict[str, type[np.generic]] = {
 class ChunkSeparator:
     """Separates batches of chunks with one model; one compilation for each sampler.
 
-    A refinement is one more. Steps, eta, cutoff, start level, ensemble and seed are runtime values.
+    A refinement is one more. All of `RUNTIME_TYPES` are runtime values.
     The conditioner runs once per chunk, however many steps and seeds. Chunks are split over the
     devices, and each device works on its own without talking to the others.
 
@@ -124,7 +127,7 @@ def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def sampling_program(
-    model: SeparationModel, mesh: Mesh, sampler: Literal["ddim", "dpm2m"] = "ddim"
+    model: SeparationModel, mesh: Mesh, sampler: Literal["ddim", "ab2"] = "ddim"
 ) -> Any:
     """`sampling_function`, jitted.
 
@@ -140,13 +143,13 @@ def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
 
 
 def sampling_function(
-    model: SeparationModel, sampler: Literal["ddim", "dpm2m"] = "ddim"
+    model: SeparationModel, sampler: Literal["ddim", "ab2"] = "ddim"
 ) -> Callable[..., Float[Array, "batch segment 2"]]:
     """A sampler, for one device.
 
-    (params, mixture, start, guess, seed, steps, eta, cutoff_hz, start_sigma, ensemble) -> vocals,
-    the mean over the seeds `seed`, `seed` + 1, ... of which there are `ensemble`. A `guess` of None
-    is the direct estimate.
+    (params, mixture, start, guess, *runtime values in the order of `RUNTIME_TYPES`) -> vocals, the
+    mean over the seeds `seed`, `seed` + 1, ... of which there are `ensemble`. A `guess` of None is
+    the direct estimate.
     """
 
     def sample(
@@ -159,6 +162,9 @@ def sampling_function(
         eta: Array,
         cutoff_hz: Array,
         start_sigma: Array,
+        schedule: Array,
+        temperature: Array,
+        crossover_hz: Array,
         ensemble: Array,
     ) -> Float[Array, "batch segment 2"]:
         conditioning = model.condition(params, mixture)
@@ -175,22 +181,24 @@ def sampling_function(
             def noise(step: int | Array) -> Array:
                 return white_noise(key, step, start, length=model.segment, channels=CHANNELS)
 
-            x = noise(_START)
+            x = temperature * noise(_START)
             # At 1 the two are equal, up to what a device makes of sin(pi/2).
             x = jnp.where(start_sigma < 1, diffusion.diffuse(guess, x, start_sigma), x)
-            if sampler == "dpm2m":
-                return samplers.dpm_solver_2m(
-                    velocity, x, key, num_steps=steps, start_sigma=start_sigma
-                )
+            grid: dict[str, Any] = {
+                "num_steps": steps,
+                "start_sigma": start_sigma,
+                "schedule": schedule,
+            }
+            if sampler == "ab2":
+                return samplers.adams_bashforth_2(velocity, x, key, **grid)
             return samplers.ddim(
                 velocity,
                 x,
                 key,
-                num_steps=steps,
+                **grid,
                 eta=eta,
                 cutoff_hz=cutoff_hz,
                 sample_rate=model.sample_rate,
-                start_sigma=start_sigma,
                 noise_fn=lambda move: noise(move + 1),
             )
 
@@ -200,7 +208,12 @@ def sampling_function(
             lambda member, total: total + draw(member),
             jnp.zeros(mixture.shape, jnp.float32),
         )
-        return total / ensemble.astype(jnp.float32)
+        sampled = total / ensemble.astype(jnp.float32)
+        return jax.lax.cond(
+            crossover_hz > 0,
+            lambda: crossover(guess, sampled, crossover_hz, model.sample_rate),
+            lambda: sampled,
+        )
 
     return sample
 

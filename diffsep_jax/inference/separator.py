@@ -32,8 +32,7 @@ class Separation(NamedTuple):
 class Separator:
     """Separates singing from music with one model; compiles once, whatever the options.
 
-    `settings` of the methods are the fields of `SamplerSettings`: sampler, steps, eta, cutoff_hz,
-    start_sigma, ensemble and seed.
+    `settings` of the methods are the fields of `SamplerSettings`.
     """
 
     def __init__(
@@ -191,11 +190,12 @@ class Separator:
             settings.check_refines()
         chunks = self._separate_chunks
         nyquist = chunks.sample_rate / 2
-        if settings.cutoff_hz is not None and settings.cutoff_hz >= nyquist:
-            raise UserError(
-                f"cutoff_hz {settings.cutoff_hz}, expected less than {nyquist}: "
-                f"half of the model's {chunks.sample_rate} Hz"
-            )
+        for name in ("cutoff_hz", "crossover_hz"):
+            if (frequency := getattr(settings, name) or 0) >= nyquist:
+                raise UserError(
+                    f"{name} {frequency}, expected less than {nyquist}: "
+                    f"half of the model's {chunks.sample_rate} Hz"
+                )
 
         def separate(mixture: Any, starts: Any, guess: Any = None) -> Any:
             return chunks(mixture, starts, settings, guess)

@@ -11,11 +11,14 @@ MAX_STEPS = 1_000_000
 
 MAX_ENSEMBLE = 10_000
 
+# Levels of few steps are far enough apart, and above what float32 resolves.
+MAX_SCHEDULE = 8
+
 # Noise at -116 dB: lower levels change nothing that can be heard, and the smallest numbers of
 # float32 would divide 0 by 0.
 MIN_START_SIGMA = 1e-6
 
-Sampler = Literal["ddim", "dpm2m", "direct"]
+Sampler = Literal["ddim", "ab2", "direct"]
 Preset = Literal["fast", "balanced", "best"]
 
 
@@ -28,10 +31,10 @@ class SamplerSettings:
     """
 
     sampler: Sampler = "ddim"
-    """ddim: the paper's; dpm2m: a solver for few steps; direct: one pass without diffusion."""
+    """ddim: the paper's; ab2: second order, for few steps; direct: one pass without diffusion."""
 
     steps: int = 50
-    """Network calls of ddim and dpm2m for each chunk, 1 to 1,000,000."""
+    """Network calls of ddim and ab2 for each chunk, 1 to 1,000,000."""
 
     eta: float = 0.4
     """Share of fresh noise in each step of ddim: 0 (none) to 1."""
@@ -42,15 +45,24 @@ class SamplerSettings:
     start_sigma: float = 1.0
     """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
 
+    schedule: float = 1.0
+    """Noise levels are start_sigma (i/T)^schedule: 1 is even, up to 8 puts more of them low."""
+
+    temperature: float = 1.0
+    """Scale of the noise at the start: 1 draws a sample, lower is cautious; 0 to 2."""
+
+    crossover_hz: float = 0.0
+    """Below it the direct estimate (or refine) is kept, above it is the sample; 0 is off."""
+
     ensemble: int = 1
-    """Mean of this many separations by ddim or dpm2m: seed, seed + 1, ...; as many times slower."""
+    """Mean of this many separations by ddim or ab2: seed, seed + 1, ...; as many times slower."""
 
     seed: int = 0
     """Seed of the noise: the same seed gives the same vocals."""
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(Sampler):
-            raise UserError(f"sampler {self.sampler!r}, expected 'ddim', 'dpm2m' or 'direct'")
+            raise UserError(f"sampler {self.sampler!r}, expected 'ddim', 'ab2' or 'direct'")
         if not 1 <= self.steps <= MAX_STEPS:
             raise UserError(f"steps {self.steps}, expected 1 to {MAX_STEPS}")
         if not 0 <= self.eta <= 1:
@@ -59,6 +71,12 @@ class SamplerSettings:
             raise UserError(f"cutoff_hz {self.cutoff_hz}, expected None or 0 Hz and more")
         if not MIN_START_SIGMA <= self.start_sigma <= 1:
             raise UserError(f"start_sigma {self.start_sigma}, expected {MIN_START_SIGMA:g} to 1")
+        if not 0 < self.schedule <= MAX_SCHEDULE:
+            raise UserError(f"schedule {self.schedule}, expected above 0, up to {MAX_SCHEDULE}")
+        if not 0 <= self.temperature <= 2:
+            raise UserError(f"temperature {self.temperature}, expected 0 to 2")
+        if not 0 <= self.crossover_hz < float("inf"):
+            raise UserError(f"crossover_hz {self.crossover_hz}, expected 0 (off) Hz or more")
         if not 1 <= self.ensemble <= MAX_ENSEMBLE:
             raise UserError(f"ensemble {self.ensemble}, expected 1 to {MAX_ENSEMBLE}")
         if not 0 <= self.seed < 2**32:
@@ -67,7 +85,7 @@ class SamplerSettings:
     def check_refines(self) -> None:
         """UserError unless these settings make use of a file to start from."""
         if self.sampler == "direct":
-            raise UserError("sampler direct starts from no file; to refine one, take ddim or dpm2m")
+            raise UserError("sampler direct starts from no file; to refine one, take ddim or ab2")
         if self.start_sigma == 1:
             raise UserError(
                 "start_sigma 1 is pure noise and keeps nothing of the file to refine; "

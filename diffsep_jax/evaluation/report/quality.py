@@ -78,7 +78,8 @@ def _series(result: Result) -> list[_Series]:
         name, steps = line_and_steps(condition)
         settings = condition.settings
         colour = colours.setdefault(tuple(map(settings.get, ("sampler", "eta"))), len(colours))
-        rest = ("cutoff_hz", "start_sigma", "ensemble")
+        varied = ("start_sigma", "schedule", "temperature", "crossover_hz", "ensemble")
+        rest = ("cutoff_hz", *varied)
         shape = shapes.setdefault(tuple(map(settings.get, rest)), len(shapes))
         series = found.setdefault(
             name, _Series(name, colour % _NUM_COLOURS, _SHAPES[shape % len(_SHAPES)], [])
