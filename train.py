@@ -45,7 +45,7 @@ class Run(configs.Experiment):
         config: name of an experiment in configs/; comes first.
         workdir: folder for checkpoints, the log and the exported model.
         init_from: name or folder of a model whose parameters a new run starts from; the optimiser
-            starts anew, and so does the count of steps.
+            state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
         best: with --export-only: from its best checkpoint by --train.best-by.
         distributed: which process of several this is, where the environment does not tell.

@@ -148,8 +148,7 @@ def sampling_function(
     """A sampler, for one device.
 
     (params, mixture, start, guess, *runtime values in the order of `RUNTIME_TYPES`) -> vocals, the
-    mean over the seeds `seed`, `seed` + 1, ... of which there are `ensemble`. A `guess` of None is
-    the direct estimate.
+    mean over the `ensemble` seeds from `seed` up. Without a `guess` it is the direct estimate.
     """
 
     def sample(
