@@ -148,7 +148,7 @@ def sampling_function(
     """A sampler, for one device.
 
     (params, mixture, start, guess, *runtime values in the order of `RUNTIME_TYPES`) -> vocals, the
-    mean over the `ensemble` seeds from `seed` up. Without a `guess` it is the direct estimate.
+    mean over `ensemble` seeds from `seed` up. A `guess` of None stands for the direct estimate.
     """
 
     def sample(
