@@ -21,6 +21,7 @@ from diffsep_jax.models.generator import Generator
 from diffsep_jax.models.spectral.bands import BandGroups
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
+from diffsep_jax.models.spectral.transform import FRAME
 
 Params = Mapping[str, Any]
 Network = Generator | SpectralGenerator | Conditioner | SpectralConditioner
@@ -70,6 +71,11 @@ class SeparationModel:
             # The compression of coefficients and the range of the error's scale depend on it.
             require(rms == 1, "target_rms", rms, "1, with spectral networks,")
             require(error is None, "estimate_error", error, "None, with spectral networks,")
+
+    @property
+    def min_overlap(self) -> int:
+        """Samples that chunks must overlap by: what a network sees of where its chunk ends."""
+        return 2 * FRAME if isinstance(self.generator, SpectralGenerator) else 0
 
     @property
     def bands(self) -> BandGroups:

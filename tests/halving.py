@@ -44,6 +44,7 @@ class Halving:
     segment = 4096
     stride = 128
     sample_rate = RATE
+    min_overlap = 0
     settings: SamplerSettings
     guess: np.ndarray | None
 

@@ -1,4 +1,4 @@
-"""The smallest model that has every part, and training batches for it that need no audio."""
+"""The smallest models that have every part, and training batches for them that need no audio."""
 
 import dataclasses
 
@@ -35,6 +35,10 @@ MODEL = dataclasses.replace(
     ),
 )
 
+SPECTRAL = dataclasses.replace(configs.get("tiny_spectral").model, segment=4096)
+
+FAMILIES = {"waveform": MODEL, "spectral": SPECTRAL}
+
 TRAIN = TrainConfig(
     num_steps=6,
     optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
@@ -47,11 +51,11 @@ TRAIN = TrainConfig(
 BATCH_SIZE = 8
 
 
-def batch(step):
+def batch(step, model=MODEL):
     """Noise bursts for vocals over noise: a pure function of the step."""
     rng = np.random.default_rng(step)
-    vocals, rest = rng.standard_normal((2, BATCH_SIZE, MODEL.segment, 2)).astype(np.float32)
-    vocals *= np.sin(np.arange(MODEL.segment, dtype=np.float32) / 20)[None, :, None] > 0
+    vocals, rest = rng.standard_normal((2, BATCH_SIZE, model.segment, 2)).astype(np.float32)
+    vocals *= np.sin(np.arange(model.segment, dtype=np.float32) / 20)[None, :, None] > 0
     return {"mixture": vocals + 0.3 * rest, "vocals": vocals}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffsep_jax import samplers
+from diffsep_jax.errors import UserError
 from diffsep_jax.inference.engine import ITERATIVE, ChunkSeparator
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
@@ -18,10 +19,15 @@ from diffsep_jax.separation_model import SeparationModel
 SETTINGS = SamplerSettings(steps=4, eta=0.6, cutoff_hz=3000.0, seed=3)
 
 
+@pytest.fixture(scope="module", params=micro.FAMILIES)
+def model(request):
+    return micro.FAMILIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def params():
+def params(model):
     """Random parameters: many of the initial ones are zero."""
-    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
@@ -29,9 +35,9 @@ def params():
 
 
 @pytest.fixture(scope="module")
-def chunks():
+def chunks(model):
     rng = np.random.default_rng(0)
-    mixture = rng.standard_normal((8, micro.MODEL.segment, 2)).astype(np.float32)
+    mixture = rng.standard_normal((8, model.segment, 2)).astype(np.float32)
     return mixture, np.arange(8, dtype=np.int32) * 400
 
 
@@ -48,9 +54,9 @@ def reference(on_eight, chunks):
 @pytest.mark.parametrize(
     ("num_devices", "batch_size"), [(1, 1), (1, 4), (1, 8), (1, 16), (2, 2), (2, 16), (8, 16)]
 )
-def test_devices_and_batch_sizes_agree(params, chunks, reference, num_devices, batch_size):
+def test_devices_and_batch_sizes_agree(model, params, chunks, reference, num_devices, batch_size):
     separator = ChunkSeparator(
-        micro.MODEL, params, batch_size=batch_size, devices=jax.devices()[:num_devices]
+        model, params, batch_size=batch_size, devices=jax.devices()[:num_devices]
     )
     mixture, start = (np.concatenate([each, each]) for each in chunks)
     parts = [
@@ -60,12 +66,12 @@ def test_devices_and_batch_sizes_agree(params, chunks, reference, num_devices, b
     np.testing.assert_allclose(np.concatenate(parts)[:8], reference, atol=1e-4)
 
 
-def test_a_batch_is_rounded_up_to_the_devices(params):
-    assert ChunkSeparator(micro.MODEL, params, batch_size=3).batch_size == 8
+def test_a_batch_is_rounded_up_to_the_devices(model, params):
+    assert ChunkSeparator(model, params, batch_size=3).batch_size == 8
 
 
-def test_runtime_values_compile_nothing(params, chunks):
-    separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
+def test_runtime_values_compile_nothing(model, params, chunks):
+    separator = ChunkSeparator(model, params, batch_size=8)
     outputs = {
         (steps, eta, cutoff, seed): separator(
             *chunks, SamplerSettings(steps=steps, eta=eta, cutoff_hz=cutoff, seed=seed)
@@ -84,8 +90,8 @@ def test_runtime_values_compile_nothing(params, chunks):
 
 
 @pytest.mark.parametrize("sampler", ITERATIVE)
-def test_start_and_ensemble_compile_nothing(params, chunks, sampler):
-    separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
+def test_start_and_ensemble_compile_nothing(model, params, chunks, sampler):
+    separator = ChunkSeparator(model, params, batch_size=8)
     different = {
         separator(
             *chunks,
@@ -111,7 +117,7 @@ def test_start_and_ensemble_compile_nothing(params, chunks, sampler):
 
 
 @pytest.mark.parametrize("sampler", ITERATIVE)
-def test_a_crossover_keeps_the_direct_estimate_below(on_eight, chunks, sampler):
+def test_a_crossover_keeps_the_direct_estimate_below(model, on_eight, chunks, sampler):
     plain = SamplerSettings(sampler=sampler, steps=3)
     direct, sampled = (
         np.asarray(on_eight(*chunks, settings))
@@ -119,7 +125,7 @@ def test_a_crossover_keeps_the_direct_estimate_below(on_eight, chunks, sampler):
     )
     joined = on_eight(*chunks, dataclasses.replace(plain, crossover_hz=5000.0))
     spectra = [np.fft.rfft(x, axis=1) for x in (joined, direct, sampled)]
-    hertz = np.fft.rfftfreq(micro.MODEL.segment, 1 / micro.MODEL.sample_rate)
+    hertz = np.fft.rfftfreq(model.segment, 1 / model.sample_rate)
     scale = 1e-5 * np.abs(spectra[2]).max()
     for part, expected in ((hertz < 4400, spectra[1]), (hertz > 5700, spectra[2])):
         np.testing.assert_allclose(spectra[0][:, part], expected[:, part], atol=scale)
@@ -136,14 +142,13 @@ def test_the_temperature_scales_the_noise_at_the_start(on_eight, chunks):
     np.testing.assert_array_equal(*cold)
 
 
-def test_the_default_start_is_the_plain_sampler_to_the_bit(params, chunks):
+def test_the_default_start_is_the_plain_sampler_to_the_bit(model, params, chunks):
     """As if start level and ensemble did not exist."""
     mixture, start = chunks
     key = jax.random.key(SETTINGS.seed, impl=KEY_TYPE)
 
     @jax.jit
     def plain(params, mixture, start, steps, eta, cutoff_hz):
-        model = micro.MODEL
         conditioning = model.condition(params, mixture)
 
         def noise_at(step):
@@ -163,7 +168,7 @@ def test_the_default_start_is_the_plain_sampler_to_the_bit(params, chunks):
             noise_fn=lambda step: noise_at(step + 1),
         )
 
-    separator = ChunkSeparator(micro.MODEL, params, batch_size=8, devices=jax.devices()[:1])
+    separator = ChunkSeparator(model, params, batch_size=8, devices=jax.devices()[:1])
     expected = plain(params, mixture, start, SETTINGS.steps, SETTINGS.eta, SETTINGS.cutoff_hz)
     np.testing.assert_array_equal(separator(mixture, start, SETTINGS), expected)
 
@@ -198,7 +203,7 @@ def test_an_ensemble_is_the_mean_over_its_seeds(on_eight, chunks, sampler):
     assert np.abs(draws[0] - draws[1]).max() > 0.1
 
 
-def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(params, chunks, monkeypatch):
+def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(model, params, chunks, monkeypatch):
     original, calls = SeparationModel.condition, []
 
     def counted(*args, **kwargs):
@@ -206,7 +211,7 @@ def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(params, chunks, 
         return original(*args, **kwargs)
 
     monkeypatch.setattr(SeparationModel, "condition", counted)
-    separator = ChunkSeparator(micro.MODEL, params, batch_size=8, devices=jax.devices()[:1])
+    separator = ChunkSeparator(model, params, batch_size=8, devices=jax.devices()[:1])
     separator(*chunks, SamplerSettings(steps=3, ensemble=4))
     jax.effects_barrier()
     assert len(calls) == 1
@@ -216,15 +221,15 @@ def test_the_same_seed_gives_the_same_bytes(on_eight, chunks, reference):
     assert on_eight(*chunks, SETTINGS).tobytes() == reference.tobytes()
 
 
-def test_the_noise_does_not_depend_on_jaxs_default_generator(params, chunks, reference):
+def test_the_noise_does_not_depend_on_jaxs_default_generator(model, params, chunks, reference):
     with jax.default_prng_impl("rbg"):
-        separator = ChunkSeparator(micro.MODEL, params, batch_size=8)
+        separator = ChunkSeparator(model, params, batch_size=8)
         np.testing.assert_array_equal(separator(*chunks, SETTINGS), reference)
 
 
-def test_the_stride_is_the_deeper_networks(params):
-    separator = ChunkSeparator(micro.MODEL, params)
-    assert separator.stride == micro.MODEL.generator.stride == 64
+def test_the_stride_is_the_deeper_networks(model, params):
+    separator = ChunkSeparator(model, params)
+    assert separator.stride == model.generator.stride in (64, 1024)
     assert separator.segment % separator.stride == 0
 
 
@@ -244,18 +249,18 @@ def test_the_result_depends_on_the_position(on_eight, chunks, reference):
     ],
     ids=["ddim", "direct", "warm ensemble", "refine"],
 )
-def test_a_track_does_not_depend_on_batch_or_devices(params, settings):
+def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
     """From a mono track of another rate: many chunks, the last batch only partly filled."""
     waveform = 0.1 * np.random.default_rng(5).standard_normal(4000).astype(np.float32)
     if settings.get("refine"):
         settings = {**settings, "refine": waveform[::-1]}
     results = []
     for batch_size, devices in ((1, 1), (4, 1), (8, 8)):
-        separator = Separator(micro.MODEL, params, batch_size=batch_size)
+        separator = Separator(model, params, batch_size=batch_size)
         separator._separate_chunks = ChunkSeparator(
-            micro.MODEL, params, batch_size=batch_size, devices=jax.devices()[:devices]
+            model, params, batch_size=batch_size, devices=jax.devices()[:devices]
         )
-        results.append(separator.separate(waveform, 48_000, steps=3, **settings))
+        results.append(separator.separate(waveform, 48_000, steps=3, overlap=0.5, **settings))
     for other in results[1:]:
         np.testing.assert_allclose(other.vocals, results[0].vocals, atol=1e-4)
     vocals, accompaniment = results[0]
@@ -263,3 +268,9 @@ def test_a_track_does_not_depend_on_batch_or_devices(params, settings):
     ulp = np.spacing(np.maximum(np.abs(vocals), np.abs(waveform)))
     assert np.all(np.abs(vocals + accompaniment - waveform) <= ulp)
     assert np.abs(vocals).max() > 0
+
+
+def test_an_overlap_that_the_transform_reaches_beyond_is_refused():
+    separator = Separator(micro.SPECTRAL, micro.SPECTRAL.init(jax.random.key(0)), batch_size=1)
+    with pytest.raises(UserError, match=r"overlap 0.4, expected 0.5 or more .*: 2048 samples"):
+        separator.separate(np.ones((9000, 2), np.float32), 44_100, sampler="direct", overlap=0.4)

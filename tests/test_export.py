@@ -28,14 +28,18 @@ SCRIPT = Path(__file__).parent.parent / "docs" / "run_exported.py"
 CUSTOM_CALL = "custom_call @"
 
 
-@pytest.fixture(scope="module")
-def params():
-    """Random parameters: many of the initial ones are zero."""
-    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+def random_params(model):
+    """Many of the initial ones are zero."""
+    params = jax.jit(model.init)(jax.random.key(0))
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(1)
     noisy = [p + np.float32(0.1) * rng.standard_normal(p.shape, np.float32) for p in leaves]
     return jax.device_get(jax.tree.unflatten(tree, noisy))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(micro.MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,19 @@ def test_an_exported_sampler_is_the_packages(
         vocals = program(stored, *chunks, *values_of(settings, about))
         np.testing.assert_allclose(vocals, separate(*chunks, settings), atol=1e-5, rtol=1e-5)
     assert program._cache_size() == 1
+
+
+def test_the_spectral_family_is_exported_for_all_platforms(tmp_path):
+    model = micro.SPECTRAL
+    params = random_params(model)
+    mixture = np.random.default_rng(0).standard_normal((2, model.segment, 2), np.float32)
+    chunks = mixture, np.array([0, 400], np.int32)
+    about = export_sampler(model, params, tmp_path, sampler="ab2", platforms=PLATFORMS)
+    settings = SamplerSettings(sampler="ab2", steps=3, schedule=3.0, crossover_hz=5000.0)
+    stored = load_file(tmp_path / "model.safetensors")
+    vocals = jax.jit(deserialize(tmp_path).call)(stored, *chunks, *values_of(settings, about))
+    expected = ChunkSeparator(model, params, batch_size=2, devices=jax.devices()[:1])
+    np.testing.assert_allclose(vocals, expected(*chunks, settings), atol=1e-4)
 
 
 def test_the_batch_size_is_open_or_fixed(tmp_path, params, chunks, separate):

@@ -22,7 +22,7 @@ from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh, st
 OPTIMIZER = dataclasses.replace(micro.TRAIN.optimizer, learning_rate=1e-4)
 
 
-def program(data, fsdp, micro_batches=1, remat="none"):
+def program(model, data, fsdp, micro_batches=1, remat="none"):
     config = dataclasses.replace(
         micro.TRAIN,
         optimizer=OPTIMIZER,
@@ -30,20 +30,20 @@ def program(data, fsdp, micro_batches=1, remat="none"):
         mesh=MeshConfig(data=data, fsdp=fsdp, min_shard_size=64),
     )
     mesh = make_mesh(config.mesh, jax.devices()[: data * fsdp])
-    model = dataclasses.replace(micro.MODEL, compute=Compute(remat=remat))
+    model = dataclasses.replace(model, compute=Compute(remat=remat))
     return train_program(model, config, mesh), BatchLayout(mesh, micro.BATCH_SIZE, micro_batches)
 
 
-def five_steps(*args, **options):
+def five_steps(model, *args, **options):
     """Parameters, first moments, and each step's losses and gradient norm."""
-    steps, layout = program(*args, **options)
+    steps, layout = program(model, *args, **options)
     everywhere = NamedSharding(layout.mesh, P())
     with jax.set_mesh(layout.mesh):
         state = steps.init(jax.random.key(0))
         key = jax.device_put(jax.random.key(7), everywhere)
         metrics = []
         for i in range(5):
-            state, values = steps.step(state, layout.put(micro.batch(i)), key)
+            state, values = steps.step(state, layout.put(micro.batch(i, model)), key)
             metrics.append([float(values[name]) for name in sorted(values)])
     return flat(state.params), flat(state.optimizer[1].mu), np.array(metrics)
 
@@ -52,9 +52,14 @@ def flat(tree):
     return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)])
 
 
+@pytest.fixture(scope="module", params=micro.FAMILIES)
+def model(request):
+    return micro.FAMILIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def on_one_device():
-    return five_steps(1, 1)
+def on_one_device(model):
+    return five_steps(model, 1, 1)
 
 
 @pytest.mark.slow
@@ -62,17 +67,17 @@ def on_one_device():
     ("data", "fsdp", "micro_batches"),
     [(1, 1, 2), (1, 1, 4), (8, 1, 1), (2, 4, 1), (1, 8, 1), (2, 1, 4), (1, 2, 2)],
 )
-def test_mesh_and_micro_batches_change_nothing(on_one_device, data, fsdp, micro_batches):
+def test_mesh_and_micro_batches_change_nothing(model, on_one_device, data, fsdp, micro_batches):
     """Five steps agree with one device's to 2e-6 of the norm, parameters and first moments."""
-    ours = five_steps(data, fsdp, micro_batches)
+    ours = five_steps(model, data, fsdp, micro_batches)
     for mine, theirs in zip(ours[:2], on_one_device[:2], strict=True):
         assert np.linalg.norm(mine - theirs) < 2e-6 * np.linalg.norm(theirs)
     np.testing.assert_allclose(ours[2], on_one_device[2], rtol=2e-6)
 
 
 @pytest.mark.slow
-def test_rematerialisation_changes_nothing(on_one_device):
-    ours = five_steps(1, 1, remat="full")
+def test_rematerialisation_changes_nothing(model, on_one_device):
+    ours = five_steps(model, 1, 1, remat="full")
     assert np.linalg.norm(ours[0] - on_one_device[0]) < 2e-6 * np.linalg.norm(on_one_device[0])
 
 
@@ -82,7 +87,7 @@ def test_the_step_holds_exactly_the_collectives_it_should(data, fsdp, micro_batc
     """FSDP: each split parameter gathered once, its gradient reduce-scattered once; the rest is
     reduced; nothing else moves, in no micro-batch, least of all activations.
     """
-    steps, layout = program(data, fsdp, micro_batches)
+    steps, layout = program(micro.MODEL, data, fsdp, micro_batches)
     arguments = abstract_arguments(steps, micro.MODEL, layout.mesh, micro.BATCH_SIZE)
     with jax.set_mesh(layout.mesh):
         text = steps.step.lower(*arguments).compile().as_text()

@@ -52,6 +52,7 @@ class ChunkSeparator:
         segment: samples of a chunk.
         stride: samples in a frame of the networks' bottlenecks; `segment` is a multiple of it.
         sample_rate: Hz.
+        min_overlap: samples that chunks must overlap by.
         batch_size: chunks of a call; the size asked for, rounded up to a multiple of the devices.
     """
 
@@ -68,6 +69,7 @@ class ChunkSeparator:
         self.segment = model.segment
         self.stride = max(model.generator.stride, model.conditioner.stride)
         self.sample_rate = model.sample_rate
+        self.min_overlap = model.min_overlap
         self.batch_size = whole_batch(batch_size, devices)
         mesh = chunk_mesh(devices)
         self._by_chunk = NamedSharding(mesh, CHUNKS)

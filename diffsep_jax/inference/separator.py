@@ -189,6 +189,12 @@ class Separator:
         if refines:
             settings.check_refines()
         chunks = self._separate_chunks
+        if overlap * chunks.segment < chunks.min_overlap:
+            least = chunks.min_overlap
+            raise UserError(
+                f"overlap {overlap}, expected {least / chunks.segment:.3g} or more with this model:"
+                f" {least} samples, two frames of its transform"
+            )
         nyquist = chunks.sample_rate / 2
         for name in ("cutoff_hz", "crossover_hz"):
             if (frequency := getattr(settings, name) or 0) >= nyquist:
