@@ -26,12 +26,12 @@ from data_pipelines.synthesis import Split
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.inference.pretrained import abstract_params, load_model, save_model
-from diffsep_jax.model_config import flatten
+from diffsep_jax.inference.pretrained import load_model, save_model
+from diffsep_jax.model_config import flatten, model_to_json
 from diffsep_jax.output import check_writable
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest
-from diffsep_jax.training.loop import load_trained, train
+from diffsep_jax.training.loop import has_checkpoint, load_trained, train
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
 MODEL_FOLDER = "model"
@@ -128,8 +128,8 @@ def train_run(run: Run) -> None:
             workdir=run.workdir,
             stop=stop,
             initial_params=initial_params(run),
+            init_from=run.init_from,
             settings={
-                "init_from": run.init_from,
                 "train": dataclasses.asdict(run.train),
                 "data": dataclasses.asdict(run.data),
                 "compute": dataclasses.asdict(run.model.compute),
@@ -141,19 +141,23 @@ def train_run(run: Run) -> None:
 
 
 def initial_params(run: Run) -> Params | None:
-    """Those of `--init-from`. Raises UserError if they do not fit the model."""
-    if run.init_from is None:
+    """Those of `--init-from`, which a run that goes on does not need.
+
+    Raises UserError if the model is another, but for the length of its segments.
+    """
+    if run.init_from is None or has_checkpoint(run.workdir):
         return None
-    _, params = load_model(run.init_from)
+    model, params = load_model(run.init_from)
     there, here = (
-        {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
-        for tree in (params, abstract_params(run.model))
+        flatten(model_to_json(dataclasses.replace(each, segment=run.model.segment)))
+        for each in (model, run.model)
     )
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise UserError(
-                f"--init-from {run.init_from}: {name} is {there.get(name, 'missing')} there,"
-                f" {here.get(name, 'unknown')} in this config; the networks must be the same"
+                f"--init-from {run.init_from}: {name.replace('/', '.')} is"
+                f" {there.get(name, 'missing')} there, {here.get(name, 'missing')} in this config;"
+                " the networks must be the same"
             )
     return params
 

@@ -46,6 +46,5 @@ def get() -> Experiment:
             validation_batches=8,
             validation_sampler_steps=8,
             checkpoint_every=500,
-            best_by="utterance_sdr_direct",
         ),
     )

@@ -38,6 +38,14 @@ class LossWeights:
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UserError(f"loss weight {name} is {value}; it must be finite and at least 0")
+        if self.normalised > 1:
+            raise UserError(
+                f"loss weight normalised is {self.normalised}; a share up to 1 is expected"
+            )
+        if self.level_floor == 0:
+            raise UserError(
+                "loss weight level_floor is 0; more, or None, is expected: vocals can be silent"
+            )
 
 
 def diffusion_loss(v_hat: Waveform, v: Waveform) -> PerExample:

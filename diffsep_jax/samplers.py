@@ -125,8 +125,9 @@ def adams_bashforth_2(
         D = x0_hat + (x0_hat - x0_hat_last) / 2
 
     which is Adams and Bashforth's method of second order in the angle. The share of a half is that
-    of equal steps, and is kept on other grids, whose neighbours differ little. The first step has
-    none before it and is DDIM's; the last returns x0_hat.
+    of equal steps, and is kept on other grids: with few steps it leaves more of a Gaussian's
+    deviation than the share that fits theirs. The first step has none before it and is DDIM's; the
+    last returns x0_hat.
 
     Args:
       velocity_fn, noise, num_steps, start_sigma, schedule, on_step: as in `ddim`.

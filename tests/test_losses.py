@@ -63,3 +63,9 @@ def test_errors_of_large_targets_weigh_less():
 def test_bad_weights_are_refused(name, value):
     with pytest.raises(UserError, match=f"loss weight {name} is {value}"):
         losses.LossWeights(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("normalised", 1.5), ("level_floor", 0.0)])
+def test_weights_that_would_break_the_loss_are_refused(name, value):
+    with pytest.raises(UserError, match=f"loss weight {name} is"):
+        losses.LossWeights(**{name: value})

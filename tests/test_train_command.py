@@ -109,7 +109,7 @@ def test_two_stages_by_way_of_an_export(tmp_path):
 
     given = ["--workdir", second, *common, "--init-from", first / "model"]
     finish(start("tiny_spectral", *given, "--train.freeze=conditioner"))
-    assert json.loads((second / "run_config.json").read_text())["settings"]["init_from"]
+    assert json.loads((second / "run_config.json").read_text())["fixed"]["init_from"]
     before, after = (load_model(str(run / "model"))[1] for run in (first, second))
     jax.tree.map(np.testing.assert_array_equal, before["conditioner"], after["conditioner"])
     assert not np.array_equal(
@@ -117,8 +117,9 @@ def test_two_stages_by_way_of_an_export(tmp_path):
     )
 
     error = fails("tiny", "--workdir", tmp_path / "third", *common, "--init-from", first / "model")
-    assert "conditioner/" in error
     assert "the networks must be the same" in error
+    error = fails("tiny_spectral", "--workdir", first, *common, "--init-from", first / "model")
+    assert "init_from is missing there" in error
 
 
 def fails(*arguments):

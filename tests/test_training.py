@@ -319,7 +319,12 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (
             TrainConfig,
             {"freeze": "generator", "best_by": "utterance_sdr_ddim"},
-            "a frozen generator",
+            "does not change with a frozen generator",
+        ),
+        (
+            TrainConfig,
+            {"freeze": "conditioner", "best_by": "utterance_sdr_direct"},
+            "does not change with a frozen conditioner",
         ),
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (OptimizerConfig, {"b2": 1.0}, "b2 is 1.0"),

@@ -59,7 +59,8 @@ class Separate:
     )
 
     refine: Path | None = None
-    """Vocals to work over, with --start-sigma below 1: a file for one INPUT, or an earlier OUT."""
+    """Vocals to work over, with --start-sigma below 1 or --crossover-hz: a file for one INPUT, or
+    an earlier OUT."""
 
     stems: tuple[Stem, ...] = ("vocals", "accompaniment")
     """Which of the two to write."""

@@ -92,7 +92,8 @@ def simplest(settings: SamplerSettings) -> SamplerSettings:
 
 def is_deterministic(settings: SamplerSettings) -> bool:
     """Whether the seed plays no part."""
-    return settings.sampler == "direct"
+    settings = simplest(settings)
+    return settings.sampler == "direct" or (settings.temperature == 0 and settings.eta == 0)
 
 
 def label(settings: SamplerSettings) -> str:

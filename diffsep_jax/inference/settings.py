@@ -11,8 +11,8 @@ MAX_STEPS = 1_000_000
 
 MAX_ENSEMBLE = 10_000
 
-# Levels of few steps are far enough apart, and above what float32 resolves.
-MAX_SCHEDULE = 8
+# Beyond these, levels fall together in float32, at 1 or at 0.
+MIN_SCHEDULE, MAX_SCHEDULE = 0.1, 8
 
 # Noise at -116 dB: lower levels change nothing that can be heard, and the smallest numbers of
 # float32 would divide 0 by 0.
@@ -71,8 +71,8 @@ class SamplerSettings:
             raise UserError(f"cutoff_hz {self.cutoff_hz}, expected None or 0 Hz and more")
         if not MIN_START_SIGMA <= self.start_sigma <= 1:
             raise UserError(f"start_sigma {self.start_sigma}, expected {MIN_START_SIGMA:g} to 1")
-        if not 0 < self.schedule <= MAX_SCHEDULE:
-            raise UserError(f"schedule {self.schedule}, expected above 0, up to {MAX_SCHEDULE}")
+        if not MIN_SCHEDULE <= self.schedule <= MAX_SCHEDULE:
+            raise UserError(f"schedule {self.schedule}, expected {MIN_SCHEDULE} to {MAX_SCHEDULE}")
         if not 0 <= self.temperature <= 2:
             raise UserError(f"temperature {self.temperature}, expected 0 to 2")
         if not 0 <= self.crossover_hz < float("inf"):
@@ -86,7 +86,7 @@ class SamplerSettings:
         """UserError unless these settings make use of a file to start from."""
         if self.sampler == "direct":
             raise UserError("sampler direct starts from no file; to refine one, take ddim or ab2")
-        if self.start_sigma == 1:
+        if self.start_sigma == 1 and not self.crossover_hz:
             raise UserError(
                 "start_sigma 1 is pure noise and keeps nothing of the file to refine; "
                 "expected less than 1, for example 0.3"

@@ -84,6 +84,10 @@ class TrainConfig:
                 raise UserError(f"{field.name} is {value}; 1 or more is expected")
         if not self.stall_minutes >= 0:
             raise UserError(f"stall_minutes is {self.stall_minutes}; 0 or more is expected")
-        if self.freeze == "generator" and self.best_by == "utterance_sdr_ddim":
-            raise UserError("best_by is utterance_sdr_ddim: a frozen generator draws no samples")
+        still = {"generator": "utterance_sdr_ddim", "conditioner": "utterance_sdr_direct"}
+        if self.best_by == still.get(self.freeze):
+            raise UserError(
+                f"best_by is {self.best_by}, which does not change with a frozen {self.freeze};"
+                " loss is the plain choice"
+            )
         check_profile_steps(self.profile_steps)

@@ -50,6 +50,7 @@ def train(
     workdir: pathlib.Path,
     stop: StopRequest,
     settings: Mapping[str, Any] | None = None,
+    init_from: str | None = None,
     initial_params: Params | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.num_steps`.
@@ -67,6 +68,7 @@ def train(
         workdir: for checkpoints, config and log.
         stop: entered; it hears of Ctrl-C and SIGTERM.
         settings: whatever else is to be recorded with the run; a restart logs what changed.
+        init_from: name of the model that `initial_params` are of, recorded with the run.
         initial_params: what a run without a checkpoint starts from; by default random ones.
 
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt, SIGTERM saves and raises
@@ -80,7 +82,8 @@ def train(
     changes = keep_run_config(
         workdir,
         model,
-        fixed={"train.seed": config.seed, "batch_size": layout.batch_size},
+        fixed={"train.seed": config.seed, "batch_size": layout.batch_size}
+        | ({} if init_from is None else {"init_from": init_from}),
         settings=settings or {},
     )
     init_key, step_key = jax.jit(
@@ -212,6 +215,12 @@ def train(
             if stopped_by:
                 raise_stopped(stopped_by, f"saved step {step}")
     return state
+
+
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+    """Whether a run in `workdir` goes on from a checkpoint."""
+    folder = workdir / CHECKPOINTS
+    return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
 
 
 def best_metric(name: BestMetric) -> BestBy:
