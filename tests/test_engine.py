@@ -42,8 +42,8 @@ def chunks(model):
 
 
 @pytest.fixture(scope="module")
-def on_eight(params):
-    return ChunkSeparator(micro.MODEL, params, batch_size=8)
+def on_eight(model, params):
+    return ChunkSeparator(model, params, batch_size=8)
 
 
 @pytest.fixture(scope="module")
