@@ -3,12 +3,13 @@
     python -m benchmarks.data_recipe train both --source SUNG embedded --devset DEVSET --out RUNS
     python -m benchmarks.data_recipe train no_dense --source SUNG --leave-out band.kind=dense \\
         --devset DEVSET --out RUNS
+    python -m benchmarks.data_recipe score small --devset DEVSET --out RUNS
     python -m benchmarks.data_recipe table --out RUNS --baseline both
 
 Each training is one process on one core for a number of CPU minutes, so that several can run side
 by side; it learns the direct estimate alone, by the spectral conditioner. DEVSET is what `python -m
-data_pipelines.build devset` makes. A run writes RUNS/NAME.json with every clip's scores; `table`
-compares runs by paired differences.
+data_pipelines.build devset` makes. A run writes RUNS/NAME.json with every clip's scores; `score`
+does so for the direct estimate of a whole model; `table` compares runs by paired differences.
 """
 
 import os
@@ -30,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import rich.box
 import rich.console
 import rich.table
 import tyro
@@ -46,6 +48,7 @@ from diffsep_jax import metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.statistics import bootstrap_interval
+from diffsep_jax.inference.separator import Separator
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.output import check_writable, write_bytes
 
@@ -101,17 +104,32 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """Scores the direct estimate of a whole model, to stand in the table.
+
+    Attributes:
+        model: shipped model or model directory; the run is named after it.
+        devset: folder of the development set.
+        out: folder of the runs.
+    """
+
+    model: tyro.conf.Positional[str]
+    devset: Path
+    out: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Compares the runs in a folder with one of them.
+    """Compares the runs in a folder with one of them, or with the mean of several.
 
     Attributes:
         out: folder of the runs.
-        baseline: name of the run that the others are compared with.
+        baseline: names of the runs that the others are compared with, such as two seeds of one.
         at: which of a run's scores: 1 at the end, 0.5 after half of its time.
     """
 
     out: Path
-    baseline: str
+    baseline: tuple[str, ...]
     at: float = 1.0
 
 
@@ -292,6 +310,18 @@ def train(command: Train) -> None:
         )
 
 
+def score_model(command: Score) -> None:
+    """Separates every clip by the direct estimate and scores it, writes the run."""
+    separator = Separator.from_pretrained(command.model)
+    scores = {}
+    for name, clip in read_devset(command.devset).items():
+        vocals = separator.separate(clip.mixture, SAMPLE_RATE, sampler="direct").vocals
+        scores[name] = score(clip, vocals)
+    path = command.out / f"{Path(command.model).name}.json"
+    write_bytes(path, json.dumps({"scores": {"1.0": scores}}, indent=1).encode())
+    print(f"{command.model}: {_medians(scores)}")
+
+
 def _separate(
     mixture: Float[np.ndarray, "time 2"], estimate: Any, params: Any, segment: int
 ) -> Float[np.ndarray, "time 2"]:
@@ -361,34 +391,42 @@ def table(command: Table) -> None:
         for name, run in runs.items()
         if str(command.at) in run["scores"]
     }
-    if command.baseline not in scores:
-        raise UserError(f"--baseline {command.baseline}: expected one of {', '.join(scores)}")
-    base = scores[command.baseline]
-    grid = rich.table.Table("run", "CPU min", "audio h")
-    for part, names in _parts(base):
+    for name in command.baseline:
+        if name not in scores:
+            raise UserError(f"--baseline {name}: expected one of {', '.join(scores)}")
+    bases = [scores[name] for name in command.baseline]
+    grid = rich.table.Table("run", "CPU min", "audio h", box=rich.box.MARKDOWN)
+    for part, names in _parts(bases[0]):
         grid.add_column(f"{part} ({len(names)}), dB")
-        grid.add_column(f"to {command.baseline}")
-    grid.add_column("voice kept")
-    grid.add_column("band passed")
-    for name in sorted(scores, key=lambda name: name != command.baseline):
-        run = runs[name]
-        row = [name, f"{run['cpu_minutes']:.0f}", f"{run['audio_hours']:.2f}"]
-        for _, names in _parts(base):
-            values = np.array([scores[name][clip]["sdr"] for clip in names])
-            differences = values - [base[clip]["sdr"] for clip in names]
-            row.append(f"{np.median(values):.2f}")
-            interval = bootstrap_interval(differences[:, None], np.mean)
-            spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-            row.append(f"{differences.mean():+.2f}{spread}" if name != command.baseline else "")
-        shares = [
-            f"{np.median([clip[share] for clip in scores[name].values()]):.2f}"
-            for share in ("voice_kept", "band_passed")
-        ]
-        grid.add_row(*row, *shares)
-    rich.console.Console(width=200, highlight=False).print(grid)
+        grid.add_column(f"to {' '.join(command.baseline)}")
+    columns = ("voice_kept", "band_passed", "mr_stft", "leakage_db")
+    for column in columns:
+        grid.add_column(column.replace("_", " "))
+    for name in sorted(scores, key=lambda name: name not in command.baseline):
+        spent = [runs[name].get(key) for key in ("cpu_minutes", "audio_hours")]
+        row = [name, *("" if value is None else f"{value:.1f}" for value in spent)]
+        for _, names in _parts(bases[0]):
+            found = [clip for clip in names if all(clip in s for s in [scores[name], *bases])]
+            values = np.array([scores[name][clip]["sdr"] for clip in found])
+            means = [np.mean([base[clip]["sdr"] for base in bases]) for clip in found]
+            row += [f"{np.median(values):.2f}", ""] if found else ["", ""]
+            if found and name not in command.baseline:
+                interval = bootstrap_interval((values - means)[:, None], np.mean)
+                spread = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+                row[-1] = f"{np.mean(values - means):+.2f}{spread}"
+        for column in columns:
+            values = np.array([clip[column] for clip in scores[name].values()], np.float64)
+            row.append(f"{np.nanmedian(values):.2f}")
+        grid.add_row(*row)
+    rich.console.Console(width=400, highlight=False).print(grid)
 
 
 if __name__ == "__main__":
     with one_line_errors():
-        command = tyro.cli(Train | Table)
-        train(command) if isinstance(command, Train) else table(command)
+        match tyro.cli(Train | Score | Table):
+            case Train() as command:
+                train(command)
+            case Score() as command:
+                score_model(command)
+            case Table() as command:
+                table(command)

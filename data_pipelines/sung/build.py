@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import io
 import json
 import math
@@ -60,7 +61,8 @@ def build_sung(command: BuildSung) -> None:
         "seed": config.seed,
         "song_seconds": config.seconds,
         "voices": list(config.voices),
-        "fonts": [font.name for font in config.fonts],
+        "fonts": {font.name: _digest(font) for font in config.fonts},
+        "packages": voices.versions(config.voices),
         "one_shots": oneshots.FOLDER.is_dir(),
     }
     _check_same(command.out, settings)
@@ -121,6 +123,11 @@ def _check_same(out: Path, settings: dict) -> None:
                 f"{out}: its songs have {name} {stored.get(name)}, not {value}; "
                 "use the same settings or another --out"
             )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _folder(out: Path, song: int) -> Path:

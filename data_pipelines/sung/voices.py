@@ -5,6 +5,7 @@ choir) sing the same ones.
 """
 
 import dataclasses
+import importlib.metadata
 import importlib.util
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ Effort = Literal["normal", "shouted", "whispered", "falsetto"]
 
 _LINES = 6
 """Different lines of text that a voice sings."""
+_SETUPTOOLS = "setuptools<81"
 _PACKAGES: dict[str, dict[str, str]] = {
     "procedural": {},
     "hibari": {"hibari": "hibari-tts"},
@@ -41,7 +43,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
     },
     "sinsy": {
         "pysinsy": "pysinsy",
-        "pkg_resources": "setuptools<81",
+        "pkg_resources": _SETUPTOOLS,
         "pyworld": "pyworld-prebuilt",
     },
 }
@@ -98,6 +100,12 @@ def check(engines: Iterable[str]) -> None:
                 )
     if "world" in engines:
         stock.prepare()
+
+
+def versions(engines: Iterable[str]) -> dict[str, str]:
+    """The installed version of each package that these engines sing with."""
+    packages = {package for engine in engines for package in _PACKAGES[engine].values()}
+    return {name: importlib.metadata.version(name) for name in sorted(packages - {_SETUPTOOLS})}
 
 
 def draw_voice(rng: Generator, engine: str) -> Voice:
