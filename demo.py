@@ -112,7 +112,7 @@ def main(command: Demo) -> None:
     console.print("[bold]1[/]  compiling, rendering the songs, scoring")
     separator = Separator(model, params)
     for name in (DIRECT, DIFFUSION):
-        separator.warm_up(**dataclasses.asdict(ESTIMATES[name][0]))
+        separator.warm_up(settings=ESTIMATES[name][0])
     scored = []
     for i in progress.track(range(len(songs)), "   songs", console=console):
         sung, played = songs.segment(i, 0, songs.num_samples(i))

@@ -23,7 +23,7 @@ from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
 from diffsep_jax.evaluation.results import Notes
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions
 from diffsep_jax.output import check_writable
 
 
@@ -36,7 +36,7 @@ class Evaluate:
         estimates: folder of another program's finished estimates, in place of a model.
         data: "embedded" (the test songs that no training sees), or a folder of songs.
         out: folder for the result; the same command again goes on where it ended.
-        settings: of the sampler.
+        sampling: options of the sampler.
         repeats: separations of each song, with the seeds seed, seed + 1, ...
         sweep: grid of settings, for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000.
         metrics: all; quick, all but BSS Eval, which takes longest; or sdr, SDR and SI-SDR of whole
@@ -54,8 +54,8 @@ class Evaluate:
     estimates: pathlib.Path | None = None
     data: str = "embedded"
     out: pathlib.Path
-    settings: Annotated[SamplerSettings, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=SamplerSettings
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=SamplerOptions
     )
     repeats: int = 1
     sweep: tuple[str, ...] = ()
@@ -142,17 +142,22 @@ def check(command: Evaluate) -> Sweep:
     if command.estimates is not None and (command.sweep or command.repeats != 1):
         raise UserError("--estimates are finished, expected no --sweep and no --repeats")
     if command.estimates is not None:
-        refuse_without_effect(command, "--estimates", ("settings", "overlap"))
+        refuse_without_effect(command, "--estimates", ("sampling", "overlap"))
     if command.data != "embedded":
         refuse_without_effect(command, f"--data {command.data}", ("num_songs", "song_seconds"))
-    sweep = parse_sweep(command.sweep, command.settings)
+    check_writable(command.out)
+    preset = DEFAULT_PRESET
+    if command.estimates is None:
+        from diffsep_jax.inference.pretrained import load_default_preset
+
+        preset = load_default_preset(command.model or "small")
+    sweep = parse_sweep(command.sweep, command.sampling, preset)
     if command.sweep:
         import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
 
         print(
             f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
         )
-    check_writable(command.out)
     return sweep
 
 
@@ -162,7 +167,7 @@ def refuse_without_effect(command: Evaluate, option: str, fields: Sequence[str])
     for field in fields:
         if getattr(command, field) != getattr(plain, field):
             told = (
-                "the sampler's options" if field == "settings" else f"--{field.replace('_', '-')}"
+                "the sampler's options" if field == "sampling" else f"--{field.replace('_', '-')}"
             )
             raise UserError(f"{told} beside {option}, where they have no effect; leave them out")
 

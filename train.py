@@ -27,6 +27,7 @@ from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import load_model, save_model
+from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.model_config import flatten, model_to_json
 from diffsep_jax.output import check_writable
 from diffsep_jax.separation_model import Params, SeparationModel
@@ -164,7 +165,9 @@ def initial_params(run: Run) -> Params | None:
 
 def export(run: Run, model: SeparationModel, params: Params) -> None:
     """Writes WORKDIR/model."""
-    save_model(run.workdir / MODEL_FOLDER, model, params)
+    # Samples by a generator that was never trained are noise.
+    preset: Preset = "fast" if run.train.freeze == "generator" else DEFAULT_PRESET
+    save_model(run.workdir / MODEL_FOLDER, model, params, default_preset=preset)
     print(f"wrote {run.workdir / MODEL_FOLDER}")
 
 

@@ -68,7 +68,7 @@ def compare(
     theirs = TorchModel(model)
     theirs.load_params(params)
     settings = SamplerSettings()
-    cutoff_hz = settings.cutoff_hz or 0.0
+    cutoff_hz = settings.cutoff_hz
     gain = torch.from_numpy(np.array(high_pass_gain(cutoff_hz, model.segment, model.sample_rate)))
     draw = np.random.default_rng(0).standard_normal
     mixture = torch.from_numpy(draw((batch_size, model.segment, 2), np.float32))

@@ -12,7 +12,7 @@ import tyro
 from diffsep_jax.commands.compile import Compile, compile_programs
 from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
-from diffsep_jax.commands.separate import Separate, separate, with_preset
+from diffsep_jax.commands.separate import Separate, separate
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.inference.background import stages_alive
 
@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with one_line_errors():
             command = tyro.cli(
                 commands,
-                args=with_preset(sys.argv[1:] if args is None else args),
+                args=args,
                 prog="diffsep",
                 description="Separate singing from music with a diffusion model.",
             )

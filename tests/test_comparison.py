@@ -16,8 +16,8 @@ class Adding(Separator):
     def __init__(self):
         pass
 
-    def separate(self, mixture, sample_rate, **settings):
-        vocals = mixture + np.float32(settings["seed"])
+    def separate(self, mixture, sample_rate, *, settings):
+        vocals = mixture + np.float32(settings.seed)
         return Separation(vocals, mixture - vocals)
 
 

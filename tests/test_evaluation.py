@@ -23,9 +23,9 @@ from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
 from diffsep_jax.evaluation.result_files import read_result, track_file
 from diffsep_jax.evaluation.results import Result
 from diffsep_jax.inference.separator import Separation, Separator
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import SamplerOptions
 
-QUICK = SamplerSettings(steps=2, eta=0.1)
+QUICK = SamplerOptions(sampler="ddim", steps=2, eta=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def run(tmp_path, **options) -> Result:
         "batch_size": 8,
     } | options
     if "estimates" not in fields:
-        fields.setdefault("settings", QUICK)
+        fields.setdefault("sampling", QUICK)
     eval_script.main(eval_script.Evaluate(**fields))
     return read_result(fields["out"])
 
@@ -68,8 +68,8 @@ def halving(monkeypatch):
     """A separator that halves, without compiling; counts what it separates."""
     separated = []
 
-    def separate(self, mixture, sample_rate, **settings):
-        separated.append(settings["seed"])
+    def separate(self, mixture, sample_rate, *, settings, **_):
+        separated.append(settings.seed)
         return Separation(mixture / 2, mixture / 2)
 
     not_compiled(monkeypatch, separate)
@@ -228,10 +228,10 @@ def test_other_settings_need_another_folder_or_overwrite(tmp_path, songs, halvin
         path.parent.mkdir(exist_ok=True)
         path.touch()
     with pytest.raises(UserError, match="holds results of other settings"):
-        run(tmp_path, settings=SamplerSettings(steps=3))
+        run(tmp_path, sampling=SamplerOptions(sampler="ddim", steps=3))
     with pytest.raises(UserError, match="holds results of other settings"):
         run(tmp_path, metrics="all")
-    result = run(tmp_path, settings=SamplerSettings(steps=3), overwrite=True)
+    result = run(tmp_path, sampling=SamplerOptions(sampler="ddim", steps=3), overwrite=True)
     assert [condition.name for condition in result.conditions] == ["T=3 eta=0.4 fc=5000"]
     assert all(path.exists() for path in mine)
 
@@ -357,8 +357,8 @@ def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, s
 
 
 def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monkeypatch):
-    def separate(self, mixture, sample_rate, **settings):
-        bad = mixture + np.float32(np.nan if settings["seed"] else 0)
+    def separate(self, mixture, sample_rate, *, settings, **_):
+        bad = mixture + np.float32(np.nan if settings.seed else 0)
         return Separation(bad, mixture - bad)
 
     not_compiled(monkeypatch, separate)
@@ -397,7 +397,7 @@ def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
 
     original = Separator.separate
     monkeypatch.setattr(Separator, "separate", separate)
-    run(tmp_path, model=str(model_dir), settings=SamplerSettings(sampler="direct"))
+    run(tmp_path, model=str(model_dir), sampling=SamplerOptions(sampler="direct"))
     assert compiled == [1, 1]
 
 
@@ -444,8 +444,8 @@ def test_of_few_settings_every_estimate_can_be_heard(tmp_path, songs, halving):
 def test_what_was_not_scored_is_not_heard(tmp_path, songs, monkeypatch):
     """Not even its first repeat, which was good."""
 
-    def separate(self, mixture, sample_rate, **settings):
-        bad = mixture + np.float32(np.nan if settings["seed"] and settings["steps"] == 2 else 0)
+    def separate(self, mixture, sample_rate, *, settings, **_):
+        bad = mixture + np.float32(np.nan if settings.seed and settings.steps == 2 else 0)
         return Separation(bad, mixture - bad)
 
     not_compiled(monkeypatch, separate)
@@ -495,11 +495,11 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
         ({"model": model, "overlap": 0.7}, "overlap 0.7"),
-        ({"model": model, "settings": SamplerSettings(cutoff_hz=30_000.0)}, "cutoff_hz 30000.0"),
+        ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz 30000.0"),
         ({"model": model, "estimates": tmp_path}, "--model and --estimates, expected one"),
         ({"estimates": tmp_path, "repeats": 2}, "finished, expected no --sweep"),
         ({"estimates": tmp_path / "empty"}, "an estimate of none of the 2 tracks"),
-        ({"estimates": tmp_path, "settings": QUICK}, "options beside --estimates, where they"),
+        ({"estimates": tmp_path, "sampling": QUICK}, "options beside --estimates, where they"),
         ({"model": model, "num_songs": 2}, "--num-songs beside --data"),
         ({"data": "embedded", "song_seconds": float("nan")}, "seconds=nan: expected at least"),
         ({"data": "embedded", "song_seconds": float("inf")}, "seconds=inf: expected at least"),
@@ -533,7 +533,7 @@ def test_the_summary_is_json_that_others_can_read(tmp_path, songs, halving):
 def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
     """Real ones, over loopback, each with its own device."""
     data = scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
-    one = run(tmp_path, model=str(model_dir), settings=SamplerSettings(sampler="direct"))
+    one = run(tmp_path, model=str(model_dir), sampling=SamplerOptions(sampler="direct"))
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"

@@ -79,7 +79,7 @@ def test_an_exported_sampler_is_the_packages(
     stored = load_file(tmp_path / "model.safetensors")
     for options in (
         {"steps": 3},
-        {"steps": 2, "eta": 0.0, "cutoff_hz": None, "seed": 2**32 - 1},
+        {"steps": 2, "eta": 0.0, "cutoff_hz": 0.0, "seed": 2**32 - 1},
         {"steps": 1, "start_sigma": 0.3, "ensemble": 2},
     ):
         settings = SamplerSettings(sampler=sampler, **options)

@@ -18,8 +18,8 @@ def test_a_refinement_that_cannot_be_is_refused(
     path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
     out = ["--out", tmp_path / "out"]
     for arguments, message in [
-        ([path, "--refine", path], "start_sigma 1 is pure noise"),
-        ([path, "--refine", path, "--start-sigma", 0.3, "--sampler", "direct"], "ddim or ab2"),
+        ([path, "--refine", path, "--start-sigma", 1], "start_sigma 1 is pure noise"),
+        ([path, "--refine", path, "--sampler", "direct"], "ddim or ab2"),
         ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
         (
             [path, "--refine", short, "--start-sigma", 0.3],

@@ -13,9 +13,9 @@ from diffsep_jax.evaluation.quality_plot import save_quality_plot
 from diffsep_jax.evaluation.results import Condition
 from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simplest
 from diffsep_jax.inference.separator import Separator
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import SamplerOptions, SamplerSettings
 
-BASE = SamplerSettings()
+BASE = SamplerOptions(sampler="ddim")
 
 
 def labels(*axes, base=BASE):
@@ -39,7 +39,9 @@ def test_what_plays_no_part_makes_no_point():
     assert labels("sampler=ab2", "eta=0,0.4") == ["ab2 T=50"]
     assert labels("sampler=direct", "steps=1,2", "ensemble=1,4") == ["direct"]
     assert labels("cutoff_hz=none,0,5000") == ["T=50 eta=0.4 fc=none", "T=50 eta=0.4 fc=5000"]
-    assert labels("start-sigma=1,0.3", "ensemble=1,2", base=SamplerSettings(eta=0.0)) == [
+    assert labels(
+        "start-sigma=1,0.3", "ensemble=1,2", base=SamplerOptions(sampler="ddim", eta=0.0)
+    ) == [
         "T=50 eta=0",
         "T=50 eta=0 ensemble=2",
         "T=50 eta=0 start=0.3",
@@ -75,8 +77,9 @@ def test_samplers_come_one_after_the_other():
 
 
 def test_no_axis_is_the_settings_themselves():
-    settings = SamplerSettings(steps=7, eta=0.1, seed=3)
-    assert parse_sweep([], settings).points == [settings]
+    options = {"sampler": "ddim", "steps": 7, "eta": 0.1, "seed": 3}
+    settings = SamplerSettings(**options)
+    assert parse_sweep([], SamplerOptions(**options)).points == [settings]
     assert simplest(settings) == settings
 
 
@@ -136,7 +139,7 @@ def test_repeats_of_ensembles_share_no_seed():
 def test_repeats_that_make_no_sense_are_refused():
     for point, repeats, message in [
         (SamplerSettings(sampler="direct"), 2, "direct draws nothing, expected 1"),
-        (BASE, 0, "repeats 0, expected at least 1"),
+        (SamplerSettings(), 0, "repeats 0, expected at least 1"),
         (SamplerSettings(seed=2**32 - 1), 2, "seed 4294967296, expected"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -31,7 +31,8 @@ def print_plan(command: "Separate", jobs: Sequence[FileJob], options: FileOption
 
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
-    settings, refines = command.settings, command.refine is not None
+    refines = command.refine is not None
+    settings = command.sampling.settings(separator.default_preset, refines=refines)
     model = separator.chunk_model(settings, command.overlap, refines=refines)
     is_json = command.progress == "json"
     chunks, seconds, failed = 0, 0.0, 0

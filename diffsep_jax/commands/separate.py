@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import signal
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
-from diffsep_jax.inference.settings import PRESETS, Preset, SamplerSettings
+from diffsep_jax.inference.settings import SamplerOptions
 from diffsep_jax.output import check_writable
 
 # JAX and all that needs it are imported in the functions: help and bad options answer at once.
@@ -51,11 +50,8 @@ class Separate:
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
 
-    preset: Preset | None = None
-    """Options of the sampler as a set; single ones beside it go first. See docs/separate.md."""
-
-    settings: Annotated[SamplerSettings, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=SamplerSettings
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=SamplerOptions
     )
 
     refine: Path | None = None
@@ -104,21 +100,6 @@ class Separate:
     """Several processes share the inputs: which of them this is."""
 
 
-def with_preset(args: Sequence[str]) -> list[str]:
-    """The arguments, with the options that the last preset stands for before all others."""
-    options: list[str] = []
-    for option, value in itertools.pairwise([*args, ""]):
-        name = option.removeprefix("--preset=") if option.startswith("--preset=") else value
-        if option.split("=")[0] == "--preset" and name in PRESETS:
-            settings = dataclasses.asdict(PRESETS[name])
-            default = dataclasses.asdict(SamplerSettings())
-            options = []
-            for field in settings:
-                if settings[field] != default[field]:
-                    options += [f"--{field.replace('_', '-')}", str(settings[field])]
-    return [*args[:1], *options, *args[1:]]
-
-
 def separate(command: Separate) -> None:
     """`diffsep separate`. What can be told of options and headers is, before the model is loaded.
 
@@ -126,12 +107,13 @@ def separate(command: Separate) -> None:
     Ctrl-C and SIGTERM leave nothing half-written.
     """
     check_overlap(command.overlap)
+    settings = command.sampling.settings(refines=command.refine is not None)
     if command.batch_size < 1:
         raise UserError(f"batch size {command.batch_size}, expected at least 1")
     if not command.stems:
         raise UserError("no stems, expected vocals, accompaniment or both")
     if command.refine is not None:
-        command.settings.check_refines()
+        settings.check_refines()
         if not os.path.isdir(command.refine):
             AudioFile(command.refine)
     options = FileOptions(
@@ -190,11 +172,12 @@ def _separate(
 
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
-    settings = dataclasses.asdict(command.settings)
-    separator.warm_up(overlap=command.overlap, refines=command.refine is not None, **settings)
+    refines = command.refine is not None
+    settings = command.sampling.settings(separator.default_preset, refines=refines)
+    separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)
     report.begin(len(jobs), finished_before)
     results = separator.separate_files(
-        jobs, options, overlap=command.overlap, on_progress=report.progress, **settings
+        jobs, options, overlap=command.overlap, on_progress=report.progress, settings=settings
     )
     failed = 0
     with contextlib.closing(results):

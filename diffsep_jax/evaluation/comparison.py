@@ -57,8 +57,7 @@ def score_estimates(
     for name, draws in estimates.items():
         start = time.perf_counter()
         separations = [
-            separator.separate(mixture, song.sample_rate, **dataclasses.asdict(settings))
-            for settings in draws
+            separator.separate(mixture, song.sample_rate, settings=settings) for settings in draws
         ]
         vocals = np.mean([separation.vocals for separation in separations], axis=0)
         seconds = time.perf_counter() - start

@@ -84,7 +84,7 @@ class SeparatorEstimates:
         for point in points:
             self._seeded(point, self.num_repeats(self._condition(point)) - 1)  # in range
         for point in {point.sampler: point for point in points}.values():
-            separator.warm_up(overlap=overlap, **dataclasses.asdict(point))
+            separator.warm_up(overlap=overlap, settings=point)
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -103,10 +103,7 @@ class SeparatorEstimates:
             settings = self._seeded(point, repeat)
             start = time.perf_counter()
             vocals, accompaniment = self._separator.separate(
-                mixture,
-                song.sample_rate,
-                overlap=self._overlap,
-                **dataclasses.asdict(settings),
+                mixture, song.sample_rate, overlap=self._overlap, settings=settings
             )
             seconds = time.perf_counter() - start
             name = f"{song.name}, {condition.name}, seed {settings.seed}"

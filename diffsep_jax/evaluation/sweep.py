@@ -11,7 +11,13 @@ from typing import Any, NamedTuple, get_args
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.results import Condition
-from diffsep_jax.inference.settings import Sampler, SamplerSettings
+from diffsep_jax.inference.settings import (
+    DEFAULT_PRESET,
+    Preset,
+    Sampler,
+    SamplerOptions,
+    SamplerSettings,
+)
 
 
 def _sampler(text: str) -> str:
@@ -20,8 +26,8 @@ def _sampler(text: str) -> str:
     return text
 
 
-def _cutoff(text: str) -> float | None:
-    return None if text.lower() == "none" else float(text)
+def _cutoff(text: str) -> float:
+    return 0.0 if text.lower() == "none" else float(text)
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -44,8 +50,10 @@ class Sweep(NamedTuple):
     num_same: int
 
 
-def parse_sweep(axes: Sequence[str], base: SamplerSettings) -> Sweep:
-    """The grid of axes such as "steps=20,50,100", the other settings as in `base`.
+def parse_sweep(
+    axes: Sequence[str], options: SamplerOptions, default: Preset = DEFAULT_PRESET
+) -> Sweep:
+    """The grid of axes such as "steps=20,50,100", the rest by the options and the model's preset.
 
     The sampler varies slowest, then the first axis. Raises UserError for an axis that is none, and
     for bad values.
@@ -66,6 +74,10 @@ def parse_sweep(axes: Sequence[str], base: SamplerSettings) -> Sweep:
                 f"sweep {axis!r}: a value is no {_PARSERS[field].__name__.strip('_')};"
                 " expected for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000"
             ) from None
+    # Every sampler has its share of the other axes, and ddim makes use of all of them.
+    first = {name: each[0] for name, each in values.items()}
+    first |= {"sampler": "ddim"} if "sampler" in values else {}
+    base = dataclasses.replace(options, **first).settings(default)
     grid = [
         simplest(dataclasses.replace(base, **dict(zip(values, point, strict=True))))
         for point in itertools.product(*values.values())
@@ -83,9 +95,9 @@ def simplest(settings: SamplerSettings) -> SamplerSettings:
     0 and more than one step; a schedule is of more than one step.
     """
     if settings.sampler == "direct":
-        return SamplerSettings(sampler="direct", steps=1, eta=0.0, cutoff_hz=None)
+        return SamplerSettings(sampler="direct", steps=1, eta=0.0, cutoff_hz=0.0)
     eta = settings.eta if settings.sampler == "ddim" and settings.steps > 1 else 0.0
-    cutoff_hz = (settings.cutoff_hz or None) if eta else None
+    cutoff_hz = settings.cutoff_hz if eta else 0.0
     schedule = settings.schedule if settings.steps > 1 else 1.0
     return dataclasses.replace(settings, eta=eta, cutoff_hz=cutoff_hz, schedule=schedule)
 

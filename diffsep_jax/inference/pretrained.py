@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
 from diffsep_jax.model_config import (
     FORMAT,
     flatten,
@@ -32,8 +33,12 @@ WEIGHTS_FILE = "model.safetensors"
 # Trains the bottleneck only; nothing in inference reads it.
 _TRAINING_ONLY = "conditioner/latent_head/"
 
-# A field of the config: SHA-256 of the others and of the parameters' names and shapes when the two
-# files were written. While it holds they fit, which is found out by tracing both networks else.
+# A field of the config: how to sample where the user does not say.
+_PRESET = "default_preset"
+
+# A field of the config: SHA-256 of the model's fields and of the parameters' names and shapes when
+# the two files were written. While it holds they fit, which is found out by tracing both networks
+# else.
 _LAYOUT = "layout"
 
 
@@ -88,6 +93,12 @@ def load_config(name_or_dir: str) -> SeparationModel:
     return _read_config(name_or_dir)[0]
 
 
+def load_default_preset(name_or_dir: str) -> Preset:
+    """The preset by which the model samples. UserError as `load_config`."""
+    preset: Preset = _read_config(name_or_dir)[1][_PRESET]
+    return preset
+
+
 def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
     """The model, and what is in its file."""
     config_path = model_dir(name_or_dir) / CONFIG_FILE
@@ -95,7 +106,10 @@ def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ValueError("it is not a JSON object")
-        return model_from_json({k: v for k, v in config.items() if k != _LAYOUT}), config
+        preset = config.setdefault(_PRESET, DEFAULT_PRESET)
+        if preset not in PRESETS:
+            raise ValueError(f"{_PRESET} {preset!r}, expected one of {', '.join(PRESETS)}")
+        return model_from_json(_model_fields(config)), config
     except OSError as error:
         raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
     except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
@@ -108,14 +122,20 @@ def abstract_params(model: SeparationModel) -> Params:
     return unflatten(_stored(params))
 
 
-def save_model(directory: pathlib.Path, model: SeparationModel, params: Params) -> None:
+def save_model(
+    directory: pathlib.Path,
+    model: SeparationModel,
+    params: Params,
+    *,
+    default_preset: Preset = DEFAULT_PRESET,
+) -> None:
     """Writes a model directory; each file appears whole or not at all.
 
     Raises UserError if it cannot be written.
     """
     stored = stored_params(params)
     config = model_to_json(model)
-    config[_LAYOUT] = _layout_digest(config, _layout(stored))
+    config |= {_PRESET: default_preset, _LAYOUT: _layout_digest(config, _layout(stored))}
     text = json.dumps(config, indent=2) + "\n"
     weights = safetensors.numpy.save(stored, metadata={"format": FORMAT})
     write_bytes(directory / WEIGHTS_FILE, weights)
@@ -136,9 +156,12 @@ def _layout(params: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _layout_digest(config: Mapping[str, Any], layout: Mapping[str, str]) -> str:
-    fields = {name: value for name, value in config.items() if name != _LAYOUT}
-    text = json.dumps([fields, layout], sort_keys=True)
+    text = json.dumps([_model_fields(config), layout], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in (_LAYOUT, _PRESET)}
 
 
 def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str, str]) -> None:

@@ -16,8 +16,13 @@ from diffsep_jax.inference.catalogue import Progress, separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.files import FileJob, FileOptions, FileResult, separate_files
-from diffsep_jax.inference.pretrained import load_model
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.pretrained import load_default_preset, load_model
+from diffsep_jax.inference.settings import (
+    DEFAULT_PRESET,
+    Preset,
+    SamplerOptions,
+    SamplerSettings,
+)
 from diffsep_jax.inference.track import STEMS, ChunkModel, measure
 from diffsep_jax.separation_model import Params, SeparationModel
 
@@ -32,22 +37,30 @@ class Separation(NamedTuple):
 class Separator:
     """Separates singing from music with one model; compiles once, whatever the options.
 
-    `settings` of the methods are the fields of `SamplerSettings`.
+    `sampling` of the methods are the fields of `SamplerOptions`, None as the model's preset has it;
+    complete `settings` stand in place of all of them.
     """
 
     def __init__(
-        self, model: SeparationModel, params: Params, *, batch_size: int = DEFAULT_BATCH_SIZE
+        self,
+        model: SeparationModel,
+        params: Params,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        default_preset: Preset = DEFAULT_PRESET,
     ) -> None:
         """Prepares a model for inference.
 
         Args:
           model, params: as `load_model` gives them.
           batch_size: chunks separated at once; it changes speed and memory, not the result.
+          default_preset: how to sample where the options do not say.
         """
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}, expected at least 1")
         self._separate_chunks = ChunkSeparator(model, params, batch_size=batch_size)
         self._target_rms = model.target_rms
+        self.default_preset = default_preset
 
     @classmethod
     def from_pretrained(
@@ -55,17 +68,23 @@ class Separator:
     ) -> "Separator":
         """Loads a shipped model by name, or a model directory. UserError lists the names."""
         model, params = load_model(name_or_dir)
-        return cls(model, params, batch_size=batch_size)
+        preset = load_default_preset(name_or_dir)
+        return cls(model, params, batch_size=batch_size, default_preset=preset)
 
     def warm_up(
-        self, *, overlap: float = DEFAULT_OVERLAP, refines: bool = False, **settings: Any
+        self,
+        *,
+        overlap: float = DEFAULT_OVERLAP,
+        refines: bool = False,
+        settings: SamplerSettings | None = None,
+        **sampling: Any,
     ) -> None:
         """Compiles the program that these options run, so that no time taken later includes it.
 
         `refines`: the program that starts from given vocals. Raises UserError for options out of
         range, as `separate` does.
         """
-        checked = SamplerSettings(**settings)
+        checked = self._settings(settings, sampling, refines)
         one_step = dataclasses.replace(checked, steps=1, ensemble=1)  # both are runtime values
         model = self.chunk_model(one_step, overlap, refines=refines)
         silence = np.zeros((model.batch_size, model.segment, 2), np.float32)
@@ -80,7 +99,8 @@ class Separator:
         overlap: float = DEFAULT_OVERLAP,
         refine: Num[np.ndarray, "..."] | None = None,
         on_progress: Progress | None = None,
-        **settings: Any,
+        settings: SamplerSettings | None = None,
+        **sampling: Any,
     ) -> Separation:
         """Separates a waveform in memory.
 
@@ -92,13 +112,16 @@ class Separator:
           refine: vocals to start from instead of the direct estimate, with a `start_sigma` below 1;
             as long as `waveform` and at its rate.
           on_progress: called with (chunks done, chunks in all).
-          **settings: see the class.
+          settings, **sampling: see the class.
 
         Raises:
           UserError: a waveform of another kind, with no sample or with NaN; options out of range.
         """
         audio, rate = _samples(waveform, "waveform"), operator.index(sample_rate)
-        model = self.chunk_model(SamplerSettings(**settings), overlap, refines=refine is not None)
+        refines = refine is not None
+        model = self.chunk_model(
+            self._settings(settings, sampling, refines), overlap, refines=refines
+        )
         track = measure(AudioArray(audio, rate))
         guess = None
         if refine is not None:
@@ -123,7 +146,8 @@ class Separator:
         options: FileOptions | None = None,
         overlap: float = DEFAULT_OVERLAP,
         on_progress: Progress | None = None,
-        **settings: Any,
+        settings: SamplerSettings | None = None,
+        **sampling: Any,
     ) -> dict[str, Path]:
         """Separates an audio file of any length, in bounded memory, into both stems.
 
@@ -133,7 +157,7 @@ class Separator:
             On an error or an interrupt neither is written.
           refine: as in `separate`, but a file; at any rate.
           options: format, sample rate and excerpt; float32 wav of the whole by default.
-          overlap, on_progress, **settings: as in `separate`.
+          overlap, on_progress, settings, **sampling: as in `separate`.
 
         Returns:
           The two paths by stem.
@@ -151,7 +175,7 @@ class Separator:
                 on_progress(done, total)
 
         for result in self.separate_files(
-            [job], options, overlap=overlap, on_progress=report, **settings
+            [job], options, overlap=overlap, on_progress=report, settings=settings, **sampling
         ):
             if result.error is not None:
                 raise result.error
@@ -164,7 +188,8 @@ class Separator:
         *,
         overlap: float = DEFAULT_OVERLAP,
         on_progress: Callable[[FileJob, int, int], None] | None = None,
-        **settings: Any,
+        settings: SamplerSettings | None = None,
+        **sampling: Any,
     ) -> Generator[FileResult]:
         """Separates many files in one pass: batches of chunks go across files.
 
@@ -176,10 +201,17 @@ class Separator:
         """
         jobs = list(jobs)
         refines = any(job.refine is not None for job in jobs)
-        model = self.chunk_model(SamplerSettings(**settings), overlap, refines=refines)
+        model = self.chunk_model(
+            self._settings(settings, sampling, refines), overlap, refines=refines
+        )
         return separate_files(
             jobs, model, options or FileOptions(), overlap=overlap, on_progress=on_progress
         )
+
+    def _settings(
+        self, settings: SamplerSettings | None, sampling: dict[str, Any], refines: bool
+    ) -> SamplerSettings:
+        return settings or SamplerOptions(**sampling).settings(self.default_preset, refines=refines)
 
     def chunk_model(
         self, settings: SamplerSettings, overlap: float, *, refines: bool = False
@@ -197,7 +229,7 @@ class Separator:
             )
         nyquist = chunks.sample_rate / 2
         for name in ("cutoff_hz", "crossover_hz"):
-            if (frequency := getattr(settings, name) or 0) >= nyquist:
+            if (frequency := getattr(settings, name)) >= nyquist:
                 raise UserError(
                     f"{name} {frequency}, expected less than {nyquist}: "
                     f"half of the model's {chunks.sample_rate} Hz"

@@ -39,8 +39,8 @@ class SamplerSettings:
     eta: float = 0.4
     """Share of fresh noise in each step of ddim: 0 (none) to 1."""
 
-    cutoff_hz: float | None = 5000.0
-    """Corner in Hz of the high-pass filter on the fresh noise; None or 0 leaves it white."""
+    cutoff_hz: float = 5000.0
+    """Corner in Hz of the high-pass filter on the fresh noise; 0 leaves it white."""
 
     start_sigma: float = 1.0
     """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
@@ -67,8 +67,8 @@ class SamplerSettings:
             raise UserError(f"steps {self.steps}, expected 1 to {MAX_STEPS}")
         if not 0 <= self.eta <= 1:
             raise UserError(f"eta {self.eta}, expected 0 to 1")
-        if self.cutoff_hz is not None and not 0 <= self.cutoff_hz < float("inf"):
-            raise UserError(f"cutoff_hz {self.cutoff_hz}, expected None or 0 Hz and more")
+        if not 0 <= self.cutoff_hz < float("inf"):
+            raise UserError(f"cutoff_hz {self.cutoff_hz}, expected 0 (white) Hz or more")
         if not MIN_START_SIGMA <= self.start_sigma <= 1:
             raise UserError(f"start_sigma {self.start_sigma}, expected {MIN_START_SIGMA:g} to 1")
         if not MIN_SCHEDULE <= self.schedule <= MAX_SCHEDULE:
@@ -99,3 +99,86 @@ PRESETS: Mapping[str, SamplerSettings] = {
     "best": SamplerSettings(steps=10, start_sigma=0.5, ensemble=4),
 }
 """What each costs and scores is measured in docs/separate.md."""
+
+USELESS: Mapping[Sampler, frozenset[str]] = {
+    "ddim": frozenset(),
+    "ab2": frozenset({"eta", "cutoff_hz"}),
+    "direct": frozenset(SamplerSettings.__dataclass_fields__) - {"sampler", "seed"},
+}
+"""Options that play no part with a sampler."""
+
+DEFAULT_PRESET: Preset = "balanced"
+"""Of a model whose config.json names none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """What a user says of the sampler; what is None is as the preset has it.
+
+    Without a preset it is the model's own; with a sampler and no preset, the paper's settings.
+    """
+
+    preset: Preset | None = None
+    """fast, balanced or best, see docs/separate.md; single options beside it go first."""
+
+    sampler: Sampler | None = None
+    """ddim: the paper's; ab2: second order, for few steps; direct: one pass without diffusion."""
+
+    steps: int | None = None
+    """Network calls of ddim and ab2 for each chunk, 1 to 1,000,000."""
+
+    eta: float | None = None
+    """Share of fresh noise in each step of ddim: 0 (none) to 1."""
+
+    cutoff_hz: float | None = None
+    """Corner in Hz of the high-pass filter on the fresh noise; 0 leaves it white."""
+
+    start_sigma: float | None = None
+    """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
+
+    schedule: float | None = None
+    """Noise levels are start_sigma (i/T)^schedule: 1 is even, up to 8 puts more of them low."""
+
+    temperature: float | None = None
+    """Scale of the noise at the start: 1 draws a sample, lower is cautious; 0 to 2."""
+
+    crossover_hz: float | None = None
+    """Below it the direct estimate (or refine) is kept, above it is the sample; 0 is off."""
+
+    ensemble: int | None = None
+    """Mean of this many separations by ddim or ab2: seed, seed + 1, ...; as many times slower."""
+
+    seed: int | None = None
+    """Seed of the noise: the same seed gives the same vocals."""
+
+    def settings(
+        self, default: Preset = DEFAULT_PRESET, *, refines: bool = False
+    ) -> SamplerSettings:
+        """Every option, by the preset that is asked for, or else the model's.
+
+        Options of diffusion, and vocals to start from (`refines`), draw samples whatever the
+        model's preset: by `DEFAULT_PRESET` if that draws none, by ddim for options of ddim alone.
+
+        Raises UserError for values out of range, and for options that contradict each other.
+        """
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        preset = given.pop("preset", None)
+        if preset is None and self.sampler is not None:
+            base = SamplerSettings()
+        else:
+            base = PRESETS[preset or default]
+        sampler, named = base.sampler, f"--preset {preset}"
+        if self.sampler is not None:
+            sampler, named = self.sampler, f"--sampler {self.sampler}"
+            if preset is not None and (sampler == "direct") != (base.sampler == "direct"):
+                raise UserError(f"{named} contradicts --preset {preset}; give one of them")
+        useless = given.keys() & USELESS[sampler]
+        refines_anyhow = refines and sampler == "direct"
+        if preset is None and self.sampler is None and (useless or refines_anyhow):
+            base = PRESETS[DEFAULT_PRESET]
+            if given.keys() & USELESS[base.sampler]:
+                base = dataclasses.replace(base, sampler="ddim")
+        elif useless:
+            told = ", ".join(f"--{name.replace('_', '-')}" for name in given if name in useless)
+            raise UserError(f"{named} makes no use of {told}; leave one of them out")
+        return dataclasses.replace(base, **given)
