@@ -26,7 +26,7 @@ from data_pipelines.synthesis import Split
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.inference.pretrained import load_model, save_model
+from diffsep_jax.inference.pretrained import StoredDtype, load_model, save_model
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.model_config import flatten, model_to_json
 from diffsep_jax.output import check_writable
@@ -48,6 +48,7 @@ class Run(configs.Experiment):
         init_from: name or folder of a model whose parameters a new run starts from; the optimiser
             state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
+        export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         best: with --export-only: from its best checkpoint by --train.best-by.
         distributed: which process of several this is, where the environment does not tell.
     """
@@ -56,6 +57,7 @@ class Run(configs.Experiment):
     workdir: pathlib.Path
     init_from: str | None = None
     export_only: bool = False
+    export_dtype: StoredDtype = "float32"
     best: bool = False
     distributed: DistributedConfig = DistributedConfig()
 
@@ -167,7 +169,8 @@ def export(run: Run, model: SeparationModel, params: Params) -> None:
     """Writes WORKDIR/model."""
     # Samples by a generator that was never trained are noise.
     preset: Preset = "fast" if run.train.freeze == "generator" else DEFAULT_PRESET
-    save_model(run.workdir / MODEL_FOLDER, model, params, default_preset=preset)
+    folder, dtype = run.workdir / MODEL_FOLDER, run.export_dtype
+    save_model(folder, model, params, default_preset=preset, dtype=dtype)
     print(f"wrote {run.workdir / MODEL_FOLDER}")
 
 

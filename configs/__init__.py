@@ -10,6 +10,8 @@ NAMES = (
     "tiny_spectral",
     "small",
     "small_spectral",
+    "medium",
+    "large",
     "diff_dmx_rt_musdb",
     "diff_dmx_extra",
     "diff_dmx_rt_extra",

@@ -16,6 +16,7 @@ import configs
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import pretrained
 from diffsep_jax.inference.pretrained import load_model, save_model
+from diffsep_jax.model_config import flatten
 from diffsep_jax.models.compute import Compute
 
 
@@ -195,6 +196,21 @@ def test_weights_of_another_dtype_are_refused_by_the_tensors_name(directory, cha
     change(directory / "model.safetensors")
     with pytest.raises(UserError, match=r"(conv_in/bias is F16|is BF16) \[.*F32 \["):
         load_model(str(directory))
+
+
+def test_float16_halves_the_file_and_rounds(tmp_path, directory, params):
+    save_model(tmp_path / "half", micro.MODEL, params, dtype="float16")
+    whole, half = (d / "model.safetensors" for d in (directory, tmp_path / "half"))
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    _, loaded = load_model(str(tmp_path / "half"))
+    for name, leaf in flatten(load_model(str(directory))[1]).items():
+        found = flatten(loaded)[name]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, leaf.astype(np.float16).astype(np.float32))
+    config = json.loads((tmp_path / "half" / "config.json").read_text())
+    del config["layout"]  # a file that was written by hand
+    (tmp_path / "half" / "config.json").write_text(json.dumps(config))
+    load_model(str(tmp_path / "half"))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, params):

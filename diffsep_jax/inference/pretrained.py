@@ -8,7 +8,7 @@ import importlib.resources
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -26,6 +26,8 @@ from diffsep_jax.model_config import (
 )
 from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
+
+StoredDtype = Literal["float32", "float16"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -83,7 +85,8 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
             }
             if config.get(_LAYOUT) != _layout_digest(config, found):
                 _check_layout(weights_path, model, found)
-            return model, unflatten({name: file.get_tensor(name) for name in found})
+            tensors = {name: file.get_tensor(name).astype(np.float32) for name in found}
+            return model, unflatten(tensors)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
 
@@ -128,31 +131,33 @@ def save_model(
     params: Params,
     *,
     default_preset: Preset = DEFAULT_PRESET,
+    dtype: StoredDtype = "float32",
 ) -> None:
     """Writes a model directory; each file appears whole or not at all.
 
+    float16 halves the file and rounds the parameters; they are float32 again when they are loaded.
     Raises UserError if it cannot be written.
     """
-    stored = stored_params(params)
+    stored = stored_params(params, dtype)
     config = model_to_json(model)
-    config |= {_PRESET: default_preset, _LAYOUT: _layout_digest(config, _layout(stored))}
+    layout = _layout(stored, {"float32": "F32", "float16": "F16"}[dtype])
+    config |= {_PRESET: default_preset, _LAYOUT: _layout_digest(config, layout)}
     text = json.dumps(config, indent=2) + "\n"
     weights = safetensors.numpy.save(stored, metadata={"format": FORMAT})
     write_bytes(directory / WEIGHTS_FILE, weights)
     write_bytes(directory / CONFIG_FILE, text.encode())
 
 
-def stored_params(params: Params) -> dict[str, np.ndarray]:
+def stored_params(params: Params, dtype: StoredDtype = "float32") -> dict[str, np.ndarray]:
     """The parameters that `model.safetensors` holds, by its names: what inference reads."""
     return {
-        name: np.asarray(leaf, dtype=np.float32, order="C")
-        for name, leaf in _stored(params).items()
+        name: np.asarray(leaf, dtype=dtype, order="C") for name, leaf in _stored(params).items()
     }
 
 
-def _layout(params: Mapping[str, Any]) -> dict[str, str]:
-    """Type and shape of each parameter."""
-    return {name: f"F32 {list(leaf.shape)}" for name, leaf in params.items()}
+def _layout(params: Mapping[str, Any], dtype: str = "F32") -> dict[str, str]:
+    """Type and shape of each parameter, as safetensors name them."""
+    return {name: f"{dtype} {list(leaf.shape)}" for name, leaf in params.items()}
 
 
 def _layout_digest(config: Mapping[str, Any], layout: Mapping[str, str]) -> str:
@@ -166,7 +171,8 @@ def _model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str, str]) -> None:
     """UserError unless these are the model's parameters."""
-    expected = _layout(flatten(abstract_params(model)))
+    half = all(layout.startswith("F16 ") for layout in found.values())
+    expected = _layout(flatten(abstract_params(model)), "F16" if half else "F32")
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise UserError(
