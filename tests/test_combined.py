@@ -75,7 +75,7 @@ def test_weights_are_one_positive_number_for_each_data_set(weights):
         combined(weights)
 
 
-def test_the_small_configs_do_without_pitch_shift_and_the_papers_have_it():
+def test_our_configs_do_without_pitch_shift_and_the_papers_have_it():
     for name in configs.NAMES:
         probability = configs.get(name).data.pipeline.augment.pitch_probability
-        assert (probability == 0.0) == name.startswith(("tiny", "small"))
+        assert (probability == 0.0) == (not name.startswith("diff_dmx"))
