@@ -35,8 +35,39 @@ from diffsep_jax.models import conditioner, generator
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 
+OUR_LAYOUT = {"kernel", "offset", "mix"}
+"""Last names of the parameters that no layer of PyTorch has: they lie as ours do."""
 
-class TorchModel(nn.Module):
+
+class WithOurParams(nn.Module):
+    """A module whose parameters carry the names of the JAX parameter tree."""
+
+    def load_params(self, params: Mapping[str, Any]) -> None:
+        """Copies a JAX parameter tree, or its flat form as model.safetensors holds it.
+
+        The L_lat head may be missing, as it is from exported models. Raises ValueError if another
+        parameter is missing, is unknown, or has another size.
+        """
+        flat = flatten(params)
+        named = dict(self.named_parameters())
+        theirs = {_jax_name(name): name for name in named}
+        missing = {name for name in theirs.keys() - flat.keys() if "/latent_head/" not in name}
+        unknown = flat.keys() - theirs.keys()
+        if missing or unknown:
+            raise ValueError(f"missing parameters {missing or 'none'}; unknown {unknown or 'none'}")
+        with torch.no_grad():
+            for name, value in flat.items():
+                parameter, ours = named[theirs[name]], np.array(value, np.float32)
+                if theirs[name].split(".")[-1] in OUR_LAYOUT:
+                    ours = ours.reshape(parameter.shape)
+                else:
+                    # Flax: [in, out] or [kernel, in, out], a fold's kernel being
+                    # [kernel * in, out].
+                    ours = ours.reshape(tuple(reversed(parameter.shape))).transpose()
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(ours)))
+
+
+class TorchModel(WithOurParams):
     """`SeparationModel` in PyTorch: the same fields, the same parameters, the same outputs."""
 
     def __init__(self, model: SeparationModel) -> None:
@@ -47,25 +78,6 @@ class TorchModel(nn.Module):
         self.conditioner = Conditioner(model.conditioner)
         embedding_widths = model.conditioner.widths[:-1][-model.generator.injection_levels :]
         self.generator = Generator(model.generator, embedding_widths)
-
-    def load_params(self, params: Mapping[str, Any]) -> None:
-        """Copies a JAX parameter tree, or its flat form as model.safetensors holds it.
-
-        The L_lat head may be missing, as it is from exported models. Raises ValueError if another
-        parameter is missing, is unknown, or has another size.
-        """
-        flat = flatten(params)
-        names = {_jax_name(name): parameter for name, parameter in self.named_parameters()}
-        missing = {name for name in names.keys() - flat.keys() if "/latent_head/" not in name}
-        unknown = flat.keys() - names.keys()
-        if missing or unknown:
-            raise ValueError(f"missing parameters {missing or 'none'}; unknown {unknown or 'none'}")
-        with torch.no_grad():
-            for name, value in flat.items():
-                # Flax: [in, out] or [kernel, in, out], a fold's kernel being [kernel * in, out].
-                shape = tuple(reversed(names[name].shape))
-                ours = np.array(value, np.float32).reshape(shape).transpose()
-                names[name].copy_(torch.from_numpy(np.ascontiguousarray(ours)))
 
     def condition(self, mixture: Audio) -> tuple[list[Tensor], Audio, Audio]:
         """Embeddings `[batch, channel, frame]`, shallowest first; direct and latent estimate."""
@@ -119,7 +131,7 @@ class Trainer:
     The learning rate is the peak of the schedule.
     """
 
-    def __init__(self, model: TorchModel, config: TrainConfig) -> None:
+    def __init__(self, model: Any, config: TrainConfig) -> None:
         self.model, self.config, self.steps_taken = model, config, 0
         optimizer = config.optimizer
         rates = {
@@ -128,8 +140,8 @@ class Trainer:
         }
         decay = {"weight_decay": optimizer.weight_decay}
         groups = []
-        for name, rate in rates.items():
-            parameters = list(model.get_submodule(name).parameters())
+        for name, network in model.named_children():
+            rate, parameters = rates[name], list(network.parameters())
             kernels = [p for p in parameters if p.ndim > 1]
             others = [p for p in parameters if p.ndim <= 1]
             groups += [{"params": kernels, "lr": rate} | decay, {"params": others, "lr": rate}]
@@ -152,7 +164,12 @@ class Trainer:
         self, mixture: Audio, vocals: Audio, sigma: Float[Tensor, "batch"], noise: Audio
     ) -> Float[Tensor, ""]:
         """One step with the noise given; the loss."""
-        loss = self.model.loss(mixture, vocals, sigma, noise, self.config.loss_weights)
+        return self.descend(
+            self.model.loss(mixture, vocals, sigma, noise, self.config.loss_weights)
+        )
+
+    def descend(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Backward pass, update and average; the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm, foreach=True)
@@ -318,4 +335,4 @@ def _jax_name(name: str) -> str:
     *path, leaf = name.split(".")
     if leaf == "weight":
         leaf = "scale" if "norm" in path[-1] else "slope" if "prelu" in path[-1] else "kernel"
-    return "/".join([*path, leaf])
+    return "/".join([*path, "bias" if leaf == "offset" else leaf])

@@ -4,10 +4,12 @@
                                     [--json FILE]
 
 Needs the `bench` extra. Both do the same work on the same batch in float32: noise, the two networks
-forward and backward, clipped AdamW, the moving average. Both have all cores. PyTorch is timed with
-one thread too, and the ratio is to the faster of its two: where other processes keep the cores
-busy, its threads wait for each other and one is faster than all. After warming up they take turns,
-so that whatever else the machine does falls on all. `taskset -c 0` in front gives both one core.
+forward and backward, clipped AdamW, the moving average. A spectral configuration's step is that of
+stage 1 (`--train.freeze generator`): the conditioner alone, its outputs compared with ours first;
+there PyTorch draws no noise. Both have all cores. PyTorch is timed with one thread too, and the
+ratio is to the faster of its two: where other processes keep the cores busy, its threads wait for
+each other and one is faster than all. After warming up they take turns, so that whatever else the
+machine does falls on all. `taskset -c 0` in front gives both one core.
 """
 
 import dataclasses
@@ -27,12 +29,17 @@ import tyro
 
 import configs
 from benchmarks.torch_networks import TorchModel, Trainer
+from benchmarks.torch_spectral import StageOneTrainer, TorchSpectralModel
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.output import write_bytes
+from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.program import KEY_TYPE, abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, batch_sharding, make_mesh
 
 WARM_UP_STEPS = 3
+TOLERANCE = 1e-4
+"""Of the largest value, by which the outputs may differ."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,8 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
     experiment = configs.get(args.config)
     model = experiment.model
     config = dataclasses.replace(experiment.train, micro_batches=args.micro_batches)
+    if isinstance(model.conditioner, SpectralConditioner):
+        config = dataclasses.replace(config, freeze="generator")
     batch_size = args.batch_size or experiment.data.pipeline.batch_size
     draw = np.random.default_rng(0).standard_normal
     batch = {
@@ -91,9 +100,17 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
         state, metrics = compiled(state, jax.device_put(batch, batch_sharding(mesh)), key)
         float(metrics["loss"])
 
-    theirs_model = TorchModel(model)
-    theirs_model.load_params(parameters)
-    trainer = Trainer(theirs_model, config)
+    trainer: Trainer
+    if isinstance(model.conditioner, SpectralConditioner):
+        parameters = {"conditioner": parameters["conditioner"]}
+        spectral = TorchSpectralModel(model.conditioner)
+        check_outputs(model, spectral, parameters, batch["mixture"])
+        spectral.load_params(parameters)
+        trainer = StageOneTrainer(spectral, config)
+    else:
+        theirs_model = TorchModel(model)
+        theirs_model.load_params(parameters)
+        trainer = Trainer(theirs_model, config)
     their_batch = {name: torch.from_numpy(audio) for name, audio in batch.items()}
 
     cores = len(os.sched_getaffinity(0))
@@ -115,11 +132,13 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
     seconds: dict[Callable[[], None], list[float]] = {
         run: [] for run in (ours, theirs, theirs_with_one_thread)
     }
+    processor_seconds: dict[Callable[[], None], list[float]] = {run: [] for run in seconds}
     for _ in range(args.repeats):
         for run, times in seconds.items():
-            start = time.perf_counter()
+            start, processor_start = time.perf_counter(), time.process_time()
             run()
             times.append(time.perf_counter() - start)
+            processor_seconds[run].append(time.process_time() - processor_start)
 
     medians = {run: statistics.median(times) for run, times in seconds.items()}
     best_of_theirs = min(medians[theirs], medians[theirs_with_one_thread])
@@ -141,10 +160,30 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
         "ratio, ours to PyTorch's faster": medians[ours] / best_of_theirs,
         "our fastest step, seconds": min(seconds[ours]),
         "PyTorch's fastest step, seconds": min(seconds[theirs] + seconds[theirs_with_one_thread]),
+        "our processor seconds (median)": statistics.median(processor_seconds[ours]),
+        "PyTorch's processor seconds, one thread (median)": statistics.median(
+            processor_seconds[theirs_with_one_thread]
+        ),
         "compilation, seconds": compile_seconds,
         "our temporaries, MB": memory.temp_size_in_bytes / 1e6,
         "PyTorch's growth of resident memory, MB": their_peak / 1e6,
     }
+
+
+def check_outputs(
+    model: SeparationModel, theirs: TorchSpectralModel, params: Params, mixture: np.ndarray
+) -> None:
+    """Raises AssertionError unless both give the same outputs with parameters near `params`."""
+    # Away from the start, whose output layers are zero.
+    draw = np.random.default_rng(1).standard_normal
+    params = jax.tree.map(lambda p: p + np.float32(0.05) * draw(p.shape, np.float32), params)
+    theirs.load_params(params)
+    with torch.no_grad():
+        estimate, log_scale = theirs.conditioner(torch.from_numpy(mixture))
+    ours = jax.jit(model.condition)(params, mixture)
+    for output, expected in ((estimate, ours.estimate), (log_scale, ours.log_scale)):
+        error = np.abs(output.numpy() - expected).max() / np.abs(expected).max()
+        assert error < TOLERANCE, f"the outputs differ by {error:.2g} of the largest value"
 
 
 def _peak_resident_bytes() -> int:

@@ -22,6 +22,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks.torch_networks import TorchModel, Trainer  # noqa: E402
 from benchmarks.torch_sampling import ddim  # noqa: E402
+from benchmarks.torch_spectral import StageOneTrainer, TorchSpectralModel  # noqa: E402
 
 BATCH_SIZE = 2
 
@@ -173,12 +174,44 @@ def test_train_steps_agree():
         loss = trainer.update(*map(torch.from_numpy, given))
         np.testing.assert_allclose(loss.item(), metrics["loss"], rtol=1e-4)
 
-    before = in_torch(model, params).parameters()
-    ours, averaged = (in_torch(model, each).parameters() for each in (state.params, state.ema))
-    moved = _norm(p - q for p, q in zip(ours, before, strict=True))
-    ours = in_torch(model, state.params).parameters()
-    assert _norm(p - q for p, q in zip(theirs.parameters(), ours, strict=True)) < 1e-3 * moved
-    assert _norm(p - q for p, q in zip(trainer.ema, averaged, strict=True)) < 1e-3 * moved
+    assert_moved_alike(trainer, *(in_torch(model, p) for p in (params, state.params, state.ema)))
+
+
+def test_stage_one_of_the_spectral_family_agrees():
+    """Outputs, and two steps from the same parameters."""
+    model = configs.get("tiny_spectral").model
+    config = dataclasses.replace(
+        configs.get("tiny_spectral").train,
+        freeze="generator",
+        num_steps=1_000_000,  # the learning rate stays at its peak
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=0, weight_decay=0.1),
+    )
+    params = random_params(model)
+
+    def in_torch(params):
+        theirs = TorchSpectralModel(model.conditioner)
+        theirs.load_params({"conditioner": params["conditioner"]})
+        return theirs
+
+    batch = {"mixture": audio(model, 0), "vocals": audio(model, 1)}
+    theirs = in_torch(params)
+    ours = jax.jit(model.condition)(params, batch["mixture"])
+    estimate, log_scale = theirs.conditioner(torch.from_numpy(batch["mixture"]))
+    assert_agree(estimate, ours.estimate)
+    assert_agree(log_scale, ours.log_scale)
+
+    batch["mixture"][1] = 0  # digital silence teaches nothing
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    program = train_program(model, config, mesh)
+    key = jax.random.key(3)
+    state = program.init(key)._replace(params=params, ema=params)
+    trainer = StageOneTrainer(theirs, config)
+    for _ in range(2):
+        with jax.set_mesh(mesh):
+            state, metrics = program.step(state, batch, key)
+        loss = trainer.step(**{name: torch.from_numpy(each) for name, each in batch.items()})
+        np.testing.assert_allclose(loss.item(), metrics["loss"], rtol=1e-4)
+    assert_moved_alike(trainer, *map(in_torch, (params, state.params, state.ema)))
 
 
 def test_parameters_that_do_not_fit_are_named():
@@ -188,5 +221,13 @@ def test_parameters_that_do_not_fit_are_named():
         TorchModel(micro.MODEL).load_params(params)
 
 
-def _norm(differences):
+def assert_moved_alike(trainer, before, ours, averaged):
+    """To a thousandth of how far our steps went, parameters and average; all in PyTorch."""
+    moved = _distance(ours.parameters(), before.parameters())
+    assert _distance(trainer.parameters, ours.parameters()) < 1e-3 * moved
+    assert _distance(trainer.ema, averaged.parameters()) < 1e-3 * moved
+
+
+def _distance(parameters, others):
+    differences = (p - q for p, q in zip(parameters, others, strict=True))
     return math.sqrt(sum(d.detach().square().sum().item() for d in differences))
