@@ -1,6 +1,7 @@
 """The whole suite runs strictly: eight CPU devices, no silent promotion, shapes checked."""
 
 import dataclasses
+import functools
 import os
 import tempfile
 
@@ -33,14 +34,26 @@ install_import_hook(["diffsep_jax", "data_pipelines"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
-    """(work folder, final state) of a run of the micro model left alone, validated at its end."""
+def undisturbed_run_of(tmp_path_factory):
+    """(work folder, final state) of a run of a micro model left alone, validated at its end."""
     import micro
     import runs
 
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
-    return workdir, runs.run(workdir, config, validation=[micro.batch(1000)])
+    @functools.cache
+    def run_of(model):
+        workdir = tmp_path_factory.mktemp("undisturbed")
+        config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
+        return workdir, runs.run(workdir, config, model, validation=[micro.batch(1000, model)])
+
+    return run_of
+
+
+@pytest.fixture(scope="session")
+def undisturbed(undisturbed_run_of):
+    """Of the waveform family's."""
+    import micro
+
+    return undisturbed_run_of(micro.MODEL)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 import configs
@@ -51,6 +52,15 @@ TRAIN = TrainConfig(
 BATCH_SIZE = 8
 
 
+def random_params(model):
+    """Parameters of which none is zero, as many of the initial ones are."""
+    params = jax.jit(model.init)(jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noisy)
+
+
 def batch(step, model=MODEL):
     """Noise bursts for vocals over noise: a pure function of the step."""
     rng = np.random.default_rng(step)
@@ -59,10 +69,10 @@ def batch(step, model=MODEL):
     return {"mixture": vocals + 0.3 * rest, "vocals": vocals}
 
 
-def batches_from(step):
+def batches_from(step, model=MODEL):
     """The iterator that a training run asks for."""
     while True:
-        yield batch(step)
+        yield batch(step, model)
         step += 1
 
 

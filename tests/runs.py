@@ -1,5 +1,6 @@
-"""Training runs of the micro model in this process, and what they leave behind."""
+"""Training runs of a micro model in this process, and what they leave behind."""
 
+import functools
 import json
 
 import jax
@@ -15,7 +16,7 @@ def run(
     workdir,
     config=micro.TRAIN,
     model=micro.MODEL,
-    batches=micro.batches_from,
+    batches=None,
     validation=(),
     settings=None,
 ):
@@ -26,7 +27,7 @@ def run(
             model,
             config,
             layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
-            train_batches=batches,
+            train_batches=batches or functools.partial(micro.batches_from, model=model),
             validation_batches=validation,
             workdir=workdir,
             stop=stop,

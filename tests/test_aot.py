@@ -32,7 +32,6 @@ needs_libtpu = pytest.mark.skipif(
     find_libtpu() is None, reason="the TPU compiler, libtpu, is not installed"
 )
 
-MODEL = dataclasses.replace(micro.MODEL, compute=Compute(dtype="bfloat16"))
 FSDP = dataclasses.replace(micro.TRAIN, mesh=MeshConfig(data=2, fsdp=4, min_shard_size=64))
 
 
@@ -195,12 +194,17 @@ def cpus():
     return topology("cpu:8").devices
 
 
-def test_training_on_cpus(cpus):
+@pytest.fixture(scope="module", params=micro.FAMILIES)
+def model(request):
+    return micro.FAMILIES[request.param]
+
+
+def test_training_on_cpus(cpus, model):
     config = dataclasses.replace(FSDP, micro_batches=2)
-    program = programs.training(micro.MODEL, config, cpus, per_device_batch=2)
+    program = programs.training(model, config, cpus, per_device_batch=2)
     assert program.batch_size == 16
     assert dict(program.mesh.shape) == {"data": 2, "fsdp": 4}
-    assert program.model_flops == train_step_flops(micro.MODEL, 16)
+    assert program.model_flops == train_step_flops(model, 16)
     found = compile_program(program)
     assert found.executed_flops >= program.model_flops / 8
     assert found.memory.arguments > 0
@@ -212,10 +216,10 @@ def test_training_on_cpus(cpus):
     }
 
 
-def test_sampling_on_cpus(cpus):
+def test_sampling_on_cpus(cpus, model):
     """The chunks are on their own: nothing is sent. Bytes grow with the steps, memory doesn't."""
     few, many = (
-        compile_program(programs.sampling(micro.MODEL, cpus[:2], per_device_batch=1, steps=steps))
+        compile_program(programs.sampling(model, cpus[:2], per_device_batch=1, steps=steps))
         for steps in (1, 11)
     )
     assert few.collectives == []
@@ -368,11 +372,15 @@ def v5e():
     return topology("v5e:2x4").devices
 
 
+def in_bfloat16(model):
+    return dataclasses.replace(model, compute=Compute(dtype="bfloat16"))
+
+
 @needs_libtpu
 @pytest.mark.slow
-def test_training_on_tpus_gathers_parameters_and_reduces_gradients(v5e):
+def test_training_on_tpus_gathers_parameters_and_reduces_gradients(v5e, model):
     """FSDP's communication and no other: nothing of an activation's size, no all-to-all."""
-    model = programs.for_platform(MODEL, "tpu")
+    model = programs.for_platform(in_bfloat16(model), "tpu")
     program = programs.training(model, FSDP, v5e, per_device_batch=2)
     found = compile_program(program)
 
@@ -381,7 +389,10 @@ def test_training_on_tpus_gathers_parameters_and_reduces_gradients(v5e):
     split_elements = sum(leaf.size for leaf in split)
     elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     kinds = by_kind(found.collectives)
-    assert set(kinds) <= {"all-gather", "reduce-scatter", "all-reduce"}
+    assert set(kinds) <= {"all-gather", "reduce-scatter", "all-reduce", "collective-permute"}
+    # The compiler may move a device's part of a gradient to its neighbour.
+    moved = [each.bytes for each in found.collectives if each.kind == "collective-permute"]
+    assert set(moved) <= {4 * leaf.size // FSDP.mesh.fsdp for leaf in split}
     # Gathered once, in 2 or 4 bytes; the compiler may do one as a reduction or join several.
     count, gathered = kinds["all-gather"]
     assert count <= len(split)
@@ -393,8 +404,8 @@ def test_training_on_tpus_gathers_parameters_and_reduces_gradients(v5e):
 
 @needs_libtpu
 @pytest.mark.slow
-def test_sampling_on_a_tpu_sends_nothing(v5e):
-    model = programs.for_platform(MODEL, "tpu")
+def test_sampling_on_a_tpu_sends_nothing(v5e, model):
+    model = programs.for_platform(in_bfloat16(model), "tpu")
     found = compile_program(programs.sampling(model, v5e[:4], per_device_batch=1, steps=50))
     assert found.collectives == []
     params = jax.eval_shape(model.init, jax.random.key(0))

@@ -26,12 +26,7 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def params(model):
-    """Random parameters: many of the initial ones are zero."""
-    params = jax.jit(model.init)(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    return micro.random_params(model)
 
 
 @pytest.fixture(scope="module")
@@ -242,16 +237,16 @@ def test_the_result_depends_on_the_position(on_eight, chunks, reference):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"sampler": "ddim"},
+        {"sampler": "ddim", "steps": 3},
         {"sampler": "direct"},
-        {"sampler": "ab2", "start_sigma": 0.6, "ensemble": 2},
-        {"sampler": "ddim", "start_sigma": 0.6, "refine": True},
+        {"sampler": "ab2", "steps": 3, "start_sigma": 0.6, "ensemble": 2},
+        {"sampler": "ddim", "steps": 3, "start_sigma": 0.6, "refine": True},
     ],
     ids=["ddim", "direct", "warm ensemble", "refine"],
 )
 def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
     """From a mono track of another rate: many chunks, the last batch only partly filled."""
-    waveform = 0.1 * np.random.default_rng(5).standard_normal(4000).astype(np.float32)
+    waveform = 0.1 * np.random.default_rng(5).standard_normal(8 * model.segment).astype(np.float32)
     if settings.get("refine"):
         settings = {**settings, "refine": waveform[::-1]}
     results = []
@@ -260,7 +255,7 @@ def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
         separator._separate_chunks = ChunkSeparator(
             model, params, batch_size=batch_size, devices=jax.devices()[:devices]
         )
-        results.append(separator.separate(waveform, 48_000, steps=3, overlap=0.5, **settings))
+        results.append(separator.separate(waveform, 48_000, overlap=0.5, **settings))
     for other in results[1:]:
         np.testing.assert_allclose(other.vocals, results[0].vocals, atol=1e-4)
     vocals, accompaniment = results[0]

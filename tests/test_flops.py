@@ -19,6 +19,8 @@ BATCH, TIME, WIDTH = 2, 24, 8
 SEGMENT = micro.MODEL.segment
 PRODUCT = 2 * TIME * WIDTH * WIDTH  # [TIME, WIDTH] @ [WIDTH, WIDTH]
 
+both_families = pytest.mark.parametrize("model", micro.FAMILIES.values(), ids=micro.FAMILIES)
+
 
 def array(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -135,25 +137,32 @@ def test_a_pallas_kernel_counts_on_its_whole_grid():
     assert count_flops(loss, *attention_arguments(time)) == forward * (2 + 7) / 2 + row_sums
 
 
-def test_sampling_is_the_conditioner_once_and_the_generator_each_step():
-    conditioner, once, often = (sampling_flops(micro.MODEL, 1, steps) for steps in (0, 1, 7))
+@both_families
+def test_sampling_is_the_conditioner_once_and_the_generator_each_step(model):
+    conditioner, once, often = (sampling_flops(model, 1, steps) for steps in (0, 1, 7))
     assert often - conditioner == 7 * (once - conditioner) > 0
-    assert sampling_flops(micro.MODEL, 6, 7) == 6 * often
+    assert sampling_flops(model, 6, 7) == 6 * often
 
 
-def test_training_is_about_three_forward_passes():
-    """Less what the first layers save: the audio needs no gradient."""
-    forward = sampling_flops(micro.MODEL, 1, 1)
-    step = train_step_flops(micro.MODEL, 1)
-    assert 2.8 * forward < step < 3.1 * forward
-    assert train_step_flops(micro.MODEL, 4) == 4 * step
+@pytest.mark.parametrize(
+    ("family", "transforms", "transforms_in_training"), [("waveform", 0, 0), ("spectral", 7, 14)]
+)
+def test_training_is_about_three_forward_passes(family, transforms, transforms_in_training):
+    """Less what the first layers save: the audio needs no gradient. Transforms have no weights."""
+    model = micro.FAMILIES[family]
+    transform = 2 * model.segment * 2 * 1024  # of two channels
+    forward = sampling_flops(model, 1, 1) - transforms * transform
+    step = train_step_flops(model, 1) - transforms_in_training * transform
+    assert 2.5 * forward < step < 3.1 * forward
+    assert train_step_flops(model, 4) == 4 * train_step_flops(model, 1)
 
 
-def test_model_flops_do_not_depend_on_how_it_is_computed():
-    compute = Compute(attention="blockwise", remat="full", dtype="bfloat16")
-    other = dataclasses.replace(micro.MODEL, compute=compute)
-    assert train_step_flops(other, 2) == train_step_flops(micro.MODEL, 2)
-    assert sampling_flops(other, 2, 3) == sampling_flops(micro.MODEL, 2, 3)
+@both_families
+def test_model_flops_do_not_depend_on_how_it_is_computed(model):
+    compute = Compute(attention="blockwise", convolution="taps", remat="full", dtype="bfloat16")
+    other = dataclasses.replace(model, compute=compute)
+    assert train_step_flops(other, 2) == train_step_flops(model, 2)
+    assert sampling_flops(other, 2, 3) == sampling_flops(model, 2, 3)
 
 
 def test_the_formula_for_attention_is_what_grows_with_time_squared():

@@ -21,6 +21,7 @@ from diffsep_jax.models.layers import GroupNorm, Join, average_pool, conv, fold_
 from diffsep_jax.separation_model import SeparationModel, precondition
 
 TINY = configs.get("tiny").model
+FAMILIES = {"waveform": TINY, "spectral": micro.SPECTRAL}
 
 
 def parameters(tree):
@@ -102,21 +103,23 @@ def test_shapes_at_every_level_of_the_papers_networks():
             assert down.shape == (batch, frames[level + 1], network.widths[level + 1])
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def tiny_params():
-    """Random parameters: many of the initial ones are zero."""
-    params = jax.jit(TINY.init)(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+def params(family):
+    return micro.random_params(FAMILIES[family])
 
 
 @pytest.mark.parametrize("extra_inputs", [False, True])
-def test_velocity_depends_on_mixture_x_and_sigma(tiny_params, extra_inputs):
+def test_velocity_depends_on_mixture_x_and_sigma(family, params, extra_inputs):
     """By gradients; without the extra inputs the mixture acts through the embeddings alone."""
-    model, params = TINY, tiny_params
+    model = FAMILIES[family]
     if not extra_inputs:
+        if family == "spectral":
+            pytest.skip("it always has them")
         generator = dataclasses.replace(TINY.generator, use_mixture=False, use_estimate=False)
         model = dataclasses.replace(TINY, generator=generator, estimate_error=None)
         kernel = params["generator"]["conv_in"]["kernel"][:, : 2 * generator.patch_size]
@@ -141,18 +144,25 @@ def test_velocity_depends_on_mixture_x_and_sigma(tiny_params, extra_inputs):
         assert jnp.max(jnp.abs(gradient)) > 1e-9, name
 
 
-def test_the_diffusion_loss_does_not_train_the_direct_estimate(tiny_params):
-    audio = jax.random.normal(jax.random.key(3), (1, TINY.segment, 2))
+def test_the_diffusion_loss_does_not_train_the_direct_estimate(family, params):
+    """In the spectral family nothing of the conditioner."""
+    model = FAMILIES[family]
+    audio = jax.random.normal(jax.random.key(3), (1, model.segment, 2))
 
     @jax.jit
-    def head_gradient(params):
+    def gradient(params):
         def score(params):
-            conditioning = TINY.condition(params, audio)
-            return jnp.mean(TINY.velocity(params, audio, jnp.array([0.4]), audio, conditioning))
+            conditioning = model.condition(params, audio)
+            return jnp.mean(model.velocity(params, audio, jnp.array([0.4]), audio, conditioning))
 
-        return jax.grad(score)(params)["conditioner"]["estimate_head"]
+        return jax.grad(score)(params)
 
-    assert all(jnp.all(g == 0) for g in jax.tree.leaves(head_gradient(tiny_params)))
+    gradients = gradient(params)
+    untrained = gradients["conditioner"]
+    if family == "waveform":
+        untrained = untrained["estimate_head"]
+    assert all(jnp.all(g == 0) for g in jax.tree.leaves(untrained))
+    assert any(jnp.any(g != 0) for g in jax.tree.leaves(gradients["generator"]))
 
 
 def test_zero_output_preconditioned_is_the_gaussian_posterior_mean():
@@ -179,8 +189,8 @@ def test_zero_output_preconditioned_is_the_gaussian_posterior_mean():
     np.testing.assert_allclose(deviation[0, :, 0], residual, rtol=0.01)
 
 
-def test_bfloat16_compute_keeps_float32_parameters_and_output(tiny_params):
-    model = dataclasses.replace(TINY, compute=Compute(dtype="bfloat16"))
+def test_bfloat16_compute_keeps_float32_parameters_and_output(family, params):
+    model = dataclasses.replace(FAMILIES[family], compute=Compute(dtype="bfloat16"))
     audio = jax.random.normal(jax.random.key(4), (1, model.segment, 2))
 
     @jax.jit
@@ -189,9 +199,11 @@ def test_bfloat16_compute_keeps_float32_parameters_and_output(tiny_params):
         sigma = jnp.array([0.5])
         return conditioning, model.velocity(model_params, audio, sigma, audio, conditioning)
 
-    conditioning, v = outputs(tiny_params, audio)
+    conditioning, v = jax.eval_shape(outputs, params, audio)
     assert all(e.dtype == jnp.bfloat16 for e in conditioning.embeddings)
     assert v.dtype == conditioning.estimate.dtype == jnp.float32
+    if family == "spectral":
+        assert conditioning.log_scale.dtype == jnp.float32
     initial = jax.eval_shape(model.init, jax.random.key(0))
     assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(initial))
 
@@ -347,35 +359,51 @@ def test_a_join_is_a_dense_of_both_side_by_side():
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def remat_loss(compute):
-    model = dataclasses.replace(micro.MODEL, compute=compute)
-    audio = jax.random.normal(jax.random.key(1), (2, model.segment, 2))
+def remat_loss(model, compute, batch=2):
+    model = dataclasses.replace(model, compute=compute)
+    audio = jax.random.normal(jax.random.key(1), (batch, model.segment, 2))
 
     def loss(params):
         conditioning = model.condition(params, audio)
-        v = model.velocity(params, audio, jnp.array([0.3, 0.8]), audio, conditioning)
-        return jnp.mean(jnp.square(v - audio))
+        v = model.velocity(params, audio, jnp.linspace(0.3, 0.8, batch), audio, conditioning)
+        return jnp.mean(jnp.square(v - audio)) + jnp.mean(jnp.square(conditioning.estimate))
 
     return loss
 
 
-@pytest.mark.parametrize("convolution", ["native", "channels_last", "taps"])
-def test_each_rematerialisation_policy_keeps_less_than_the_one_before(convolution):
+@pytest.mark.parametrize(
+    ("family", "convolution", "dots", "full"),
+    [
+        ("waveform", "native", 2.2, 1.2),
+        ("waveform", "channels_last", 2.2, 1.2),
+        ("waveform", "taps", 2.2, 1.2),
+        ("spectral", "native", 1.3, 1.05),
+        ("spectral", "taps", 1.3, 1.05),
+    ],
+)
+def test_each_rematerialisation_policy_keeps_less_than_the_one_before(
+    family, convolution, dots, full
+):
     """`dots` keeps a convolution's sum over taps, not each tap's product."""
-    params = jax.eval_shape(micro.MODEL.init, jax.random.key(0))
-    kept = []
-    for remat in ("none", "dots", "full"):
-        loss = remat_loss(Compute(remat=remat, convolution=convolution))
-        residuals = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p)[1], params)
-        kept.append(sum(leaf.size for leaf in jax.tree.leaves(residuals)))
-    assert kept[0] > 1.5 * kept[1]
-    assert kept[1] > 1.15 * kept[2]
+    model = micro.FAMILIES[family]
+    params = jax.eval_shape(model.init, jax.random.key(0))
+
+    def residuals(remat, batch):
+        loss = remat_loss(model, Compute(remat=remat, convolution=convolution), batch)
+        kept = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params)
+        return sum(leaf.size for leaf in jax.tree.leaves(kept))
+
+    # For one example more: parameters and the transforms' matrices are kept in any case.
+    kept = [residuals(remat, 2) - residuals(remat, 1) for remat in ("none", "dots", "full")]
+    assert kept[0] > dots * kept[1]
+    assert kept[1] > full * kept[2]
 
 
-def test_rematerialisation_changes_no_gradient():
-    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+@pytest.mark.parametrize("model", micro.FAMILIES.values(), ids=micro.FAMILIES)
+def test_rematerialisation_changes_no_gradient(model):
+    params = micro.random_params(model)
     expected, *others = (
-        jax.jit(jax.grad(remat_loss(Compute(remat=remat))))(params)
+        jax.jit(jax.grad(remat_loss(model, Compute(remat=remat))))(params)
         for remat in ("none", "dots", "full")
     )
     for each in others:

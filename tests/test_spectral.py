@@ -11,6 +11,7 @@ import pytest
 from diffsep_jax import diffusion, samplers
 from diffsep_jax.errors import UserError
 from diffsep_jax.model_config import model_from_json, model_to_json
+from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioner import Conditioner, Conditioning
 from diffsep_jax.models.spectral import transform
 from diffsep_jax.models.spectral.bands import join_bands, split_bands, spread
@@ -137,3 +138,28 @@ def test_its_config_is_read_back_and_bad_ones_are_refused():
 def test_networks_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         dataclasses.replace(SMALL, **changes)
+
+
+def test_in_bfloat16_all_that_the_networks_correct_stays_float32():
+    """Untrained, what they add is zero: transforms, masks, error scale and preconditioning."""
+    params = jax.jit(SMALL.init)(jax.random.key(0))
+    scale_of_levels = {  # the error's scale of what has no network before it
+        "scale": jax.tree.map(jnp.zeros_like, params["conditioner"]["scale"]),
+        "scale_levels": jax.tree.map(jnp.ones_like, params["conditioner"]["scale_levels"]),
+    }
+    params = {**params, "conditioner": {**params["conditioner"], **scale_of_levels}}
+    mixture, x, sigma = noise(9, 8), noise(10, 8), jnp.array([0.2, 0.9])
+
+    def outputs(dtype):
+        model = dataclasses.replace(SMALL, compute=Compute(dtype=dtype))
+
+        @jax.jit
+        def both(params):
+            conditioning = model.condition(params, mixture)
+            v = model.velocity(params, x, sigma, mixture, conditioning)
+            return conditioning.estimate, conditioning.log_scale, v
+
+        return both(params)
+
+    for ours, expected in zip(outputs("bfloat16"), outputs("float32"), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=1e-5)

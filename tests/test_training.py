@@ -32,17 +32,28 @@ from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
 from diffsep_jax.training.step import draw_noise_levels
 
 
-def on_one_device(config):
-    return train_program(micro.MODEL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
+def on_one_device(config, model=micro.MODEL):
+    return train_program(model, config, make_mesh(MeshConfig(), jax.devices()[:1]))
+
+
+@pytest.fixture(params=micro.FAMILIES)
+def model(request):
+    return micro.FAMILIES[request.param]
+
+
+@pytest.fixture
+def left_alone(undisturbed_run_of, model):
+    """(work folder, final state) of a run of this model."""
+    return undisturbed_run_of(model)
 
 
 class CrashError(Exception):
     """Stands in for whatever ends a process."""
 
 
-def crash_after(num_batches):
+def crash_after(num_batches, model=micro.MODEL):
     return lambda step: itertools.chain(
-        itertools.islice(micro.batches_from(step), num_batches), (_raise() for _ in range(1))
+        itertools.islice(micro.batches_from(step, model), num_batches), (_raise() for _ in range(1))
     )
 
 
@@ -50,11 +61,11 @@ def _raise():
     raise CrashError
 
 
-def test_a_run_that_crashed_and_went_on_equals_one_left_alone_bitwise(undisturbed, tmp_path):
-    workdir, expected = undisturbed
-    with pytest.raises(CrashError):
-        run(tmp_path, batches=crash_after(5))  # the newest checkpoint is of step 4
-    resumed = run(tmp_path)
+def test_a_run_that_crashed_and_went_on_equals_one_left_alone_bitwise(model, left_alone, tmp_path):
+    workdir, expected = left_alone
+    with pytest.raises(CrashError):  # the newest checkpoint is of step 4
+        run(tmp_path, model=model, batches=crash_after(5, model))
+    resumed = run(tmp_path, model=model)
     assert_equal(resumed, expected)
     steps = [r["step"] for r in records(tmp_path)]
     assert steps == [r["step"] for r in records(workdir)] == [1, 2, 3, 4, 5, 6]
@@ -62,15 +73,23 @@ def test_a_run_that_crashed_and_went_on_equals_one_left_alone_bitwise(undisturbe
         assert ours["loss"] == theirs["loss"]
 
 
-def test_a_finished_run_stays_as_it_is(undisturbed):
-    workdir, expected = undisturbed
-    assert_equal(run(workdir, batches=crash_after(0)), expected)
+def test_a_finished_run_stays_as_it_is(model, left_alone):
+    workdir, expected = left_alone
+    assert_equal(run(workdir, model=model, batches=crash_after(0)), expected)
 
 
-def test_the_log_tells_losses_rates_and_validation(undisturbed):
-    workdir, _ = undisturbed
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        (micro.MODEL, {"diffusion": 1, "latent": 1, "reconstruction": 1}),
+        (micro.SPECTRAL, {"diffusion": 0.5, "normalised": 0.5, "reconstruction": 1, "scale": 0.1}),
+    ],
+    ids=micro.FAMILIES,
+)
+def test_the_log_tells_losses_rates_and_validation(left_alone, weights):
+    workdir, _ = left_alone
     record = records(workdir)[-1]
-    terms = record["diffusion"] + record["latent"] + record["reconstruction"]
+    terms = sum(weight * record[name] for name, weight in weights.items())
     assert record["loss"] == pytest.approx(terms, rel=1e-5)
     for name in ("learning_rate", "gradient_norm", "examples_per_second", "data_wait_seconds"):
         assert record[name] >= 0, name
@@ -90,10 +109,10 @@ def test_the_log_tells_losses_rates_and_validation(undisturbed):
     assert validation["utterance_sdr_gain"] == pytest.approx(10 * np.log10(1 + 0.5 / 0.09), abs=1)
 
 
-def test_the_exported_parameters_are_the_averaged_ones(undisturbed):
-    workdir, state = undisturbed
-    model, params = load_trained(workdir)
-    assert model == micro.MODEL
+def test_the_exported_parameters_are_the_averaged_ones(model, left_alone):
+    workdir, state = left_alone
+    loaded, params = load_trained(workdir)
+    assert loaded == model
     assert_equal(params, state.ema)
 
 
@@ -219,18 +238,19 @@ def test_the_loss_falls_when_one_batch_is_repeated():
     assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:3])
 
 
-def test_digital_silence_teaches_nothing_and_breaks_nothing():
+def test_digital_silence_teaches_nothing_and_breaks_nothing(model):
     """An all-silent batch moves no parameter; beside other examples it leaves gradients finite."""
     optimizer = dataclasses.replace(micro.TRAIN.optimizer, weight_decay=0.0)
-    program = on_one_device(dataclasses.replace(micro.TRAIN, optimizer=optimizer))
+    program = on_one_device(dataclasses.replace(micro.TRAIN, optimizer=optimizer), model)
     start = program.init(jax.random.key(0))
     before = jax.device_get(start.params)
-    silence = {name: jnp.zeros_like(audio) for name, audio in micro.batch(0).items()}
+    silence = {name: jnp.zeros_like(audio) for name, audio in micro.batch(0, model).items()}
     state, metrics = program.step(start, silence, jax.random.key(1))
     assert metrics["loss"] == metrics["gradient_norm"] == 0
     assert_equal(state.params, before)
     for i in range(3):
-        mixed = {name: jnp.asarray(audio).at[:4].set(0.0) for name, audio in micro.batch(i).items()}
+        batch = micro.batch(i, model).items()
+        mixed = {name: jnp.asarray(audio).at[:4].set(0.0) for name, audio in batch}
         state, metrics = program.step(state, mixed, jax.random.key(1))
         assert 0 < metrics["gradient_norm"] < 100
 

@@ -89,6 +89,7 @@ def export_sampler(
     program = _program(_for_platforms(model, platforms), sampler)
     exported = jax.export.export(jax.jit(program), platforms=platforms)(*arguments.values())
     stride = max(model.generator.stride, model.conditioner.stride)
+    overlap = max(DEFAULT_OVERLAP, model.min_overlap / model.segment)
     about = {
         "format": FORMAT,
         "sampler": sampler,
@@ -96,7 +97,7 @@ def export_sampler(
         "sample_rate": model.sample_rate,
         "target_rms": model.target_rms,
         "segment": model.segment,
-        "hop": plan(model.segment, model.segment, DEFAULT_OVERLAP, stride).hop,
+        "hop": plan(model.segment, model.segment, overlap, stride).hop,
         "batch_size": batch_size,
         "arguments": [_describe(name, value) for name, value in arguments.items()],
         "jax": jax.__version__,
