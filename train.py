@@ -26,13 +26,20 @@ from data_pipelines.synthesis import Split
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.inference.pretrained import StoredDtype, load_model, save_model
+from diffsep_jax.inference.pretrained import (
+    CONFIG_FILE,
+    StoredDtype,
+    load_default_preset,
+    load_model,
+    save_model,
+)
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.model_config import flatten, model_to_json
 from diffsep_jax.output import check_writable
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import has_checkpoint, load_trained, train
+from diffsep_jax.training.run_config import has_untrained_generator
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
 MODEL_FOLDER = "model"
@@ -48,6 +55,8 @@ class Run(configs.Experiment):
         init_from: name or folder of a model whose parameters a new run starts from; the optimiser
             state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
+        export_preset: how WORKDIR/model samples where its user does not say; unset: as the model
+            that is there, else fast if the generator is untrained, else balanced.
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         best: with --export-only: from its best checkpoint by --train.best-by.
         distributed: which process of several this is, where the environment does not tell.
@@ -57,6 +66,7 @@ class Run(configs.Experiment):
     workdir: pathlib.Path
     init_from: str | None = None
     export_only: bool = False
+    export_preset: Preset | None = None
     export_dtype: StoredDtype = "float32"
     best: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -160,17 +170,22 @@ def initial_params(run: Run) -> Params | None:
             raise UserError(
                 f"--init-from {run.init_from}: {name.replace('/', '.')} is"
                 f" {there.get(name, 'missing')} there, {here.get(name, 'missing')} in this config;"
-                " the networks must be the same"
+                " the models must be the same but for the segment"
             )
     return params
 
 
 def export(run: Run, model: SeparationModel, params: Params) -> None:
     """Writes WORKDIR/model."""
-    # Samples by a generator that was never trained are noise.
-    preset: Preset = "fast" if run.train.freeze == "generator" else DEFAULT_PRESET
-    folder, dtype = run.workdir / MODEL_FOLDER, run.export_dtype
-    save_model(folder, model, params, default_preset=preset, dtype=dtype)
+    folder = run.workdir / MODEL_FOLDER
+    preset = run.export_preset
+    if preset is None and (folder / CONFIG_FILE).is_file():
+        preset = load_default_preset(str(folder))
+    elif preset is None and has_untrained_generator(run.workdir):
+        preset = "fast"  # what such a generator samples is noise
+    save_model(
+        folder, model, params, default_preset=preset or DEFAULT_PRESET, dtype=run.export_dtype
+    )
     print(f"wrote {run.workdir / MODEL_FOLDER}")
 
 

@@ -108,7 +108,7 @@ class Score:
     """Scores the direct estimate of a whole model, to stand in the table.
 
     Attributes:
-        model: shipped model or model directory; the run is named after it.
+        model: shipped model or model directory; the run is named after it and its folder.
         devset: folder of the development set.
         out: folder of the runs.
     """
@@ -312,12 +312,14 @@ def train(command: Train) -> None:
 
 def score_model(command: Score) -> None:
     """Separates every clip by the direct estimate and scores it, writes the run."""
+    check_writable(command.out)
+    use_compilation_cache()
     separator = Separator.from_pretrained(command.model)
     scores = {}
     for name, clip in read_devset(command.devset).items():
         vocals = separator.separate(clip.mixture, SAMPLE_RATE, sampler="direct").vocals
         scores[name] = score(clip, vocals)
-    path = command.out / f"{Path(command.model).name}.json"
+    path = command.out / f"{'_'.join(Path(command.model).parts[-2:])}.json"
     write_bytes(path, json.dumps({"scores": {"1.0": scores}}, indent=1).encode())
     print(f"{command.model}: {_medians(scores)}")
 

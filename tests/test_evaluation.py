@@ -26,6 +26,7 @@ from diffsep_jax.inference.separator import Separation, Separator
 from diffsep_jax.inference.settings import SamplerOptions
 
 QUICK = SamplerOptions(sampler="ddim", steps=2, eta=0.1)
+SWEPT = SamplerOptions(sampler="ddim")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def run(tmp_path, **options) -> Result:
         "batch_size": 8,
     } | options
     if "estimates" not in fields:
-        fields.setdefault("sampling", QUICK)
+        fields.setdefault("sampling", SWEPT if fields.get("sweep") else QUICK)
     eval_script.main(eval_script.Evaluate(**fields))
     return read_result(fields["out"])
 

@@ -1,5 +1,8 @@
 """What a user says of the sampler, and what follows from it."""
 
+import subprocess
+import sys
+
 import pytest
 
 from diffsep_jax.errors import UserError
@@ -37,15 +40,28 @@ def test_single_options_go_before_the_presets():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"preset": "fast", "steps": 5}, "--preset fast makes no use of --steps"),
-        ({"sampler": "direct", "eta": 0.4}, "--sampler direct makes no use of --eta"),
-        ({"sampler": "direct", "crossover_hz": 9.0}, "makes no use of --crossover-hz"),
-        ({"sampler": "ab2", "eta": 0.4, "cutoff_hz": 9.0}, "no use of --eta, --cutoff-hz"),
-        ({"preset": "fast", "sampler": "ab2"}, "--sampler ab2 contradicts --preset fast"),
-        ({"preset": "best", "sampler": "direct"}, "--sampler direct contradicts --preset best"),
+        ({"preset": "fast", "steps": 5}, "preset fast makes no use of steps"),
+        ({"sampler": "direct", "eta": 0.4}, "sampler direct makes no use of eta"),
+        ({"sampler": "direct", "crossover_hz": 9.0}, "makes no use of crossover_hz"),
+        ({"sampler": "ab2", "eta": 0.4, "cutoff_hz": 9.0}, "no use of eta, cutoff_hz"),
+        ({"preset": "fast", "sampler": "ab2"}, "sampler ab2 contradicts preset fast"),
+        ({"preset": "best", "sampler": "direct"}, "sampler direct contradicts preset best"),
         ({"steps": 0}, "steps 0, expected 1 to 1000000"),
     ],
 )
 def test_what_contradicts_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         SamplerOptions(**options).settings("fast")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("sampler='dpm2m'", "sampler 'dpm2m', expected ddim, ab2, direct"),
+        ("preset='turbo'", "preset 'turbo', expected fast, balanced, best"),
+    ],
+)
+def test_unknown_names_are_refused_where_no_type_checker_runs(option, message):
+    code = f"from diffsep_jax.inference.settings import SamplerOptions; SamplerOptions({option})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stderr.rstrip().endswith(f"UserError: {message}")

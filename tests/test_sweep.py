@@ -15,10 +15,11 @@ from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simpl
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerOptions, SamplerSettings
 
-BASE = SamplerOptions(sampler="ddim")
+PLAIN, BASE = SamplerOptions(), SamplerOptions(sampler="ddim")
 
 
-def labels(*axes, base=BASE):
+def labels(*axes, base=None):
+    base = base or (PLAIN if any(axis.startswith("sampler") for axis in axes) else BASE)
     return [label(point) for point in parse_sweep(axes, base).points]
 
 
@@ -98,16 +99,18 @@ def test_no_axis_is_the_settings_themselves():
 )
 def test_bad_axes_are_told_in_one_line(axis, message):
     with pytest.raises(UserError, match=message) as caught:
-        parse_sweep([axis], BASE)
+        parse_sweep([axis], PLAIN)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="steps was given before"):
         parse_sweep(["steps=1", "steps=2"], BASE)
+    with pytest.raises(UserError, match="sampler is an option too"):
+        parse_sweep(["sampler=ab2"], BASE)
 
 
 def test_a_sweep_compiles_one_program_for_each_sampler(tmp_path):
     separator = Separator.from_pretrained(str(scored.write_model(tmp_path)), batch_size=8)
     axes = ["steps=1,2", "eta=0,0.4", "cutoff-hz=none,600", "sampler=ddim,direct"]
-    points = parse_sweep(axes, BASE).points
+    points = parse_sweep(axes, PLAIN).points
     estimates = SeparatorEstimates(separator, points, repeats=2, overlap=0.2)
     compiled = separator._separate_chunks.num_compilations
     assert compiled == 2
@@ -138,7 +141,7 @@ def test_repeats_of_ensembles_share_no_seed():
 
 def test_repeats_that_make_no_sense_are_refused():
     for point, repeats, message in [
-        (SamplerSettings(sampler="direct"), 2, "direct draws nothing, expected 1"),
+        (SamplerSettings(sampler="direct"), 2, "draw nothing, so all would be equal; expected 1"),
         (SamplerSettings(), 0, "repeats 0, expected at least 1"),
         (SamplerSettings(seed=2**32 - 1), 2, "seed 4294967296, expected"),
     ]:
@@ -150,7 +153,7 @@ def test_repeats_that_make_no_sense_are_refused():
 def result():
     """A sweep of one track, whose scores are 1, 2, 3, ..."""
     axes = ["steps=20,50", "eta=0,0.4", "cutoff-hz=none,5000", "sampler=ddim,direct"]
-    points = parse_sweep(axes, BASE).points
+    points = parse_sweep(axes, PLAIN).points
     conditions = [Condition(name=label(p), settings=dataclasses.asdict(p)) for p in points]
     estimates = {
         condition.name: (scored.score(i + 1.0, seconds=0.4 * (i + 1), seed=0),)

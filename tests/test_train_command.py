@@ -16,8 +16,9 @@ import pytest
 import soundfile
 
 import configs
+import train
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.pretrained import load_model
+from diffsep_jax.inference.pretrained import load_default_preset, load_model
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.loop import CHECKPOINTS
 from diffsep_jax.training.optimizer import make_optimizer
@@ -106,10 +107,15 @@ def test_two_stages_by_way_of_an_export(tmp_path):
     last = json.loads((first / "log.jsonl").read_text().splitlines()[-1])
     assert "utterance_sdr_direct" in last
     assert "utterance_sdr_ddim" not in last
+    assert load_default_preset(str(first / "model")) == "fast"
+    (first / "model" / "config.json").unlink()
+    train.main(["tiny_spectral", "--workdir", str(first), "--export-only"])
+    assert load_default_preset(str(first / "model")) == "fast"
 
     given = ["--workdir", second, *common, "--init-from", first / "model"]
     finish(start("tiny_spectral", *given, "--train.freeze=conditioner"))
     assert json.loads((second / "run_config.json").read_text())["fixed"]["init_from"]
+    assert load_default_preset(str(second / "model")) == "balanced"
     before, after = (load_model(str(run / "model"))[1] for run in (first, second))
     jax.tree.map(np.testing.assert_array_equal, before["conditioner"], after["conditioner"])
     assert not np.array_equal(
@@ -117,7 +123,7 @@ def test_two_stages_by_way_of_an_export(tmp_path):
     )
 
     error = fails("tiny", "--workdir", tmp_path / "third", *common, "--init-from", first / "model")
-    assert "the networks must be the same" in error
+    assert "the models must be the same" in error
     error = fails("tiny_spectral", "--workdir", first, *common, "--init-from", first / "model")
     assert "init_from is missing there" in error
 

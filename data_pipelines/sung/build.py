@@ -61,7 +61,7 @@ def build_sung(command: BuildSung) -> None:
         "seed": config.seed,
         "song_seconds": config.seconds,
         "voices": list(config.voices),
-        "fonts": {font.name: _digest(font) for font in config.fonts},
+        "fonts": [[font.name, _digest(font)] for font in config.fonts],
         "packages": voices.versions(config.voices),
         "one_shots": oneshots.FOLDER.is_dir(),
     }
@@ -120,7 +120,7 @@ def _check_same(out: Path, settings: dict) -> None:
     for name, value in settings.items():
         if stored.get(name) != value:
             raise UserError(
-                f"{out}: its songs have {name} {stored.get(name)}, not {value}; "
+                f"{out}: its songs have {name} {stored.get(name, 'not told')}, not {value}; "
                 "use the same settings or another --out"
             )
 

@@ -31,7 +31,6 @@ Effort = Literal["normal", "shouted", "whispered", "falsetto"]
 
 _LINES = 6
 """Different lines of text that a voice sings."""
-_SETUPTOOLS = "setuptools<81"
 _PACKAGES: dict[str, dict[str, str]] = {
     "procedural": {},
     "hibari": {"hibari": "hibari-tts"},
@@ -43,7 +42,7 @@ _PACKAGES: dict[str, dict[str, str]] = {
     },
     "sinsy": {
         "pysinsy": "pysinsy",
-        "pkg_resources": _SETUPTOOLS,
+        "pkg_resources": "setuptools<81",
         "pyworld": "pyworld-prebuilt",
     },
 }
@@ -104,8 +103,10 @@ def check(engines: Iterable[str]) -> None:
 
 def versions(engines: Iterable[str]) -> dict[str, str]:
     """The installed version of each package that these engines sing with."""
-    packages = {package for engine in engines for package in _PACKAGES[engine].values()}
-    return {name: importlib.metadata.version(name) for name in sorted(packages - {_SETUPTOOLS})}
+    modules = {module for engine in engines for module in _PACKAGES[engine]} - {"pkg_resources"}
+    providers = importlib.metadata.packages_distributions()
+    names = sorted({name for module in modules for name in providers.get(module, ())})
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def draw_voice(rng: Generator, engine: str) -> Voice:

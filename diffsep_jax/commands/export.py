@@ -41,7 +41,7 @@ def export(command: Export) -> None:
     check_writable(command.out)
 
     from diffsep_jax.inference.export import PROGRAM_FILE, check_export, export_sampler
-    from diffsep_jax.inference.pretrained import load_model
+    from diffsep_jax.inference.pretrained import load_default_preset, load_model
 
     check_export(command.batch_size, command.platforms)
     model, params = load_model(command.model)
@@ -52,6 +52,7 @@ def export(command: Export) -> None:
         sampler=command.sampler,
         batch_size=command.batch_size,
         platforms=command.platforms,
+        default_preset=load_default_preset(command.model),
     )
     size = (command.out / PROGRAM_FILE).stat().st_size
     print(

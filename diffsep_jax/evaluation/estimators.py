@@ -78,7 +78,10 @@ class SeparatorEstimates:
         if repeats < 1:
             raise UserError(f"repeats {repeats}, expected at least 1")
         if repeats > 1 and all(map(is_deterministic, points)):
-            raise UserError(f"repeats {repeats}: the sampler direct draws nothing, expected 1")
+            raise UserError(
+                f"repeats {repeats}: these settings draw nothing, so all would be equal;"
+                " expected 1, or for example sampler ddim"
+            )
         self._points = {label(point): point for point in points}
         self._separator, self._repeats, self._overlap = separator, repeats, overlap
         for point in points:

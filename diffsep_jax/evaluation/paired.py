@@ -156,8 +156,10 @@ def _repeat_noise(
 ) -> float | None:
     variance = 0.0
     for condition, side in zip((first, second), zip(*pairs.values(), strict=True), strict=True):
-        if condition.settings.get("sampler", "direct") == "direct":
-            continue  # it draws nothing, as finished files do
+        settings = condition.settings
+        no_noise = settings.get("temperature") == 0 and not settings.get("eta")
+        if no_noise or settings.get("sampler", "direct") == "direct":
+            continue  # nothing is drawn, as of finished files
         if any(values.size < 2 for values in side):
             return None
         variance += sum(float(values.var(ddof=1)) / values.size for values in side)

@@ -2,13 +2,15 @@
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 from typing import Any
 
 import jax
 
-from diffsep_jax.inference.pretrained import CONFIG_FILE, WEIGHTS_FILE, model_dir
+from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_dir
+from diffsep_jax.model_config import model_to_json
 
 
 def versions() -> dict[str, str]:
@@ -34,9 +36,9 @@ def hardware() -> dict[str, Any]:
 
 
 def weights_digest(name_or_dir: str) -> str:
-    """Equal for equal models. UserError if there is no such model."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        with (model_dir(name_or_dir) / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    """Equal for equal models, whatever their default preset. UserError if there is none."""
+    config = model_to_json(load_config(name_or_dir))
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    with (model_dir(name_or_dir) / WEIGHTS_FILE).open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

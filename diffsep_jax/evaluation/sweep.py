@@ -65,6 +65,8 @@ def parse_sweep(
         if field not in _PARSERS or not listed:
             known = ", ".join(name.replace("_", "-") for name in _PARSERS)
             raise UserError(f"sweep {axis!r}, expected NAME=VALUE,VALUE,... with NAME of {known}")
+        if getattr(options, field) is not None:
+            raise UserError(f"sweep {axis!r}: {field} is an option too; leave one of them out")
         if field in values:
             raise UserError(f"sweep {axis!r}: {name} was given before; list all values once")
         try:

@@ -112,10 +112,8 @@ class ChunkSeparator:
 
 
 def runtime_values(settings: SamplerSettings) -> list[np.ndarray]:
-    """The last arguments of a sampler's program, typed; None, of the cutoff, is 0."""
-    return [
-        np.asarray(getattr(settings, name) or 0, dtype) for name, dtype in RUNTIME_TYPES.items()
-    ]
+    """The last arguments of a sampler's program, typed."""
+    return [np.asarray(getattr(settings, name), dtype) for name, dtype in RUNTIME_TYPES.items()]
 
 
 def whole_batch(batch_size: int, devices: Sequence[jax.Device]) -> int:

@@ -26,7 +26,12 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.inference import engine
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, plan
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_params
-from diffsep_jax.inference.settings import Sampler, SamplerSettings
+from diffsep_jax.inference.settings import (
+    DEFAULT_PRESET,
+    Preset,
+    Sampler,
+    SamplerSettings,
+)
 from diffsep_jax.model_config import unflatten
 from diffsep_jax.models.attention import Backend
 from diffsep_jax.output import new_folder, write_bytes
@@ -53,6 +58,7 @@ def export_sampler(
     sampler: Sampler = "ddim",
     batch_size: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
+    default_preset: Preset = DEFAULT_PRESET,
 ) -> dict[str, Any]:
     """Writes a sampler and its model into a folder; each file appears whole or not at all.
 
@@ -67,6 +73,7 @@ def export_sampler(
       batch_size: chunks of a call; None leaves it open until the program is compiled.
       platforms: for TPUs alone attention is their own kernel, which cannot be lowered in one
         program with others; where there are others, TPUs run the attention that every platform has.
+      default_preset: of the model directory.
 
     Returns:
       What export.json holds.
@@ -106,7 +113,7 @@ def export_sampler(
         "compatibility": COMPATIBILITY,
     }
     with new_folder(directory):
-        save_model(directory, model, params)
+        save_model(directory, model, params, default_preset=default_preset)
         write_bytes(directory / PROGRAM_FILE, bytes(exported.serialize()))
         write_bytes(directory / ABOUT_FILE, (json.dumps(about, indent=2) + "\n").encode())
     return about

@@ -85,7 +85,7 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
             }
             if config.get(_LAYOUT) != _layout_digest(config, found):
                 _check_layout(weights_path, model, found)
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in found}
+            tensors = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in found}
             return model, unflatten(tensors)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None

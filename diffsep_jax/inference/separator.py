@@ -211,6 +211,8 @@ class Separator:
     def _settings(
         self, settings: SamplerSettings | None, sampling: dict[str, Any], refines: bool
     ) -> SamplerSettings:
+        if settings is not None and sampling:
+            raise UserError(f"settings are complete; expected no {', '.join(sampling)} beside them")
         return settings or SamplerOptions(**sampling).settings(self.default_preset, refines=refines)
 
     def chunk_model(

@@ -24,41 +24,22 @@ Preset = Literal["fast", "balanced", "best"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """Runtime options of the sampler.
+    """Every runtime option of the sampler; by default the paper's. See `SamplerOptions`.
 
     Raises:
       UserError: a value out of its range.
     """
 
     sampler: Sampler = "ddim"
-    """ddim: the paper's; ab2: second order, for few steps; direct: one pass without diffusion."""
-
     steps: int = 50
-    """Network calls of ddim and ab2 for each chunk, 1 to 1,000,000."""
-
     eta: float = 0.4
-    """Share of fresh noise in each step of ddim: 0 (none) to 1."""
-
     cutoff_hz: float = 5000.0
-    """Corner in Hz of the high-pass filter on the fresh noise; 0 leaves it white."""
-
     start_sigma: float = 1.0
-    """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
-
     schedule: float = 1.0
-    """Noise levels are start_sigma (i/T)^schedule: 1 is even, up to 8 puts more of them low."""
-
     temperature: float = 1.0
-    """Scale of the noise at the start: 1 draws a sample, lower is cautious; 0 to 2."""
-
     crossover_hz: float = 0.0
-    """Below it the direct estimate (or refine) is kept, above it is the sample; 0 is off."""
-
     ensemble: int = 1
-    """Mean of this many separations by ddim or ab2: seed, seed + 1, ...; as many times slower."""
-
     seed: int = 0
-    """Seed of the noise: the same seed gives the same vocals."""
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(Sampler):
@@ -68,7 +49,7 @@ class SamplerSettings:
         if not 0 <= self.eta <= 1:
             raise UserError(f"eta {self.eta}, expected 0 to 1")
         if not 0 <= self.cutoff_hz < float("inf"):
-            raise UserError(f"cutoff_hz {self.cutoff_hz}, expected 0 (white) Hz or more")
+            raise UserError(f"cutoff_hz {self.cutoff_hz}, expected 0 (white noise) or more Hz")
         if not MIN_START_SIGMA <= self.start_sigma <= 1:
             raise UserError(f"start_sigma {self.start_sigma}, expected {MIN_START_SIGMA:g} to 1")
         if not MIN_SCHEDULE <= self.schedule <= MAX_SCHEDULE:
@@ -85,11 +66,14 @@ class SamplerSettings:
     def check_refines(self) -> None:
         """UserError unless these settings make use of a file to start from."""
         if self.sampler == "direct":
-            raise UserError("sampler direct starts from no file; to refine one, take ddim or ab2")
+            raise UserError(
+                "sampler direct, also of preset fast, starts from no file; to refine one, take ddim"
+                " or ab2"
+            )
         if self.start_sigma == 1 and not self.crossover_hz:
             raise UserError(
                 "start_sigma 1 is pure noise and keeps nothing of the file to refine; "
-                "expected less than 1, for example 0.3"
+                "expected less than 1, for example 0.3, or a crossover_hz"
             )
 
 
@@ -113,9 +97,12 @@ DEFAULT_PRESET: Preset = "balanced"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """What a user says of the sampler; what is None is as the preset has it.
+    """How to sample. What is not given (None) is as the preset has it.
 
     Without a preset it is the model's own; with a sampler and no preset, the paper's settings.
+
+    Raises:
+      UserError: an unknown preset or sampler.
     """
 
     preset: Preset | None = None
@@ -131,13 +118,13 @@ class SamplerOptions:
     """Share of fresh noise in each step of ddim: 0 (none) to 1."""
 
     cutoff_hz: float | None = None
-    """Corner in Hz of the high-pass filter on the fresh noise; 0 leaves it white."""
+    """Corner in Hz of the high-pass filter on the fresh noise; 0, not None, leaves it white."""
 
     start_sigma: float | None = None
     """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
 
     schedule: float | None = None
-    """Noise levels are start_sigma (i/T)^schedule: 1 is even, up to 8 puts more of them low."""
+    """Noise levels are start_sigma (i/T)^schedule, 0.1 to 8: 1 is even, more puts more low."""
 
     temperature: float | None = None
     """Scale of the noise at the start: 1 draws a sample, lower is cautious; 0 to 2."""
@@ -150,6 +137,11 @@ class SamplerOptions:
 
     seed: int | None = None
     """Seed of the noise: the same seed gives the same vocals."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("preset", tuple(PRESETS)), ("sampler", get_args(Sampler))):
+            if getattr(self, name) not in (None, *known):
+                raise UserError(f"{name} {getattr(self, name)!r}, expected {', '.join(known)}")
 
     def settings(
         self, default: Preset = DEFAULT_PRESET, *, refines: bool = False
@@ -167,11 +159,11 @@ class SamplerOptions:
             base = SamplerSettings()
         else:
             base = PRESETS[preset or default]
-        sampler, named = base.sampler, f"--preset {preset}"
+        sampler, named = base.sampler, f"preset {preset}"
         if self.sampler is not None:
-            sampler, named = self.sampler, f"--sampler {self.sampler}"
+            sampler, named = self.sampler, f"sampler {self.sampler}"
             if preset is not None and (sampler == "direct") != (base.sampler == "direct"):
-                raise UserError(f"{named} contradicts --preset {preset}; give one of them")
+                raise UserError(f"{named} contradicts preset {preset}; give one of them")
         useless = given.keys() & USELESS[sampler]
         refines_anyhow = refines and sampler == "direct"
         if preset is None and self.sampler is None and (useless or refines_anyhow):
@@ -179,6 +171,6 @@ class SamplerOptions:
             if given.keys() & USELESS[base.sampler]:
                 base = dataclasses.replace(base, sampler="ddim")
         elif useless:
-            told = ", ".join(f"--{name.replace('_', '-')}" for name in given if name in useless)
+            told = ", ".join(name for name in given if name in useless)
             raise UserError(f"{named} makes no use of {told}; leave one of them out")
         return dataclasses.replace(base, **given)

@@ -73,8 +73,8 @@ def train(
 
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt, SIGTERM saves and raises
     PreemptedError. Raises UserError if the loss is not finite, a checkpoint cannot be written, or
-    the run in `workdir` is of another model, seed or batch size. Call it from the main thread,
-    which Python's signals go to.
+    the run in `workdir` is of another model, seed, batch size or `init_from`. Call it from the
+    main thread, which Python's signals go to.
 
     A stop does not wait for a validation that is due: the run makes up for it when it goes on.
     """

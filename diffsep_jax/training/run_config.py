@@ -66,6 +66,13 @@ def read_model_config(workdir: pathlib.Path) -> SeparationModel:
         raise UserError(f"{path}: not a run's config ({str(error).splitlines()[0]})") from None
 
 
+def has_untrained_generator(workdir: pathlib.Path) -> bool:
+    """Whether the run in `workdir` freezes a generator that started at random."""
+    config = _read(workdir / FILE_NAME)
+    frozen = config["settings"].get("train", {}).get("freeze") == "generator"
+    return frozen and "init_from" not in config["fixed"]
+
+
 def _differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
     there, here = flatten(theirs), flatten(ours)
     return [
