@@ -66,14 +66,14 @@ def test_a_later_separation_compiles_nothing(tmp_path, model_dir):
 
     mixture = 0.1 * np.random.default_rng(0).standard_normal((3000, 2))
     sf.write(song, mixture, 44_100)
-    separate = ["separate", str(song), "--model", model_dir, "--batch-size", "2", "--steps", "2"]
+    separate = ["separate", str(song), "--model", model_dir, "--batch-size", "2"]
     vocals = tmp_path / "song" / "vocals.wav"
-    refine = ["--refine", str(vocals), "--start-sigma", "0.3"]
+    refine = ["--refine", str(vocals), "--start-sigma", "0.3", "--steps", "2"]
     commands = [
         [*separate, "--out", str(tmp_path), *options]
         for options in (
             ["--sampler", "direct"],
-            ["--sampler", "ddim", "--eta", "0.1"],
+            ["--sampler", "ddim", "--steps", "2", "--eta", "0.1"],
             refine,
         )
     ]

@@ -408,7 +408,7 @@ def test_rematerialisation_changes_no_gradient(model):
     )
     for each in others:
         jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), each, expected
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=5e-6), each, expected
         )
 
 
