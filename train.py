@@ -55,8 +55,8 @@ class Run(configs.Experiment):
         init_from: name or folder of a model whose parameters a new run starts from; the optimiser
             state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
-        export_preset: how WORKDIR/model samples where its user does not say; unset: as the model
-            that is there, else fast if the generator is untrained, else balanced.
+        export_preset: how WORKDIR/model samples where its user does not say; unset: as before if
+            it was exported before, else fast if the generator is untrained, else balanced.
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         best: with --export-only: from its best checkpoint by --train.best-by.
         distributed: which process of several this is, where the environment does not tell.

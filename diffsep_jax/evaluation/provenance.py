@@ -36,7 +36,7 @@ def hardware() -> dict[str, Any]:
 
 
 def weights_digest(name_or_dir: str) -> str:
-    """Equal for equal models, whatever their default preset. UserError if there is none."""
+    """Identifies the model, whatever its default preset. UserError if there is no such model."""
     config = model_to_json(load_config(name_or_dir))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     with (model_dir(name_or_dir) / WEIGHTS_FILE).open("rb") as file:

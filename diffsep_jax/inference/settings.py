@@ -106,7 +106,7 @@ class SamplerOptions:
     """
 
     preset: Preset | None = None
-    """fast, balanced or best, see docs/separate.md; single options beside it go first."""
+    """fast, balanced or best, see docs/separate.md; options given with it take precedence."""
 
     sampler: Sampler | None = None
     """ddim: the paper's; ab2: second order, for few steps; direct: one pass without diffusion."""
