@@ -145,15 +145,16 @@ def test_sampling_is_the_conditioner_once_and_the_generator_each_step(model):
 
 
 @pytest.mark.parametrize(
-    ("family", "transforms", "transforms_in_training"), [("waveform", 0, 0), ("spectral", 7, 14)]
+    ("family", "transforms", "transforms_in_training", "least"),
+    [("waveform", 0, 0, 2.8), ("spectral", 7, 14, 2.55)],
 )
-def test_training_is_about_three_forward_passes(family, transforms, transforms_in_training):
+def test_training_is_about_three_forward_passes(family, transforms, transforms_in_training, least):
     """Less what the first layers save: the audio needs no gradient. Transforms have no weights."""
     model = micro.FAMILIES[family]
     transform = 2 * model.segment * 2 * 1024  # of two channels
     forward = sampling_flops(model, 1, 1) - transforms * transform
     step = train_step_flops(model, 1) - transforms_in_training * transform
-    assert 2.5 * forward < step < 3.1 * forward
+    assert least * forward < step < 3.1 * forward
     assert train_step_flops(model, 4) == 4 * train_step_flops(model, 1)
 
 

@@ -113,13 +113,15 @@ def params(family):
     return micro.random_params(FAMILIES[family])
 
 
-@pytest.mark.parametrize("extra_inputs", [False, True])
+@pytest.mark.parametrize(
+    ("family", "extra_inputs"),
+    [("waveform", False), ("waveform", True), ("spectral", True)],
+    indirect=["family"],
+)
 def test_velocity_depends_on_mixture_x_and_sigma(family, params, extra_inputs):
     """By gradients; without the extra inputs the mixture acts through the embeddings alone."""
     model = FAMILIES[family]
     if not extra_inputs:
-        if family == "spectral":
-            pytest.skip("it always has them")
         generator = dataclasses.replace(TINY.generator, use_mixture=False, use_estimate=False)
         model = dataclasses.replace(TINY, generator=generator, estimate_error=None)
         kernel = params["generator"]["conv_in"]["kernel"][:, : 2 * generator.patch_size]
@@ -399,16 +401,21 @@ def test_each_rematerialisation_policy_keeps_less_than_the_one_before(
     assert kept[1] > full * kept[2]
 
 
-@pytest.mark.parametrize("model", micro.FAMILIES.values(), ids=micro.FAMILIES)
-def test_rematerialisation_changes_no_gradient(model):
-    params = micro.random_params(model)
+@pytest.mark.parametrize("family", micro.FAMILIES)
+def test_rematerialisation_changes_no_gradient(family):
+    """Of the spectral family with random parameters: its zero heads would stop the gradient."""
+    model = micro.FAMILIES[family]
+    if family == "spectral":
+        params = micro.random_params(model)
+    else:
+        params = jax.jit(model.init)(jax.random.key(0))
     expected, *others = (
         jax.jit(jax.grad(remat_loss(model, Compute(remat=remat))))(params)
         for remat in ("none", "dots", "full")
     )
     for each in others:
         jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=5e-6), each, expected
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), each, expected
         )
 
 
