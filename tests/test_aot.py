@@ -24,6 +24,7 @@ from diffsep_jax.flops import count_flops, train_step_flops
 from diffsep_jax.hardware import chip
 from diffsep_jax.inference import engine
 from diffsep_jax.models.compute import Compute
+from diffsep_jax.models.spectral.generator import SpectralGenerator
 from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig
 
@@ -390,8 +391,9 @@ def test_training_on_tpus_gathers_parameters_and_reduces_gradients(v5e, model):
     elements = sum(leaf.size for leaf in jax.tree.leaves(params))
     kinds = by_kind(found.collectives)
     assert set(kinds) <= {"all-gather", "reduce-scatter", "all-reduce", "collective-permute"}
-    # The compiler may move a device's part of a gradient to its neighbour.
+    # Of the spectral family the compiler may move a device's part of a gradient to its neighbour.
     moved = [each.bytes for each in found.collectives if each.kind == "collective-permute"]
+    assert not moved or isinstance(model.generator, SpectralGenerator)
     assert set(moved) <= {4 * leaf.size // FSDP.mesh.fsdp for leaf in split}
     # Gathered once, in 2 or 4 bytes; the compiler may do one as a reduction or join several.
     count, gathered = kinds["all-gather"]
