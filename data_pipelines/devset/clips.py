@@ -17,11 +17,11 @@ from numpy.random import Generator
 from data_pipelines import dsp
 from data_pipelines.devset.lines import SAMPLE_RATE, Take, clean_take, draw_line, resample
 from data_pipelines.devset.mixing import Clip, mix
-from data_pipelines.devset.packages import Package, fetch
 from data_pipelines.devset.pitched import sing_line
 from data_pipelines.devset.sources import EXCERPT_SECONDS, Band, Table, Voice
 from data_pipelines.devset.tonality import find_tonality
 from data_pipelines.excerpt import LICENCE, TITLE, load_excerpt
+from data_pipelines.packages import Package, fetch
 from diffsep_jax.errors import UserError
 
 _COMPANIONS = (None, "double", None, "harmony")

@@ -1,4 +1,9 @@
-"""Who plays in a song: a composition arranged for a sparse, a full or a dense band."""
+"""Who plays in a song: a composition arranged for a band, an ensemble, machines or a landscape.
+
+Bands (sparse, full or dense) play popular music. Ensembles are one to six melodies of orchestral
+instruments in a hall, machines a distorted wall of drums and noise, landscapes slow layers with
+long reverberation.
+"""
 
 import dataclasses
 from typing import Literal
@@ -9,7 +14,16 @@ from data_pipelines.composition import Composition, Note
 from data_pipelines.sung import drummer, parts
 from data_pipelines.sung.parts import Part, Sound, draw, player
 
-Kind = Literal["sparse", "full", "dense"]
+Kind = Literal["sparse", "full", "dense", "ensemble", "machines", "landscape"]
+KINDS: dict[Kind, float] = {
+    "sparse": 0.12,
+    "full": 0.22,
+    "dense": 0.33,
+    "ensemble": 0.18,
+    "machines": 0.07,
+    "landscape": 0.08,
+}
+"""Share of the songs."""
 
 _GUITAR_STYLES = (  # figure, voicing, share of each note that is held, lowest pitch
     ("held", "power", 1.0, 40),
@@ -48,10 +62,20 @@ class Arrangement:
 
 
 def arrange(rng: Generator, score: Composition) -> Arrangement:
-    """Draw a band of one of three kinds and write its parts."""
-    kinds: tuple[Kind, ...] = ("sparse", "full", "dense")
-    size = int(rng.choice(3, p=[0.18, 0.32, 0.5]))
-    dense = size == 2
+    """Draw who plays and write the parts."""
+    kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
+    band = {"ensemble": _ensemble, "machines": _machines, "landscape": _landscape}.get(kind, _band)
+    return Arrangement(
+        kind=kind,
+        parts=tuple(part for part in band(rng, score, kind) if part.notes or part.hits),
+        cents=float(rng.uniform(-30, 30)) if rng.random() < 0.2 else 0.0,
+    )
+
+
+def _band(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+    """Drums, bass, chords and melodies."""
+    size = ("sparse", "full", "dense").index(kind)
+    dense = kind == "dense"
 
     def joins(*chances: float) -> bool:
         """Whether a part plays, with one chance for each kind of band."""
@@ -80,11 +104,107 @@ def arrange(rng: Generator, score: Composition) -> Arrangement:
     if rng.random() < 0.3:
         stops = _stops(rng, score)
         band = [part if part.sound == "drums" else _with_stops(part, stops) for part in band]
-    return Arrangement(
-        kind=kinds[size],
-        parts=tuple(part for part in band if part.notes or part.hits),
-        cents=float(rng.uniform(-30, 30)) if rng.random() < 0.2 else 0.0,
-    )
+    return band
+
+
+def _ensemble(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+    """Melodies on orchestral instruments: a soloist, chamber music or an orchestra."""
+    players = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.15, 0.15, 0.2, 0.2, 0.15, 0.15]))
+    hall = float(rng.uniform(0.2, 1.2))
+    pace = int(rng.integers(3))
+    ranges = [float(rng.uniform(60, 80)), *rng.uniform(40, 78, players - 1)]
+    band = []
+    for index, centre in enumerate(ranges):
+        steps = (
+            ((1, 1, 2), (1, 2), (2, 2, 4)),
+            ((1, 2, 2, 4), (2, 4), (2, 2, 4)),
+            ((2, 4), (4, 8)),
+        )
+        families = ("bowed", "bowed", "strings", "wind", "wind", "brass")
+        # Some play as sections, some alone.
+        programs = draw(rng, *families, count=1 if rng.random() < 0.7 else int(rng.integers(2, 4)))
+        notes = parts.line(
+            rng, score, centre, steps[pace][int(rng.integers(len(steps[pace])))],
+            0.0 if index == 0 else _entry(rng, early=True),
+        )  # fmt: skip
+        slur = float(rng.choice([0.0, 0.0, 0.04, -0.06]))
+        notes = tuple(n._replace(end=max(n.end + slur, n.start + 0.06)) for n in notes)
+        band.append(
+            player(
+                rng, "ensemble", 0.0 if index == 0 else -3.0,
+                programs=programs, notes=notes, send=hall,
+                bends=float(rng.uniform(0.4, 0.95)), swell_db=float(rng.uniform(1, 7)),
+            )
+        )  # fmt: skip
+    if rng.random() < 0.45:
+        figure = str(rng.choice(["held", "arpeggio", "eighths", "quarters"]))
+        notes = parts.chords(
+            rng, score, figure, "wide", int(rng.integers(48, 60)), entry=_entry(rng, early=True)
+        )
+        programs = draw(rng, "keys", "strings", "plucked", "organ")
+        band.append(player(rng, "chords", -4.0, programs=programs, notes=notes, send=hall))
+    if rng.random() < 0.3:
+        drums = drummer.drum_kit(rng, score, dense=False)
+        kit, level = (drummer.ORCHESTRA_KIT,), drums.level_db - 4
+        band.append(dataclasses.replace(drums, programs=kit, send=hall, level_db=level))
+    return band
+
+
+def _machines(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+    """A wall of distorted drums, basses, noise and gliding synthesisers."""
+    band = [drummer.drum_kit(rng, score, dense=True), _bass(rng, score)]
+    band += drummer.one_shots(rng, score)
+    for _ in range(int(rng.integers(1, 4))):
+        figure = str(rng.choice(["held", "sixteenths", "gallop", "stabs", "eighths"]))
+        notes = parts.chords(
+            rng, score, figure, str(rng.choice(["root", "fifth", "octave"])),
+            int(rng.integers(28, 60)), entry=_entry(rng, early=True),
+            length=float(rng.choice([1.0, 0.5])),
+        )  # fmt: skip
+        sound: Sound = ("saw", "amplifier", "noise")[int(rng.integers(3))]
+        band.append(
+            player(
+                rng, "machine", -2.0, sound=sound, programs=draw(rng, "synth", "bass"),
+                notes=notes, drive_db=float(rng.uniform(20, 55)),
+                effects=("", "sweep", "wah", "pump", "tremolo"),
+            )
+        )  # fmt: skip
+    for role, notes, level in _melodies(rng, score, 1):
+        band.append(_soloist(rng, role, notes, level, guitars=True))
+    return band
+
+
+def _landscape(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+    """Slow layers, bells and percussion in a large space."""
+    space = float(rng.uniform(0.5, 1.5))
+    band = []
+    for _ in range(int(rng.integers(1, 4))):
+        notes = parts.chords(
+            rng, score, "held", str(rng.choice(["wide", "fifth", "close"])),
+            int(rng.integers(36, 66)), entry=0.0,
+        )  # fmt: skip
+        sound: Sound = "noise" if rng.random() < 0.2 else "programs"
+        programs = draw(rng, "pad", "strings", "organ")
+        band.append(
+            player(
+                rng, "layer", -2.0, sound=sound, programs=programs, notes=notes, send=space,
+                effects=("", "sweep", "chorus", "tremolo"), swell_db=float(rng.uniform(2, 10)),
+            )
+        )  # fmt: skip
+    for _ in range(int(rng.integers(1, 4))):
+        notes = parts.line(rng, score, float(rng.uniform(55, 84)), (1, 2, 4, 8), 0.0)
+        programs = draw(rng, "mallets", "plucked", "keys", "wind")
+        band.append(
+            player(
+                rng, "bells", -3.0, programs=programs, notes=notes, send=space,
+                effects=("", "echo"), bends=0.4 * (programs[0] in parts.PROGRAMS["wind"]),
+            )
+        )  # fmt: skip
+    if rng.random() < 0.6:
+        band += drummer.one_shots(rng, score)
+    if rng.random() < 0.4:
+        band.append(drummer.drum_kit(rng, score, dense=False))
+    return band
 
 
 def _entry(rng: Generator, *, early: bool) -> float:

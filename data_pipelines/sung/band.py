@@ -13,8 +13,18 @@ from data_pipelines.composition import Composition, Note
 from data_pipelines.drums import drum_track
 from data_pipelines.lead import lead_track
 from data_pipelines.sung import amplifier, oneshots, soundfont
-from data_pipelines.sung.arrangement import arrange
+from data_pipelines.sung.arrangement import Kind, arrange
 from data_pipelines.sung.parts import Part
+
+_GLUE: dict[Kind, tuple[float, float]] = {
+    "sparse": (0.6, 0.4),
+    "full": (0.6, 0.4),
+    "dense": (0.9, 0.7),
+    "ensemble": (0.2, 0.1),
+    "machines": (0.8, 1.0),
+    "landscape": (0.4, 0.2),
+}
+"""Chances that a band's bus is compressed, and that it is saturated."""
 
 
 def play(
@@ -45,17 +55,19 @@ def play(
     for part in arrangement.parts:
         track = _render(rng, part, score, num_samples, sample_rate, font, arrangement.cents)
         add(_strip(rng, part, track, sample_rate, 60.0 / score.tempo_bpm), part.level_db, part.send)
+    hall = arrangement.kind in ("ensemble", "landscape")
     procedural = []
-    if not arrangement.cents:  # they could not follow it
+    if not arrangement.cents and not hall:  # they could not follow the tuning
         for name, make, chance in (("chords", chord_track, 0.4), ("drums", drum_track, 0.2)):
             if rng.random() < chance:
                 procedural.append(name)
                 track = make(rng, score, num_samples, sample_rate)
                 add(track, float(rng.normal(-4, 2.5)), float(rng.uniform(0.05, 0.3)))
-    seconds, brightness = float(rng.uniform(0.3, 2.4)), float(rng.uniform(1000, 5000))
+    seconds = float(rng.uniform(1.2, 3.5) if hall else rng.uniform(0.3, 2.4))
+    brightness = float(rng.uniform(1000, 5000))
     impulse = dsp.room(rng, sample_rate, seconds, brightness, float(rng.uniform(0, 0.03)))
     mix += dsp.reverberate(wet, impulse)
-    mix, bus = _bus(rng, mix, sample_rate, dense=arrangement.kind == "dense")
+    mix, bus = _bus(rng, mix, sample_rate, arrangement.kind)
     parts = arrangement.parts
     description = {
         "kind": arrangement.kind,
@@ -95,6 +107,8 @@ def _render(
     if part.sound == "one-shots":
         return _place_hits(part, n, sample_rate)
     notes = _humanise(rng, part.notes, part.sound == "drums")
+    if part.sound == "noise":
+        return _noise(rng, notes, n, sample_rate)
     if part.sound == "saw":
         return _supersaw(rng, notes, n, sample_rate, cents)
     if part.sound == "glide":
@@ -138,7 +152,7 @@ def _expression(
     """Pitch bends in semitones: scoops and bends into notes, and vibrato on held ones."""
     hop = soundfont.BEND_HOP
     frames, rate = n // hop + 1, sample_rate / hop
-    bend = np.zeros(frames)
+    bend = 0.06 * amount * dsp.smooth_noise(rng, frames, rate, 2.0)
     hz, depth = rng.uniform(4.8, 6.8), rng.uniform(0.1, 0.6) * max(amount, 0.5)
     for note in notes:
         first, last = int(note.start * rate), min(int(note.end * rate), frames)
@@ -152,7 +166,7 @@ def _expression(
         if note.end - note.start > 0.25 and rng.random() < 0.75:
             rise = np.clip((t - 0.15) / 0.3, 0, 1)
             shape += depth * rise * np.sin(2 * np.pi * hz * t)
-        bend[first:last] = shape
+        bend[first:last] += shape
     return bend
 
 
@@ -175,6 +189,22 @@ def _supersaw(
         sample[-tail:] *= dsp.fade(tail)[:, None]
         dsp.place(out, sample * np.float32(note.velocity), int(note.start * sample_rate))
     return out
+
+
+def _noise(
+    rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int
+) -> Float[np.ndarray, "time 2"]:
+    """Bursts of filtered noise in the rhythm of the notes."""
+    low = float(np.exp(rng.uniform(np.log(60), np.log(3000))))
+    high = low * float(rng.uniform(1.5, 12))
+    noise = [dsp.shaped_noise(rng, n, sample_rate, low, high, 4.0) for _ in range(2)]
+    gate = np.zeros(n, np.float32)
+    rise, decay = float(rng.uniform(0.002, 0.2)), float(rng.choice([0.05, 0.3, 30.0]))
+    for note in notes:
+        first, last = int(note.start * sample_rate), min(int(note.end * sample_rate), n)
+        t = np.arange(max(last - first, 0)) / sample_rate
+        gate[first:last] = note.velocity * np.minimum(t / rise, 1) * np.exp(-t / decay)
+    return np.stack(noise, axis=1) * gate[:, None]
 
 
 def _place_hits(part: Part, n: int, sample_rate: int) -> Float[np.ndarray, "time 2"]:
@@ -203,6 +233,9 @@ def _strip(
         drive = np.float32(rng.uniform(0.5, 3.0) / (_active_rms(x, sample_rate) * 3 + 1e-9))
         x = np.tanh(x * drive)
     n = len(x)
+    if part.swell_db:
+        swell = part.swell_db * dsp.smooth_noise(rng, n // 64 + 1, sample_rate / 64, 0.3)
+        x = x * dsp.upsample(np.float32(10) ** (swell / 20).astype(np.float32), 64, n)[:, None]
     if part.effect in ("chorus", "tremolo", "rotary"):
         x = amplifier.widen(rng, x, sample_rate, part.effect)
     elif part.effect in ("wah", "sweep"):
@@ -229,15 +262,16 @@ def _strip(
 
 
 def _bus(
-    rng: Generator, mix: Float[np.ndarray, "time 2"], sample_rate: int, dense: bool
+    rng: Generator, mix: Float[np.ndarray, "time 2"], sample_rate: int, kind: Kind
 ) -> tuple[Float[np.ndarray, "time 2"], dict[str, float]]:
     """Glue compression, saturation, tilt and width of the whole band, with their settings."""
     settings: dict[str, float] = {}
-    if rng.random() < (0.9 if dense else 0.6):
+    compressed, driven = _GLUE[kind]
+    if rng.random() < compressed:
         settings |= {"ratio": rng.uniform(1.5, 4), "threshold_db": rng.uniform(-8, 1)}
         mix = dsp.compress(mix, sample_rate, settings["ratio"], settings["threshold_db"])
-    if rng.random() < (0.7 if dense else 0.4):
-        settings["drive_db"] = float(rng.uniform(0, 9))
+    if rng.random() < driven:
+        settings["drive_db"] = float(rng.uniform(0, 24 if kind == "machines" else 9))
         drive = np.float32(0.35 * dsp.db_to_gain(settings["drive_db"]) / (dsp.rms(mix) + 1e-9))
         mix = np.tanh(mix * drive * np.float32(0.5))
     settings["tilt_db"] = float(rng.normal(-1.5, 2.5))

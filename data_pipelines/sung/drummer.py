@@ -8,6 +8,7 @@ from data_pipelines.sung import oneshots
 from data_pipelines.sung.parts import Part, bars, player
 
 KITS = (0, 1, 2, 3, 4, 8, 9, 11, 16, 17, 18, 24, 25, 32, 40)
+ORCHESTRA_KIT = 48
 
 _KICKS = (
     "x.......x.......",

