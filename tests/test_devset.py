@@ -16,9 +16,9 @@ from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.devset.lines import Take, clean_take, draw_line, sounding
 from data_pipelines.devset.melody import compose_melody, harmonise
 from data_pipelines.devset.mixing import mix, silent_seconds
-from data_pipelines.packages import fetch
 from data_pipelines.devset.sources import DEBIAN, Table, _band, _voice
 from data_pipelines.devset.tonality import find_tonality
+from data_pipelines.packages import fetch
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError
 
