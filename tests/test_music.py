@@ -12,9 +12,7 @@ from data_pipelines.music import Album, BuildMusic, build_music
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError
 
-ALBUM = Album(
-    package="tunes", licence="CC0-1.0", authors="A. N. Other", files="{}.flac", tracks=("one", "@b")
-)
+ALBUM = Album("tunes", "CC0-1.0", "A. N. Other", "{}.flac", "one @b")
 
 
 @pytest.fixture
@@ -28,10 +26,10 @@ def packages(tmp_path) -> Path:
 
 
 def test_tracks_are_songs_without_vocals_and_name_their_authors(tmp_path, packages, monkeypatch):
-    monkeypatch.setattr(music, "_VALIDATION_EVERY", 2)
+    monkeypatch.setattr(music, "_VALIDATION_EVERY", 1)
     command = BuildMusic(out=tmp_path / "music", downloads=packages)
     build_music(command, (ALBUM,))
-    first, second = tmp_path / "music/train/tunes-one", tmp_path / "music/validation/tunes-b"
+    first, second = (tmp_path / "music/validation" / name for name in ("tunes-one", "tunes-b"))
     original = soundfile.read(packages / "tunes_2_all/one.flac")[0]
     np.testing.assert_allclose(
         soundfile.read(first / "accompaniment.wav")[0], original, atol=2**-15
@@ -41,7 +39,8 @@ def test_tracks_are_songs_without_vocals_and_name_their_authors(tmp_path, packag
     np.testing.assert_array_equal(stereo[:, 0], stereo[:, 1])
     facts = json.loads((second / "song.json").read_text())
     assert (facts["authors"], facts["licence"], facts["version"]) == ("A. N. Other", "CC0-1.0", "2")
-    source = open_source(str(tmp_path / "music"), split="train")
+    source = open_source(str(tmp_path / "music"), split="validation")
+    assert {source.name(song) for song in range(2)} == {"tunes-b", "tunes-one"}
     segment = source.segment(0, 1000, 2000)
     assert not segment.vocals.any()
     assert segment.accompaniment.std() > 0.05
