@@ -48,6 +48,15 @@ def smooth_noise(
     return np.interp(np.linspace(0, knots - 1, n), np.arange(knots), values)
 
 
+def swell(
+    rng: Generator, n: int, sample_rate: int, spread_db: float, cutoff_hz: float
+) -> Float[np.ndarray, "time"]:
+    """Random gain with a spread in decibels, slow as `cutoff_hz`."""
+    hop = 64
+    db = spread_db * smooth_noise(rng, n // hop + 1, sample_rate / hop, cutoff_hz)
+    return upsample((10 ** (db / 20)).astype(np.float32), hop, n)
+
+
 def mono(x: Float[np.ndarray, "time channel"]) -> Float[np.ndarray, "time"]:
     """Mean of the first and the last channel (many times faster than a mean over a short axis)."""
     return (x[:, 0] + x[:, -1]) * np.float32(0.5)

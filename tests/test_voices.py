@@ -39,7 +39,10 @@ def plain(engine, **changes):
     return dataclasses.replace(
         voice,
         singer=dataclasses.replace(voice.singer, **manner),
-        **({"source": source, "legato": 1.0, "melisma": 0.0, "inhale_db": -80.0} | changes),
+        **(
+            {"source": source, "legato": 1.0, "melisma": 0.0, "inhale_db": -80.0, "swell_db": 0.0}
+            | changes
+        ),
     )
 
 

@@ -234,8 +234,7 @@ def _strip(
         x = np.tanh(x * drive)
     n = len(x)
     if part.swell_db:
-        swell = part.swell_db * dsp.smooth_noise(rng, n // 64 + 1, sample_rate / 64, 0.3)
-        x = x * dsp.upsample(np.float32(10) ** (swell / 20).astype(np.float32), 64, n)[:, None]
+        x = x * dsp.swell(rng, n, sample_rate, part.swell_db, 0.3)[:, None]
     if part.effect in ("chorus", "tremolo", "rotary"):
         x = amplifier.widen(rng, x, sample_rate, part.effect)
     elif part.effect in ("wah", "sweep"):

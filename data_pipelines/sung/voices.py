@@ -84,6 +84,8 @@ class Voice:
     """Chance that a note holds the vowel before."""
     breath: float
     """Added breathiness, 0 to 1."""
+    swell_db: float
+    """Spread of the slow changes of loudness within phrases."""
     inhale_db: float
     """Level of the breaths between phrases, relative to the voice."""
     lyrics: int
@@ -176,6 +178,7 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
         and effort != "whispered"
         and source in stock.SPEAKERS
         and bool(rng.random() < 0.7),
+        swell_db=float(rng.uniform(0.5, 4.0)),
     )
 
 
@@ -232,6 +235,7 @@ def sing(
         x = extend(rng, x, sample_rate, 11000 * min(1.0, voice.tract))
     if tone := _TONE[voice.effort]:
         x = dsp.equalise(x[:, None], sample_rate, [(20.0, tone[0][1]), *tone])[:, 0]
+    x = x * dsp.swell(rng, num_samples, sample_rate, voice.swell_db, 1.0)
     x = _level(x, sample_rate)
     if voice.engine != "procedural":
         _inhale(rng, voice, played, x, sample_rate)
