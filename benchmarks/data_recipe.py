@@ -9,7 +9,8 @@
 Each training is one process on one core for a number of CPU minutes, so that several can run side
 by side; it learns the direct estimate alone, by the spectral conditioner. DEVSET is what `python -m
 data_pipelines.build devset` makes. A run writes RUNS/NAME.json with every clip's scores; `score`
-does so for the direct estimate of a whole model; `table` compares runs by paired differences.
+does so for the direct estimate of a whole model; `table` compares runs by paired differences;
+`cross` tells whether it is the voices or the bands that are unlike the songs.
 """
 
 import os
@@ -21,6 +22,7 @@ os.environ["XLA_FLAGS"] = (
 
 import collections
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -38,11 +40,11 @@ import tyro
 from jaxtyping import Array, Float
 
 import configs
-from data_pipelines import pipeline
+from data_pipelines import dsp, pipeline
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.pipeline import PipelineConfig
-from data_pipelines.segments import Source
+from data_pipelines.segments import ACTIVITY_BLOCK, Source
 from data_pipelines.sources import open_source
 from diffsep_jax import metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
@@ -116,6 +118,24 @@ class Score:
     model: tyro.conf.Positional[str]
     devset: Path
     out: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cross:
+    """Tells whether voices or bands are unlike the songs: scores each under the other's.
+
+    Voices and bands of the development set and of validation songs in all four combinations, at
+    the development set's ratios, by the direct estimate.
+
+    Attributes:
+        model: shipped model or model directory.
+        source: a data set of songs, as of train.py.
+        devset: folder of the development set.
+    """
+
+    model: tyro.conf.Positional[str]
+    source: str
+    devset: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,6 +344,37 @@ def score_model(command: Score) -> None:
     print(f"{command.model}: {_medians(scores)}")
 
 
+def cross(command: Cross) -> None:
+    """Prints mean and median for each combination, and what the best gain reaches."""
+    separator = Separator.from_pretrained(command.model)
+    real = list(read_devset(command.devset).values())
+    songs = open_source(command.source, split="validation")
+    rendered = []
+    for song in range(min(len(real), len(songs))):
+        active = np.convolve(songs.activity(song), np.ones(10 * SAMPLE_RATE // ACTIVITY_BLOCK))
+        end = min(int(np.argmax(active) + 1) * ACTIVITY_BLOCK, songs.num_samples(song))
+        start = max(0, end - 10 * SAMPLE_RATE)
+        rendered.append(Clip(part="", **songs.segment(song, start, end - start)._asdict()))
+    columns = ("voices", "bands", "clips", "mean, dB", "median, dB", "best gain, dB")
+    grid = rich.table.Table(*columns, box=rich.box.MARKDOWN)
+    for (voices, sung), (bands, played) in itertools.product(
+        (("real", real), ("rendered", rendered)), repeat=2
+    ):
+        found, floors = [], []
+        for there, voice, band in zip(real, sung, played, strict=False):
+            length = min(len(voice.vocals), len(band.accompaniment))
+            vocals, accompaniment = voice.vocals[:length], band.accompaniment[:length]
+            ratio = dsp.rms(there.vocals) / dsp.rms(there.accompaniment)
+            accompaniment = accompaniment * (dsp.rms(vocals) / dsp.rms(accompaniment) / ratio)
+            mixture = vocals + accompaniment
+            estimate = separator.separate(mixture, SAMPLE_RATE, sampler="direct").vocals
+            found.append(metrics.sdr(vocals, estimate))
+            floors.append(metrics.sdr(vocals, metrics.best_gain(vocals, mixture) * mixture))
+        figures = np.mean(found), np.median(found), np.median(floors)
+        grid.add_row(voices, bands, str(len(found)), *(f"{figure:.2f}" for figure in figures))
+    rich.console.Console(highlight=False).print(grid)
+
+
 def _separate(
     mixture: Float[np.ndarray, "time 2"], estimate: Any, params: Any, segment: int
 ) -> Float[np.ndarray, "time 2"]:
@@ -425,10 +476,12 @@ def table(command: Table) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
-        match tyro.cli(Train | Score | Table):
+        match tyro.cli(Train | Score | Cross | Table):
             case Train() as command:
                 train(command)
             case Score() as command:
                 score_model(command)
+            case Cross() as command:
+                cross(command)
             case Table() as command:
                 table(command)
