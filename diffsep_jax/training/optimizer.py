@@ -29,7 +29,7 @@ class OptimizerConfig:
     Attributes:
         method: "adamw", or "muon" (ours): the momentum of each matrix inside the networks is made
             orthogonal (Jordan et al. 2024) and has the size of Adam's steps (Liu et al. 2025);
-            what faces the audio, biases and scales are Adam's.
+            what faces the audio, biases and scales are Adam's, by Nesterov's rule.
         learning_rate: peak, after the warm-up.
         warmup_steps: steps of linear warm-up from 0.
         schedule: what follows the warm-up. "cosine" falls until the end of the run. "constant"
