@@ -53,6 +53,7 @@ from diffsep_jax.evaluation.statistics import bootstrap_interval
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.output import check_writable, write_bytes
+from diffsep_jax.training.optimizer import Method, OptimizerConfig, direction
 
 SAMPLE_RATE = 44_100
 CROSS_FADE = 8_192
@@ -80,6 +81,7 @@ class Train:
         minutes: CPU minutes of training.
         segment: samples of an example.
         window: of the conditioner's STFT in samples.
+        method: of the optimiser, adamw or muon.
         learning_rate: the highest; after a warm-up it falls as a cosine.
         num_songs: of the embedded songs.
         cache_dir: of the embedded songs.
@@ -99,6 +101,7 @@ class Train:
     minutes: float = 10.0
     segment: int = 65_536
     window: int = 2048
+    method: Method = "adamw"
     learning_rate: float = 1e-3
     num_songs: int = 120
     cache_dir: str | None = None
@@ -261,11 +264,14 @@ def train(command: Train) -> None:
     silence = jnp.zeros((1, command.segment, 2))
     params = jax.jit(network.init)(jax.random.key(command.seed), silence)
     count = sum(x.size for x in jax.tree.leaves(params))
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b1=0.9, b2=0.99))
+    method = OptimizerConfig(method=command.method, b2=0.99)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), direction(method))
+    params = {"conditioner": params}
     state, ema = optimizer.init(params), params
 
     def apply(params: Any, mixture: Array) -> Array:
-        return network.apply(params, mixture).estimate  # type: ignore[union-attr]
+        conditioning = network.apply(params["conditioner"], mixture)
+        return conditioning.estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
         """Squared error over the root of the vocals' power, so that quiet vocals count too."""
@@ -277,7 +283,7 @@ def train(command: Train) -> None:
         params: Any, state: Any, ema: Any, mixture: Array, vocals: Array, rate: Array
     ) -> tuple[Any, Any, Any, Array]:
         loss, gradient = jax.value_and_grad(loss_of)(params, mixture, vocals)
-        updates, state = optimizer.update(gradient, state)
+        updates, state = optimizer.update(gradient, state, params)
         params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
         ema = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, ema, params)
         return params, state, ema, loss

@@ -112,7 +112,7 @@ def make_optimizer(
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        _direction(config, freeze),
+        direction(config, freeze),
         optax.add_decayed_weights(
             config.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
         ),
@@ -121,12 +121,12 @@ def make_optimizer(
     )
 
 
-def _direction(config: OptimizerConfig, freeze: str) -> optax.GradientTransformation:
-    """Gradients to steps of about unit size, not yet turned around."""
+def direction(config: OptimizerConfig, freeze: str = "none") -> optax.GradientTransformation:
+    """Gradients to steps of about unit size, still uphill: Adam, or Muon with it."""
     if config.method == "adamw":
         return optax.scale_by_adam(config.b1, config.b2)
     return optax.contrib.muon(
-        learning_rate=-1.0,  # what it turns around is turned back
+        learning_rate=-1.0,  # uphill: the rate that follows has the minus
         beta=config.momentum,
         consistent_rms=0.2,
         adam_b1=config.b1,
