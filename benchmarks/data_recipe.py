@@ -45,7 +45,7 @@ from data_pipelines.combined import CombinedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.segments import ACTIVITY_BLOCK, Source
-from data_pipelines.sources import open_source
+from data_pipelines.sources import available_split, open_source
 from diffsep_jax import metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import UserError, one_line_errors
@@ -266,11 +266,11 @@ def train(command: Train) -> None:
     count = sum(x.size for x in jax.tree.leaves(params))
     method = OptimizerConfig(method=command.method, b2=0.99)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), direction(method))
-    params = {"conditioner": params}
+    params = {"conditioner": params["params"]}
     state, ema = optimizer.init(params), params
 
     def apply(params: Any, mixture: Array) -> Array:
-        conditioning = network.apply(params["conditioner"], mixture)
+        conditioning = network.apply({"params": params["conditioner"]}, mixture)
         return conditioning.estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
@@ -354,13 +354,19 @@ def cross(command: Cross) -> None:
     """Prints mean and median for each combination, and what the best gain reaches."""
     separator = Separator.from_pretrained(command.model)
     real = list(read_devset(command.devset).values())
+    if available_split(command.source, "validation") != "validation":
+        raise UserError(f"{command.source}: expected a data set with a split named validation")
     songs = open_source(command.source, split="validation")
     rendered = []
     for song in range(min(len(real), len(songs))):
-        active = np.convolve(songs.activity(song), np.ones(10 * SAMPLE_RATE // ACTIVITY_BLOCK))
-        end = min(int(np.argmax(active) + 1) * ACTIVITY_BLOCK, songs.num_samples(song))
-        start = max(0, end - 10 * SAMPLE_RATE)
-        rendered.append(Clip(part="", **songs.segment(song, start, end - start)._asdict()))
+        blocks = 10 * SAMPLE_RATE // ACTIVITY_BLOCK
+        first = np.argmax(np.convolve(songs.activity(song), np.ones(blocks), "valid"))
+        start = int(first) * ACTIVITY_BLOCK
+        length = min(10 * SAMPLE_RATE, songs.num_samples(song) - start)
+        clip = Clip(part="", **songs.segment(song, start, length)._asdict())
+        if min(dsp.rms(clip.vocals), dsp.rms(clip.accompaniment)) == 0:
+            raise UserError(f"{command.source}: {songs.name(song)} has no vocals or no band")
+        rendered.append(clip)
     columns = ("voices", "bands", "clips", "mean, dB", "median, dB", "best gain, dB")
     grid = rich.table.Table(*columns, box=rich.box.MARKDOWN)
     for (voices, sung), (bands, played) in itertools.product(
