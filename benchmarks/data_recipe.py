@@ -46,7 +46,7 @@ from data_pipelines.folders import FolderSongs
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.segments import ACTIVITY_BLOCK, Source
 from data_pipelines.sources import available_split, open_source
-from diffsep_jax import metrics
+from diffsep_jax import losses, metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.statistics import bootstrap_interval
@@ -57,6 +57,7 @@ from diffsep_jax.training.optimizer import Method, OptimizerConfig, direction
 
 SAMPLE_RATE = 44_100
 CROSS_FADE = 8_192
+WEIGHTS = configs.get("small_spectral").train.loss_weights
 MIDDLE_HZ = (250.0, 3000.0)
 """Where voices lie, and where bands leak into them."""
 
@@ -101,8 +102,8 @@ class Train:
     minutes: float = 10.0
     segment: int = 65_536
     window: int = 2048
-    method: Method = "adamw"
-    learning_rate: float = 1e-3
+    method: Method = "muon"
+    learning_rate: float = 2e-3
     num_songs: int = 120
     cache_dir: str | None = None
     seed: int = 0
@@ -274,9 +275,9 @@ def train(command: Train) -> None:
         return conditioning.estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
-        """Squared error over the root of the vocals' power, so that quiet vocals count too."""
-        error = jnp.square(apply(params, mixture) - vocals).mean((1, 2))
-        return (error / jnp.sqrt(jnp.square(vocals).mean((1, 2)) + 0.03)).mean()
+        """L_rec of config `small_spectral`."""
+        error = losses.reconstruction_loss(apply(params, mixture), vocals)
+        return WEIGHTS.reconstruction * losses.logarithmic(error, WEIGHTS.log_floor).mean()
 
     @jax.jit
     def step(
@@ -295,7 +296,7 @@ def train(command: Train) -> None:
 
     settings = json.loads(json.dumps(dataclasses.asdict(command), default=str))
     scores: dict[str, Any] = {}
-    number, not_training, losses = 0, 0.0, collections.deque[float](maxlen=100)
+    number, not_training, recent = 0, 0.0, collections.deque[float](maxlen=100)
     start, start_cpu = time.perf_counter(), time.process_time()
     for at in (0.5, 1.0):
         while True:
@@ -309,7 +310,7 @@ def train(command: Train) -> None:
             params, state, ema, loss = step(
                 params, state, ema, batch["mixture"], batch["vocals"], jnp.float32(rate)
             )
-            losses.append(float(loss))
+            recent.append(float(loss))
             number += 1
         scoring = time.process_time()
         scores[str(at)] = {
@@ -325,7 +326,7 @@ def train(command: Train) -> None:
             "cpu_minutes": (time.process_time() - start_cpu - not_training) / 60,
             "minutes": (time.perf_counter() - start) / 60,
             "audio_hours": seconds / 3600,
-            "loss": float(np.mean(losses)),
+            "loss": float(np.mean(recent)),
             "scores": scores,
         }
         write_bytes(command.out / f"{command.name}.json", json.dumps(run, indent=1).encode())
