@@ -83,7 +83,10 @@ ALBUMS = (
     Album("vonsh", "CC0-1.0", "Juhani Junkala", "usr/share/games/vonsh/{}.mp3", "idle_tune"),
     Album("vonsh", "CC-BY-3.0", "Przemyslaw Sikorski", "usr/share/games/vonsh/{}.mp3", "play_tune"),
 )  # fmt: skip
-"""Screened for voices by title, credits and spectrogram; none is in the development set."""
+"""Screened for voices by title, credits and the spectrogram of 14 s of each.
+
+None is in the development set.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
