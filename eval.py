@@ -16,7 +16,6 @@ import rich.console
 import tyro
 
 from data_pipelines.sources import available_split, open_source
-from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
@@ -47,7 +46,7 @@ class Evaluate:
         num_songs: how many embedded songs.
         song_seconds: length of an embedded song.
         cache_dir: where rendered and resampled songs are kept; unset: the user's cache folder.
-        distributed: which process of several this is, where the environment does not tell.
+        multihost: share the songs with the other processes that were started with this command.
     """
 
     model: str | None = None
@@ -66,23 +65,22 @@ class Evaluate:
     num_songs: int = 10
     song_seconds: float = 60.0
     cache_dir: str | None = None
-    distributed: DistributedConfig = DistributedConfig()
+    multihost: bool = False
 
 
 def main(command: Evaluate) -> None:
     """Scores every song. What can be wrong is found before a song is rendered."""
     sweep = check(command)
-    from diffsep_jax.compilation_cache import use_compilation_cache
-    from diffsep_jax.cores import use_cores
     from diffsep_jax.evaluation import estimators, result_files, tables
     from diffsep_jax.evaluation.evaluate import evaluate, start_anew, track_names
     from diffsep_jax.evaluation.provenance import weights_digest
     from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.runtime import join_hosts, use_compilation_cache, use_cores
 
     use_cores(command.batch_size)
     use_compilation_cache()
-    initialize(command.distributed)
+    join_hosts(command.multihost)
     split = available_split(command.data, "test")
     if split == "train":
         print(

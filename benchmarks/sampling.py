@@ -37,9 +37,7 @@ from rich.table import Table
 
 import configs
 from benchmarks.command_start import start_seconds
-from diffsep_jax.cores import use_cores
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.flops import sampling_flops
 from diffsep_jax.inference.engine import (
     CHUNKS,
     SAME,
@@ -53,6 +51,7 @@ from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import Sampler, SamplerSettings
 from diffsep_jax.models.compute import Dtype
 from diffsep_jax.output import write_bytes
+from diffsep_jax.runtime import count_flops, use_cores
 from diffsep_jax.separation_model import Params, SeparationModel
 
 Json = dict[str, Any]
@@ -261,7 +260,8 @@ def run_figures(
 ) -> Json:
     """What one call's time means."""
     audio_seconds = batch_size * model.segment / model.sample_rate
-    flops_per_second = sampling_flops(model, batch_size, steps) / seconds
+    flops = sampling_flops(model, batch_size, steps)
+    flops_per_second = None if flops is None else flops / seconds
     return {
         "sampler": sampler,
         "batch_size": batch_size,
@@ -270,8 +270,23 @@ def run_figures(
         "real_time_factor": seconds / audio_seconds,
         "chunks_per_second": batch_size / seconds,
         "flops_per_second": flops_per_second,
-        "share_of_peak": flops_per_second / peak,
+        "share_of_peak": None if flops_per_second is None else flops_per_second / peak,
     }
+
+
+def sampling_flops(model: SeparationModel, batch_size: int, steps: int) -> float | None:
+    """FLOPs of the conditioner, once, and of `steps` calls of the generator, attention in full."""
+    compute = dataclasses.replace(model.compute, attention="plain", convolution="native")
+    model = dataclasses.replace(model, compute=compute)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    audio = jax.ShapeDtypeStruct((batch_size, model.segment, 2), jnp.float32)
+    sigma = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
+    conditioning = jax.eval_shape(model.condition, params, audio)
+    conditioner = count_flops(model.condition, params, audio)
+    generator = count_flops(model.velocity, params, audio, sigma, audio, conditioning)
+    if conditioner is None or generator is None:
+        return None
+    return conditioner + steps * generator
 
 
 def matmul_peak(dtype: str) -> float:

@@ -1,4 +1,4 @@
-"""A model's fields as JSON, and parameter trees as flat names: what files hold of a model."""
+"""A model's fields as JSON."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -54,29 +54,6 @@ def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
             raise ValueError(f"unknown {name} fields {sorted(unknown)}")
         values[name] = network(**fields)
     return SeparationModel(**values)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": leaf}} -> {"a/b": leaf}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
 
 
 def _tuples(value: Any) -> Any:

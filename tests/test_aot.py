@@ -17,14 +17,12 @@ from diffsep_jax.aot import __main__ as command
 from diffsep_jax.aot import programs
 from diffsep_jax.aot.collectives import by_kind, collectives
 from diffsep_jax.aot.compilation import compile_program
-from diffsep_jax.aot.roofline import roofline
 from diffsep_jax.aot.topology import find_libtpu, topology
 from diffsep_jax.errors import UserError
-from diffsep_jax.flops import count_flops, train_step_flops
-from diffsep_jax.hardware import chip
 from diffsep_jax.inference import engine
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.spectral.generator import SpectralGenerator
+from diffsep_jax.runtime import CHIPS, Chip
 from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig
 
@@ -105,18 +103,6 @@ def test_the_pieces_of_a_chain_are_one_collective():
     assert by_kind(collectives("\n".join(lines))) == {"all-gather": (2, 64)}
 
 
-def test_bytes_sent_are_those_of_a_ring():
-    def sent(kind, result):
-        line = f"  %x = f32[{result}] {kind}(%p), replica_groups={{{{0,1,2,3}}}}"
-        return collectives(line)[0].bytes_sent(devices=8)
-
-    # A device sends every part of an array of 64 bytes but one; to reduce and gather, twice that.
-    assert sent("all-gather", 16) == sent("reduce-scatter", 4) == 48
-    assert sent("all-reduce", 16) == 96
-    assert sent("all-to-all", 16) == 48
-    assert sent("collective-permute", 16) == 64
-
-
 def test_the_collectives_of_a_compiled_shard_map():
     mesh = jax.make_mesh((8,), ("x",), (AxisType.Auto,))
 
@@ -177,7 +163,7 @@ def test_without_libtpu_the_error_says_how_to_get_it(monkeypatch):
 def test_a_tpus_devices_are_its_chips(name, devices, hosts, kind):
     found = topology(name)
     assert (len(found.devices), found.hosts, found.device_kind) == (devices, hosts, kind)
-    assert chip(kind) is not None
+    assert kind in CHIPS
 
 
 @needs_libtpu
@@ -205,9 +191,8 @@ def test_training_on_cpus(cpus, model):
     program = programs.training(model, config, cpus, per_device_batch=2)
     assert program.batch_size == 16
     assert dict(program.mesh.shape) == {"data": 2, "fsdp": 4}
-    assert program.model_flops == train_step_flops(model, 16)
     found = compile_program(program)
-    assert found.executed_flops >= program.model_flops / 8
+    assert found.flops > 0
     assert found.memory.arguments > 0
     assert found.memory.temporaries > 0
     assert {each.kind for each in found.collectives} == {
@@ -226,14 +211,7 @@ def test_sampling_on_cpus(cpus, model):
     assert few.collectives == []
     assert few.memory == many.memory
     assert many.bytes_accessed > 3 * few.bytes_accessed
-    assert few.executed_flops < many.executed_flops < 11 * few.executed_flops
-
-
-def test_rematerialisation_is_executed_but_no_part_of_the_model_flops(cpus):
-    model = dataclasses.replace(micro.MODEL, compute=Compute(remat="full"))
-    program = programs.training(model, micro.TRAIN, cpus, per_device_batch=1)
-    assert program.model_flops == train_step_flops(micro.MODEL, 8)
-    assert count_flops(program.function, *program.arguments) > 1.1 * program.model_flops
+    assert few.flops < many.flops < 11 * few.flops
 
 
 def test_a_batch_that_does_not_split_is_refused(cpus):
@@ -285,8 +263,7 @@ def test_the_command_on_cpus(tmp_path, capsys, micro_configs):
     assert found["fits"]
     assert found["devices"] == found["batch_size"] == 2
     assert found["mesh"] == {"data": 2}
-    assert found["roofline"] is None
-    for word in ("jax 0.", "2 x cpu", "data 2", "50 steps", "temporaries", "none", "not known"):
+    for word in ("jax 0.", "2 x cpu", "data 2", "50 steps", "temporaries", "none"):
         assert word in printed
 
 
@@ -348,21 +325,12 @@ def test_a_bad_topology_ends_in_one_line_and_status_2():
 
 
 def test_what_does_not_fit_ends_with_status_3(tmp_path, capsys, micro_configs, monkeypatch):
-    small = dataclasses.replace(chip("TPU v5 lite"), memory=1e3)
-    monkeypatch.setattr(command, "chip", lambda kind: small)
+    monkeypatch.setitem(CHIPS, "cpu", Chip(flops=1e12, memory=1e3))
     status, found = run(
         tmp_path, "--topology", "cpu:2", "--program", "sample", "--per-device-batch", "1"
     )
     assert (status, found["fits"]) == (command.EXIT_DOES_NOT_FIT, False)
     assert capsys.readouterr().err.startswith("does not fit: ")
-    assert found["roofline"]["shortest"] > 0
-
-
-def test_the_roofline_is_the_largest_term_to_their_sum():
-    v5e = chip("TPU v5 lite")
-    bound = roofline(v5e, flops=197e12, bytes_accessed=2 * 819e9, bytes_sent=50e9)
-    assert (bound.compute, bound.memory, bound.interconnect) == (1.0, 2.0, 0.25)
-    assert (bound.shortest, bound.longest, bound.limit) == (2.0, 3.25, "memory")
 
 
 # --- TPUs without TPUs ---
@@ -427,8 +395,6 @@ def test_the_tpus_compiler_says_when_a_program_does_not_fit(tmp_path, capsys, v5
         trips=1,
         mesh=engine.chunk_mesh(v5e),
         batch_size=8,
-        model_flops=1.0,
-        attention_flops=0.0,
     )
     monkeypatch.setattr(programs, "sampling", lambda *_: program)
     status, found = run(

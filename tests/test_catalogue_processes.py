@@ -105,19 +105,26 @@ def test_ctrl_c_is_prompt_and_clean(catalogue, presses):
     assert not out.exists()
 
 
+def place(address, process):
+    """What tells one of two processes where it is."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(process),
+    }
+
+
 def test_processes_share_a_catalogue(catalogue, undisturbed):
     out = catalogue / "shared"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    options = ["--steps", 3, "--distributed.coordinator", address]
-    options += ["--distributed.num-processes", 2, "--distributed.process-id"]
     processes = [
         subprocess.Popen(
-            command(catalogue, out, *options, i),
+            command(catalogue, out, "--steps", 3, "--multihost"),
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+            env=os.environ | place(address, i) | {"JAX_NUM_CPU_DEVICES": "1"},
         )
         for i in range(2)
     ]
@@ -138,11 +145,11 @@ def test_a_bad_file_of_one_process_does_not_stop_the_other(catalogue):
     processes = []
     for i in range(2):
         options = ["--model", catalogue / "model", "--steps", 1, "--out", out]
-        options += ["--distributed.coordinator", address, "--distributed.num-processes", 2]
-        arguments = [*songs, *options, "--distributed.process-id", i]
+        arguments = [*songs, *options, "--multihost"]
         processes.append(
             subprocess.Popen(
                 [sys.executable, "-m", "diffsep_jax.cli", "separate", *map(str, arguments)],
+                env=os.environ | place(address, i),
                 stderr=subprocess.PIPE,
                 text=True,
             )

@@ -373,7 +373,8 @@ def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monk
 def test_processes_share_the_tracks_by_position(tmp_path, halving, monkeypatch):
     """The second of two takes the odd ones, the first the rest and the summary."""
     scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
-    monkeypatch.setattr(evaluation, "wait_for_all", lambda what, patience_seconds: None)
+    monkeypatch.setattr(evaluation, "wait_for_all", lambda what, timeout_seconds: None)
+    monkeypatch.setattr("diffsep_jax.runtime.join_hosts", lambda multihost: None)
     monkeypatch.setattr("jax.process_count", lambda: 2)
     monkeypatch.setattr("jax.process_index", lambda: 1)
     with pytest.raises(UserError, match=r"no summary\.json"):
@@ -543,13 +544,13 @@ def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
     command = [
         *(sys.executable, eval_script.__file__, f"--model={model_dir}", f"--data={data}"),
         *("--sampler=direct", "--metrics=sdr", f"--cache-dir={tmp_path / 'cache'}"),
-        *("--batch-size=8", f"--out={tmp_path / 'two'}", f"--distributed.coordinator={address}"),
-        *("--distributed.num-processes=2", "--distributed.process-id"),
+        *("--batch-size=8", f"--out={tmp_path / 'two'}", "--multihost"),
     ]
+    environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     started = [
         subprocess.Popen(
-            [*command, str(i)],
-            env=environment,
+            command,
+            env=environment | {"JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -11,7 +11,6 @@ import pytest
 from benchmarks import sampling
 from benchmarks.sampling_picture import draw, read_scores
 from diffsep_jax.errors import UserError
-from diffsep_jax.flops import sampling_flops
 from diffsep_jax.inference.pretrained import save_model
 
 SCORE = {"label": "T=5", "sampler": "ddim", "steps": 5, "sdr": 3, "real_time_factor": 0.1}
@@ -38,7 +37,7 @@ def test_runs_are_told_in_consistent_units(report):
         seconds = run["seconds"]
         assert math.isclose(run["chunks_per_second"] * seconds, 2)
         assert math.isclose(run["real_time_factor"] * 2 * micro.MODEL.segment / 44_100, seconds)
-        flops = sampling_flops(micro.MODEL, 2, run["steps"])
+        flops = sampling.sampling_flops(micro.MODEL, 2, run["steps"])
         assert math.isclose(run["flops_per_second"] * seconds, flops)
         assert math.isclose(run["share_of_peak"] * peak, run["flops_per_second"])
     json.dumps(report)

@@ -21,7 +21,7 @@ from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.interrupt import StopRequest
-from diffsep_jax.training.logging import RunLog
+from diffsep_jax.training.log import RunLog
 from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
@@ -189,10 +189,10 @@ def test_a_signal_while_there_is_nothing_to_save_ends_at_once(number, error):
         os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("line", ["3", "[]", '{"a": 1}', '{"step": "x"}', '{"step": 2, "ki', "\0"])
-def test_lines_of_the_log_that_are_no_records_go(tmp_path, line):
+@pytest.mark.parametrize("rest", ['{"step": 2, "ki', "\0\0", '{"step": 6, "kind": "train"}\n'])
+def test_a_resumed_run_drops_later_records_and_what_a_crash_cut_off(tmp_path, rest):
     whole = '{"step": 1, "kind": "train"}'
-    (tmp_path / "log.jsonl").write_text(f"{whole}\n{line}\n")
+    (tmp_path / "log.jsonl").write_text(f"{whole}\n{rest}")
     with RunLog(tmp_path, start_step=5, num_steps=6):
         pass
     assert (tmp_path / "log.jsonl").read_text() == whole + "\n"

@@ -31,19 +31,6 @@ class Collective:
     group: int
     line: str
 
-    def bytes_sent(self, devices: int) -> float:
-        """Bytes that each device sends, in the best known algorithms (those of a ring)."""
-        group = self.group or devices
-        others = group - 1
-        shares = {
-            "all-gather": others / group,
-            "reduce-scatter": float(others),
-            "all-reduce": 2 * others / group,
-            "all-to-all": others / group,
-            "collective-permute": 1.0,
-        }
-        return self.bytes * shares[self.kind]
-
 
 def collectives(hlo: str) -> list[Collective]:
     """All communications as they stand in the program: one in a loop's body counts once.

@@ -8,7 +8,6 @@ import jax
 
 from diffsep_jax.aot.collectives import Collective, collectives
 from diffsep_jax.aot.programs import Program
-from diffsep_jax.flops import count_flops
 
 
 class DoesNotFitError(Exception):
@@ -47,17 +46,14 @@ class Compilation:
     Attributes:
         seconds: that the compiler took, with nothing from a cache.
         memory: in bytes.
-        executed_flops: counted on JAX's program as it is: with what it computes again to save
-            memory, and with the products inside attention kernels.
-        compiler_flops: the compiler's own count: elementwise work too, no attention kernels.
+        flops: the compiler's count: elementwise work too, no attention kernels.
         bytes_accessed: the compiler's count of what its operations read and write.
         collectives: communication, as it stands in the program.
     """
 
     seconds: float
     memory: Memory
-    executed_flops: float
-    compiler_flops: float
+    flops: float
     bytes_accessed: float
     collectives: list[Collective]
 
@@ -68,7 +64,6 @@ def compile_program(program: Program) -> Compilation:
     The compiler counts the body of a loop once; here it counts as often as it runs. With
     micro-batches that counts the little outside their loop, the optimizer, as often.
     """
-    executed = count_flops(program.function, *program.arguments, while_trips=program.trips)
     compiled, seconds = _compile(program.function, program.arguments)
     costs = _costs(compiled)
     if program.before_loop is None:
@@ -82,8 +77,7 @@ def compile_program(program: Program) -> Compilation:
     return Compilation(
         seconds=seconds,
         memory=_memory(compiled),
-        executed_flops=executed / program.mesh.size,
-        compiler_flops=costs[0],
+        flops=costs[0],
         bytes_accessed=costs[1],
         collectives=collectives(compiled.as_text()),
     )

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from diffsep_jax.flops import PARTS_OF_TRAINING, attention_flops, sampling_flops, train_step_flops
 from diffsep_jax.inference import engine
 from diffsep_jax.models.convolution import choose_convolution
 from diffsep_jax.separation_model import SeparationModel
@@ -27,8 +26,6 @@ class Program(NamedTuple):
         trips: how often the loop runs.
         mesh: the devices.
         batch_size: examples of all devices together.
-        model_flops: of all devices together, see `diffsep_jax.flops`.
-        attention_flops: those of them that are attention's, by formula.
     """
 
     function: Any
@@ -37,8 +34,6 @@ class Program(NamedTuple):
     trips: int
     mesh: Mesh
     batch_size: int
-    model_flops: float
-    attention_flops: float
 
 
 def for_platform(model: SeparationModel, platform: str) -> SeparationModel:
@@ -66,7 +61,6 @@ def training(
     batch_size = per_device_batch * mesh.size
     BatchLayout(mesh, batch_size, config.micro_batches)
     program = train_program(model, config, mesh)
-    attention = sum(_attention(model))
     return Program(
         function=program.step,
         arguments=abstract_arguments(program, model, mesh, batch_size),
@@ -74,8 +68,6 @@ def training(
         trips=config.micro_batches,
         mesh=mesh,
         batch_size=batch_size,
-        model_flops=train_step_flops(model, batch_size),
-        attention_flops=PARTS_OF_TRAINING * batch_size * attention,
     )
 
 
@@ -86,7 +78,6 @@ def sampling(
     mesh = engine.chunk_mesh(devices)
     batch_size = per_device_batch * mesh.size
     arguments = engine.abstract_arguments(model, mesh, batch_size)
-    conditioner, generator = _attention(model)
     return Program(
         function=engine.sampling_program(model, mesh),
         arguments=arguments,
@@ -94,13 +85,4 @@ def sampling(
         trips=steps,
         mesh=mesh,
         batch_size=batch_size,
-        model_flops=sampling_flops(model, batch_size, steps),
-        attention_flops=batch_size * (conditioner + steps * generator),
     )
-
-
-def _attention(model: SeparationModel) -> tuple[float, float]:
-    """Of the conditioner's and of the generator's forward pass over one segment."""
-    networks = (model.conditioner, model.generator)
-    conditioner, generator = (attention_flops(each, model.segment) for each in networks)
-    return conditioner, generator

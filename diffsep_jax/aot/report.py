@@ -2,18 +2,16 @@
 
 import dataclasses
 import datetime
-import math
 import platform
 from typing import Any
 
 import jax
 
-from diffsep_jax import hardware
 from diffsep_jax.aot.collectives import by_kind
 from diffsep_jax.aot.compilation import Compilation
 from diffsep_jax.aot.programs import Program
-from diffsep_jax.aot.roofline import ASSUMPTIONS, Roofline, roofline
 from diffsep_jax.aot.topology import Topology
+from diffsep_jax.runtime import Chip
 from diffsep_jax.separation_model import SeparationModel
 
 Json = dict[str, Any]
@@ -40,11 +38,7 @@ def describe(topology: Topology, program: Program, model: SeparationModel, setti
 
 
 def results(
-    compilation: Compilation,
-    program: Program,
-    model: SeparationModel,
-    chip: hardware.Chip | None,
-    memory: float | None,
+    compilation: Compilation, program: Program, chip: Chip | None, memory: float | None
 ) -> Json:
     """What the compiler and the counts say, per device and call unless the name says otherwise.
 
@@ -52,7 +46,6 @@ def results(
     """
     devices = program.mesh.size
     limit = memory if chip is None else chip.memory
-    attention = program.attention_flops / devices
     return {
         "compile_seconds": compilation.seconds,
         "memory": {
@@ -62,45 +55,12 @@ def results(
             "limit_is": "the chip's" if chip else f"this machine's RAM / {devices} devices",
         },
         "fits": limit is None or compilation.memory.total <= limit,
-        "flops": {
-            "model": program.model_flops / devices,
-            "executed": compilation.executed_flops,
-            "compiler": compilation.compiler_flops,
-            "attention_by_formula": attention,
-        },
+        "flops": compilation.flops,
         "bytes_accessed": compilation.bytes_accessed,
         "collectives": {
             kind: {"count": count, "bytes": size}
             for kind, (count, size) in by_kind(compilation.collectives).items()
         },
-        "roofline": chip and _roofline(compilation, program, model, chip),
-    }
-
-
-def _roofline(
-    compilation: Compilation, program: Program, model: SeparationModel, chip: hardware.Chip
-) -> Json:
-    devices = program.mesh.size
-    bound: Roofline = roofline(
-        chip,
-        flops=compilation.executed_flops,
-        bytes_accessed=compilation.bytes_accessed,
-        bytes_sent=math.fsum(each.bytes_sent(devices) for each in compilation.collectives),
-    )
-    return {
-        **dataclasses.asdict(bound),
-        "limit": bound.limit,
-        "shortest": bound.shortest,
-        "longest": bound.longest,
-        "examples_per_second": [program.batch_size / t for t in (bound.longest, bound.shortest)],
-        "audio_seconds_per_second": [
-            program.batch_size * model.segment / model.sample_rate / t
-            for t in (bound.longest, bound.shortest)
-        ],
-        "model_flops_utilisation": [
-            program.model_flops / (devices * chip.flops * t)
-            for t in (bound.longest, bound.shortest)
-        ],
     }
 
 
@@ -125,7 +85,7 @@ def header(report: Json) -> str:
 
 def body(report: Json) -> str:
     """The lines about the compiled program."""
-    memory, flops = report["memory"], report["flops"]
+    memory = report["memory"]
     total = _size(memory["total"])
     if memory["limit"] is not None:
         total += f" of {_limit(memory)}; at one time {_size(memory['peak'])}"
@@ -133,9 +93,7 @@ def body(report: Json) -> str:
         ("compiled in", f"{report['compile_seconds']:.1f} s"),
         *((name, _size(memory[name])) for name in _MEMORY),
         ("memory", total),
-        ("model FLOPs", f"{flops['model']:.4g} a device and call: products and convolutions, once"),
-        ("executed", f"{flops['executed']:.4g}: with what is computed again to save memory"),
-        ("by compiler", _compiler_flops(report)),
+        ("FLOPs", f"{report['flops']:.4g}, elementwise work too, without attention kernels"),
         ("bytes accessed", _size(report["bytes_accessed"])),
         *(
             (kind, f"{found['count']}, {_size(found['bytes'])} of results")
@@ -144,12 +102,7 @@ def body(report: Json) -> str:
     ]
     if not report["collectives"]:
         lines.append(("collectives", "none"))
-    if report["roofline"] is None:
-        lines.append(("roofline", f"the peak of {report['device_kind']} is not known"))
-        return _table(*lines)
-    return _table(*lines, *_roofline_lines(report["roofline"])) + "".join(
-        f"\n  assumed: {assumption}" for assumption in ASSUMPTIONS
-    )
+    return _table(*lines)
 
 
 def excess(report: Json) -> str:
@@ -166,40 +119,7 @@ def _limit(memory: Json) -> str:
     return f"{_size(memory['limit'])} ({memory['limit_is']})"
 
 
-def _compiler_flops(report: Json) -> str:
-    flops = report["flops"]
-    own = f"{flops['compiler']:.4g}, elementwise work too"
-    if report["compute_attention"] != "splash":
-        return own
-    attention = flops["attention_by_formula"]
-    total = flops["compiler"] + attention
-    return f"{own}, + {attention:.4g} in attention kernels by formula = {total:.4g}"
-
-
 _MEMORY = ("arguments", "output", "temporaries", "code")
-
-
-def _roofline_lines(bound: Json) -> list[tuple[str, str]]:
-    terms = ", ".join(
-        f"{name} {1e3 * bound[name]:.1f} ms" for name in ("compute", "memory", "interconnect")
-    )
-    slow, fast = bound["examples_per_second"]
-    audio_slow, audio_fast = bound["audio_seconds_per_second"]
-    low, high = bound["model_flops_utilisation"]
-    return [
-        ("roofline", terms),
-        (
-            "a call takes",
-            f"at least {1e3 * bound['shortest']:.1f} ms ({bound['limit']});"
-            f" {1e3 * bound['longest']:.1f} ms if nothing overlaps",
-        ),
-        (
-            "throughput",
-            f"{slow:.1f} to {fast:.1f} examples/s,"
-            f" {audio_slow:.0f} to {audio_fast:.0f} s of audio/s",
-        ),
-        ("utilisation", f"{low:.1%} to {high:.1%} of the peak, in model FLOPs"),
-    ]
 
 
 def _program(report: Json) -> str:

@@ -36,15 +36,16 @@ def compile_programs(command: Compile) -> None:
     if not command.samplers:
         raise UserError(f"no sampler, expected one or more of {', '.join(get_args(Sampler))}")
 
-    from diffsep_jax.compilation_cache import cache_folder, use_compilation_cache
-    from diffsep_jax.cores import use_cores
+    import jax
+
     from diffsep_jax.inference.ahead import compile_ahead
     from diffsep_jax.inference.pretrained import load_config
+    from diffsep_jax.runtime import use_compilation_cache, use_cores
 
     use_cores(command.batch_size)
     use_compilation_cache()
-    folder = cache_folder()
-    if folder is None:
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if not folder:
         raise UserError(
             "JAX_COMPILATION_CACHE_DIR is set to nothing, which turns the cache off; unset it, or"
             " name a folder"

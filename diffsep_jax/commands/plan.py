@@ -26,8 +26,8 @@ def print_plan(command: "Separate", jobs: Sequence[FileJob], options: FileOption
     With `--progress json` each file is an event, and so are the sums. Bad files are told, and the
     exit status is then 2. UserError for a bad model.
     """
-    from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.runtime import use_compilation_cache
 
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)

@@ -14,13 +14,6 @@ import tyro
 from diffsep_jax.audio import AudioFile
 from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
 from diffsep_jax.commands.reporting import Report, Style, reporting
-from diffsep_jax.distributed import (
-    DAYS_SECONDS,
-    DistributedConfig,
-    initialize,
-    share,
-    wait_for_all,
-)
 from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -96,8 +89,8 @@ class Separate:
     dry_run: bool = False
     """Write nothing: print the plan, chunks, network calls and an estimate of the time."""
 
-    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    """Several processes share the inputs: which of them this is."""
+    multihost: bool = False
+    """Share the inputs with the other processes that were started with the same command."""
 
 
 def separate(command: Separate) -> None:
@@ -135,12 +128,12 @@ def separate(command: Separate) -> None:
         AudioFile(jobs[0].path)  # UserError at once
     check_writable(command.out)
 
-    from diffsep_jax.cores import use_cores
+    from diffsep_jax import runtime
 
-    use_cores(command.batch_size)
-    initialize(command.distributed)
+    runtime.use_cores(command.batch_size)
+    runtime.join_hosts(command.multihost)
     _stop_at_signals()  # after JAX, which has a handler of its own
-    share_of_jobs = list(share(jobs))
+    share_of_jobs = list(runtime.share(jobs))
     jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
     finished_before = len(share_of_jobs) - len(jobs)
     if command.dry_run:
@@ -150,7 +143,7 @@ def separate(command: Separate) -> None:
         return
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, finished_before)
-    wait_for_all("separation", patience_seconds=DAYS_SECONDS)
+    runtime.wait_for_all("separation", runtime.LONG_BARRIER_SECONDS)
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
@@ -167,8 +160,8 @@ def _separate(
         report.begin(0, finished_before)
         report.end(0, 0)
         return 0
-    from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.runtime import use_compilation_cache
 
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)

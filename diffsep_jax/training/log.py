@@ -1,11 +1,11 @@
-"""A run's log: one JSON line per record, and a progress bar on a terminal."""
+"""A run's log: one JSON line per record, TensorBoard, and a progress bar on a terminal."""
 
 import contextlib
 import json
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,15 +14,19 @@ from rich.text import Text
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.output import write_bytes
+from diffsep_jax.training.tensorboard import TensorBoard
 
 FILE_NAME = "log.jsonl"
 
 
 class RunLog:
-    """Writes `workdir/log.jsonl` and shows progress; a context manager.
+    """Writes `workdir/log.jsonl` and to `board`, and shows progress; a context manager.
 
-    Of several processes one `writes`; the others' logs go nowhere. A resumed run drops the lines of
-    steps that it will take again, so the log has each step once.
+    Of several processes only one `writes`. A resumed run drops the records of steps that it will
+    take again, so the log has each step once.
+
+    Raises:
+      UserError: the file cannot be read or written (also by `write`).
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class RunLog:
         start_step: int,
         num_steps: int,
         writes: bool = True,
+        board: TensorBoard | None = None,
         console: Console | None = None,
     ) -> None:
         path = workdir / FILE_NAME if writes else pathlib.Path(os.devnull)
@@ -41,6 +46,7 @@ class RunLog:
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise UserError(f"{path}: cannot be read and written: {error.strerror}") from None
+        self._board = board
         self._console = console or Console(quiet=not writes)
         self._progress = Progress(
             TextColumn("step"),
@@ -63,29 +69,71 @@ class RunLog:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
-        with contextlib.suppress(OSError):  # a full disk was told of when the record was written
+        with contextlib.suppress(OSError):  # a full disk was reported when the record was written
             self._file.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Appends a record; without a terminal, prints it too."""
+        """Appends a record; prints it too unless the progress bar shows it."""
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **values}
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
         except OSError as error:
             raise UserError(f"{self._file.name}: cannot be written: {error.strerror}") from None
+        if self._board is not None:
+            self._board.scalars(step, kind, values)
         if not self._console.is_terminal or kind != "train":
             self.say(f"step {step} {kind}: {_format(values)}")
 
     def progress(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Moves the bar to `step`; `values` replace the line under it."""
+        """Moves the bar to `step`; `values` replace the line below it."""
         self._progress.update(self._task, completed=step)
         if values is not None:
             self._status.plain = _format(values)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class Meter:
+    """Examples per second, waiting and utilisation since the last reading."""
+
+    def __init__(
+        self, step: int, batch_size: int, example_seconds_at_peak: float | None = None
+    ) -> None:
+        """`example_seconds_at_peak`: of one example's model FLOPs on all of the run's chips."""
+        self._batch_size = batch_size
+        self._example_seconds_at_peak = example_seconds_at_peak
+        self._restart(step)
+
+    def _restart(self, step: int) -> None:
+        self._step, self._since = step, time.perf_counter()
+        self._seconds = {"data_wait": 0.0, "save_wait": 0.0, "validation": 0.0}
+
+    @contextlib.contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Adds the time inside to data_wait, save_wait or validation."""
+        start = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - start
+
+    def rates(self, step: int) -> dict[str, float]:
+        """The figures since the last call. Validation does not count as time.
+
+        `model_flops_utilisation` is a share of the chips' bfloat16 peak, where that is known.
+        """
+        seconds = time.perf_counter() - self._since - self._seconds["validation"]
+        per_second = (step - self._step) * self._batch_size / max(seconds, 1e-9)
+        rates = {
+            "examples_per_second": per_second,
+            "data_wait_seconds": self._seconds["data_wait"],
+            "save_wait_seconds": self._seconds["save_wait"],
+        }
+        if self._example_seconds_at_peak is not None:
+            rates["model_flops_utilisation"] = per_second * self._example_seconds_at_peak
+        self._restart(step)
+        return rates
 
 
 def _format(values: Mapping[str, float]) -> str:
@@ -93,12 +141,10 @@ def _format(values: Mapping[str, float]) -> str:
 
 
 def _drop_records_after(path: pathlib.Path, step: int) -> None:
-    """Keeps the whole records up to `step`; a line cut off by a crash goes too."""
+    """Keeps the records up to `step`, without a last line that a crash cut off."""
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (ValueError, TypeError, LookupError):  # no record
-            continue
     write_bytes(path, "".join(kept).encode())
