@@ -24,8 +24,3 @@ def use_compilation_cache() -> None:
     jax.config.update(
         "jax_compilation_cache_dir", str(pathlib.Path(home) / "diffsep-jax" / "compiled")
     )
-
-
-def cache_folder() -> str | None:
-    """Where compiled programs are kept; None if they are not."""
-    return jax.config.values["jax_compilation_cache_dir"] or None
