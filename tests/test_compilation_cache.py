@@ -24,7 +24,8 @@ from diffsep_jax import cli
 for options in (["--sampler", "direct"], ["--steps", sys.argv.pop()]):
     cli.main(["separate", *sys.argv[1:], *options, "--progress", "quiet"])
 names = "compile_requests_use_cache", "cache_hits"
-print(json.dumps([*(events["/jax/compilation_cache/" + name] for name in names), list(sys.modules)]))
+counts = [events["/jax/compilation_cache/" + name] for name in names]
+print(json.dumps([*counts, list(sys.modules)]))
 """
 
 

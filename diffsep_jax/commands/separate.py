@@ -79,7 +79,7 @@ class Separate:
     """How many seconds to separate; None: up to the end."""
 
     list: Path | None = None
-    """A text file with more inputs, one a line, # starts a comment; "-" is the standard input."""
+    """A text file with more inputs, one a line, # starts a comment."""
 
     resume: bool = False
     """Skip inputs whose results are all there."""
@@ -92,9 +92,6 @@ class Separate:
 
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
-
-    dry_run: bool = False
-    """Write nothing: print the plan, chunks, network calls and an estimate of the time."""
 
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
     """Several processes share the inputs: which of them this is."""
@@ -143,11 +140,6 @@ def separate(command: Separate) -> None:
     share_of_jobs = list(share(jobs))
     jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
     finished_before = len(share_of_jobs) - len(jobs)
-    if command.dry_run:
-        from diffsep_jax.commands.plan import print_plan
-
-        print_plan(command, jobs, options)
-        return
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, finished_before)
     wait_for_all("separation", patience_seconds=DAYS_SECONDS)
