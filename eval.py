@@ -29,11 +29,12 @@ from diffsep_jax.output import check_writable
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Scores estimates of vocals, by a model or in a folder, on songs whose vocals are known.
+    """Scores estimates of vocals, by a model or in files, on songs whose vocals are known.
 
     Attributes:
         model: name of a shipped model, or a model directory; unset: small.
-        estimates: folder of another program's finished estimates, in place of a model.
+        estimates: path of another program's finished vocals, in place of a model, with {track} for
+            the song's name: 'separated/{track}/vocals.wav'.
         data: "embedded" (the test songs that no training sees), or a folder of songs.
         out: folder for the result; the same command again goes on where it ended.
         sampling: options of the sampler.
@@ -51,7 +52,7 @@ class Evaluate:
     """
 
     model: str | None = None
-    estimates: pathlib.Path | None = None
+    estimates: str | None = None
     data: str = "embedded"
     out: pathlib.Path
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
@@ -104,7 +105,7 @@ def main(command: Evaluate) -> None:
         result_files.check_same_settings(command.out, settings)
     estimator: estimators.Estimator
     if command.estimates is not None:
-        estimator = estimators.FolderEstimates(command.estimates, track_names(source))
+        estimator = estimators.FileEstimates(command.estimates, track_names(source))
     else:
         separator = Separator.from_pretrained(model, batch_size=command.batch_size)
         estimator = estimators.SeparatorEstimates(
@@ -187,7 +188,7 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
     if command.estimates is not None:
-        return settings | {"estimates": str(command.estimates)}
+        return settings | {"estimates": command.estimates}
     points = {label(point): dataclasses.asdict(point) for point in sweep.points}
     return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
 

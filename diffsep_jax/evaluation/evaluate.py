@@ -211,7 +211,7 @@ def score_track(
                     dataclasses.replace(problem, condition=condition.name)
                     for problem in each.problems
                 ]
-                scored = score(song, each.vocals, each.accompaniment, metrics)
+                scored = score(song, each.vocals, song.mixture - each.vocals, metrics)
                 scores.append(dataclasses.replace(scored, seconds=each.seconds, seed=each.seed))
                 if calibrated:
                     samples.append(each.vocals)
