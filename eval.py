@@ -19,7 +19,7 @@ from data_pipelines.sources import available_split, open_source
 from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
-from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
+from diffsep_jax.evaluation.result_files import REPORT_FILE
 from diffsep_jax.evaluation.results import Notes
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -124,10 +124,6 @@ def main(command: Evaluate) -> None:
     )
     if result is None:
         return
-    if command.sweep:
-        from diffsep_jax.evaluation.quality_plot import save_quality_plot
-
-        save_quality_plot(command.out / PLOT_FILE, result)
     page = command.out / REPORT_FILE
     write_report(page, result, command.out)
     console = rich.console.Console(highlight=False)
@@ -154,8 +150,6 @@ def check(command: Evaluate) -> Sweep:
         preset = load_default_preset(command.model or "small")
     sweep = parse_sweep(command.sweep, command.sampling, preset)
     if command.sweep:
-        import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
-
         print(
             f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
         )

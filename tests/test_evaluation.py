@@ -290,14 +290,14 @@ def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
         run(tmp_path, model=str(model))
 
 
-def test_a_sweep_from_the_command_to_its_plot(tmp_path, songs, halving, capsys):
+def test_a_sweep_from_the_command_to_its_page(tmp_path, songs, halving, capsys):
     result = run(tmp_path, sweep=("steps=2,4", "eta=0,0.4"), metrics=None)
     names = [condition.name for condition in result.conditions]
     assert names == [
         f"T={steps} {rest}" for steps in (2, 4) for rest in ("eta=0", "eta=0.4 fc=5000")
     ]
     assert list(result.protocols) == ["utterance_sdr", "si_sdr"]
-    assert (tmp_path / "out" / "sweep.png").is_file()
+    assert "Quality against time" in (tmp_path / "out" / "report.html").read_text()
     assert "4 points" in capsys.readouterr().out
 
 

@@ -1,15 +1,13 @@
-"""Sweeps: the grid without what is the same twice, one compiled program, the table, the plot."""
+"""Sweeps: the grid without what is the same twice, one compiled program, the table."""
 
 import dataclasses
 
-import matplotlib.image
 import pytest
 import scored
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import tables
 from diffsep_jax.evaluation.estimators import SeparatorEstimates
-from diffsep_jax.evaluation.quality_plot import save_quality_plot
 from diffsep_jax.evaluation.results import Condition
 from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simplest
 from diffsep_jax.inference.separator import Separator
@@ -195,27 +193,8 @@ def test_points_that_differ_a_little_have_cells_of_their_own():
     assert values == list(range(8))
 
 
-def test_the_plot_has_a_line_for_each_way_to_sample(tmp_path, result, monkeypatch):
-    drawn = {}
-
-    def plot(self, times, scores, *, label, **style):
-        drawn[label] = list(zip(times, scores, strict=True))
-        return original(self, times, scores, label=label, **style)
-
-    original = matplotlib.axes.Axes.plot
-    monkeypatch.setattr("matplotlib.axes.Axes.plot", plot)
-    save_quality_plot(tmp_path / "a.png", result)
-    assert drawn.keys() == {"eta=0", "eta=0.4 fc=none", "eta=0.4 fc=5000", "direct"}
-    assert drawn["eta=0"] == [pytest.approx((0.1, 1.0)), pytest.approx((0.4, 4.0))]
-    assert drawn["direct"] == [pytest.approx((0.7, 7.0))]
-    image = matplotlib.image.imread(tmp_path / "a.png")
-    assert image.shape[1] >= 1000
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.png"]
-
-
-def test_a_sweep_of_silence_has_a_plot_and_a_table(tmp_path, result):
+def test_a_sweep_of_silence_has_a_table(result):
     silent = {name: (scored.score(None, seconds=1.0),) for name in result.summary.conditions}
     track = scored.track("a", [None], estimates=silent)
     empty = scored.result([track], result.conditions)
-    save_quality_plot(tmp_path / "a.png", empty)
     assert scored.cells(tables.sweep_table(empty))[0] == ["ddim", "20", "0", "-", ""]
