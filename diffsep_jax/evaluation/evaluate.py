@@ -32,7 +32,7 @@ from diffsep_jax.evaluation.scoring import (
     score_references,
     with_calibration,
 )
-from diffsep_jax.evaluation.statistics import summarise
+from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.pages.document import printable
 
