@@ -20,6 +20,7 @@ import jax
 import jax.export
 import jaxlib
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from jaxtyping import Array
 
 from diffsep_jax.errors import UserError
@@ -32,7 +33,6 @@ from diffsep_jax.inference.settings import (
     Sampler,
     SamplerSettings,
 )
-from diffsep_jax.model_config import unflatten
 from diffsep_jax.models.attention import Backend
 from diffsep_jax.output import new_folder, write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
@@ -143,13 +143,13 @@ def _program(model: SeparationModel, sampler: Sampler) -> Any:
         estimate = engine.direct_function(model)
 
         def direct(params: dict[str, Array], mixture: Array, start: Array) -> Array:
-            return estimate(unflatten(params), mixture, start)
+            return estimate(unflatten_dict(params, sep="/"), mixture, start)
 
         return direct
     sample_chunks = engine.sampling_function(model, sampler)
 
     def sample(params: dict[str, Array], mixture: Array, start: Array, *values: Array) -> Array:
-        return sample_chunks(unflatten(params), mixture, start, None, *values)
+        return sample_chunks(unflatten_dict(params, sep="/"), mixture, start, None, *values)
 
     return sample
 
