@@ -498,7 +498,7 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
         ({"model": model, "overlap": 0.7}, "overlap 0.7"),
-        ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz 30000.0"),
+        ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz is 30000.0"),
         ({"model": model, "estimates": "{track}"}, "--model and --estimates, expected one"),
         ({"estimates": "{track}", "repeats": 2}, "finished, expected no --sweep"),
         ({"estimates": str(tmp_path)}, "expected a path with {track} in it"),

@@ -36,7 +36,7 @@ def test_a_waveform_to_refine(num_channels: int) -> None:
     assert not given[5000:].any()
     for options, message in [
         ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: 4998 samples"),
-        ({"refine": guess, "start_sigma": 1.0}, "start_sigma 1"),
+        ({"refine": guess, "start_sigma": 1.0}, "start_sigma is 1"),
         ({"refine": guess[None], "start_sigma": 0.3}, "refine is float32"),
     ]:
         with pytest.raises(UserError, match=message):

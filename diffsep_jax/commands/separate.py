@@ -25,7 +25,7 @@ from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
-from diffsep_jax.inference.settings import SamplerOptions
+from diffsep_jax.inference.settings import SamplerOptions, complete
 from diffsep_jax.output import check_writable
 
 # JAX and all that needs it are imported in the functions: help and bad options answer at once.
@@ -104,7 +104,7 @@ def separate(command: Separate) -> None:
     Ctrl-C and SIGTERM leave nothing half-written.
     """
     check_overlap(command.overlap)
-    settings = command.sampling.settings(refines=command.refine is not None)
+    settings = complete(command.sampling, refines=command.refine is not None)
     if command.batch_size < 1:
         raise UserError(f"batch size {command.batch_size}, expected at least 1")
     if not command.stems:
@@ -165,7 +165,7 @@ def _separate(
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     refines = command.refine is not None
-    settings = command.sampling.settings(separator.default_preset, refines=refines)
+    settings = complete(command.sampling, separator.default_preset, refines=refines)
     separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)
     report.begin(len(jobs), finished_before)
     results = separator.separate_files(
