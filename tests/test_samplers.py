@@ -3,6 +3,8 @@
 import functools
 import inspect
 import itertools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -493,6 +495,17 @@ def test_bad_settings_of_the_second_order_are_refused(setting):
     solver = inspect.unwrap(samplers.adams_bashforth_2)
     with pytest.raises(UserError, match=next(iter(setting))):
         solver(contraction, jnp.ones((1, 8, 2)), **{"steps": 4, **setting})
+
+
+def test_the_sampler_in_the_docs_is_of_first_order():
+    text = (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    code = re.search(r"import jax\n.*?(?=\n\nseparator = )", text, re.DOTALL)[0]
+    names = {}
+    exec(code, names)
+    with jax.numpy_dtype_promotion("standard"):
+        error = jax.jit(functools.partial(gaussian_error, names["euler"]))
+        errors = [float(error(1.0, num_steps)) for num_steps in (32, 128)]
+    assert errors[0] / errors[1] == pytest.approx(4, abs=0.4)
 
 
 def halve_noise(velocity_fn, noise, *, start_sigma, weight=0.5):

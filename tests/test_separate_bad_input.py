@@ -19,7 +19,10 @@ def test_a_refinement_that_cannot_be_is_refused(
     out = ["--out", tmp_path / "out"]
     for arguments, message in [
         ([path, "--refine", path, "--start-sigma", 1], "start_sigma is 1, pure noise"),
-        ([path, "--refine", path, "--sampler", "direct"], "refines nothing; expected one of ddim, ab2"),
+        (
+            [path, "--refine", path, "--sampler", "direct"],
+            "refines nothing; expected one of ddim, ab2",
+        ),
         ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
         (
             [path, "--refine", short, "--start-sigma", 0.3],
