@@ -18,7 +18,7 @@ import tyro
 from data_pipelines.sources import available_split, open_source
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
-from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
+from diffsep_jax.evaluation.result_files import REPORT_FILE
 from diffsep_jax.evaluation.results import Notes
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -28,11 +28,12 @@ from diffsep_jax.output import check_writable
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Scores estimates of vocals, by a model or in a folder, on songs whose vocals are known.
+    """Scores estimates of vocals, by a model or in files, on songs whose vocals are known.
 
     Attributes:
         model: name of a shipped model, or a model directory; unset: small.
-        estimates: folder of another program's finished estimates, in place of a model.
+        estimates: path of another program's finished vocals, in place of a model, with {track} for
+            the song's name: 'separated/{track}/vocals.wav'.
         data: "embedded" (the test songs that no training sees), or a folder of songs.
         out: folder for the result; the same command again goes on where it ended.
         sampling: options of the sampler.
@@ -50,7 +51,7 @@ class Evaluate:
     """
 
     model: str | None = None
-    estimates: pathlib.Path | None = None
+    estimates: str | None = None
     data: str = "embedded"
     out: pathlib.Path
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
@@ -102,7 +103,7 @@ def main(command: Evaluate) -> None:
         result_files.check_same_settings(command.out, settings)
     estimator: estimators.Estimator
     if command.estimates is not None:
-        estimator = estimators.FolderEstimates(command.estimates, track_names(source))
+        estimator = estimators.FileEstimates(command.estimates, track_names(source))
     else:
         separator = Separator.from_pretrained(model, batch_size=command.batch_size)
         estimator = estimators.SeparatorEstimates(
@@ -121,10 +122,6 @@ def main(command: Evaluate) -> None:
     )
     if result is None:
         return
-    if command.sweep:
-        from diffsep_jax.evaluation.quality_plot import save_quality_plot
-
-        save_quality_plot(command.out / PLOT_FILE, result)
     page = command.out / REPORT_FILE
     write_report(page, result, command.out)
     console = rich.console.Console(highlight=False)
@@ -151,8 +148,6 @@ def check(command: Evaluate) -> Sweep:
         preset = load_default_preset(command.model or "small")
     sweep = parse_sweep(command.sweep, command.sampling, preset)
     if command.sweep:
-        import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
-
         print(
             f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
         )
@@ -185,7 +180,7 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
     if command.estimates is not None:
-        return settings | {"estimates": str(command.estimates)}
+        return settings | {"estimates": command.estimates}
     points = {label(point): dataclasses.asdict(point) for point in sweep.points}
     return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
 

@@ -43,15 +43,15 @@ from diffsep_jax.inference.engine import (
     SAME,
     abstract_arguments,
     chunk_mesh,
-    direct_program,
     runtime_values,
     sampling_program,
 )
 from diffsep_jax.inference.pretrained import known_models, load_model
-from diffsep_jax.inference.settings import Sampler, SamplerSettings
+from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.models.compute import Dtype
 from diffsep_jax.output import write_bytes
 from diffsep_jax.runtime import count_flops, use_cores
+from diffsep_jax.samplers import find_sampler
 from diffsep_jax.separation_model import Params, SeparationModel
 
 Json = dict[str, Any]
@@ -65,7 +65,7 @@ class Arguments:
 
     model: tyro.conf.Positional[str] = "small"
     """Name of a model, a model directory, or a configuration (random weights)."""
-    samplers: tuple[Sampler, ...] = ("ddim", "ab2")
+    samplers: tuple[str, ...] = ("ddim", "ab2")
     """Which to time."""
     steps: tuple[int, ...] = (5, 20)
     """Network calls; two different numbers or more give the seconds of a step."""
@@ -179,31 +179,26 @@ class Compiled:
     """A sampler compiled ahead of time, with a batch of noise for a mixture."""
 
     def __init__(
-        self, model: SeparationModel, params: Params, sampler: Sampler, batch_size: int
+        self, model: SeparationModel, params: Params, sampler: str, batch_size: int
     ) -> None:
         mesh = chunk_mesh(jax.devices()[: num_devices(batch_size)])
-        arguments = abstract_arguments(model, mesh, batch_size)
+        arguments = abstract_arguments(model, mesh, batch_size, SamplerSettings(sampler=sampler))
         mixture = np.random.default_rng(0).standard_normal(arguments[1].shape, np.float32)
         self._given = (
             jax.device_put(params, NamedSharding(mesh, SAME)),
             *jax.device_put((mixture, np.zeros(batch_size, np.int32)), NamedSharding(mesh, CHUNKS)),
         )
-        self._is_direct = sampler == DIRECT
-        if sampler == DIRECT:
-            lowered = direct_program(model, mesh).lower(*self._given)
-        else:
-            lowered = sampling_program(model, mesh, sampler).lower(*self._given, *arguments[3:])
+        self._sampler = sampler
+        program = sampling_program(model, mesh, find_sampler(sampler))
+        lowered = program.lower(*self._given, *arguments[3:])
         start = time.perf_counter()
         self._program = lowered.compile()
         self._compile_seconds = time.perf_counter() - start
 
     def run(self, steps: int) -> None:
         """One call with the default settings, waited for."""
-        if self._is_direct:
-            jax.block_until_ready(self._program(*self._given))
-            return
-        values = runtime_values(SamplerSettings(steps=steps))
-        jax.block_until_ready(self._program(*self._given, None, *values))
+        values = runtime_values(SamplerSettings(sampler=self._sampler, steps=max(steps, 1)))
+        jax.block_until_ready(self._program(*self._given, None, values))
 
     def facts(self) -> Json:
         """Compilation, and what the compiler says of the program."""

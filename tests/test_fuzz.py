@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from containers import encode
+from halving import Chunks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ from diffsep_jax.audio import read_audio
 from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob, FileOptions, separate_files
-from diffsep_jax.inference.track import STEMS, ChunkModel
+from diffsep_jax.inference.settings import PAPER
+from diffsep_jax.inference.track import STEMS
 
 RATES = (1_000, 8_000, 11_025, 22_050, 32_000, 44_100, 44_101, 48_000, 96_000, 192_000)
 MP3_RATES = (8_000, 11_025, 22_050, 32_000, 44_100, 48_000)
@@ -107,7 +109,7 @@ def halve(mixture, starts):
     return mixture / 2
 
 
-MODEL = ChunkModel(halve, 4096, 128, 44_100, 2, 1.0)
+MODEL = Chunks(halve, 4096, stride=128, batch_size=2)
 
 
 @pytest.mark.slow
@@ -134,7 +136,7 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
             duration_seconds=excerpt[1],
         )
         job = FileJob(path, outputs)
-        [result] = separate_files([job], MODEL, options, overlap=0.2)
+        [result] = separate_files([job], MODEL, PAPER, options, overlap=0.2)
         assert capfd.readouterr() == ("", "")  # nor do the libraries say anything of their own
         if result.error is not None:
             assert isinstance(result.error, UserError)

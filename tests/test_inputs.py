@@ -1,6 +1,5 @@
 """Which files are taken, what their results are called, and what is refused."""
 
-import io
 from pathlib import Path
 
 import pytest
@@ -46,13 +45,11 @@ def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
     ]
 
 
-def test_a_list_adds_inputs(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_adds_inputs(album: Path, tmp_path: Path) -> None:
     text = f"#EXTM3U\n#EXTINF:1,#\n{album / '02.flac'}\n\n # cd 2\n  {album / 'cd2'}  \n"
     (tmp_path / "list.txt").write_text(text)
     expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
     assert find_inputs([], tmp_path / "list.txt") == expected
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    assert find_inputs([], Path("-")) == expected
 
 
 def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:

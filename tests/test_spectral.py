@@ -107,7 +107,7 @@ def test_untrained_it_draws_gaussian_samples_about_the_estimate():
     def velocity(x, sigma):
         return SMALL.velocity(params, x, jnp.broadcast_to(sigma, (2,)), mixture, conditioning)
 
-    drawn = samplers.ddim(velocity, noise(8, 8), jax.random.key(1), num_steps=100)
+    drawn = samplers.ddim(velocity, noise(8, 8), steps=100)
     ratio = transform.mdct(drawn - conditioning.estimate)
     ratio /= spread(jnp.exp(conditioning.log_scale), BANDS)
     # DDIM of so many steps falls a little short (docs/method.md).

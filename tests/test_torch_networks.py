@@ -100,7 +100,7 @@ def test_deterministic_sampling_agrees(each_step):
             sigmas = jnp.broadcast_to(sigma, x.shape[:1])
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
-        return samplers.ddim(velocity, noise, jax.random.key(0), num_steps=3)
+        return samplers.ddim(velocity, noise, steps=3)
 
     theirs = ddim(
         in_torch(model, params),

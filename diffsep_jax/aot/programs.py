@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from diffsep_jax.inference import engine
 from diffsep_jax.models.convolution import choose_convolution
+from diffsep_jax.samplers import SAMPLERS
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.program import abstract_arguments, train_program
@@ -81,7 +82,10 @@ def sampling(
     return Program(
         function=engine.sampling_program(model, mesh),
         arguments=arguments,
-        before_loop=(engine.direct_program(model, mesh), arguments[:3]),
+        before_loop=(
+            engine.sampling_program(model, mesh, SAMPLERS["direct"]),
+            (*arguments[:4], {}),
+        ),
         trips=steps,
         mesh=mesh,
         batch_size=batch_size,

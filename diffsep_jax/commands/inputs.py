@@ -2,7 +2,6 @@
 
 import os
 import string
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -157,7 +156,7 @@ def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:
 
 def _listed(list_file: Path) -> list[Path]:
     try:
-        text = sys.stdin.read() if str(list_file) == "-" else list_file.read_text(encoding="utf-8")
+        text = list_file.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{list_file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

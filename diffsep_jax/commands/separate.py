@@ -18,7 +18,7 @@ from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
-from diffsep_jax.inference.settings import SamplerOptions
+from diffsep_jax.inference.settings import SamplerOptions, complete
 from diffsep_jax.output import check_writable
 
 # JAX and all that needs it are imported in the functions: help and bad options answer at once.
@@ -72,7 +72,7 @@ class Separate:
     """How many seconds to separate; None: up to the end."""
 
     list: Path | None = None
-    """A text file with more inputs, one a line, # starts a comment; "-" is the standard input."""
+    """A text file with more inputs, one a line, # starts a comment."""
 
     resume: bool = False
     """Skip inputs whose results are all there."""
@@ -86,9 +86,6 @@ class Separate:
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
-    dry_run: bool = False
-    """Write nothing: print the plan, chunks, network calls and an estimate of the time."""
-
     multihost: bool = False
     """Share the inputs with the other processes that were started with the same command."""
 
@@ -100,7 +97,7 @@ def separate(command: Separate) -> None:
     Ctrl-C and SIGTERM leave nothing half-written.
     """
     check_overlap(command.overlap)
-    settings = command.sampling.settings(refines=command.refine is not None)
+    settings = complete(command.sampling, refines=command.refine is not None)
     if command.batch_size < 1:
         raise UserError(f"batch size {command.batch_size}, expected at least 1")
     if not command.stems:
@@ -136,11 +133,6 @@ def separate(command: Separate) -> None:
     share_of_jobs = list(runtime.share(jobs))
     jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
     finished_before = len(share_of_jobs) - len(jobs)
-    if command.dry_run:
-        from diffsep_jax.commands.plan import print_plan
-
-        print_plan(command, jobs, options)
-        return
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, finished_before)
     runtime.wait_for_all("separation", runtime.LONG_BARRIER_SECONDS)
@@ -166,7 +158,7 @@ def _separate(
     use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     refines = command.refine is not None
-    settings = command.sampling.settings(separator.default_preset, refines=refines)
+    settings = complete(command.sampling, separator.default_preset, refines=refines)
     separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)
     report.begin(len(jobs), finished_before)
     results = separator.separate_files(

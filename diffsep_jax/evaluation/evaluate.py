@@ -31,7 +31,7 @@ from diffsep_jax.evaluation.scoring import (
     score_references,
     with_calibration,
 )
-from diffsep_jax.evaluation.statistics import summarise
+from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.pages.document import printable
 from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
@@ -211,7 +211,7 @@ def score_track(
                     dataclasses.replace(problem, condition=condition.name)
                     for problem in each.problems
                 ]
-                scored = score(song, each.vocals, each.accompaniment, metrics)
+                scored = score(song, each.vocals, song.mixture - each.vocals, metrics)
                 scores.append(dataclasses.replace(scored, seconds=each.seconds, seed=each.seed))
                 if calibrated:
                     samples.append(each.vocals)

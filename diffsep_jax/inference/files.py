@@ -5,13 +5,18 @@ import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diffsep_jax.audio import SAMPLE_RATES, AudioFile, AudioSource, Resampled
 from diffsep_jax.encoding import OutputFormat, stems_writer
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import Separating, separate_tracks
-from diffsep_jax.inference.track import STEMS, ChunkModel, Track, check_excerpt, measure
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.track import STEMS, Track, check_excerpt, measure
 from diffsep_jax.output import new_folder
+
+if TYPE_CHECKING:
+    from diffsep_jax.inference.engine import ChunkSeparator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +102,8 @@ def open_job(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
 
 def separate_files(
     jobs: Iterable[FileJob],
-    model: ChunkModel,
+    model: "ChunkSeparator",
+    settings: SamplerSettings,
     options: FileOptions,
     *,
     overlap: float,
@@ -111,6 +117,7 @@ def separate_files(
     Args:
       jobs: the files.
       model: separates the chunks.
+      settings: how.
       options: the same for all.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
       on_progress: called with (job, chunks done, chunks in all).
@@ -123,7 +130,7 @@ def separate_files(
             on_progress(current, done, total)
 
     openers = ((lambda job=job: open_job(job, options)) for job in jobs)
-    tracks = separate_tracks(openers, model, overlap=overlap, on_progress=report)
+    tracks = separate_tracks(openers, model, settings, overlap=overlap, on_progress=report)
     with contextlib.closing(tracks):
         for current, separating in zip(jobs, tracks, strict=True):
             try:

@@ -18,11 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
-from diffsep_jax.model_config import (
-    FORMAT,
-    model_from_json,
-    model_to_json,
-)
+from diffsep_jax.model_config import FORMAT, model_from_json, model_to_json
 from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
@@ -118,12 +114,6 @@ def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
         raise UserError(f"{config_path}: not a model's config ({error})") from None
 
 
-def abstract_params(model: SeparationModel) -> Params:
-    """Shapes and types of the parameters that `load_model` gives, without a file."""
-    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
-    return unflatten_dict(_stored(params), sep="/")
-
-
 def save_model(
     directory: pathlib.Path,
     model: SeparationModel,
@@ -171,7 +161,8 @@ def _model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str, str]) -> None:
     """UserError unless these are the model's parameters."""
     half = all(layout.startswith("F16 ") for layout in found.values())
-    expected = _layout(flatten_dict(abstract_params(model), sep="/"), "F16" if half else "F32")
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    expected = _layout(_stored(params), "F16" if half else "F32")
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise UserError(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 
 from diffsep_jax.evaluation.protocols import METRICS, REFERENCES
@@ -30,21 +31,28 @@ Reduce = Callable[..., np.ndarray]
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "track repeat"], reduce: Reduce, *, seed: int = 0
+    values: Float[np.ndarray, "track repeat"], reduce: Reduce
 ) -> tuple[float, float] | None:
     """The 95% confidence interval of the mean over repeats of `reduce` over tracks.
 
     `reduce` is np.mean or np.median. None for less than two tracks, of which nothing can be said.
     """
-    num_tracks = len(values)
-    if num_tracks < 2:
+    if len(values) < 2:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(num_tracks, size=(RESAMPLES, num_tracks), dtype=np.int32)
-    statistics = np.mean([reduce(repeat[drawn], axis=1) for repeat in values.T], axis=0)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(statistics, [tail, 1 - tail])
-    return float(low), float(high)
+
+    def mean_over_repeats(*repeats: np.ndarray, axis: int) -> np.ndarray:
+        return np.mean([reduce(repeat, axis=axis) for repeat in repeats], axis=0)
+
+    interval = scipy.stats.bootstrap(
+        tuple(values.T),
+        mean_over_repeats,
+        paired=True,  # a track is drawn with all of its repeats
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def statistic(values: Float[np.ndarray, "track repeat"], best: float | None = None) -> Statistic:

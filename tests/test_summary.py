@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scored
 
-from diffsep_jax.evaluation import statistics
+from diffsep_jax.evaluation import summary
 from diffsep_jax.evaluation.results import Condition
 
 
@@ -16,62 +16,62 @@ def column(values):
 
 def test_the_interval_of_a_constant_is_that_constant():
     for reduce in (np.mean, np.median):
-        assert statistics.bootstrap_interval(column([2.5] * 7), reduce) == (2.5, 2.5)
+        assert summary.bootstrap_interval(column([2.5] * 7), reduce) == (2.5, 2.5)
 
 
 def test_one_track_has_no_interval():
-    assert statistics.bootstrap_interval(column([1.0]), np.mean) is None
-    assert statistics.statistic(column([1.0])).median == 1.0
+    assert summary.bootstrap_interval(column([1.0]), np.mean) is None
+    assert summary.statistic(column([1.0])).median == 1.0
 
 
 def test_intervals_are_the_same_every_time_and_move_with_the_values():
     values = column(np.random.default_rng(0).normal(size=20))
-    low, high = statistics.bootstrap_interval(values, np.median)
-    assert statistics.bootstrap_interval(values, np.median) == (low, high)
+    low, high = summary.bootstrap_interval(values, np.median)
+    assert summary.bootstrap_interval(values, np.median) == (low, high)
     assert low < np.median(values) < high
-    shifted = statistics.bootstrap_interval(values + 3, np.median)
+    shifted = summary.bootstrap_interval(values + 3, np.median)
     assert shifted == pytest.approx((low + 3, high + 3))
 
 
 def test_the_interval_of_a_mean_covers_a_gaussians_about_as_often_as_it_says(monkeypatch):
     """Of 50 tracks it is a little narrow: 93 to 94 in 100 is what the theory gives."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 500)
+    monkeypatch.setattr(summary, "RESAMPLES", 500)
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(400):
-        low, high = statistics.bootstrap_interval(column(rng.normal(5, 2, 50)), np.mean)
+        low, high = summary.bootstrap_interval(column(rng.normal(5, 2, 50)), np.mean)
         covered += low <= 5 <= high
     assert 0.90 <= covered / 400 <= 0.97
 
 
 def test_the_width_of_a_means_interval_is_that_of_the_normal_law():
     values = column(np.random.default_rng(2).normal(size=200))
-    low, high = statistics.bootstrap_interval(values, np.mean)
+    low, high = summary.bootstrap_interval(values, np.mean)
     assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(200), rel=0.05)
 
 
 def test_repeats_give_the_mean_of_medians_and_their_spread():
     values = np.array([[1.0, 2.0], [5.0, 6.0], [9.0, 14.0]])
-    found = statistics.statistic(values)
+    found = summary.statistic(values)
     assert found.tracks == 3
     assert found.repeat_medians == (5.0, 6.0)
     assert found.median == 5.5
     assert found.spread == pytest.approx(np.sqrt(0.5))  # of 5 and 6
     assert found.mean == pytest.approx(values.mean())
-    assert statistics.statistic(values[:, :1]).spread is None
+    assert summary.statistic(values[:, :1]).spread is None
 
 
 def test_no_track_has_no_statistic():
-    found = statistics.statistic(np.zeros((0, 1)))
+    found = summary.statistic(np.zeros((0, 1)))
     assert (found.tracks, found.mean, found.median_interval) == (0, None, None)
 
 
 def test_a_track_without_the_metric_in_one_repeat_is_left_out():
     whole = (scored.score(1.0), scored.score(2.0))
     part = (scored.score(1.0), scored.score(None))
-    values = statistics.values_of([whole, part, ()], "si_sdr")
+    values = summary.values_of([whole, part, ()], "si_sdr")
     np.testing.assert_array_equal(values, [[1.0, 2.0]])
-    assert statistics.values_of([], "si_sdr").shape == (0, 1)
+    assert summary.values_of([], "si_sdr").shape == (0, 1)
 
 
 def test_summary_counts_silence_problems_and_time():
@@ -82,13 +82,13 @@ def test_summary_counts_silence_problems_and_time():
         scored.track("missing", [], estimates={"T=50 eta=0": ()}),
     ]
     condition = Condition(name="T=50 eta=0", settings={})
-    summary = statistics.summarise(tracks, [condition], scored.SDR)
-    assert (summary.tracks, summary.silent_tracks, summary.audio_seconds) == (4, 1, 16.0)
-    found = summary.conditions["T=50 eta=0"]
+    whole = summary.summarise(tracks, [condition], scored.SDR)
+    assert (whole.tracks, whole.silent_tracks, whole.audio_seconds) == (4, 1, 16.0)
+    found = whole.conditions["T=50 eta=0"]
     assert found.statistics["utterance_sdr"].tracks == 2
     assert found.statistics["utterance_sdr"].median == 4.0
     assert found.real_time_factor == 0.5  # 2 s for each 4 s, the silent track's too
-    mixture = summary.references["mixture"]["utterance_sdr"]
+    mixture = whole.references["mixture"]["utterance_sdr"]
     assert (mixture.tracks, mixture.median) == (2, -1.0)  # of the same tracks, not of "missing"
 
 
@@ -121,11 +121,11 @@ def test_a_part_has_the_summary_of_its_tracks():
     sung = [scored.track(str(i), [float(i)], part="sung") for i in range(3)]
     spoken = [scored.track("x", [9.0], part="spoken")]
     rest = [scored.track("y", [-5.0])]
-    summary = scored.result([*sung, *rest, *spoken]).summary
-    assert summary.tracks == 5
-    assert list(summary.parts) == ["spoken", "sung"]
+    whole = scored.result([*sung, *rest, *spoken]).summary
+    assert whole.tracks == 5
+    assert list(whole.parts) == ["spoken", "sung"]
     assert (
-        summary.parts["sung"]
+        whole.parts["sung"]
         == scored.result([dataclasses.replace(track, part=None) for track in sung]).summary
     )
     assert scored.result(rest).summary.parts == {}
@@ -165,9 +165,9 @@ def several(**values):
 )
 def test_references_are_of_the_tracks_that_were_scored(values, comparable, different):
     result = several(**values)
-    found = statistics.comparable_tracks(result.tracks, result.conditions, "utterance_sdr")
+    found = summary.comparable_tracks(result.tracks, result.conditions, "utterance_sdr")
     assert "".join(track.name for track in found) == comparable
     mixture = result.summary.references["mixture"]["utterance_sdr"]
     assert mixture.tracks == len(comparable)
     assert mixture.mean == np.mean(["ab".index(name) for name in comparable])
-    assert statistics.speak_of_other_tracks(result) == different
+    assert summary.speak_of_other_tracks(result) == different
