@@ -26,6 +26,7 @@ from data_pipelines.synthesis import Split
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
     CONFIG_FILE,
     StoredDtype,
@@ -35,7 +36,6 @@ from diffsep_jax.inference.pretrained import (
 )
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.model_config import flatten, model_to_json
-from diffsep_jax.output import check_writable
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import has_checkpoint, load_trained, train

@@ -39,6 +39,7 @@ import configs
 from benchmarks.command_start import start_seconds
 from diffsep_jax.cores import use_cores
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.files import write_bytes
 from diffsep_jax.flops import sampling_flops
 from diffsep_jax.inference.engine import (
     CHUNKS,
@@ -52,7 +53,6 @@ from diffsep_jax.inference.engine import (
 from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import Sampler, SamplerSettings
 from diffsep_jax.models.compute import Dtype
-from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
 Json = dict[str, Any]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_background import threads_end
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import separate_tracks
 from diffsep_jax.inference.track import ChunkModel, measure

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from halving import RATE, Halving, noise, song
 
-from diffsep_jax.audio import read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import chunks as chunks_module
 from diffsep_jax.inference import track as track_module

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, NoReturn
 
 import tyro
 
-from diffsep_jax.audio import AudioFile
+from diffsep_jax.audio.read import AudioFile
+from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
 from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.distributed import (
@@ -21,12 +22,11 @@ from diffsep_jax.distributed import (
     share,
     wait_for_all,
 )
-from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import SamplerOptions
-from diffsep_jax.output import check_writable
 
 # JAX and all that needs it are imported in the functions: help and bad options answer at once.
 
@@ -127,7 +127,7 @@ def separate(command: Separate) -> None:
         inputs,
         command.out,
         stems=command.stems,
-        extension=command.output.extension,
+        extension=command.output.format,
         name=command.name,
         refine=command.refine,
     )

@@ -8,7 +8,7 @@ from diffsep_jax.evaluation.protocols import GROUP_TITLES, REFERENCES
 from diffsep_jax.evaluation.results import Result
 from diffsep_jax.evaluation.sweep import line_and_steps
 from diffsep_jax.evaluation.tables import decibels
-from diffsep_jax.output import replacing
+from diffsep_jax.files import replacing
 
 try:
     from matplotlib.axes import Axes

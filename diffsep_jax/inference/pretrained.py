@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import write_bytes
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
 from diffsep_jax.model_config import (
     FORMAT,
@@ -24,7 +25,6 @@ from diffsep_jax.model_config import (
     model_to_json,
     unflatten,
 )
-from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
 StoredDtype = Literal["float32", "float16"]

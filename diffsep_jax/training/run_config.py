@@ -7,8 +7,8 @@ from typing import Any
 
 from diffsep_jax.distributed import is_primary
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import write_bytes
 from diffsep_jax.model_config import flatten, model_from_json, model_to_json
-from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import SeparationModel
 
 FILE_NAME = "run_config.json"

@@ -14,7 +14,7 @@ import scipy.signal
 from jaxtyping import Float, Float32, UInt8
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import make_folder
+from diffsep_jax.files import make_folder
 
 NUM_SEGMENTS = 4
 """How many segments of those given are written: four rows of 3 s stereo each take 2 MB."""
