@@ -249,25 +249,25 @@ def test_chunks_and_tags_after_the_stated_end_are_no_matter(tmp_path: Path, rest
     assert np.array_equal(read_audio(path)[0], music())
 
 
-def wav_with_sizes(path: Path, size: int) -> None:
-    """A wav with another size of the file and of the samples in its header."""
+def wav_with_sizes(path: Path, *sizes: int) -> None:
+    """A wav with other sizes of the file and of the samples in its header."""
     sf.write(path, music(), RATE, subtype="PCM_16")
     data = bytearray(path.read_bytes())
-    for at in (4, data.find(b"data") + 4):
+    for at, size in zip((4, data.find(b"data") + 4), sizes, strict=True):
         data[at : at + 4] = size.to_bytes(4, "little")
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("size", [0, 2**31 - 1, 2**32 - 1])
-def test_a_wav_of_unknown_size_is_read_to_its_end(tmp_path: Path, size: int) -> None:
-    """A pipe cannot be rewound, and a recorder that lost its power did not."""
-    wav_with_sizes(tmp_path / "a.wav", size)
+@pytest.mark.parametrize("sizes", [(0, 0), (36, 0), (2**31 - 1,) * 2, (2**32 - 1,) * 2])
+def test_a_wav_of_unknown_size_is_read_to_its_end(tmp_path: Path, sizes: tuple[int, int]) -> None:
+    """A pipe cannot be rewound, and a recorder that lost power did not get to it."""
+    wav_with_sizes(tmp_path / "a.wav", *sizes)
     assert read_audio(tmp_path / "a.wav")[0].shape == music().shape
 
 
 def test_a_wav_whose_size_is_too_small_is_refused(tmp_path: Path) -> None:
     """It may have had more than 32 bits."""
-    wav_with_sizes(tmp_path / "a.wav", 40_000)
+    wav_with_sizes(tmp_path / "a.wav", 40_036, 40_000)
     with pytest.raises(UserError, match=r"about 0\.4\d* s follow the end that its header states"):
         AudioFile(tmp_path / "a.wav")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
+import scipy.io.wavfile
 from jaxtyping import Float
 from rich.progress import track
 
@@ -78,5 +78,5 @@ def _read_facts(out: Path) -> dict[str, Any]:
 
 def _wav(x: Float[np.ndarray, "time 2"]) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, x, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    scipy.io.wavfile.write(file, SAMPLE_RATE, x)  # libsndfile would add the time of day
     return file.getvalue()

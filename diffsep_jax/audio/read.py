@@ -202,7 +202,7 @@ class AudioFile:
                         for frame in stream.decode(packet):
                             decoded += frame.samples / frame.sample_rate
                             yield frame
-            except OSError:
+            except OSError:  # some of FFmpeg's errors, too
                 raise
             except av.FFmpegError:
                 is_broken = True
@@ -267,8 +267,8 @@ def _stated_bytes(path: Path) -> int:
     match header[:4]:
         case b"RIFF":
             size = int.from_bytes(header[4:8], "little")
-            # Just under 2^31 or 2^32 is how a program that writes to a pipe says "unknown".
-            return size + 8 if 0 < size % 2**31 < 2**31 - 2**16 else 0
+            # Programs that cannot go back to the header leave it empty, or just under 2^31 or 2^32.
+            return size + 8 if 100 < size % 2**31 < 2**31 - 2**16 else 0
         case b"FORM" | b"RIFX":
             return int.from_bytes(header[4:8], "big") + 8
         case b"RF64" | b"BW64":

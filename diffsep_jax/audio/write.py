@@ -36,6 +36,9 @@ _MP3_BITRATES = {
     16_000: (64, 80, 96, 112, 128, 144, 160),
     8_000: (32, 40, 48, 56, 64),
 }
+# By what LAME multiplies samples at a bitrate, 0.95 at lower ones, as room for its overshoot. It is
+# undone, as the stems have to add up to the mixture.
+_LAME_LEVELS = {192: 0.97, 224: 0.98, 256: 1.0, 320: 1.0}
 _OGG_QUALITY = 0.8  # 0 to 1; about 256 kbps in stereo
 _LARGEST_WAV_BYTES = 2**32 - 2**16  # of samples; their number and the header's have 32 bits
 
@@ -55,7 +58,9 @@ class OutputFormat:
 
     format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
     subtype: Literal["float32", "pcm16", "pcm24", "pcm32"] | None = None
-    bitrate_kbps: int | None = None
+    bitrate_kbps: (
+        Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320] | None
+    ) = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -68,6 +73,15 @@ class OutputFormat:
             raise UserError(
                 f"bitrate_kbps is {self.bitrate_kbps} with {self.format}; expected format mp3"
             )
+
+    @property
+    def sample_type(self) -> str | None:
+        """`subtype` or its default; None for mp3 and ogg."""
+        return self.subtype or next(iter(_SUBTYPES.get(self.format, {})), None)
+
+    def mp3_kbps(self, sample_rate: int) -> int:
+        """`bitrate_kbps` or its default at this rate in Hz."""
+        return self.bitrate_kbps or _bitrates(sample_rate)[-1]
 
     def check(self, sample_rate: int, name: str = "") -> None:
         """UserError, which starts with `name`, unless the format holds this sample rate in Hz."""
@@ -95,13 +109,15 @@ class StemsWriter:
       peak: the largest magnitude over all stems, before clipping.
     """
 
-    def __init__(self, paths: Mapping[str, Path], subtype: str | None, gain: float) -> None:
+    def __init__(self, paths: Mapping[str, Path], output: OutputFormat, sample_rate: int) -> None:
         self.clipped = dict.fromkeys(paths, 0)
         self.peak = 0.0
         self.files: dict[str, sf.SoundFile] = {}
         self._paths = paths
-        self._subtype = subtype
-        self._gain = np.float32(gain)
+        self._subtype = output.sample_type
+        self._gain = np.float32(1)
+        if output.format == "mp3":
+            self._gain = np.float32(1 / _LAME_LEVELS.get(output.mp3_kbps(sample_rate), 0.95))
 
     def write(self, stem: str, block: Block) -> None:
         """Appends float32 samples `[time, channel]`, finite, to a stem."""
@@ -112,7 +128,7 @@ class StemsWriter:
             samples = samples * self._gain
         with _sndfile_errors(self._paths[stem]):
             for start in range(0, len(samples), BLOCK_FRAMES):  # libvorbis takes them on its stack
-                self.files[stem].write(samples[start : start + BLOCK_FRAMES])
+                self.files[stem].write(np.ascontiguousarray(samples[start:][:BLOCK_FRAMES]))
 
 
 @contextlib.contextmanager
@@ -133,27 +149,8 @@ def stems_writer(
       UserError: the format does not hold this sample rate, or a file cannot be written.
     """
     output.check(sample_rate, str(next(iter(paths.values()), "")))
-    subtype: str | None = output.subtype or next(iter(_SUBTYPES.get(output.format, {})), None)
-    options: dict[str, Any]
-    gain = 1.0
-    if output.format == "ogg":
-        options = {"format": "OGG", "subtype": "VORBIS", "compression_level": 1 - _OGG_QUALITY}
-    elif output.format == "mp3":
-        *_, highest = _bitrates(sample_rate)
-        kbps = output.bitrate_kbps or highest
-        # From 0, the highest bitrate, to 1, the lowest one of LAME.
-        level = (highest - kbps) / (highest - (32 if sample_rate >= 32_000 else 8))
-        options = {"format": "MP3", "subtype": "MPEG_LAYER_III", "bitrate_mode": "CONSTANT"}
-        options["compression_level"] = level
-        # LAME lowers the level at low bitrates, but the stems have to add up to the mixture.
-        gain = 1 / 0.95 if kbps < 192 else 1 / {192: 0.97, 224: 0.98}.get(kbps, 1.0)
-    else:
-        assert subtype is not None
-        num_bytes = num_frames * num_channels * int(subtype[-2:]) // 8
-        is_large = output.format == "wav" and num_bytes > _LARGEST_WAV_BYTES
-        options = {"format": "RF64" if is_large else output.format.upper()}
-        options["subtype"] = _SUBTYPES[output.format][subtype]
-    writer = StemsWriter(paths, subtype, gain)
+    options = _sndfile_options(output, sample_rate, num_channels * num_frames)
+    writer = StemsWriter(paths, output, sample_rate)
     with contextlib.ExitStack() as renaming:
         temporaries = {
             stem: renaming.enter_context(replacing(path)) for stem, path in paths.items()
@@ -201,6 +198,28 @@ def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
     rounded = np.rint(block.astype(np.float64) * full_scale)
     held = np.clip(rounded, -full_scale, full_scale - 1)
     return held.astype(np.int32) << (32 - bits), int(np.count_nonzero(held != rounded))
+
+
+def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -> dict[str, Any]:
+    """What `soundfile.SoundFile` has to know."""
+    if output.format == "ogg":
+        return {"format": "OGG", "subtype": "VORBIS", "compression_level": 1 - _OGG_QUALITY}
+    if output.format == "mp3":
+        # Its levels go from 0, the highest bitrate, to 1, the lowest one of LAME.
+        lowest, highest = 32 if sample_rate >= 32_000 else 8, _bitrates(sample_rate)[-1]
+        return {
+            "format": "MP3",
+            "subtype": "MPEG_LAYER_III",
+            "bitrate_mode": "CONSTANT",
+            "compression_level": (highest - output.mp3_kbps(sample_rate)) / (highest - lowest),
+        }
+    assert output.sample_type is not None
+    num_bytes = num_samples * int(output.sample_type[-2:]) // 8
+    is_large = output.format == "wav" and num_bytes > _LARGEST_WAV_BYTES
+    return {
+        "format": "RF64" if is_large else output.format.upper(),
+        "subtype": _SUBTYPES[output.format][output.sample_type],
+    }
 
 
 def _bitrates(sample_rate: int) -> tuple[int, ...]:
