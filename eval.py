@@ -21,9 +21,9 @@ from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.result_files import REPORT_FILE
 from diffsep_jax.evaluation.results import Notes
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions
-from diffsep_jax.output import check_writable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

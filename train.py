@@ -25,6 +25,7 @@ from data_pipelines.combined import CombinedSongs
 from data_pipelines.segments import Source
 from data_pipelines.synthesis import Split
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
     CONFIG_FILE,
     StoredDtype,
@@ -34,7 +35,6 @@ from diffsep_jax.inference.pretrained import (
 )
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.model_config import model_to_json
-from diffsep_jax.output import check_writable
 from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest

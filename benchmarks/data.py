@@ -34,7 +34,7 @@ from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.segments import Source
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 
 BATCH_SIZE = 8
 

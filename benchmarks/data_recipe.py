@@ -49,9 +49,9 @@ from data_pipelines.sources import available_split, open_source
 from diffsep_jax import losses, metrics
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.summary import bootstrap_interval
+from diffsep_jax.files import check_writable, write_bytes
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
-from diffsep_jax.output import check_writable, write_bytes
 from diffsep_jax.runtime import use_compilation_cache
 from diffsep_jax.training.optimizer import Method, OptimizerConfig, direction
 

@@ -22,7 +22,7 @@ import tyro
 
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ from rich.table import Table
 import configs
 from benchmarks.command_start import start_seconds
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.files import write_bytes
 from diffsep_jax.inference.engine import (
     CHUNKS,
     SAME,
@@ -49,7 +50,6 @@ from diffsep_jax.inference.engine import (
 from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.models.compute import Dtype
-from diffsep_jax.output import write_bytes
 from diffsep_jax.runtime import count_flops, use_cores
 from diffsep_jax.samplers import find_sampler
 from diffsep_jax.separation_model import Params, SeparationModel

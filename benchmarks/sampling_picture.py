@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import replacing
+from diffsep_jax.files import replacing
 
 Row = dict[str, Any]
 

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from data_pipelines.folders import FolderSongs
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import make_folder
+from diffsep_jax.files import make_folder
 
 EDGES_HZ = (100, 250, 1000, 3000, 5000, 10_000, 16_000)
 SAMPLE_RATE = 44_100

@@ -31,8 +31,8 @@ import configs
 from benchmarks.torch_networks import TorchModel, Trainer
 from benchmarks.torch_spectral import StageOneTrainer, TorchSpectralModel
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.files import write_bytes
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
-from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.program import KEY_TYPE, abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, batch_sharding, make_mesh

@@ -10,7 +10,7 @@ import pytest
 from halving import Chunks
 from test_background import threads_end
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import separate_tracks
 from diffsep_jax.inference.settings import PAPER

@@ -15,7 +15,7 @@ import scored
 import soundfile as sf
 
 import eval as eval_script
-from diffsep_jax.audio import read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation import evaluate as evaluation
 from diffsep_jax.evaluation.excerpts import keep_excerpt, loudest_part

@@ -11,8 +11,8 @@ from halving import Chunks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffsep_jax.audio import read_audio
-from diffsep_jax.encoding import OutputFormat
+from diffsep_jax.audio.read import read_audio
+from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob, FileOptions, separate_files
 from diffsep_jax.inference.settings import PAPER
@@ -42,9 +42,9 @@ INEXACT = ("ogg", "mp3", "m4a", "webm", "mka")
 OUTPUTS = [
     OutputFormat(),
     OutputFormat(subtype="pcm16"),
-    OutputFormat(subtype="pcm24", clip="rescale"),
+    OutputFormat(subtype="pcm24"),
     OutputFormat(format="flac"),
-    OutputFormat(format="flac", subtype="pcm16", clip="refuse"),
+    OutputFormat(format="flac", subtype="pcm16"),
     OutputFormat(format="mp3"),
     OutputFormat(format="ogg"),
 ]
@@ -128,7 +128,7 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
         write(path, *file[1:])
         damage(path, how)
         out = Path(folder) / "out"
-        outputs = {stem: out / f"{stem}.{output.extension}" for stem in STEMS}
+        outputs = {stem: out / f"{stem}.{output.format}" for stem in STEMS}
         options = FileOptions(
             output=output,
             sample_rate=sample_rate,
@@ -155,7 +155,6 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
                     or "start at" in message
                     or "kHz" in message
                     or " Hz" in message
-                    or "clip" in message
                 ), message
             return
         assert sorted(out.iterdir()) == sorted(outputs.values())
@@ -171,4 +170,6 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
                 expected = resampled - start
                 if excerpt[1] is not None:
                     expected = min(expected, max(1, round(excerpt[1] * stem_rate)))
-                assert len(stem) == expected
+                # FFmpeg does not always take off all padding of an mp3.
+                assert sf.info(path).frames == expected
+                assert len(stem) == expected or output.format == "mp3"

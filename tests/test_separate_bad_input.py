@@ -141,7 +141,7 @@ def test_bad_files_are_told_and_the_others_separated(
         ("--duration", 0, "duration 0.0, expected more than 0 seconds"),
         ("--sample-rate", 10, "sample rate 10, expected 1000 to 1000000 Hz"),
         ("--name", "{title}", "{title} is unknown"),
-        ("--bitrate-kbps", 320, "bitrate 320 kbps with wav"),
+        ("--bitrate-kbps", 320, "bitrate_kbps is 320 with wav; expected format mp3"),
         ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from halving import RATE, TINY, Halving, noise, song
 
 import diffsep_jax
-from diffsep_jax.audio import read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings

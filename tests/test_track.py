@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from halving import Chunks
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import chunks as chunks_module
 from diffsep_jax.inference import track as track_module

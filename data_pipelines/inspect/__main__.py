@@ -14,7 +14,7 @@ from rich.console import Console
 
 from data_pipelines.synthesis import Split
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import check_writable, write_bytes
+from diffsep_jax.files import check_writable, write_bytes
 
 MOST_EXAMPLES = 100
 """On one page; a browser holds them all in memory."""

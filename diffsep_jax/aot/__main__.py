@@ -19,7 +19,7 @@ from diffsep_jax.aot import programs, report
 from diffsep_jax.aot.compilation import DoesNotFitError, compile_program
 from diffsep_jax.aot.topology import memory_of_device, topology
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import check_writable, write_bytes
+from diffsep_jax.files import check_writable, write_bytes
 from diffsep_jax.runtime import CHIPS
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig

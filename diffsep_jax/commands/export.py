@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.settings import SamplerOptions, complete
-from diffsep_jax.output import check_writable
 
 
 @dataclasses.dataclass(frozen=True)

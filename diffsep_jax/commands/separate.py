@@ -11,15 +11,15 @@ from typing import Annotated, Literal, NoReturn
 
 import tyro
 
-from diffsep_jax.audio import AudioFile
+from diffsep_jax.audio.read import AudioFile
+from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
 from diffsep_jax.commands.reporting import Report, Style, reporting
-from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import SamplerOptions, complete
-from diffsep_jax.output import check_writable
 
 # JAX and all that needs it are imported in the functions: help and bad options answer at once.
 
@@ -117,7 +117,7 @@ def separate(command: Separate) -> None:
         inputs,
         command.out,
         stems=command.stems,
-        extension=command.output.extension,
+        extension=command.output.format,
         name=command.name,
         refine=command.refine,
     )

@@ -28,7 +28,7 @@ from diffsep_jax.evaluation.results import (
     Track,
     fingerprint,
 )
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"

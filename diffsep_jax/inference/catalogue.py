@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32
 
-from diffsep_jax.decoding import Block
+from diffsep_jax.audio.read import Block
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.background import in_background
 from diffsep_jax.inference.settings import SamplerSettings

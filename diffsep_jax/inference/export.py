@@ -24,12 +24,12 @@ from flax.traverse_util import unflatten_dict
 from jaxtyping import Array
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import new_folder, write_bytes
 from diffsep_jax.inference import engine
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, plan
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_params
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PAPER, Preset, SamplerSettings
 from diffsep_jax.models.attention import Backend
-from diffsep_jax.output import new_folder, write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
 FORMAT = "diffsep-jax export 2"

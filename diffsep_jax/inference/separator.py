@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Num
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import Progress, separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -195,7 +195,7 @@ class Separator:
           UserError: bad audio, options out of range, a folder that cannot be written.
         """
         options = options or FileOptions()
-        extension = options.output.extension
+        extension = options.output.format
         outputs = {stem: Path(out_dir) / f"{stem}.{extension}" for stem in STEMS}
         job = FileJob(Path(path), outputs, None if refine is None else Path(refine))
 

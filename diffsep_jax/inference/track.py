@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from diffsep_jax.audio import AudioSource, finite_blocks, resample_blocks
-from diffsep_jax.decoding import Block
+from diffsep_jax.audio.read import AudioSource, Block, finite_blocks, resample_blocks
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.chunks import Chunk, Fifo, cut, overlap_add, plan
 

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 from diffsep_jax.runtime import is_primary, wait_for_all
 from diffsep_jax.training.step import TrainState
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 from diffsep_jax.training.tensorboard import TensorBoard
 
 FILE_NAME = "log.jsonl"

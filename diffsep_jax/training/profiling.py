@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import check_writable
+from diffsep_jax.files import check_writable
 
 
 def check_profile_steps(steps: tuple[int, int] | None) -> None:

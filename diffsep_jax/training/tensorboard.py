@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import make_folder, write_errors
+from diffsep_jax.files import make_folder, write_errors
 from diffsep_jax.pages import picture
 
 NUM_SEGMENTS = 4
