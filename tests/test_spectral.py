@@ -124,7 +124,10 @@ def test_its_config_is_read_back_and_bad_ones_are_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"conditioner": Conditioner()}, "both must be spectral"),
+        (
+            {"conditioner": Conditioner()},
+            "the generator is spectral and the conditioner is waveform",
+        ),
         ({"target_rms": 0.1}, "target_rms is 0.1"),
         ({"estimate_error": 0.3}, "estimate_error is 0.3"),
         ({"segment": 8_000}, "stride of 1024"),

@@ -1,11 +1,7 @@
-"""Tracks on which our BSS Eval is compared with museval's, and a way to call museval's."""
+"""Tracks on which our BSS Eval is compared with museval's."""
 
-import functools
-import importlib.util
 import math
-import types
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +11,6 @@ from jaxtyping import Float32
 
 from data_pipelines.excerpt import load_excerpt
 from data_pipelines.synthesis import render_song
-from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.bss_eval import FrameScores
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
 
@@ -36,36 +31,6 @@ class Case(NamedTuple):
     references: Stems
     estimates: Stems
     singular: bool = False
-
-
-def museval(
-    references: np.ndarray, estimates: np.ndarray, sample_rate: int, num_taps: int = 512
-) -> FrameScores:
-    """museval's scores, mode v4, windows and hops of a second. UserError if it is not installed."""
-    evaluate = _museval_metrics().bss_eval
-    scores = evaluate(
-        references, estimates, window=sample_rate, hop=sample_rate, filters_len=num_taps
-    )
-    return FrameScores(*scores[:4])
-
-
-@functools.cache
-def _museval_metrics() -> types.ModuleType:
-    """museval's module of metrics alone: the package imports stempeg, which wants ffmpeg."""
-    spec = importlib.util.find_spec("museval")
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError("the package museval is not installed; pip install 'diffsep-jax[dev]'")
-    path = Path(spec.submodule_search_locations[0]) / "metrics.py"
-    module_spec = importlib.util.spec_from_file_location("museval_metrics", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    # museval 0.4.1 names numpy.linalg.linalg.LinAlgError, and new versions of numpy have no such
-    # module: it gets a copy of numpy's names that has.
-    linalg = types.SimpleNamespace(**vars(np.linalg), linalg=np.linalg)
-    vars(module)["np"] = types.SimpleNamespace(**{**vars(np), "linalg": linalg})
-    return module
 
 
 def largest_difference(ours: FrameScores, theirs: FrameScores) -> dict[str, float]:
