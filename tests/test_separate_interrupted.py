@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from halving import Halving, noise, run, song
 
-from diffsep_jax.audio.read import write
+from diffsep_jax.audio import write
 from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.files import replacing
 
