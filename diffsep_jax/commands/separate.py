@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -12,15 +13,14 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 
 from diffsep_jax.audio import AudioFile
-from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
-from diffsep_jax.commands.reporting import Report, Style, reporting
-from diffsep_jax.distributed import (
-    DAYS_SECONDS,
-    DistributedConfig,
-    initialize,
-    share,
-    wait_for_all,
+from diffsep_jax.commands.inputs import (
+    DEFAULT_NAME,
+    find_inputs,
+    parse_shard,
+    plan_jobs,
+    shard_of_job,
 )
+from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.encoding import OutputFormat
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -93,8 +93,9 @@ class Separate:
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
-    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    """Several processes share the inputs: which of them this is."""
+    shard: str | None = None
+    """I/N: every N-th input from number I on, for N runs that share a catalogue; None: the place in
+    a SLURM job array, else all."""
 
 
 def separate(command: Separate) -> None:
@@ -130,19 +131,21 @@ def separate(command: Separate) -> None:
     )
     if len(jobs) == 1:
         AudioFile(jobs[0].path)  # UserError at once
+    if command.shard is None and (shard := shard_of_job(os.environ)) is not None:
+        note = f"note: shard {shard}, by this job's place in its array; --shard 0/1 takes all"
+        print(note, file=sys.stderr)
+    else:
+        shard = parse_shard(command.shard or "0/1")
     check_writable(command.out)
 
     from diffsep_jax.cores import use_cores
 
     use_cores(command.batch_size)
-    initialize(command.distributed)
     _stop_at_signals()  # after JAX, which has a handler of its own
-    share_of_jobs = list(share(jobs))
-    jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
-    finished_before = len(share_of_jobs) - len(jobs)
+    own = jobs[shard.index :: shard.count]
+    jobs = [job for job in own if not (command.resume and _is_finished(job))]
     with reporting(command.progress) as report:
-        failed = _separate(command, jobs, options, report, finished_before)
-    wait_for_all("separation", patience_seconds=DAYS_SECONDS)
+        failed = _separate(command, jobs, options, report, len(own) - len(jobs))
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
