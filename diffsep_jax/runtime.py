@@ -2,15 +2,13 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import platformdirs
 
 from diffsep_jax.errors import UserError
-
-T = TypeVar("T")
 
 MIN_COMPILE_SECONDS = 0.1
 """Programs that compile faster are not kept. JAX's default of 1 s would leave out small models."""
@@ -141,11 +139,6 @@ def wait_for_all(what: str, timeout_seconds: int = BARRIER_SECONDS) -> None:
 
         everyone = set(range(jax.process_count()))
         multihost.sync_global_processes(what, timeout=timeout_seconds, processes=everyone)
-
-
-def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of what all processes have: every n-th item if there are n."""
-    return items[jax.process_index() :: jax.process_count()]
 
 
 def is_primary() -> bool:

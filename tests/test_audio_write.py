@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import signal as dsp
 
-from diffsep_jax.audio.read import AudioFile, read_audio
 from diffsep_jax.audio import write as write_module
+from diffsep_jax.audio.read import AudioFile, read_audio
 from diffsep_jax.audio.write import (
     FORMATS,
     OutputFormat,

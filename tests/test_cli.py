@@ -121,6 +121,28 @@ def test_a_folder_is_one_job_and_resume_does_what_is_left(
     assert changed == {"b"}
 
 
+def test_shards_share_a_folder_and_any_machine_does_what_is_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcde":
+        song(tmp_path / f"{name}.wav")
+    out = tmp_path / "out"
+
+    def done() -> str:
+        return "".join(sorted(path.parent.name for path in out.rglob("vocals.wav")))
+
+    run(tmp_path, "--out", out, "--shard", "1/3")
+    assert done() == "be"
+    for name, value in {"ID": "1", "MIN": "1", "COUNT": "3"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    run(tmp_path, "--out", out)
+    assert done() == "abde"
+    assert "note: shard 0/3, by this job's place" in capsys.readouterr().err
+    run(tmp_path, "--out", out, "--shard", "0/1", "--resume")
+    assert done() == "abcde"
+    assert "4 finished before, 1 to do" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "info"),
     [

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from diffsep_jax.commands.inputs import DEFAULT_NAME, Input, find_inputs, plan_jobs
+from diffsep_jax.commands.inputs import (
+    DEFAULT_NAME,
+    Input,
+    Shard,
+    find_inputs,
+    parse_shard,
+    plan_jobs,
+    shard_of_job,
+)
 from diffsep_jax.errors import UserError
 
 BOTH = ("vocals", "accompaniment")
@@ -261,3 +269,39 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
     with pytest.raises(UserError, match=r"2 inputs and .* to refine, expected one input"):
         plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)
+
+
+def slurm(task: int, first: int, count: int) -> dict[str, str]:
+    numbers = {"ID": task, "MIN": first, "COUNT": count}
+    return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_job_array_takes_every_shard_once(first: int) -> None:
+    shards = [shard_of_job(slurm(first + i, first, 5)) for i in range(5)]
+    assert shards == [Shard(i, 5) for i in range(5)]
+    assert shard_of_job(slurm(3, 3, 1)) == Shard(0, 1)  # one job of an array again, alone
+    assert shard_of_job({}) is None
+    assert [str(parse_shard(text)) for text in ("0/1", "7/8")] == ["0/1", "7/8"]
+
+
+@pytest.mark.parametrize("text", ["4/4", "1", "1/", "-1/4", "0/0", "1/2/3", "a/b"])
+def test_bad_shards_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"shard is {text}; expected I/N with I from 0"):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (slurm(9, 1, 3), "SLURM_ARRAY_TASK_ID is 9, of 3 jobs from 1 up; expected an array"),
+        ({"JOB_COMPLETION_INDEX": "2"}, "JOB_COMPLETION_INDEX is 2.* --shard 2/N"),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "1"}, "SLURM_STEP_NUM_TASKS is 8"),
+    ],
+)
+def test_one_of_several_processes_without_a_shard_is_refused(
+    environment: dict[str, str], message: str
+) -> None:
+    """Each would do all of the work, or some songs would be nobody's."""
+    with pytest.raises(UserError, match=message):
+        shard_of_job(environment)

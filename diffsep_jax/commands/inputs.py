@@ -1,8 +1,10 @@
 """Which files a command works on, and where the results of each go."""
 
+import dataclasses
 import os
+import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -137,6 +139,54 @@ def plan_jobs(
             f" {', '.join(FORMATS)}; is it the --out of an earlier run with these inputs?"
         )
     return jobs
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One of several runs that share the inputs: it takes every `count`-th, from `index` on."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def parse_shard(text: str) -> Shard:
+    """A shard such as "3/8", the first being 0/8. UserError for another text."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = Shard(int(match[1]), int(match[2])) if match else Shard(0, 0)
+    if not shard.index < shard.count:
+        raise UserError(f"shard is {text}; expected I/N with I from 0 to N - 1, such as 0/4")
+    return shard
+
+
+def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
+    """This process's place in a SLURM job array; None outside of one.
+
+    Raises:
+      UserError: it is one of several processes, but the environment does not say which shard.
+    """
+    if (tasks := environment.get("SLURM_STEP_NUM_TASKS", "1")) != "1":
+        raise UserError(
+            f"SLURM_STEP_NUM_TASKS is {tasks}, so that many processes would do the same; expected"
+            f" one in each job of an array, or --shard I/{tasks}"
+        )
+    if (index := environment.get("JOB_COMPLETION_INDEX")) is not None:
+        raise UserError(
+            f"JOB_COMPLETION_INDEX is {index}, and Kubernetes does not say of how many; expected"
+            f" --shard {index}/N"
+        )
+    if (task := environment.get("SLURM_ARRAY_TASK_ID")) is None:
+        return None
+    first, count = environment["SLURM_ARRAY_TASK_MIN"], environment["SLURM_ARRAY_TASK_COUNT"]
+    shard = Shard(int(task) - int(first), int(count))
+    if not shard.index < shard.count:
+        raise UserError(
+            f"SLURM_ARRAY_TASK_ID is {task}, of {count} jobs from {first} up; expected an array"
+            " without gaps, or --shard"
+        )
+    return shard
 
 
 def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:

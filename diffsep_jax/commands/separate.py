@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -13,7 +14,13 @@ import tyro
 
 from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import OutputFormat
-from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
+from diffsep_jax.commands.inputs import (
+    DEFAULT_NAME,
+    find_inputs,
+    parse_shard,
+    plan_jobs,
+    shard_of_job,
+)
 from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.files import check_writable
@@ -86,8 +93,9 @@ class Separate:
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
-    multihost: bool = False
-    """Share the inputs with the other processes that were started with the same command."""
+    shard: str | None = None
+    """I/N: every N-th input from number I on, for N runs that share a catalogue; None: the place in
+    a SLURM job array, else all."""
 
 
 def separate(command: Separate) -> None:
@@ -123,19 +131,21 @@ def separate(command: Separate) -> None:
     )
     if len(jobs) == 1:
         AudioFile(jobs[0].path)  # UserError at once
+    if command.shard is None and (shard := shard_of_job(os.environ)) is not None:
+        note = f"note: shard {shard}, by this job's place in its array; --shard 0/1 takes all"
+        print(note, file=sys.stderr)
+    else:
+        shard = parse_shard(command.shard or "0/1")
     check_writable(command.out)
 
     from diffsep_jax import runtime
 
     runtime.use_cores(command.batch_size)
-    runtime.join_hosts(command.multihost)
     _stop_at_signals()  # after JAX, which has a handler of its own
-    share_of_jobs = list(runtime.share(jobs))
-    jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
-    finished_before = len(share_of_jobs) - len(jobs)
+    own = jobs[shard.index :: shard.count]
+    jobs = [job for job in own if not (command.resume and _is_finished(job))]
     with reporting(command.progress) as report:
-        failed = _separate(command, jobs, options, report, finished_before)
-    runtime.wait_for_all("separation", runtime.LONG_BARRIER_SECONDS)
+        failed = _separate(command, jobs, options, report, len(own) - len(jobs))
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
