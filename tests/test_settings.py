@@ -64,6 +64,8 @@ def test_a_function_is_a_sampler():
     assert complete({"sampler": mine, "steps": 3}, "fast") == SamplerSettings(sampler=mine, steps=3)
     with pytest.raises(UserError, match="sampler mine makes no use of eta"):
         complete({"sampler": mine, "eta": 0.2})
+    with pytest.raises(UserError, match="sampler is mine, which takes no start_sigma"):
+        complete({"preset": "balanced", "sampler": mine}).check_refines()
 
 
 @pytest.mark.parametrize(

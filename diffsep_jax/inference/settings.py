@@ -83,7 +83,14 @@ class SamplerSettings:
                 f"sampler is {self.sampler}, as in preset fast, and refines nothing; expected one"
                 f" of {others}"
             )
-        if self.start_sigma == 1 and not self.crossover_hz:
+        if self.crossover_hz:
+            return
+        if "start_sigma" not in self.method.uses:
+            raise UserError(
+                f"sampler is {self.method.name}, which takes no start_sigma and keeps nothing of"
+                " the vocals to refine; expected one that does, or a crossover_hz"
+            )
+        if self.start_sigma == 1:
             raise UserError(
                 "start_sigma is 1, pure noise, which keeps nothing of the vocals to refine;"
                 " expected less than 1, for example 0.3, or a crossover_hz"
@@ -171,7 +178,7 @@ def complete(
         raise UserError(f"preset is {preset}; expected one of {', '.join(PRESETS)}")
     base = PAPER if preset is None and sampler is not None else PRESETS[preset or default]
     method = base.method if sampler is None else find_sampler(sampler)
-    named = f"preset {preset}" if sampler is None else f"sampler {method.name}"
+    named = f"preset {preset or default}" if sampler is None else f"sampler {method.name}"
     draws = method.function is not None
     if preset is not None and draws != (base.method.function is not None):
         raise UserError(f"{named} contradicts preset {preset}; give one of them")
