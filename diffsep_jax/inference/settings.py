@@ -98,6 +98,7 @@ class SamplerSettings:
 
 
 PAPER = SamplerSettings()
+"""What a sampler takes that is chosen without a preset."""
 
 PRESETS: Mapping[Preset, SamplerSettings] = {
     "fast": SamplerSettings(sampler="direct"),
