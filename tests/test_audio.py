@@ -368,6 +368,13 @@ def test_sample_rate_out_of_range(tmp_path: Path) -> None:
         AudioFile(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_blocks_are_bounded(tmp_path: Path, name: str) -> None:
+    sf.write(tmp_path / name, music(200_000), RATE)
+    lengths = [len(block) for block in AudioFile(tmp_path / name).blocks()]
+    assert lengths == [65_536] * 3 + [200_000 - 3 * 65_536]
+
+
 def test_array_source_gives_its_samples() -> None:
     audio = music(150_000)
     assert np.array_equal(np.concatenate(list(finite_blocks(AudioArray(audio, RATE)))), audio)
