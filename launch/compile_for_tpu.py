@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     compute, hosts = command.model.compute, {device.process_index for device in devices}
     show("program", f"{command.program} {command.config}, jax {jax.__version__}")
     show("compute", f"{compute.dtype}, {compute.attention} attention, remat {compute.remat}")
-    show("devices", f"{mesh.size} x {devices[0].device_kind} on {len(hosts)} hosts")
+    show("devices", f"{mesh.size} x {devices[0].device_kind} on {len(hosts)} host(s)")
     show("mesh", " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()))
     show("batch", f"{command.per_device_batch * mesh.size}, {command.per_device_batch} a device")
     flops = ", ".join(f"{count:.4g} {when}" for when, count in count_flops(command).items())
