@@ -32,6 +32,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for c
 
 import configs
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.hardware import CHIPS
 from diffsep_jax.inference import engine
 from diffsep_jax.models.convolution import choose_convolution
 from diffsep_jax.separation_model import SeparationModel
@@ -40,10 +41,6 @@ from diffsep_jax.training.program import abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
 
 EXIT_DOES_NOT_FIT = 3
-
-CHIP_MEMORY = {"TPU v4": 32e9, "TPU v5 lite": 16e9, "TPU v5": 95e9, "TPU v6 lite": 32e9}
-"""Bytes by JAX's name of the chip, from Google's Cloud TPU documentation. Powers of ten, even where
-powers of two may be meant: what fits here fits there."""
 
 COMPILER_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -89,7 +86,7 @@ def main(arguments: Sequence[str]) -> None:
     compute, hosts = command.model.compute, {device.process_index for device in devices}
     show("program", f"{command.program} {command.config}, jax {jax.__version__}")
     show("compute", f"{compute.dtype}, {compute.attention} attention, remat {compute.remat}")
-    show("devices", f"{mesh.size} x {devices[0].device_kind} on {len(hosts)} hosts")
+    show("devices", f"{mesh.size} x {devices[0].device_kind} on {len(hosts)} host(s)")
     show("mesh", " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()))
     show("batch", f"{command.per_device_batch * mesh.size}, {command.per_device_batch} a device")
     flops = ", ".join(f"{count:.4g} {when}" for when, count in count_flops(command).items())
@@ -100,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     show("compiled in", f"{time.perf_counter() - start:.0f} s")
     for kind, sizes in collectives(compiled.as_text() or "").items():
         show(kind, f"{len(sizes)}, {gigabytes(sum(sizes))} of results")
-    check_memory(compiled, CHIP_MEMORY[devices[0].device_kind])
+    check_memory(compiled, CHIPS[devices[0].device_kind].memory)
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -155,7 +155,7 @@ def test_a_program_of_more_memory_than_the_chip_does_not_fit(capsys):
 def test_the_devices_of_a_topology_are_its_chips(name, devices, hosts):
     found = tpu_devices(name)
     assert (len(found), len({device.process_index for device in found})) == (devices, hosts)
-    assert found[0].device_kind in compile_for_tpu.CHIP_MEMORY
+    assert found[0].device_kind in compile_for_tpu.CHIPS
 
 
 @needs_libtpu
