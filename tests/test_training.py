@@ -382,7 +382,8 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (TrainConfig, {"num_steps": 0}, "num_steps is 0"),
         (TrainConfig, {"micro_batches": 0}, "micro_batches is 0"),
         (TrainConfig, {"stall_minutes": -1.0}, "stall_minutes is -1"),
-        (TrainConfig, {"profile_steps": (5, 2)}, "profile_steps is"),
+        (TrainConfig, {"profile_steps": (5, 2)}, "profile_steps is 5 2"),
+        (TrainConfig, {"profile_steps": (0, 2)}, "profile_steps is 0 2"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
         (TrainConfig, {"ema_half_life": 0.0}, "ema_half_life is 0.0"),
         (

@@ -25,7 +25,7 @@ from diffsep_jax.runtime import CHIPS, Chip, count_flops
 from diffsep_jax.training import tensorboard
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.loop import restart_watchdog
-from diffsep_jax.training.profiling import StepProfiler, check_profile_steps
+from diffsep_jax.training.profiling import StepProfiler
 from diffsep_jax.training.program import example_seconds_at_peak
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.tensorboard import TensorBoard, spectrograms
@@ -88,7 +88,8 @@ def take_steps(profiler, steps):
     x = jnp.ones((4,))
     for step in steps:
         profiler.before_step(step)
-        x = double(x)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            x = double(x)
         profiler.after_step(step, x)
 
 
@@ -113,7 +114,6 @@ def test_the_chosen_steps_are_profiled(tmp_path):
     ]
     assert sorted(events) == [2, 3]
     assert len(lines) == 1
-    assert "steps 2 to 3" in lines[0]
 
 
 @pytest.mark.parametrize("steps", [None, (2, 3)])
@@ -135,19 +135,10 @@ def test_a_run_that_breaks_off_leaves_the_profile_so_far(tmp_path):
 
     with pytest.raises(KeyError):
         broken_run()
-    profiler.close()
     assert profiles(tmp_path)
     assert len(lines) == 1
     jax.profiler.start_trace(tmp_path / "next")  # which raises if one is going on
     jax.profiler.stop_trace()
-
-
-@pytest.mark.parametrize("steps", [(0, 1), (-1, 2), (3, 2)])
-def test_bad_profile_steps_are_refused(tmp_path, steps):
-    with pytest.raises(UserError, match="profile_steps"):
-        StepProfiler(tmp_path, steps, pytest.fail)
-    check_profile_steps((1, 1))
-    check_profile_steps(None)
 
 
 SAMPLE_RATE = 8_000
@@ -282,4 +273,4 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeyp
     with StepProfiler(tmp_path, (1, 1), lines.append) as profiler:
         take_steps(profiler, [1, 2])
     assert len(lines) == 1
-    assert "the profile of steps 1 to 1 is lost (no space)" in lines[0]
+    assert "the profile cannot be written (no space)" in lines[0]

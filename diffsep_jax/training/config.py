@@ -6,7 +6,6 @@ from typing import Literal
 from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.training.optimizer import OptimizerConfig
-from diffsep_jax.training.profiling import check_profile_steps
 from diffsep_jax.training.sharding import MeshConfig
 
 Freeze = Literal["none", "generator", "conditioner"]
@@ -90,4 +89,12 @@ class TrainConfig:
                 f"best_by is {self.best_by}, which does not change with a frozen {self.freeze};"
                 " loss is the plain choice"
             )
-        check_profile_steps(self.profile_steps)
+        if (
+            self.profile_steps is not None
+            and not 1 <= self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            first, last = self.profile_steps
+            raise UserError(
+                f"profile_steps is {first} {last}; the first and the last step are expected,"
+                " 1 <= first <= last"
+            )

@@ -170,7 +170,8 @@ def train(
             with meter.timing("data_wait"):
                 batch = layout.put(next(batches))
             profiler.before_step(step)
-            state, metrics = step_fn(state, batch, step_key)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, batch, step_key)
             profiler.after_step(step, metrics)
             if pending is not None:
                 read_metrics(*pending, checkpoints)
