@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -96,6 +97,9 @@ def join_hosts(multihost: bool) -> None:
                 " start a single process"
             )
         return
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "HOST:0")
+    if not re.fullmatch(r".+:\d+", address):
+        raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r}; expected HOST:PORT.")
     arguments: dict[str, Any] = {}
     for name in ("num_processes", "process_id"):
         value = os.environ.get(f"JAX_{name.upper()}")

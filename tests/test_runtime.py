@@ -128,8 +128,15 @@ def test_the_place_among_hand_started_processes_is_read(monkeypatch):
     monkeypatch.setenv("JAX_PROCESS_ID", "2")
     join_hosts(multihost=True)
     assert given == {"num_processes": 3, "process_id": 2}
-    monkeypatch.setenv("JAX_PROCESS_ID", "two")
-    with pytest.raises(UserError, match="JAX_PROCESS_ID is 'two'; expected a whole number"):
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("JAX_PROCESS_ID", "two"), ("JAX_COORDINATOR_ADDRESS", "host-0")]
+)
+def test_a_place_that_cannot_be_is_named(monkeypatch, name, value):
+    monkeypatch.setattr(jax.distributed, "initialize", pytest.fail)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"{name} is '{value}'; expected"):
         join_hosts(multihost=True)
 
 

@@ -221,7 +221,8 @@ def test_the_bar_shows_step_time_left_and_loss_on_a_narrow_terminal(tmp_path):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
     with RunLog(tmp_path, start_step=0, num_steps=400, console=console) as log:
-        log.progress(5, {"loss": 1.25, "gradient_norm": 0.5, "data_wait_seconds": 0.125})
+        log.progress(5)
+        log.write(5, "train", {"loss": 1.25, "gradient_norm": 0.5, "data_wait_seconds": 0.125})
     for words in ("5/400", "left", "loss 1.25", "0.125"):
         assert words in screen.getvalue()
 

@@ -73,7 +73,7 @@ class RunLog:
             self._file.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Appends a record; prints it too unless the progress bar shows it."""
+        """Appends a record and prints it, that of a training step below the bar if there is one."""
         record = {"step": step, "kind": kind, "time": round(time.time(), 3), **values}
         try:
             self._file.write(json.dumps(record) + "\n")
@@ -82,14 +82,15 @@ class RunLog:
             raise UserError(f"{self._file.name}: cannot be written: {error.strerror}") from None
         if self._board is not None:
             self._board.scalars(step, kind, values)
-        if not self._console.is_terminal or kind != "train":
-            self.say(f"step {step} {kind}: {_format(values)}")
+        line = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self._console.is_terminal and kind == "train":
+            self._status.plain = line
+        else:
+            self.say(f"step {step} {kind}: {line}")
 
-    def progress(self, step: int, values: Mapping[str, float] | None = None) -> None:
-        """Moves the bar to `step`; `values` replace the line below it."""
+    def progress(self, step: int) -> None:
+        """Moves the bar to `step`."""
         self._progress.update(self._task, completed=step)
-        if values is not None:
-            self._status.plain = _format(values)
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -134,10 +135,6 @@ class Meter:
             rates["model_flops_utilisation"] = per_second * self._example_seconds_at_peak
         self._restart(step)
         return rates
-
-
-def _format(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 def _drop_records_after(path: pathlib.Path, step: int) -> None:

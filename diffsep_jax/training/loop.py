@@ -192,7 +192,6 @@ def train(
                 values["learning_rate"] = float(schedule(step - 1))
                 values |= meter.rates(step)
                 log.write(step, "train", values)
-                log.progress(step, values)
             if validates and not stopped_by:
                 with meter.timing("validation"):
                     report = validate(step, state)
