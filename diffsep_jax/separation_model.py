@@ -28,7 +28,6 @@ from diffsep_jax.models.spectral.bands import BandGroups
 from diffsep_jax.models.spectral.generator import SpectralGenerator
 
 Params = Mapping[str, Any]
-Network = AnyGenerator | AnyConditioner
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
