@@ -221,7 +221,8 @@ class AudioFile:
         seconds = 8 * abs(stated - size) / (bit_rate or 1)
         if stated > size and seconds > _EXACT_SECONDS:
             raise self._damaged(f"about {seconds:.3f} s are missing at its end")
-        if 0 < stated < size and seconds > _EXACT_SECONDS:
+        is_avi = container.format.name == "avi"  # a large one goes on with another RIFF
+        if 0 < stated < size and seconds > _EXACT_SECONDS and not is_avi:
             with self.path.open("rb") as file:
                 file.seek(stated)
                 rest = file.read(4)
