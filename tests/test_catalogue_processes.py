@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.inference.pretrained import save_model
 
 RATE = 44_100

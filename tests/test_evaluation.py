@@ -396,7 +396,7 @@ def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
     compiled = []
 
     def separate(self, mixture, *args, **settings):
-        compiled.append(self._separate_chunks.num_compilations)
+        compiled.append(self._chunks.num_compilations)
         return original(self, mixture, *args, **settings)
 
     original = Separator.separate

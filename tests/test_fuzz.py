@@ -8,7 +8,7 @@ import pytest
 import soundfile as sf
 from containers import encode
 from halving import Chunks
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffsep_jax.audio.read import read_audio
@@ -120,6 +120,13 @@ MODEL = Chunks(halve, 4096, stride=128, batch_size=2)
     output=st.sampled_from(OUTPUTS),
     excerpt=st.sampled_from([(0.0, None), (0.0, 0.05), (0.1, None), (0.01, 0.02)]),
     sample_rate=st.sampled_from([None, None, 22_050, 44_100]),
+)
+@example(  # a sample rate of 0 Hz
+    file=("caf", "PCM_16", 1000, 1, 0, 0.0, 0),
+    how=("middle", 0.005, b"\x00"),
+    output=OUTPUTS[0],
+    excerpt=(0.0, None),
+    sample_rate=None,
 )
 def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sample_rate):
     extension, _, rate, channels, length, *_ = file

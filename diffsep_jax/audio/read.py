@@ -10,6 +10,7 @@ padding stay as FFmpeg leaves them.
 
 import contextlib
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
@@ -255,7 +256,7 @@ def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[
         case "flac":  # one cut out of another starts later and has that one's header
             return (0.0 if stream.start_time else seconds), True
         case "caf" if stream.codec_context.name.startswith("pcm"):
-            return stream.frames / stream.sample_rate, True
+            return stream.frames / (stream.sample_rate or math.inf), True  # 0 Hz: a damaged header
         case "aiff" | "ape" | "au" | "caf" | "nistsphere" | "tta" | "wv":
             return seconds, True
     return 0.0, True
