@@ -192,6 +192,8 @@ def export(run: Run, model: SeparationModel, params: Params) -> None:
 def main(arguments: list[str]) -> None:
     """Parses the command line, trains, exports."""
     run = parse(arguments)
+    if run.best and not run.export_only:
+        raise UserError("--best is an option of --export-only, which is not given")
     use_compilation_cache()
     if run.export_only:
         export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))

@@ -35,7 +35,10 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """The names of `__all__` on first use: JAX is not loaded before something needs it."""
     if name == "__version__":
-        return importlib.metadata.version("diffsep-jax")
+        try:
+            return importlib.metadata.version("diffsep-jax")
+        except importlib.metadata.PackageNotFoundError:
+            raise AttributeError("no __version__: the package is not installed") from None
     if name in _MODULES:
         return getattr(importlib.import_module(f"diffsep_jax.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -228,13 +228,14 @@ class Sampler:
 
     Attributes:
       name: by which it is chosen.
-      function: None is the direct estimate, for which nothing is drawn.
+      function: None is the direct estimate, for which nothing is drawn. Samplers of one function
+        are equal.
       help: one line.
     """
 
-    name: str
+    name: str = dataclasses.field(compare=False)
     function: Callable[..., Waveform] | None
-    help: str = ""
+    help: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.keywords if name not in _OFFERED]:
@@ -250,7 +251,12 @@ class Sampler:
             return []
         parameters = list(inspect.signature(self.function).parameters.values())[2:]
         named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        return [p.name for p in named if p.name in _OFFERED or p.default is p.empty]
+        bound = getattr(self.function, "keywords", {})  # of a functools.partial
+        return [
+            p.name
+            for p in named
+            if p.name not in bound and (p.name in _OFFERED or p.default is p.empty)
+        ]
 
     @property
     def uses(self) -> frozenset[str]:
@@ -305,6 +311,8 @@ def find_sampler(sampler: str | Callable[..., Waveform]) -> Sampler:
       UserError: an unknown name, or a function that cannot be a sampler.
     """
     if not isinstance(sampler, str):
+        if not callable(sampler):
+            raise UserError(f"sampler is {sampler!r}; expected a name or a function")
         return Sampler(getattr(sampler, "__name__", "function"), sampler)
     if sampler not in SAMPLERS:
         raise UserError(f"sampler is {sampler}; expected one of {', '.join(SAMPLERS)}")

@@ -72,6 +72,12 @@ class Command:
     train: TrainConfig
 
 
+NEEDS_LESS = (
+    "a smaller --per-device-batch needs less, in training also --train.micro-batches,"
+    " --train.mesh.fsdp and --model.compute.remat"
+)
+
+
 class DoesNotFitError(Exception):
     """The program needs more memory than a chip has."""
 
@@ -246,10 +252,7 @@ def check_memory(compiled: jax.stages.Compiled, limit: float) -> None:
     total = f"{gigabytes(sum(parts.values()))} of {gigabytes(limit)} on each device"
     show("memory", total)
     if sum(parts.values()) > limit:
-        raise DoesNotFitError(
-            f"{total}; a smaller --per-device-batch, --train.micro-batches, --train.mesh.fsdp or"
-            " --model.compute.remat needs less"
-        )
+        raise DoesNotFitError(total)
 
 
 # NAME = RESULT KIND(OPERANDS), ATTRIBUTES. Asynchronous ones are a KIND-start and a KIND-done, of
@@ -301,5 +304,5 @@ if __name__ == "__main__":
         try:
             main(sys.argv[1:])
         except DoesNotFitError as error:
-            print(f"does not fit: {error}", file=sys.stderr)
+            print(f"does not fit: {error}; {NEEDS_LESS}", file=sys.stderr)
             sys.exit(EXIT_DOES_NOT_FIT)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -32,22 +31,6 @@ if not absl.flags.FLAGS.is_parsed():
 
 # Annotated shapes are checked in tests, at no cost to users.
 install_import_hook(["diffsep_jax", "data_pipelines"], "beartype.beartype")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def abandoned_reads_are_no_errors():
-    """When one read of a checkpoint fails, Orbax abandons the others, and each of them ends in an
-    exception that Python reports, in whichever test then runs."""
-    report = sys.unraisablehook  # pytest's, for the whole session
-
-    def report_others(unraisable):
-        texts = ("Event loop is closed", "Encountered error while reading array index")
-        if not str(unraisable.exc_value).startswith(texts):
-            report(unraisable)
-
-    sys.unraisablehook = report_others
-    yield
-    sys.unraisablehook = report
 
 
 @pytest.fixture(scope="session")

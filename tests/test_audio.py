@@ -241,7 +241,9 @@ def test_what_follows_the_stated_end_is_refused(tmp_path: Path, name: str) -> No
         AudioFile(path)
 
 
-@pytest.mark.parametrize("rest", [b"JUNK\0\0\1\0", b"id3 \0\0\1\0", b"ID3\3", b"\0\0\0\0"])
+@pytest.mark.parametrize(
+    "rest", [b"JUNK\0\0\1\0", b"id3 \0\0\1\0", b"ID3\3", b"TAG\xc9", b"\0\0\0\0"]
+)
 def test_chunks_and_tags_after_the_stated_end_are_no_matter(tmp_path: Path, rest: bytes) -> None:
     path = tmp_path / "a.wav"
     sf.write(path, music(), RATE, subtype="FLOAT")

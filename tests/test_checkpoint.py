@@ -88,6 +88,24 @@ def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, tmp_path, d
     assert "resumed from the checkpoint of step 4" in printed
     assert (copy / CHECKPOINTS / "6.unreadable").is_dir()
     assert saved_steps(copy)[-1] == 6
+    damage(copy / CHECKPOINTS / "6")
+    assert_equal(run(copy), expected)
+    assert (copy / CHECKPOINTS / "6.unreadable1").is_dir()
+
+
+def test_a_checkpoint_that_is_out_of_reach_is_left_alone(undisturbed, tmp_path, monkeypatch):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    steps = saved_steps(copy)
+
+    def load(self, step, abstract, partial=False):
+        raise PermissionError(13, "Permission denied", "checkpoints/6")
+
+    monkeypatch.setattr(Checkpoints, "_load", load)
+    with pytest.raises(UserError, match=r"6: cannot be read now \(PermissionError.*run again"):
+        run(copy)
+    assert saved_steps(copy) == steps
 
 
 def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(undisturbed, tmp_path):
@@ -109,7 +127,7 @@ def test_a_validation_that_cannot_be_read_ends_in_one_line(undisturbed, tmp_path
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
     (copy / CHECKPOINTS / "6" / "metrics" / "metrics").write_text('{"loss": 0.')
-    with pytest.raises(UserError, match=r"cannot be listed \(JSON.*; move the newest one away"):
+    with pytest.raises(UserError, match=r"6/metrics/metrics: cannot be read \(JSON.* delete that"):
         run(copy)
 
 

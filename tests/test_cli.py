@@ -133,11 +133,14 @@ def test_shards_share_a_folder_and_any_machine_does_what_is_left(
 
     run(tmp_path, "--out", out, "--shard", "1/3")
     assert done() == "be"
-    for name, value in {"ID": "1", "MIN": "1", "COUNT": "3"}.items():
+    for name, value in {"ID": "1", "MIN": "1", "MAX": "3", "COUNT": "3"}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     run(tmp_path, "--out", out)
     assert done() == "abde"
     assert "note: shard 0/3, by this job's place" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(tmp_path / "a.wav", "--out", out)
+    assert "of 1 input(s); expected an array of as many jobs" in capsys.readouterr().err
     run(tmp_path, "--out", out, "--shard", "0/1", "--resume")
     assert done() == "abcde"
     assert "4 finished before, 1 to do" in capsys.readouterr().out

@@ -271,16 +271,16 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)
 
 
-def slurm(task: int, first: int, count: int) -> dict[str, str]:
-    numbers = {"ID": task, "MIN": first, "COUNT": count}
+def slurm(task: int, first: int, last: int, count: int) -> dict[str, str]:
+    numbers = {"ID": task, "MIN": first, "MAX": last, "COUNT": count}
     return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}
 
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_job_array_takes_every_shard_once(first: int) -> None:
-    shards = [shard_of_job(slurm(first + i, first, 5)) for i in range(5)]
+    shards = [shard_of_job(slurm(first + i, first, first + 4, 5)) for i in range(5)]
     assert shards == [Shard(i, 5) for i in range(5)]
-    assert shard_of_job(slurm(3, 3, 1)) == Shard(0, 1)  # one job of an array again, alone
+    assert shard_of_job(slurm(3, 3, 3, 1)) == Shard(0, 1)  # one job of an array again, alone
     assert shard_of_job({}) is None
     assert [str(parse_shard(text)) for text in ("0/1", "7/8")] == ["0/1", "7/8"]
 
@@ -294,9 +294,10 @@ def test_bad_shards_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        (slurm(9, 1, 3), "SLURM_ARRAY_TASK_ID is 9, of 3 jobs from 1 up; expected an array"),
+        (slurm(4, 0, 28, 8), "SLURM_ARRAY_TASK_ID is 4, of 8 jobs from 0 to 28; expected an array"),
         ({"JOB_COMPLETION_INDEX": "2"}, "JOB_COMPLETION_INDEX is 2.* --shard 2/N"),
-        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "1"}, "SLURM_STEP_NUM_TASKS is 8"),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "1"}, "SLURM_STEP_NUM_TASKS=8, so this is"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4, so this is one of several"),
     ],
 )
 def test_one_of_several_processes_without_a_shard_is_refused(

@@ -1,5 +1,6 @@
 """What a user says of the sampler, and what follows from it."""
 
+import functools
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from diffsep_jax.inference.settings import (
     SamplerSettings,
     complete,
 )
+from diffsep_jax.samplers import ddim
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -56,6 +58,39 @@ def test_a_sampler_alone_takes_the_papers_settings():
 def test_options_take_precedence_over_the_preset():
     found = complete({"preset": "best", "steps": 3, "sampler": "ab2"}, "fast")
     assert found == SamplerSettings(**vars(PRESETS["best"]) | {"steps": 3, "sampler": "ab2"})
+
+
+def test_none_is_as_if_it_were_not_given():
+    assert complete({"preset": "best", "sampler": None, "eta": None}) == PRESETS["best"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
+        ({"seed": 1.0}, "seed is 1.0; expected a whole number"),
+        ({"sampler": 3}, "sampler is 3; expected a name or a function"),
+    ],
+)
+def test_settings_of_another_type_are_refused_where_no_type_checker_runs(settings, message):
+    code = f"from diffsep_jax import SamplerSettings; SamplerSettings(**{settings!r})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stderr.rstrip().endswith(f"UserError: {message}")
+
+
+def test_a_frequency_that_plays_no_part_may_be_too_high_for_a_model():
+    for settings in (PRESETS["fast"], SamplerSettings(sampler="ab2"), SamplerSettings()):
+        settings.check_rate(44_100)
+    PRESETS["fast"].check_rate(8_000)
+    SamplerSettings(sampler="ab2").check_rate(8_000)
+    with pytest.raises(UserError, match=r"cutoff_hz is 5000.0; expected less than 4000.0"):
+        SamplerSettings().check_rate(8_000)
+
+
+def test_a_bound_parameter_is_no_setting():
+    method = SamplerSettings(sampler=functools.partial(ddim, eta=0.9)).method
+    assert "eta" not in method.uses
+    assert "steps" in method.uses
 
 
 def test_a_function_is_a_sampler():

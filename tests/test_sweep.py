@@ -48,6 +48,16 @@ def test_what_plays_no_part_makes_no_point():
     ]
 
 
+def test_a_registered_sampler_keeps_what_it_uses():
+    def rough(velocity_fn, noise, *, steps, cutoff_hz, noise_fn): ...
+
+    one, other = (
+        simplest(SamplerSettings(sampler=rough, steps=1, cutoff_hz=hz)) for hz in (100.0, 2000.0)
+    )
+    assert (one.cutoff_hz, other.cutoff_hz) == (100.0, 2000.0)
+    assert label(one) == "rough T=1 fc=100"
+
+
 CLOSE = ("eta=0.3333331,0.3333332", "cutoff-hz=1234567.5,1234568", "start-sigma=0.1,0.10000001")
 
 

@@ -105,6 +105,8 @@ def open_songs(command: Train) -> Source:
     for name in command.source:
         source = open_source(name, num_songs=command.num_songs, cache_dir=command.cache_dir)
         chosen = command.leave_out or command.only or command.first_songs
+        if chosen and not isinstance(source, FolderSongs):
+            raise UserError(f"{name}: a choice of songs needs a folder of songs")
         if isinstance(source, FolderSongs) and chosen:
             facts = [_facts(files.vocals.parent) for files in source.songs]
             kept = [

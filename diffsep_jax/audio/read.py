@@ -227,7 +227,9 @@ class AudioFile:
             with self.path.open("rb") as file:
                 file.seek(stated)
                 rest = file.read(4)
-            if not re.match(rb"(?!RIFF)([ -~]{4}|ID3|\0{4})", rest):  # neither a chunk nor a tag
+            if not re.match(
+                rb"(?!RIFF)([ -~]{4}|ID3|TAG|\0{4})", rest
+            ):  # neither a chunk nor a tag
                 raise self._damaged(f"about {seconds:.3f} s follow the end that its header states")
         if container.format.name == "ogg" and not _ogg_streams(self.path)[1]:
             raise self._damaged("the last page of its Ogg stream is missing")

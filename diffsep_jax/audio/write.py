@@ -232,11 +232,18 @@ def _check_whole(temporary: Path, path: Path, num_frames: int) -> None:
 
     libsndfile does not report a disk that fills up while it closes a file of compressed samples.
     """
-    read_back = 0
-    with contextlib.suppress(UserError):
+    try:
         read_back = sum(len(block) for block in AudioFile(temporary).blocks())
+    except UserError as error:
+        found = str(error).removeprefix(f"{temporary}: ").split(";")[0]
+        raise UserError(
+            f"{path}: cannot be written: read back, it is {found}. Is the disk full?"
+        ) from None
     if read_back < num_frames:
-        raise UserError(f"{path}: cannot be written whole. Is the disk full?")
+        raise UserError(
+            f"{path}: cannot be written: read back, it has {read_back} of {num_frames} samples. Is"
+            " the disk full?"
+        )
 
 
 @contextlib.contextmanager

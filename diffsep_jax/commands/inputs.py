@@ -11,6 +11,7 @@ from typing import NamedTuple
 from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob
+from diffsep_jax.runtime import launched_as_one_of_several
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -167,10 +168,10 @@ def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
     Raises:
       UserError: it is one of several processes, but the environment does not say which shard.
     """
-    if (tasks := environment.get("SLURM_STEP_NUM_TASKS", "1")) != "1":
+    if (sign := launched_as_one_of_several(environment)) is not None:
         raise UserError(
-            f"SLURM_STEP_NUM_TASKS is {tasks}, so that many processes would do the same; expected"
-            f" one in each job of an array, or --shard I/{tasks}"
+            f"{sign}, so this is one of several processes, which would all do the same; expected a"
+            " --shard I/N for each, or one process in each job of an array"
         )
     if (index := environment.get("JOB_COMPLETION_INDEX")) is not None:
         raise UserError(
@@ -179,14 +180,14 @@ def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
         )
     if (task := environment.get("SLURM_ARRAY_TASK_ID")) is None:
         return None
-    first, count = environment["SLURM_ARRAY_TASK_MIN"], environment["SLURM_ARRAY_TASK_COUNT"]
-    shard = Shard(int(task) - int(first), int(count))
-    if not shard.index < shard.count:
+    names = (f"SLURM_ARRAY_TASK_{name}" for name in ("MIN", "MAX", "COUNT"))
+    first, last, count = (int(environment.get(name, "0")) for name in names)
+    if last - first + 1 != count:
         raise UserError(
-            f"SLURM_ARRAY_TASK_ID is {task}, of {count} jobs from {first} up; expected an array"
-            " without gaps, or --shard"
+            f"SLURM_ARRAY_TASK_ID is {task}, of {count} jobs from {first} to {last}; expected an"
+            " array without gaps, or --shard"
         )
-    return shard
+    return Shard(int(task) - first, count)
 
 
 def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:

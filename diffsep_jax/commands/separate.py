@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn
 
 import tyro
 
+from diffsep_jax import runtime
 from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.commands.inputs import (
@@ -28,7 +29,7 @@ from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, ch
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import SamplerOptions, complete
 
-# JAX and all that needs it are imported in the functions: help and bad options answer at once.
+# Flax and what needs it are imported in the functions: help and bad options answer sooner.
 
 Stem = Literal["vocals", "accompaniment"]
 
@@ -129,21 +130,24 @@ def separate(command: Separate) -> None:
         name=command.name,
         refine=command.refine,
     )
-    if len(jobs) == 1:
-        AudioFile(jobs[0].path)  # UserError at once
     if command.shard is None and (shard := shard_of_job(os.environ)) is not None:
+        if len(jobs) < shard.count:
+            raise UserError(
+                f"shard is {shard}, by this job's place in its array, of {len(jobs)} input(s);"
+                " expected an array of as many jobs at most, or --shard 0/1 if each has inputs of"
+                " its own"
+            )
         note = f"note: shard {shard}, by this job's place in its array; --shard 0/1 takes all"
         print(note, file=sys.stderr)
     else:
         shard = parse_shard(command.shard or "0/1")
-    check_writable(command.out)
-
-    from diffsep_jax import runtime
-
-    runtime.use_cores(command.batch_size)
-    _stop_at_signals()  # after JAX, which has a handler of its own
     own = jobs[shard.index :: shard.count]
     jobs = [job for job in own if not (command.resume and _is_finished(job))]
+    if len(jobs) == 1:
+        AudioFile(jobs[0].path)  # UserError at once
+    check_writable(command.out)
+    runtime.use_cores(command.batch_size)
+    _stop_at_signals()
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, len(own) - len(jobs))
     if failed:
@@ -163,9 +167,8 @@ def _separate(
         report.end(0, 0)
         return 0
     from diffsep_jax.inference.separator import Separator
-    from diffsep_jax.runtime import use_compilation_cache
 
-    use_compilation_cache()
+    runtime.use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     refines = command.refine is not None
     settings = complete(command.sampling, separator.default_preset, refines=refines)

@@ -48,6 +48,7 @@ def bootstrap_interval(
         mean_over_repeats,
         paired=True,  # a track is drawn with all of its repeats
         n_resamples=RESAMPLES,
+        batch=max(1, 10_000_000 // values.size),  # bounds the memory
         confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),

@@ -18,6 +18,7 @@ from diffsep_jax.inference.settings import (
     SamplerSettings,
     complete,
 )
+from diffsep_jax.samplers import adams_bashforth_2, ddim
 
 
 def _cutoff(text: str) -> float:
@@ -107,13 +108,14 @@ _PLAIN: dict[str, Any] = {
 def simplest(settings: SamplerSettings) -> SamplerSettings:
     """The settings that give the same vocals with all that plays no part at its plainest.
 
-    Fresh noise and a schedule are of more than one step, the filter is of fresh noise.
+    A single step of the samplers here has neither a schedule nor fresh noise, and the filter is of
+    the noise that eta adds. Of others, all that they use plays a part.
     """
     uses = settings.method.uses
     useless = _PLAIN.keys() - uses
-    if "steps" in uses and settings.steps == 1:
+    if settings.method.function in (ddim, adams_bashforth_2) and settings.steps == 1:
         useless |= {"eta", "schedule"}
-    if "eta" in useless or settings.eta == 0:
+    if "eta" in uses and ("eta" in useless or settings.eta == 0):
         useless |= {"cutoff_hz"}
     return dataclasses.replace(settings, **{name: _PLAIN[name] for name in useless})
 
@@ -135,7 +137,7 @@ def label(settings: SamplerSettings) -> str:
         parts.append(f"T={settings.steps}")
     if "eta" in method.uses:
         parts.append(f"eta={number_label(settings.eta)}")
-    if settings.eta:
+    if "cutoff_hz" in method.uses and ("eta" not in method.uses or settings.eta):
         parts.append(f"fc={cutoff_label(settings.cutoff_hz)}")
     if settings.start_sigma < 1:
         parts.append(f"start={number_label(settings.start_sigma)}")

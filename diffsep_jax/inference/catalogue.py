@@ -142,8 +142,7 @@ def separate_tracks(
     """The tracks in order, each with its stems; one that is bad does not stop the others.
 
     Take a track's blocks before asking for the next track; what is left of them then is passed
-    over, and not computed. Either all tracks have vocals to start
-    from or none has.
+    over, and not computed. Either all tracks have vocals to start from or none has.
 
     Args:
       openers: called one after another, ahead of the track that is being taken.

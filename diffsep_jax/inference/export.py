@@ -75,10 +75,11 @@ def export_sampler(
       What export.json holds.
 
     Raises:
-      UserError: an unknown platform, no platform or one twice, a batch size below 1, a folder that
-        cannot be written.
+      UserError: an unknown platform, no platform or one twice, a batch size below 1, a frequency
+        that is too high for the model, a folder that cannot be written.
     """
     check_export(batch_size, platforms)
+    settings.check_rate(model.sample_rate)
     stored = stored_params(params)
     batch: Any = jax.export.symbolic_shape("batch")[0] if batch_size is None else batch_size
     arguments: dict[str, Any] = {

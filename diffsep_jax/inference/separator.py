@@ -260,12 +260,7 @@ class Separator:
                 f"overlap {overlap}, expected {least / self.segment:.3g} or more with this model:"
                 f" {least} samples, two frames of its transform"
             )
-        for name in ("cutoff_hz", "crossover_hz"):
-            if (frequency := getattr(settings, name)) >= self.sample_rate / 2:
-                raise UserError(
-                    f"{name} is {frequency}; expected less than {self.sample_rate / 2}, half of the"
-                    f" model's {self.sample_rate} Hz"
-                )
+        settings.check_rate(self.sample_rate)
         return settings
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Annotated, Any, Literal, TypedDict
 
 import tyro
@@ -49,6 +50,9 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         find_sampler(self.sampler)
+        for name in ("steps", "ensemble", "seed"):
+            if not isinstance(value := getattr(self, name), Integral):
+                raise UserError(f"{name} is {value!r}; expected a whole number")
         if not 1 <= self.steps <= MAX_STEPS:
             raise UserError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}")
         if not 0 <= self.eta <= 1:
@@ -74,6 +78,16 @@ class SamplerSettings:
     def method(self) -> Sampler:
         """The sampler, with its function."""
         return find_sampler(self.sampler)
+
+    def check_rate(self, sample_rate: int) -> None:
+        """UserError if a frequency that plays a part is not below half of a model's rate in Hz."""
+        for name in ("cutoff_hz", "crossover_hz"):
+            frequency = getattr(self, name)
+            if name in self.method.uses and frequency >= sample_rate / 2:
+                raise UserError(
+                    f"{name} is {frequency}; expected less than {sample_rate / 2}, half of the"
+                    f" model's {sample_rate} Hz"
+                )
 
     def check_refines(self) -> None:
         """UserError unless these settings make use of given vocals."""
@@ -114,7 +128,7 @@ _OF_THE_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 
 
 class SamplerOptions(TypedDict, total=False):
-    """How to sample, as far as it is given. The rest is as the preset has it."""
+    """How to sample, as far as it is given and not None. The rest is as the preset has it."""
 
     preset: Annotated[Preset, tyro.conf.arg(help_behavior_hint="(default: the model's)")]
     """See docs/separate.md; options given with it take precedence."""
@@ -171,7 +185,7 @@ def complete(
       UserError: values out of range, or options that contradict each other.
       TypeError: an unknown option.
     """
-    given: dict[str, Any] = dict(options)
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if unknown := given.keys() - SamplerOptions.__annotations__.keys():
         raise TypeError(f"unknown options of the sampler: {', '.join(sorted(unknown))}")
     preset, sampler = given.pop("preset", None), given.get("sampler")

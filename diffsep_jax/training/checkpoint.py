@@ -5,9 +5,13 @@ checkpoint is complete. A restored state takes the shardings of the run that res
 """
 
 import contextlib
+import functools
+import itertools
 import json
+import logging
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,6 +24,9 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes
 from diffsep_jax.runtime import is_primary, wait_for_all
 from diffsep_jax.training.step import TrainState
+
+# Outcomes of reading a checkpoint, the worst last.
+_READ, _DAMAGED, _OUT_OF_REACH = range(3)
 
 _METRICS = "metrics"  # Orbax's name for the folder and for the JSON file in it
 
@@ -53,9 +60,10 @@ class Checkpoints:
                 " --workdir"
             ) from None
         except ValueError as error:  # a validation's result that is not JSON
+            bad = _bad_metrics(directory)
             raise UserError(
-                f"{directory}: the checkpoints here cannot be listed ({_cause(error)}); move the"
-                " newest one away and run again"
+                f"{bad or directory}: cannot be read ({_first_line(error)}); a checkpoint can do"
+                " without its validation: delete that file's folder and run again"
             ) from None
         self._saving: int | None = None
 
@@ -111,19 +119,27 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState, warn: Callable[[str], None]) -> TrainState | None:
         """The newest readable checkpoint, in the shapes and shardings of `abstract_state`.
 
-        Newer ones that cannot be read are renamed STEP.unreadable, with a warning. None if there
-        is no checkpoint. Raises UserError if none can be read, and then changes nothing.
+        Newer ones that are damaged are renamed STEP.unreadable, with a warning. None if there is no
+        checkpoint. Raises UserError, and changes nothing, if all are damaged, or if something else
+        than damage keeps the newest from being read: memory, permissions, the network.
         """
         unreadable: dict[int, str] = {}
         for step in [c.step for c in reversed(self._checkpointer.checkpoints)]:
-            problem = None
+            outcome, problem = _READ, "another process cannot read it"
             try:
                 state = self._load(step, abstract_state._asdict())
             except Exception as error:  # Orbax raises many types
-                problem = _cause(error)
-            if _on_all_processes(problem is None):
+                outcome = _DAMAGED if _is_damage(error) else _OUT_OF_REACH
+                problem = _first_line(error)
+            outcome = _worst_of_all(outcome)
+            if outcome == _READ:
                 break
-            unreadable[step] = problem or "another process cannot read it"
+            if outcome == _OUT_OF_REACH:
+                raise UserError(
+                    f"{self._directory / str(step)}: cannot be read now ({problem}); nothing was"
+                    " changed, run again when it can"
+                )
+            unreadable[step] = problem
         else:
             if not unreadable:
                 return None
@@ -136,7 +152,8 @@ class Checkpoints:
             path = self._directory / str(bad)
             warn(f"{path}: cannot be read ({problem}); falling back to step {step}")
             if is_primary():
-                path.rename(path.with_name(f"{bad}.unreadable"))
+                free = (path.with_name(f"{bad}.unreadable{i or ''}") for i in itertools.count())
+                path.rename(next(name for name in free if not name.exists()))
         if unreadable:
             wait_for_all("unreadable checkpoints are renamed")
             self._checkpointer.reload()
@@ -154,8 +171,8 @@ class Checkpoints:
             return self._load(step, {"ema": abstract_params}, partial=True)["ema"]
         except Exception as error:
             raise UserError(
-                f"{self._directory / str(step)}: cannot be read ({_cause(error)}); train.py without"
-                " --export-only falls back to the checkpoint before"
+                f"{self._directory / str(step)}: cannot be read ({_first_line(error)}); train.py"
+                " without --export-only falls back to the checkpoint before"
             ) from None
 
     def best_step(self) -> int:
@@ -193,11 +210,12 @@ class Checkpoints:
             latest = self.latest_step
             kept = "no step is saved yet" if latest is None else f"step {latest} is saved"
             raise UserError(
-                f"{self._directory}: cannot save step {step} ({_cause(error)}); {kept}; make room"
-                " or repair the folder, then run again"
+                f"{self._directory}: cannot save step {step} ({_first_line(error)}); {kept}; make"
+                " room or repair the folder, then run again"
             ) from None
 
     def _load(self, step: int, abstract: dict[str, Any], partial: bool = False) -> dict[str, Any]:
+        _silence_abandoned_reads()
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         with context:
@@ -208,16 +226,64 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _on_all_processes(succeeded: bool) -> bool:
-    """Whether every process succeeded, so that all go on from the same step."""
+def _worst_of_all(outcome: int) -> int:
+    """The largest outcome of all processes, so that all go on from the same step."""
     if jax.process_count() == 1:
-        return succeeded
-    return bool(multihost_utils.process_allgather(np.array(succeeded)).all())
+        return outcome
+    return int(multihost_utils.process_allgather(np.array(outcome)).max())
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of the error that an error began with."""
+def _is_damage(error: BaseException) -> bool:
+    """Whether the checkpoint is to blame, not memory, permissions, the disk or the network."""
+    cause = _cause(error)
+    if isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return True
+    passing = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return not (isinstance(cause, OSError | MemoryError) or any(p in str(cause) for p in passing))
+
+
+def _bad_metrics(directory: pathlib.Path) -> pathlib.Path | None:
+    """The first result of a validation that is not JSON."""
+    for path in sorted(directory.glob(f"*/{_METRICS}/{_METRICS}")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            return path
+    return None
+
+
+@functools.cache
+def _silence_abandoned_reads() -> None:
+    """From now on, Python does not report the reads that Orbax abandons when one of them fails.
+
+    They end later, hundreds of them, each in a traceback of its own.
+    """
+
+    def is_abandoned(error: BaseException | None) -> bool:
+        texts = ("Event loop is closed", "Encountered error while reading array index")
+        return str(error).startswith(texts)
+
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if not is_abandoned(unraisable.exc_value):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and is_abandoned(record.exc_info[1]))
+    )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What an error began with."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of what an error began with."""
+    cause = _cause(error)
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0][:300]}" if lines else type(cause).__name__

@@ -82,7 +82,12 @@ def train(
         workdir,
         model,
         fixed={"train.seed": config.seed, "batch_size": layout.batch_size}
-        | ({} if config.optimizer.method == "adamw" else {"train.optimizer.method": "muon"})
+        | (
+            {}
+            if config.optimizer.method == "adamw"
+            # Muon's state is of the matrices that are trained alone.
+            else {"train.optimizer.method": "muon", "train.freeze": config.freeze}
+        )
         | ({} if init_from is None else {"init_from": init_from}),
         settings=settings or {},
     )
@@ -92,7 +97,6 @@ def train(
     program = train_program(model, config, mesh)
     schedule = learning_rate_schedule(config.optimizer, config.num_steps)
     run_validation = make_validate(model, config, mesh)
-    example_seconds = example_seconds_at_peak(model, config, mesh)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.noting())
@@ -158,6 +162,7 @@ def train(
         )
         batches = train_batches(start_step)
         stack.callback(getattr(batches, "close", lambda: None))
+        example_seconds = example_seconds_at_peak(model, config, mesh)
         meter = Meter(start_step, layout.batch_size, example_seconds)
         pending: tuple[int, Metrics] | None = None  # of the step that is still running
 
