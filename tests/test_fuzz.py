@@ -121,6 +121,13 @@ MODEL = Chunks(halve, 4096, stride=128, batch_size=2)
     excerpt=st.sampled_from([(0.0, None), (0.0, 0.05), (0.1, None), (0.01, 0.02)]),
     sample_rate=st.sampled_from([None, None, 22_050, 44_100]),
 )
+@example(  # an odd number of bytes, padded
+    file=("aiff", "PCM_S8", 1000, 1, 1, 0.0, 0),
+    how=None,
+    output=OUTPUTS[0],
+    excerpt=(0.0, None),
+    sample_rate=None,
+)
 @example(  # a sample rate of 0 Hz
     file=("caf", "PCM_16", 1000, 1, 0, 0.0, 0),
     how=("middle", 0.005, b"\x00"),
