@@ -27,7 +27,7 @@ WRITTEN = [
     ("ogg", ("VORBIS",)),
     ("mp3", ("MPEG_LAYER_III",)),
     ("w64", ("PCM_16", "FLOAT")),
-    ("caf", ("PCM_16", "FLOAT", "ALAC_16")),
+    ("caf", ("PCM_16", "FLOAT")),
     ("au", ("PCM_16", "FLOAT")),
 ]
 ENCODED = [  # by FFmpeg, with tags: extension, codec, its sample format
@@ -113,7 +113,13 @@ MODEL = Chunks(halve, 4096, stride=128, batch_size=2)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=1000,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     file=files(),
     how=damages,
@@ -121,7 +127,7 @@ MODEL = Chunks(halve, 4096, stride=128, batch_size=2)
     excerpt=st.sampled_from([(0.0, None), (0.0, 0.05), (0.1, None), (0.01, 0.02)]),
     sample_rate=st.sampled_from([None, None, 22_050, 44_100]),
 )
-@example(  # an odd number of bytes, padded
+@example(  # an odd number of bytes
     file=("aiff", "PCM_S8", 1000, 1, 1, 0.0, 0),
     how=None,
     output=OUTPUTS[0],
@@ -140,6 +146,8 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"song.{extension}"
         write(path, *file[1:])
+        if extension == "aiff":  # libsndfile counts the byte that pads an odd number of them
+            length = sf.info(path).frames
         damage(path, how)
         out = Path(folder) / "out"
         outputs = {stem: out / f"{stem}.{output.format}" for stem in STEMS}

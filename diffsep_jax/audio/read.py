@@ -1,6 +1,6 @@
 """Audio as blocks of float32 samples: arrays, files, resampling in a stream.
 
-FFmpeg decodes all formats but Ogg Vorbis and AIFF of 8 bits, which libsndfile does.
+FFmpeg decodes all formats but Ogg Vorbis, which libsndfile does.
 
 One rule decides whether a file is whole: what decodes is compared with the length that its header
 states, in seconds or in bytes. Some formats state none, and their end cannot be checked: raw AAC,
@@ -117,19 +117,16 @@ class AudioFile:
         _check_format(self.name, self._own_rate, self.num_channels)
         self.sample_rate: int = sample_rate or self._own_rate
         with self.path.open("rb") as file:
-            header = file.read(35)
+            is_vorbis = file.read(35).endswith(b"\x01vorbis")
         # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
-        is_vorbis = header.endswith(b"\x01vorbis") and _ogg_streams(self.path)[0] == 1
-        # FFmpeg takes the byte that pads an odd number of them for a sample.
-        is_aiff_of_bytes = header.startswith(b"FORM") and first.format.name.startswith("u8")
-        self._is_for_sndfile = is_vorbis or is_aiff_of_bytes
+        self._is_for_sndfile = is_vorbis and _ogg_streams(self.path)[0] == 1
 
     def blocks(self) -> Iterator[Block]:
         """The samples from the start, in blocks of up to `BLOCK_FRAMES`; PCM full scale is 1."""
-        blocks = self._decode_by_sndfile() if self._is_for_sndfile else self._decode()
+        blocks = self._decode_vorbis() if self._is_for_sndfile else self._decode()
         return resample_blocks(blocks, self._own_rate, self.sample_rate)
 
-    def _decode_by_sndfile(self) -> Iterator[Block]:
+    def _decode_vorbis(self) -> Iterator[Block]:
         decoded = 0
         try:
             with sf.SoundFile(self.path) as file:
