@@ -27,7 +27,7 @@ WRITTEN = [
     ("ogg", ("VORBIS",)),
     ("mp3", ("MPEG_LAYER_III",)),
     ("w64", ("PCM_16", "FLOAT")),
-    ("caf", ("PCM_16", "FLOAT")),
+    ("caf", ("PCM_16", "FLOAT", "ALAC_16")),
     ("au", ("PCM_16", "FLOAT")),
 ]
 ENCODED = [  # by FFmpeg, with tags: extension, codec, its sample format
