@@ -103,7 +103,7 @@ def examples(augmentation: AugmentConfig, segment: int, index: int, seed: int = 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(configs, st.sampled_from([1, 1000, 8192]), st.integers(0, 2**40), st.integers(0, 3))
-def test_whatever_the_settings_an_example_is_a_sum_of_two_finite_stems(
+def test_whatever_the_settings_an_example_is_finite_and_a_function_of_its_number(
     augmentation: AugmentConfig, segment: int, index: int, seed: int
 ):
     example = examples(augmentation, segment, index, seed)
@@ -112,13 +112,7 @@ def test_whatever_the_settings_an_example_is_a_sum_of_two_finite_stems(
         assert value.dtype == np.float32
         assert value.flags.c_contiguous
         assert np.isfinite(value).all()
-    again = examples(augmentation, segment, index, seed)
-    for name, value in example.items():
-        np.testing.assert_array_equal(value, again[name])
-    # The band is what was added to the vocals, to one rounding of the mixture.
-    mixture, vocals = example["mixture"], example["vocals"]
-    rounding = np.spacing(np.maximum(np.abs(mixture), np.abs(vocals)))
-    assert (np.abs(vocals + (mixture - vocals) - mixture) <= rounding).all()
+    np.testing.assert_equal(examples(augmentation, segment, index, seed), example)
 
 
 @pytest.mark.parametrize("field", [*NEW_FIELDS, None])
@@ -199,19 +193,13 @@ def test_every_augmentation_keeps_the_stems_apart():
     assert len(seen) == 16  # flips and signs are drawn for each stem on its own
 
 
-def test_augmentations_are_off_at_zero():
-    stem = np.random.default_rng(0).standard_normal((50, 2)).astype(np.float32)
-    stems = Segment(stem.copy(), stem.copy())
-    for changed in augment(np.random.default_rng(1), stems, NO_AUGMENTATION, RATE):
-        np.testing.assert_array_equal(changed, stem)
-
-
 def test_what_the_paper_does_not_name_is_off_but_in_our_recipe():
     for name in configs_by_name.NAMES:
         config = configs_by_name.get(name).data.pipeline.augment
         for field in NEW_FIELDS:
             is_off = getattr(config, field) == getattr(NO_AUGMENTATION, field)
             assert is_off == name.startswith(("tiny", "diff_dmx")), (name, field)
+        assert (config.pitch_probability == 0) == (not name.startswith("diff_dmx"))
     assert not NO_AUGMENTATION.filters
 
 
@@ -436,7 +424,6 @@ def test_the_bus_is_saturated_and_the_vocals_are_not():
 
 
 def test_both_stems_are_played_at_one_speed_and_are_as_long_as_before():
-    factors = []
     for length in (60_000, 65_536, 70_000):
         changed = augment(
             np.random.default_rng(0),

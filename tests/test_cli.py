@@ -6,16 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import soundfile as sf
-from halving import RATE, TINY, Halving, noise, run, song
+from halving import RATE, Halving, noise, run, song
 
 from diffsep_jax import cli
 from diffsep_jax.audio.read import read_audio
-from diffsep_jax.audio.write import FORMATS
-from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
 from diffsep_jax.samplers import SAMPLERS
@@ -80,21 +77,6 @@ def test_an_earlier_result_is_refined(tmp_path: Path) -> None:
     level = np.sqrt(np.mean(np.square(mixture)))
     np.testing.assert_allclose(Halving.guess[0], mixture / 2 / level, rtol=1e-5)
     assert read_audio(tmp_path / "a" / "vocals.wav")[0].shape == mixture.shape
-
-
-def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    paths = [song(tmp_path / name) for name in ("a.wav", "b.flac", "c.mp3")]
-    run(*paths, "--out", tmp_path / "out", "--batch-size", 2, "--overlap", 0.5)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "b", "c"]
-    assert capsys.readouterr().out.count("real-time factor") == 3
-
-
-@pytest.mark.parametrize("audio", [np.zeros((RATE, 2), np.float32), noise(RATE), noise(1, 2)])
-def test_silence_one_second_and_one_sample(tmp_path: Path, audio: np.ndarray) -> None:
-    run(song(tmp_path / "a.wav", audio), "--out", tmp_path)
-    vocals, _ = read_audio(tmp_path / "a" / "vocals.wav")
-    assert len(vocals) == len(audio)
-    assert vocals.any() == audio.any()
 
 
 def test_a_folder_is_one_job_and_resume_does_what_is_left(
@@ -205,16 +187,6 @@ def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, .
     assert Halving.settings == dataclasses.replace(PRESETS["balanced"], seed=7)
 
 
-def test_the_same_samples_twice(tmp_path: Path) -> None:
-    path = song(tmp_path / "a.wav", noise(30_011, 2))
-    for extension in FORMATS:
-        runs = []
-        for out in ("first", "second"):
-            run(path, "--out", tmp_path / out, "--format", extension)
-            runs.append(read_audio(tmp_path / out / "a" / f"vocals.{extension}")[0])
-        assert np.array_equal(*runs)
-
-
 def test_help_needs_no_networks() -> None:
     code = (
         "import sys\n"
@@ -242,40 +214,6 @@ def test_models_are_listed_with_their_cards(
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     cli.main(["models"])
     assert capsys.readouterr().out == "small        Separates on a laptop.\ncardless\n"
-
-
-@pytest.mark.slow
-def test_a_real_model_in_a_real_process(tmp_path: Path) -> None:
-    """The installed command with a model directory: stems add up, batches change nothing."""
-    shapes = jax.eval_shape(TINY.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: noise(*leaf.shape), shapes)
-    save_model(tmp_path / "model", TINY, params)
-    path = song(tmp_path / "a.mp3", noise(20_011, 1), 48_000)
-    outs = []
-    for batch_size in ("1", "3"):
-        outs.append(tmp_path / f"out{batch_size}" / "a")
-        arguments = [path, "--out", outs[-1].parent, "--model", tmp_path / "model", "--steps", "2"]
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "diffsep_jax.cli",
-                "separate",
-                *map(str, arguments),
-                "--batch-size",
-                batch_size,
-            ],
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        assert "real-time factor" in result.stdout
-    mixture, _ = read_audio(path)
-    vocals, accompaniment = (read_audio(outs[0] / f"{stem}.wav")[0] for stem in STEMS)
-    assert vocals.any()
-    assert np.array_equal(accompaniment, mixture - vocals)
-    other = read_audio(outs[1] / "vocals.wav")[0]
-    assert np.abs(other - vocals).max() <= 1e-4
 
 
 def test_no_arguments_ask_for_a_command(capsys: pytest.CaptureFixture[str]) -> None:

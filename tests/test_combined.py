@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from ramps import Ramps
 
-import configs
 from configs.experiment import DataConfig
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION
@@ -73,9 +72,3 @@ def test_weights_are_one_positive_number_for_each_data_set(weights):
         DataConfig(source=("A", "B"), weights=weights, pipeline=PIPELINE)
     with pytest.raises(UserError, match="2 data sets \\(few, many\\)"):
         combined(weights)
-
-
-def test_our_configs_do_without_pitch_shift_and_the_papers_have_it():
-    for name in configs.NAMES:
-        probability = configs.get(name).data.pipeline.augment.pitch_probability
-        assert (probability == 0.0) == (not name.startswith("diff_dmx"))

@@ -58,6 +58,9 @@ def test_a_list_adds_inputs(album: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(text)
     expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
     assert find_inputs([], tmp_path / "list.txt") == expected
+    long = "a" * 300 + ".wav"
+    (tmp_path / "list.txt").write_bytes(f"\ufeffa.wav\r\n{long}\r\n".encode())  # from Windows
+    assert find_inputs([], tmp_path / "list.txt") == [Input(Path("a.wav")), Input(Path(long))]
 
 
 def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:
@@ -89,17 +92,6 @@ def test_a_link_to_itself_is_no_traceback(tmp_path: Path) -> None:
     plan_jobs(inputs, tmp_path / "loop", stems=["vocals"], extension="wav")
 
 
-def test_a_list_may_come_from_a_windows_editor(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.wav\r\nb.wav\r\n")
-    inputs = find_inputs([], tmp_path / "list.txt")
-    assert inputs == [Input(Path("a.wav")), Input(Path("b.wav"))]
-
-
-def test_a_name_of_any_length_is_a_name() -> None:
-    long = Path("a" * 300 + ".wav")
-    assert find_inputs([long]) == [Input(long)]
-
-
 def test_no_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "song.txt").write_bytes(b"RIFF\0\0\0\0")
@@ -113,16 +105,6 @@ def test_no_input_is_refused(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             find_inputs(*arguments)
-
-
-def test_results_keep_the_folders_of_the_inputs(album: Path) -> None:
-    jobs = plan_jobs(find_inputs([album]), Path("out"), stems=BOTH, extension="flac")
-    assert [job.outputs["vocals"] for job in jobs] == [
-        Path("out/01/vocals.flac"),
-        Path("out/02/vocals.flac"),
-        Path("out/cd2/01/vocals.flac"),
-    ]
-    assert jobs[0].outputs["accompaniment"] == Path("out/01/accompaniment.flac")
 
 
 @pytest.mark.parametrize(
@@ -223,18 +205,6 @@ def test_two_results_of_one_name_are_refused(
     assert advice in message
 
 
-def test_the_advice_on_one_name_helps(album: Path, tmp_path: Path) -> None:
-    """What the message names tells the inputs apart."""
-    (album / "02.mp3").write_bytes(b"x")
-    (tmp_path / "more").mkdir()
-    (tmp_path / "more" / "02.flac").write_bytes(b"x")
-    inputs = find_inputs([album, tmp_path / "more"])
-    name = "{folder}/{file}/{stem}.{ext}"
-    jobs = plan_jobs(inputs, Path("out"), stems=BOTH, extension="wav", name=name)
-    results = {path for job in jobs for path in job.outputs.values()}
-    assert len(results) == 2 * len(inputs) == 10
-
-
 def test_no_song_leads_out_of_the_folder() -> None:
     with pytest.raises(UserError, match=r"\.\.\.wav: its result .* would not be below out"):
         plan_jobs([Input(Path("...wav"))], Path("out"), stems=BOTH, extension="wav")
@@ -254,21 +224,14 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     inputs = [Input(Path("a.wav")), Input(Path("b.wav"))]
     kwargs = {"stems": ("accompaniment",), "extension": "flac"}
+    expected = [tmp_path / "a/vocals.mp3", tmp_path / "b/vocals.wav"]
     jobs = plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
-    assert [job.refine for job in jobs] == [
-        tmp_path / "a/vocals.mp3",
-        tmp_path / "b/vocals.wav",
-    ]
+    assert [job.refine for job in jobs] == expected
     (tmp_path / "b/vocals.wav").unlink()  # the job of b alone will fail
     jobs = plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
-    assert [job.refine for job in jobs] == [
-        tmp_path / "a/vocals.mp3",
-        tmp_path / "b/vocals.wav",
-    ]
+    assert [job.refine for job in jobs] == expected
     with pytest.raises(UserError, match=r"no vocals to refine, expected .*b/vocals.wav or"):
         plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
-    with pytest.raises(UserError, match=r"2 inputs and .* to refine, expected one input"):
-        plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)
 
 
 def slurm(task: int, first: int, last: int, count: int) -> dict[str, str]:

@@ -62,6 +62,7 @@ def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
         (np.zeros((0, 2), np.float32), "waveform: no samples"),
         (np.zeros((0,), np.float32), "waveform: no samples"),
         (np.full((9, 2), np.nan, np.float32), "waveform: NaN or infinity at sample 0"),
+        (np.full((9, 2), 1e300), "waveform: NaN or infinity at sample 0"),
         (np.zeros((9, 2), np.int16), r"waveform is int16 \[9, 2\], expected floating point"),
         (np.zeros((9, 2, 1), np.float32), r"float32 \[9, 2, 1\], expected floating point \[time\]"),
         (np.zeros((2, 99), np.float32), r"99 channels, expected \[time, channel\]"),
@@ -116,11 +117,6 @@ def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPat
         expected = next(iter(options))
         with pytest.raises(UserError, match=expected):
             separator.warm_up(**options)
-
-
-def test_a_waveform_beyond_float32_is_refused() -> None:
-    with pytest.raises(UserError, match="waveform: NaN or infinity at sample 0"):
-        Separator.from_pretrained("small").separate(np.full((9, 2), 1e300), RATE)
 
 
 def test_separator_works_from_a_thread() -> None:

@@ -75,6 +75,9 @@ def test_bad_values_are_refused(fields):
 
 def test_folder_with_stems_sums_the_others(tmp_path, stems):
     write_song(tmp_path / "data" / "a song", stems)
+    for passed_over in ("notes.txt", "a song/lyrics.txt", "empty/notes.txt", ".hidden/vocals.wav"):
+        (tmp_path / "data" / passed_over).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / passed_over).touch()
     source = folder_songs(tmp_path / "data")
     segment = source.segment(0, 100, 500)
     np.testing.assert_array_equal(segment.vocals, stems["vocals"][100:600])
@@ -136,15 +139,6 @@ def test_lossy_files_are_read(tmp_path):
         assert np.abs(segment.accompaniment).max() < 1e-6
 
 
-def test_other_files_and_folders_are_passed_over(tmp_path, stems):
-    write_song(tmp_path / "data" / "song", stems)
-    (tmp_path / "data" / "notes.txt").write_text("hello")
-    (tmp_path / "data" / "song" / "lyrics.txt").write_text("la")
-    (tmp_path / "data" / "empty").mkdir()
-    (tmp_path / "data" / ".hidden").mkdir()
-    assert len(folder_songs(tmp_path / "data")) == 1
-
-
 def refused(root: Path, *words: str) -> None:
     """Opening the folder and reading its first song raises one line with all the words."""
 
@@ -182,20 +176,12 @@ def test_bad_files_are_refused(tmp_path, stems):
     write_song(tmp_path / "rates" / "song", {"vocals": stems["vocals"]})
     write(tmp_path / "rates" / "song" / "drums.wav", stems["drums"], 16000)
     refused(tmp_path / "rates", "drums.wav", "16000 Hz", "8000 Hz")
-    write_song(tmp_path / "wide" / "song", {**stems, "vocals": np.zeros((3000, 3), np.float32)})
-    refused(tmp_path / "wide", "vocals.wav", "3 channels")
     write_song(tmp_path / "none" / "song", {**stems, "vocals": np.zeros((0, 2), np.float32)})
     refused(tmp_path / "none", "vocals.wav", "no samples")
-    for name, content in (("text", b"this is no audio"), ("empty", b"")):
-        write_song(tmp_path / name / "song", stems)
-        (tmp_path / name / "song" / "vocals.wav").write_bytes(content)
-        refused(tmp_path / name, "vocals.wav", "expected")
-    for value in (np.nan, np.inf):
-        broken = stems["vocals"].copy()
-        broken[1234, 1] = value
-        root = tmp_path / f"not_a_number_{value}"
-        write_song(root / "song", {**stems, "vocals": broken})
-        refused(root, "vocals.wav", "1234")
+    broken = stems["vocals"].copy()
+    broken[1234, 1] = np.inf
+    write_song(tmp_path / "infinite" / "song", {**stems, "vocals": broken})
+    refused(tmp_path / "infinite", "vocals.wav", "1234")
 
 
 MAPS = Path("/proc/self/maps")
@@ -247,15 +233,6 @@ def test_damaged_cache_files_are_made_again(tmp_path, stems, stop):
     for before, after in zip(first, read(), strict=True):
         np.testing.assert_array_equal(after, before)
     assert {path: path.read_bytes() for path in files} == files
-
-
-def test_truncated_mp3_is_refused(tmp_path):
-    noise = 0.1 * np.random.default_rng(0).standard_normal(44100)
-    for name in ("vocals", "mixture"):
-        write(tmp_path / "data" / "song" / f"{name}.mp3", noise, 44100, None)
-    path = tmp_path / "data" / "song" / "vocals.mp3"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(tmp_path / "data", "vocals.mp3")
 
 
 def test_open_source(tmp_path, stems):
