@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 import soundfile as sf
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import signal as dsp
@@ -84,6 +84,7 @@ def snr_db(audio: np.ndarray, decoded: np.ndarray) -> float:
     ),
     bits=st.sampled_from([16, 24, 32]),
 )
+@example(np.array([[1.0], [-1.0], [1 - 2.0**-15], [-1.00001]], np.float32), 16)
 def test_pcm_is_the_nearest_number_or_is_counted(block: np.ndarray, bits: int) -> None:
     samples, clipped = to_samples(block, f"pcm{bits}")
     assert not (samples & (1 << (32 - bits)) - 1).any()
@@ -95,13 +96,6 @@ def test_pcm_is_the_nearest_number_or_is_counted(block: np.ndarray, bits: int) -
     assert (samples[too_low] == -(2 ** (bits - 1))).all()
     held = ~(too_high | too_low)
     assert (np.abs(samples - scaled)[held] <= 0.5).all()
-
-
-def test_full_scale_is_past_full_scale_only_above() -> None:
-    block = np.array([[1.0], [-1.0], [1 - 2.0**-15], [-1.00001]], np.float32)
-    samples, clipped = to_samples(block, "pcm16")
-    assert (samples >> 16).ravel().tolist() == [32767, -32768, 32767, -32768]
-    assert clipped == 1
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
@@ -164,13 +158,14 @@ def test_a_wav_past_4_gib_is_rf64(
     assert AudioFile(tmp_path / "a.wav").num_channels == 2
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("format_", ["mp3", "ogg"])
+@pytest.mark.parametrize(
+    ("format_", "rate"),
+    [
+        *itertools.product(["mp3", "ogg"], [8_000, 22_050, 44_100, 48_000]),
+        ("ogg", 96_000),
+    ],
+)
 def test_lossy_formats_keep_length_time_and_level(tmp_path: Path, format_: str, rate: int) -> None:
-    if (format_, rate) == ("mp3", 96_000):
-        with pytest.raises(UserError, match=r"a\.mp3: sample rate is 96000 Hz with mp3; expected"):
-            write(tmp_path, OutputFormat(format="mp3"), {"a": noise()}, rate=rate)
-        return
     output = OutputFormat(format=format_)
     for num_frames, num_channels in itertools.product(LENGTHS, (1, 2)):
         audio = noise(num_frames, num_channels)
@@ -210,17 +205,21 @@ def test_mp3_has_its_bitrate_and_the_level_of_the_samples(
     assert 8 * size / 10 / 1000 == pytest.approx(bitrate_kbps, rel=0.01)
 
 
-@pytest.mark.parametrize(("rate", "kbps"), [(8_000, 64), (22_050, 160), (44_100, 320)])
-def test_mp3_has_the_highest_bitrate_by_default(tmp_path: Path, rate: int, kbps: int) -> None:
-    paths, _ = write(tmp_path, OutputFormat(format="mp3"), {"a": noise(10 * rate, 1)}, rate=rate)
-    size = paths["a"].stat().st_size
-    assert 8 * size / 10 / 1000 == pytest.approx(kbps, rel=0.03)
-
-
-def test_vorbis_has_about_256_kbps(tmp_path: Path) -> None:
-    white = np.random.default_rng(0).normal(0, 0.1, (10 * RATE, 2)).astype(np.float32)
-    paths, _ = write(tmp_path, OutputFormat(format="ogg"), {"a": white})
-    assert 200 < 8 * paths["a"].stat().st_size / 10 / 1000 < 320
+@pytest.mark.parametrize(
+    ("format_", "rate", "least", "most"),
+    [
+        ("mp3", 8_000, 62.1, 65.9),
+        ("mp3", 22_050, 155.2, 164.8),
+        ("mp3", 44_100, 310.4, 329.6),
+        ("ogg", 44_100, 200, 320),
+    ],
+)
+def test_lossy_formats_are_of_high_bitrates_by_default(
+    tmp_path: Path, format_: str, rate: int, least: float, most: float
+) -> None:
+    white = np.random.default_rng(0).normal(0, 0.1, (10 * rate, 2)).astype(np.float32)
+    paths, _ = write(tmp_path, OutputFormat(format=format_), {"a": white}, rate=rate)
+    assert least < 8 * paths["a"].stat().st_size / 10 / 1000 < most
 
 
 @pytest.mark.parametrize(
@@ -241,9 +240,8 @@ def test_samples_past_full_scale_are_counted_by_stem(
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(
-    tmp_path: Path, format_: str, error: type[BaseException]
+    tmp_path: Path, format_: str
 ) -> None:
     """The second stem fails when the first one is whole."""
     paths = {name: tmp_path / f"{name}.{format_}" for name in ("a", "b")}
@@ -260,9 +258,9 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(
         ) as writer:
             writer.write("a", np.zeros((200, 2), np.float32))
             writer.write("b", np.zeros((100, 2), np.float32))
-            raise error
+            raise KeyboardInterrupt
 
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         write_and_fail()
     assert sorted(tmp_path.iterdir()) == sorted(paths.values())
     assert {path.read_bytes() for path in paths.values()} == {b"old"}
@@ -354,19 +352,6 @@ def test_a_disk_that_is_full_at_the_end_is_one_line(
         write(tmp_path, output, {"a": noise(30_011)})
     assert list(tmp_path.iterdir()) == [paths["a"]]
     assert paths["a"].read_bytes() == data
-
-
-def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
-    for name in (".a.flac.99999998.tmp", ".a.flac.99999999.tmp", ".b.flac.1.tmp"):
-        (tmp_path / name).write_bytes(b"half")
-    write(tmp_path, OutputFormat(format="flac"), {"a": noise(100)})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.flac.1.tmp", "a.flac"]
-
-
-def test_unwritable_place(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file: cannot be made: File exists"):
-        write_wav(tmp_path / "file" / "a.wav", noise(), RATE)
 
 
 @pytest.mark.parametrize(
