@@ -44,6 +44,7 @@ class Model:
         self.chunks = Chunks(self, SEGMENT, batch_size=batch_size)
 
     def __call__(self, mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        assert len(mixture) == len(starts) == self.chunks.batch_size
         self.calls.append(int(mixture.any(axis=(1, 2)).sum()))
         return mixture * np.cos(starts, dtype=np.float32)[:, None, None]
 

@@ -38,13 +38,6 @@ def test_every_length_is_a_slice_of_one_track(length):
         np.testing.assert_array_equal(chunk, track[start : start + length])
 
 
-def test_batch_does_not_matter():
-    starts = (0, 777, 100_000, 777)
-    together = draw(*starts)
-    for chunk, start in zip(together, starts, strict=True):
-        np.testing.assert_array_equal(chunk, draw(start)[0])
-
-
 def test_one_program_serves_all_steps_and_positions():
     compiled = jax.jit(
         lambda step, start: noise.white_noise(KEY, step, start, length=9, channels=1)

@@ -41,40 +41,15 @@ def assert_same(left, right):
         np.testing.assert_array_equal(left[key], right[key])
 
 
-def test_batch_shape_and_type():
-    batch = batches(Ramps(), CONFIG)[0]
-    for value in batch.values():
-        assert value.shape == (8, 8192, 2)
-        assert value.dtype == np.float32
-
-
-@pytest.mark.parametrize("config", [CONFIG, RECIPE], ids=["paper", "small"])
-def test_position_alone_decides(config):
-    data = batches(Ramps(), config)
+def test_position_alone_decides():
+    data = batches(Ramps(), RECIPE)
     tail = data[5:]
     for i in range(3):
         assert_same(tail[i], data[i + 5])
-        assert_same(batches(Ramps(), config)[i], data[i])
+        assert_same(batches(Ramps(), RECIPE)[i], data[i])
     assert not np.array_equal(data[0]["mixture"], data[1]["mixture"])
-    other = batches(Ramps(), dataclasses.replace(config, seed=2))
+    other = batches(Ramps(), dataclasses.replace(RECIPE, seed=2))
     assert not np.array_equal(data[0]["mixture"], other[0]["mixture"])
-
-
-@pytest.mark.parametrize(
-    ("workers", "start"), [(0, 0), (0, 3), (2, 1), pytest.param(3, 2, marks=pytest.mark.slow)]
-)
-def test_workers_and_restarts_change_nothing_in_what_comes(workers: int, start: int):
-    """Batch by batch from any step on; closed, the iterator leaves no process behind."""
-    config = dataclasses.replace(RECIPE, batch_size=4, num_workers=workers)
-    data = batches(Ramps(), config)
-    iterator = pipeline.iterate(data, start, config)
-    try:
-        for step in range(start, start + 5):
-            assert_same(next(iterator), data[step])
-        assert len(multiprocessing.active_children()) == workers
-    finally:
-        iterator.close()
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
@@ -213,35 +188,6 @@ def test_starts_follow_the_weights():
     assert offsets.std() == pytest.approx(np.sqrt(1 / 12), abs=0.02)
 
 
-def test_the_share_of_silent_examples_is_the_exact_one():
-    """A song of 40 blocks, segments of two: 6 of 39 starting blocks touch the voice."""
-    source, config = Ramps(), dataclasses.replace(PLAIN, batch_size=50)
-    last = source.num_samples(0) - 8192 + 1
-    singing = sum(
-        bool({start // ACTIVITY_BLOCK, start // ACTIVITY_BLOCK + 1} & set(source.active))
-        for start in range(last)
-    )
-    kept = 0.05 * (last - singing)
-    expected = kept / (kept + singing)
-    # Which of the two a segment is shows in its aligned start, which the band's ramp tells.
-    silent = []
-    for step in range(20):
-        batch = batches(source, config)[step]
-        band = (batch["mixture"] - batch["vocals"])[:, 0, 0] - 1.0
-        block = np.floor((band % 1.0) * 2 * BLOCKS + 1e-3).astype(int)
-        silent += [not {b, b + 1} & set(source.active) for b in block]
-    deviation = np.sqrt(expected * (1 - expected) / len(silent))
-    assert np.mean(silent) == pytest.approx(expected, abs=4 * deviation)
-
-
-def test_no_silent_vocals_and_all_of_them():
-    data = batches(Ramps(), dataclasses.replace(PLAIN, silent_kept=0.0))
-    assert all((np.abs(data[i]["vocals"]).max(axis=(1, 2)) > 0).all() for i in range(10))
-    anywhere = batches(Ramps(), dataclasses.replace(PLAIN, silent_kept=1.0))
-    silent = [(np.abs(anywhere[i]["vocals"]).max(axis=(1, 2)) == 0).mean() for i in range(10)]
-    assert 0.5 < np.mean(silent) < 1.0
-
-
 @dataclasses.dataclass(frozen=True)
 class Mostly(Ramps):
     """Only the first of the songs has a voice."""
@@ -273,9 +219,9 @@ def test_silent_examples_have_the_exact_share_whatever_the_songs(share, remix, s
         assert all(example["mixture"].any() for example in examples)
 
 
-def test_a_share_of_silent_examples_without_any_voice_is_no_endless_search():
-    example = pipeline.example(Ramps(active=()), RECIPE, 1000, 0)
-    assert not example["vocals"].any()
+@pytest.mark.parametrize("config", [PLAIN, RECIPE])
+def test_songs_without_voice_are_no_endless_search(config):
+    assert not batches(Ramps(active=()), config, segment=1000)[0]["vocals"].any()
 
 
 @pytest.mark.parametrize("percent", [-40.0, -6.0, 6.0])
@@ -284,11 +230,6 @@ def test_a_segment_with_voice_keeps_it_at_any_speed(percent: float):
     config = dataclasses.replace(PLAIN, silent_kept=0.0, augment=augmentation)
     for index in range(200):
         assert pipeline.example(Ramps(), config, 8192, index)["vocals"].any()
-
-
-def test_songs_without_voice_are_drawn_anywhere():
-    batch = batches(Ramps(active=()), PLAIN)[0]
-    assert np.abs(batch["vocals"]).max() == 0
 
 
 def test_remix_takes_the_band_from_elsewhere():
@@ -343,7 +284,7 @@ def test_the_level_of_a_song_is_its_mixtures_rms():
 
 @pytest.mark.parametrize("kind", ["folder", "records"])
 def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, kind):
-    """With threads and with workers, after a restart, and as rows of two hosts."""
+    """With threads and with workers and after a restart; closed, no process stays."""
     rng = np.random.default_rng(0)
     for song, stem in itertools.product(range(3), ("vocals", "drums")):
         path = tmp_path / "songs" / f"song {song}" / f"{stem}.wav"
@@ -364,7 +305,5 @@ def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, ki
         with contextlib.closing(pipeline.iterate(dataset, start, config)) as iterator:
             for step in range(start, 5):
                 assert_same(next(iterator), expected[step])
-    hosts = [batches(source, RECIPE, rows=range(first, 8, 2)) for first in range(2)]
-    for step in range(2):
-        for first, host in enumerate(hosts):
-            assert_same(host[step], {k: v[first::2] for k, v in expected[step].items()})
+            assert len(multiprocessing.active_children()) == workers
+        assert not multiprocessing.active_children()

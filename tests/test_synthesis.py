@@ -28,13 +28,6 @@ def songs() -> list[np.ndarray]:
     return [song.audio * np.float32(song.scale) for song in rendered]
 
 
-def test_song_is_a_pure_function_of_its_arguments():
-    first, again = render(3), render(3)
-    assert first.audio.tobytes() == again.audio.tobytes()
-    assert first.scale == again.scale
-    np.testing.assert_array_equal(first.activity, again.activity)
-
-
 def test_songs_seeds_and_splits_differ():
     reference = render(0).audio
     for other in (
