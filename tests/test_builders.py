@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import shutil
 
-import av
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -14,7 +13,6 @@ from recordings import (
     SMALL,
     built,
     noise,
-    sixteen_bits,
     songs,
     whole,
     write,
@@ -24,23 +22,9 @@ from recordings import (
 from data_pipelines import build, excerpt
 from data_pipelines.builders.patterns import STEMS, Patterns
 from data_pipelines.builders.shards import write_shard
-from data_pipelines.sources import EmbeddedSongs, open_source
+from data_pipelines.sources import open_source
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
-
-
-def write_stem_mp4(path, stems):
-    """The mixture and four stems as AAC streams, as in MUSDB18."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", format="mp4") as container:
-        streams = [container.add_stream("aac", rate=RATE, layout="stereo") for _ in stems]
-        for stream, audio in zip(streams, stems, strict=True):
-            frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(audio.T), format="fltp", layout="stereo"
-            )
-            frame.sample_rate = RATE
-            for packet in (*stream.encode(frame), *stream.encode(None)):
-                container.mux(packet)
 
 
 def assert_stems(source, song, vocals, accompaniment, tolerance=0.0):
@@ -90,29 +74,6 @@ def test_tfds_reads_it_as_any_other_data_set(tmp_path):
     np.testing.assert_allclose(
         record["vocals_db"], 20 * np.log10(record["vocals"].std() / 32768), atol=0.01
     )
-
-
-def test_embedded_songs_in_both_of_musdbs_layouts(tmp_path):
-    embedded = EmbeddedSongs(num_songs=1, seconds=6.0, cache_dir=str(tmp_path / "cache"))
-    vocals, accompaniment = whole(embedded)
-    stems = [
-        vocals + accompaniment,
-        *(share * accompaniment for share in (0.5, 0.25, 0.25)),
-        vocals,
-    ]
-    mp4 = tmp_path / "mp4/train/Song.stem.mp4"
-    write_stem_mp4(mp4, stems)
-    names = ("mixture", "drums", "bass", "other", "vocals")
-    for name, audio in zip(names, stems, strict=True):
-        write(tmp_path / "hq/train/Song" / f"{name}.wav", sixteen_bits(audio))
-    hq = songs(built("musdb18hq", tmp_path / "hq", tmp_path / "out", record_samples=2**17))
-    lossy = songs(built("musdb18", tmp_path / "mp4", tmp_path / "out", record_samples=2**17))
-    decoded = read_audio(mp4, 4)[0]
-    assert_stems(hq, 0, vocals, accompaniment, tolerance=2.01 / 32768)
-    np.testing.assert_allclose(whole(lossy).vocals, decoded, rtol=0, atol=0.51 / 32768)
-    delay = 1024  # of the codec
-    error = whole(lossy).vocals[delay : len(vocals)] - vocals[:-delay]
-    assert np.mean(np.square(error)) < 0.05 * np.mean(np.square(vocals))
 
 
 def test_a_real_stem_mp4(tmp_path):

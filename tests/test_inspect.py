@@ -140,15 +140,6 @@ def test_silence_is_shown_as_such(tmp_path):
     assert "active in 0% of blocks" in text
 
 
-def test_a_tone_lights_its_own_band():
-    rate, hz = 32_000, 1_000.0
-    tone = np.sin(2 * np.pi * hz * np.arange(rate) / rate).astype(np.float32)
-    power = picture.band_power(np.stack([tone, tone], 1), rate)
-    edges = np.geomspace(picture.LOWEST_HZ, picture.HIGHEST_HZ, picture.BANDS + 1)
-    brightest = power[:, power.shape[1] // 2].argmax()
-    assert edges[brightest - 1] < hz < edges[brightest + 2]
-
-
 def test_only_training_is_augmented(songs, tmp_path, monkeypatch):
     configs_seen = []
 
