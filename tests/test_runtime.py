@@ -16,6 +16,7 @@ from diffsep_jax.runtime import (
     join_hosts,
     launched_as_one_of_several,
     use_compilation_cache,
+    use_cores,
 )
 
 COUNT_DEVICES = """
@@ -44,15 +45,10 @@ def test_as_many_devices_as_cores_and_chunks():
     assert num_devices(1) == 1
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"JAX_NUM_CPU_DEVICES": "3"},
-        {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"},
-    ],
-)
-def test_a_number_of_devices_set_for_jax_stays(environment):
-    assert num_devices(64, **environment) == 3
+def test_a_number_of_devices_set_for_jax_stays():
+    use_cores(64)
+    assert jax.config.jax_num_cpu_devices == 8  # of tests/conftest.py
+    assert num_devices(64, XLA_FLAGS="--xla_force_host_platform_device_count=3") == 3
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 from runs import run
+from tensorboardX.proto import event_pb2
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
@@ -146,7 +147,6 @@ SAMPLE_RATE = 8_000
 
 def read_events(folder: pathlib.Path):
     """The events of all files, in the order that TensorBoard reads them."""
-    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
@@ -170,7 +170,6 @@ def shown(folder):
 
 
 def test_scalars_show_each_step_once_over_restarts(tmp_path):
-    pytest.importorskip("tensorboardX")
     for start_step, last in [(0, 6), (4, 8), (8, 9)]:
         with TensorBoard(tmp_path / "events", start_step=start_step) as board:
             for step in range(start_step + 1, last + 1):
@@ -183,7 +182,6 @@ def test_scalars_show_each_step_once_over_restarts(tmp_path):
 
 
 def test_segments_are_heard_at_one_gain_and_seen(tmp_path):
-    pytest.importorskip("tensorboardX")
     rng = np.random.default_rng(0)
     mixture = rng.standard_normal((6, 1000, 2)).astype(np.float32)
     rows = {"mixture": mixture, "vocals": 0.25 * mixture, "direct": -mixture, "ddim": 9 * mixture}
@@ -243,14 +241,12 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
-    pytest.importorskip("tensorboardX")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file"):
         TensorBoard(tmp_path / "file", start_step=0)
 
 
 def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
-    pytest.importorskip("tensorboardX")
 
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
