@@ -18,6 +18,12 @@ from diffsep_jax.training.loop import CHECKPOINTS, load_trained
 from diffsep_jax.training.step import TrainState
 
 
+@pytest.fixture
+def copy(undisturbed, tmp_path):
+    """The work folder of a run left alone, to be changed."""
+    return shutil.copytree(undisturbed[0], tmp_path / "run")
+
+
 def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2, "loss")
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 5: 5.0, 6: 4.0}  # none at step 4
@@ -76,10 +82,8 @@ def lose_a_file(step_folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, lose_a_file])
-def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, tmp_path, damage, capsys):
-    workdir, expected = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, copy, damage, capsys):
+    _, expected = undisturbed
     damage(copy / CHECKPOINTS / "6")
     assert_equal(run(copy), expected)
     printed = capsys.readouterr().out
@@ -93,10 +97,7 @@ def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, tmp_path, d
     assert (copy / CHECKPOINTS / "6.unreadable1").is_dir()
 
 
-def test_a_checkpoint_that_is_out_of_reach_is_left_alone(undisturbed, tmp_path, monkeypatch):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_a_checkpoint_that_is_out_of_reach_is_left_alone(copy, monkeypatch):
     steps = saved_steps(copy)
 
     def load(self, step, abstract, partial=False):
@@ -108,10 +109,7 @@ def test_a_checkpoint_that_is_out_of_reach_is_left_alone(undisturbed, tmp_path, 
     assert saved_steps(copy) == steps
 
 
-def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(undisturbed, tmp_path):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(copy):
     log = (copy / "log.jsonl").read_bytes()
     steps = saved_steps(copy)
     for step in steps:
@@ -122,19 +120,13 @@ def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(undisturbed, t
     assert saved_steps(copy) == steps
 
 
-def test_a_validation_that_cannot_be_read_ends_in_one_line(undisturbed, tmp_path):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_a_validation_that_cannot_be_read_ends_in_one_line(copy):
     (copy / CHECKPOINTS / "6" / "metrics" / "metrics").write_text('{"loss": 0.')
     with pytest.raises(UserError, match=r"6/metrics/metrics: cannot be read \(JSON.* delete that"):
         run(copy)
 
 
-def test_an_unreadable_checkpoint_is_not_exported(undisturbed, tmp_path):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_an_unreadable_checkpoint_is_not_exported(copy):
     truncate(copy / CHECKPOINTS / "6")
     with pytest.raises(
         UserError, match=r"checkpoints/6: cannot be read .*falls back to the .*before"
@@ -172,10 +164,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(undisturbed, sma
     assert [r["step"] for r in records(folder)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_setting_that_changed_is_reported(undisturbed, tmp_path, capsys):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_a_setting_that_changed_is_reported(copy, capsys):
     config = json.loads((copy / "run_config.json").read_text())
     config["settings"] = {"train": {"log_every": 1, "num_steps": 5}}
     (copy / "run_config.json").write_text(json.dumps(config))
@@ -185,16 +174,10 @@ def test_a_setting_that_changed_is_reported(undisturbed, tmp_path, capsys):
     assert "num_steps" not in printed
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        (dataclasses.replace(micro.TRAIN, seed=1), r"train\.seed is 0 there and 1 in this config"),
-    ],
-)
-def test_a_run_with_another_seed_is_refused(undisturbed, config, message):
+def test_a_run_with_another_seed_is_refused(undisturbed):
     workdir, _ = undisturbed
-    with pytest.raises(UserError, match=message):
-        run(workdir, config)
+    with pytest.raises(UserError, match=r"train\.seed is 0 there and 1 in this config"):
+        run(workdir, dataclasses.replace(micro.TRAIN, seed=1))
 
 
 @pytest.mark.parametrize("part", ["model", "fixed", "settings"])
@@ -243,10 +226,7 @@ def test_exporting_before_training_is_refused(tmp_path):
         load_trained(tmp_path)
 
 
-def test_exporting_does_not_disturb_a_save_that_goes_on(undisturbed, tmp_path):
-    workdir, _ = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
+def test_exporting_does_not_disturb_a_save_that_goes_on(copy):
     unfinished = copy / CHECKPOINTS / "8.orbax-checkpoint-tmp"
     unfinished.mkdir()
     load_trained(copy)
