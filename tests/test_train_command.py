@@ -1,19 +1,29 @@
-"""`train.py` as its users run it: two stages, and bad input."""
+"""`train.py` as its users run it: killed and started again, and with bad input."""
 
+import dataclasses
+import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 import soundfile
 
+import configs
 import train
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.pretrained import load_default_preset, load_model
+from diffsep_jax.training.checkpoint import Checkpoints
+from diffsep_jax.training.loop import CHECKPOINTS
+from diffsep_jax.training.optimizer import make_optimizer
+from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding, with_shardings
+from diffsep_jax.training.step import init_state
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL_RUN = [
@@ -47,6 +57,45 @@ def finish(process):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
+
+
+def state(workdir):
+    """The whole training state of the last step, from its checkpoint."""
+    experiment = configs.get("tiny")
+    model = dataclasses.replace(experiment.model, segment=4096)
+    optimizer = make_optimizer(experiment.train.optimizer, 15)
+    shapes = jax.eval_shape(functools.partial(init_state, model, optimizer), jax.random.key(0))
+    shardings = state_sharding(shapes, make_mesh(MeshConfig()), min_shard_size=1)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=3)
+    try:
+        assert checkpoints.latest_step == 15
+        return checkpoints.restore(with_shardings(shapes, shardings), print)
+    finally:
+        checkpoints.close()
+
+
+@pytest.mark.slow
+def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_path):
+    cache = f"--data.cache-dir={tmp_path / 'cache'}"
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    finish(start("tiny", "--workdir", alone, cache, *SMALL_RUN))
+    victim = start("tiny", "--workdir", killed, cache, *SMALL_RUN)
+    log = killed / "log.jsonl"
+    while not (killed / CHECKPOINTS / "3").exists():
+        assert victim.poll() is None, victim.stderr.read()
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    victim.communicate()
+    assert not (killed / "model").exists()
+    output = finish(start("tiny", "--workdir", killed, cache, *SMALL_RUN))
+    assert "resumed from the checkpoint of step" in output
+    jax.tree.map(np.testing.assert_array_equal, state(killed), state(alone))
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (killed, alone)]
+    assert weights[0] == weights[1]
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert sorted(set(steps)) == list(range(1, 16))
+    assert len(steps) == 16  # each step once, and the validation of the last
 
 
 @pytest.mark.slow
@@ -88,31 +137,27 @@ def fails(*arguments):
     return err
 
 
-def test_help_lists_the_fields_with_their_meaning(capsys):
-    with pytest.raises(SystemExit):
-        train.parse(["--help"])
-    text = capsys.readouterr().out
+@pytest.mark.slow
+def test_help_lists_the_fields_with_their_meaning():
+    text = finish(start("--help"))
     for words in ("--train.optimizer.learning-rate", "peak, after the warm-up", "--workdir"):
         assert words in text
 
 
-def test_a_misspelt_override_is_suggested(capsys):
-    with pytest.raises(SystemExit) as error:
-        train.parse(["tiny", "--workdir=w", "--train.num-stpes=3"])
-    assert error.value.code == 2
-    assert "--train.num-steps" in capsys.readouterr().err
+@pytest.mark.slow
+def test_a_misspelt_override_is_suggested(tmp_path):
+    err = fails("tiny", "--workdir", tmp_path, "--train.num-stpes", "3")
+    assert "--train.num-steps" in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--workdir=w", "tiny"], "no config; give one of tiny, tiny_spectral, small"),
-        (["smal", "--workdir=w"], r"unknown config 'smal'; .*tiny, tiny_spectral, small,"),
-    ],
-)
-def test_the_config_comes_first_and_is_a_known_one(arguments, message):
-    with pytest.raises(UserError, match=message):
-        train.parse(arguments)
+@pytest.mark.slow
+def test_the_config_comes_first(tmp_path):
+    assert "tiny, tiny_spectral, small" in fails("--workdir", tmp_path, "tiny")
+
+
+def test_an_unknown_config_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown config 'smal'; .*tiny, tiny_spectral, small,"):
+        configs.get("smal")
 
 
 @pytest.mark.slow
