@@ -1,7 +1,4 @@
-"""The metrics that an evaluation knows, and the protocol behind each name: no number goes without.
-
-The references stand beside every result: floors that take no separation, and what masks can reach.
-"""
+"""The metrics of an evaluation and the protocol behind each: no number goes without one."""
 
 import dataclasses
 from typing import Literal
@@ -20,12 +17,12 @@ class Metric:
     """A metric of the vocals of one track.
 
     Attributes:
-        name: in result files and in Python.
-        title: for people.
+        name: key in the rows of a result.
+        title: heading in tables.
         group: the table that it belongs to.
         unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
-        best: the ideal value, if deviating to either side is worse; otherwise None.
+        best: the ideal value where deviating to either side is worse; otherwise None.
     """
 
     name: str
@@ -36,7 +33,7 @@ class Metric:
     best: float | None = None
 
     def to_compare(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Values that can be told better from worse: where one is the best, the distances to it."""
+        """Values of which less or more is better: distances to the best value where there is one."""
         return values if self.best is None else np.abs(values - self.best)
 
 
@@ -119,16 +116,14 @@ PROTOCOLS = {
 }
 """What each metric's number means."""
 
-REFERENCES = {
-    "silence": "silence",
-    "mixture": "mixture",
-    "gain": "best constant gain",
-    "mask": "ideal ratio mask",
-}
-"""What is scored beside every result, for people. The gain is each track's own best one."""
+SILENCE, MIXTURE, GAIN, MASK = "silence", "mixture", "best constant gain", "ideal ratio mask"
+
+ANCHORS = (SILENCE, MIXTURE, GAIN, MASK)
+"""Conditions that stand beside every other one: three floors that need no separation, and what a
+mask can reach. The gain is the best one for each track."""
 
 OTHER_TRACKS = (
-    "The rows of a metric are not all of the same tracks: those of other tracks do not compare like"
+    "The rows of a metric are not all of the same tracks: rows of other tracks do not compare like"
     " with like"
 )
-"""Said where that is so."""
+"""Printed where that is so."""
