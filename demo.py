@@ -26,7 +26,7 @@ from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax import metrics
 from diffsep_jax.audio.write import write_wav
 from diffsep_jax.errors import one_line_errors
-from diffsep_jax.evaluation.protocols import PROTOCOLS
+from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.tables import Table, rich_table
 from diffsep_jax.files import check_writable, make_folder
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
@@ -147,7 +147,7 @@ def main(command: Demo) -> None:
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
     megabytes = (model_dir(command.model) / WEIGHTS_FILE).stat().st_size / 1e6
     console.print(
-        f"{PROTOCOLS['utterance_sdr']}; median over tracks. Seconds are without compiling."
+        f"{METRICS['utterance_sdr'].protocol}; median over tracks. Seconds are without compiling."
     )
     about_model = f"Model {command.model}: {num_params:.2f}M parameters, {megabytes:.1f} MB."
     console.print(about_model, markup=False)

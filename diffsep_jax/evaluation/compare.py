@@ -134,19 +134,18 @@ def compare(result: Result, a: str, b: str, metric: str = LEAD) -> Comparison | 
 
 def comparison_lines(result: Result, best_first: Sequence[str]) -> Iterator[str]:
     """Of two conditions a line for each metric, of more the best one against each of the next."""
-    best, *others = best_first
-    if len(others) == 1:
+    if len(best_first) == 2:
         a, b = result.conditions
         for metric in result.protocols:
             if found := compare(result, a, b, metric):
-                what = METRICS[metric]
-                title = f"{what.group} {what.title}" if what.title == "SDR" else what.title
-                distance = "" if what.best is None else f", distance from {what.best:g}"
-                yield f"{title}{distance}, {b} - {a}: {found}"
+                best = METRICS[metric].best
+                distance = "" if best is None else f", distance from {best:g}"
+                yield f"{METRICS[metric].full_title}{distance}, {b} - {a}: {found}"
     else:
+        winner, *others = best_first
         for other in others[:_MOST_CONDITIONS]:
-            if found := compare(result, other, best):
-                yield f"{best} - {other}: {found}"
+            if found := compare(result, other, winner):
+                yield f"{winner} - {other}: {found}"
 
 
 def _p_value(differences: Float[np.ndarray, "track"]) -> float | None:
@@ -195,7 +194,7 @@ def difference_table(comparison: Comparison) -> Table:
     what = f"{comparison.b} - {comparison.a}"
     by_gain = sorted(comparison.differences.items(), key=lambda item: -item[1])
     return Table(
-        title=f"{metric.title}, {what}, dB: {GROUP_TITLES[metric.group]}",
+        title=f"{what}, dB: {GROUP_TITLES[metric.group]}",
         header=["track", "difference"],
         rows=[[name, f"{difference:+.2f}"] for name, difference in by_gain],
     )

@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
@@ -24,21 +24,8 @@ from diffsep_jax.metrics import is_silent
 
 Waveform = Float32[np.ndarray, "time channel"]
 
-ProblemKind = Literal[
-    "missing estimate",
-    "unreadable estimate",
-    "NaN in the estimate",
-    "silent estimate",
-    "channels differ",
-    "length differs",
-    "sample rate differs",
-    "bad reference",
-    "silent vocals",
-    "silent accompaniment",
-]
 
-
-def problem(kind: ProblemKind, message: str) -> dict[str, str]:
+def problem(kind: str, message: str) -> dict[str, str]:
     """What keeps a track from a score, or must be known beside it: one line, and what to count."""
     return {"kind": kind, "message": message}
 
@@ -46,7 +33,7 @@ def problem(kind: ProblemKind, message: str) -> dict[str, str]:
 class EstimateError(Exception):
     """An estimate that cannot be scored, and its problem."""
 
-    def __init__(self, kind: ProblemKind, message: str) -> None:
+    def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.problem = problem(kind, message)
 
@@ -58,28 +45,6 @@ class Estimated(NamedTuple):
     seconds: float | None = None
     seed: int | None = None
     problems: Sequence[dict[str, str]] = ()
-
-
-@runtime_checkable
-class Estimator(Protocol):
-    """Gives estimates of a song's vocals, one for each repeat of each condition."""
-
-    @property
-    def conditions(self) -> dict[str, dict[str, Any]]:
-        """The sampler's settings by the condition's name; empty for finished files."""
-        ...
-
-    def num_repeats(self, condition: str) -> int:
-        """How many estimates `estimate` gives."""
-        ...
-
-    def stamp(self, track: str) -> str:
-        """Changes when a track's estimates would be others, the settings being equal."""
-        ...
-
-    def estimate(self, song: Song, condition: str) -> Iterator[Estimated]:
-        """The estimates, one after the other. Raises EstimateError if there is none to score."""
-        ...
 
 
 class SeparatorEstimates:
@@ -114,15 +79,19 @@ class SeparatorEstimates:
 
     @property
     def conditions(self) -> dict[str, dict[str, Any]]:
+        """The sampler's settings by the condition's name."""
         return {name: dataclasses.asdict(point) for name, point in self._points.items()}
 
     def num_repeats(self, condition: str) -> int:
+        """How many estimates `estimate` gives."""
         return 1 if is_deterministic(self._points[condition]) else self._repeats
 
     def stamp(self, track: str) -> str:
+        """Changes when a track's estimates would be others, the settings being equal: never."""
         return ""
 
     def estimate(self, song: Song, condition: str) -> Iterator[Estimated]:
+        """The estimates, one after the other. Raises EstimateError at one that has a NaN."""
         mixture = song.mixture
         for repeat in range(self.num_repeats(condition)):
             settings = self._seeded(self._points[condition], repeat)
@@ -187,6 +156,7 @@ class FileEstimates:
         return f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
 
     def estimate(self, song: Song, condition: str) -> Iterator[Estimated]:
+        """The one estimate. Raises EstimateError if it is missing or cannot be scored."""
         path = self._path(song.name)
         if not path.is_file():
             raise EstimateError("missing estimate", f"{song.name}: no estimate at {path}")
@@ -198,6 +168,9 @@ class FileEstimates:
         forms = (track, *(unicodedata.normalize(form, track) for form in ("NFC", "NFD")))
         paths = [Path(self._template.replace("{track}", form)) for form in forms]
         return next((path for path in paths if path.is_file()), paths[0])
+
+
+Estimator = SeparatorEstimates | FileEstimates
 
 
 def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[dict[str, str]]]:

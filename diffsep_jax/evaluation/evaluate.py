@@ -22,7 +22,7 @@ import rich.progress
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.estimates import EstimateError, Estimator, problem
 from diffsep_jax.evaluation.excerpts import MOST_CONDITIONS, keep_excerpt, loudest_part
-from diffsep_jax.evaluation.protocols import ANCHORS, METRICS, MIXTURE, PROTOCOLS
+from diffsep_jax.evaluation.protocols import ANCHORS, METRICS, MIXTURE
 from diffsep_jax.evaluation.scores import (
     Result,
     Row,
@@ -105,7 +105,7 @@ def evaluate(
     if is_primary():
         run = {
             "settings": dict(settings),
-            "protocols": {name: PROTOCOLS[name] for name in metrics},
+            "protocols": {name: METRICS[name].protocol for name in metrics},
             "versions": versions(),
             "hardware": hardware(),
             "command": command,

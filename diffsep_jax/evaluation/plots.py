@@ -109,7 +109,7 @@ def _draw_spectrograms(
         axis.set_title(title, fontsize=10)
         axis.set_yscale("log")
         axis.set_ylim(LOWEST_HZ / 1000, min(HIGHEST_HZ, sample_rate / 2) / 1000)
-        axis.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
+        axis.set_yticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
         axis.minorticks_off()
     return image
 
@@ -233,7 +233,7 @@ def _style() -> Iterator[None]:
 
 def _short(name: str, longest: int = 48) -> str:
     text = " ".join(name.encode("utf-8", "replace").decode().split())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _uri(figure: Figure, kind: str) -> str:

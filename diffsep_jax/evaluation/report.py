@@ -48,7 +48,6 @@ from diffsep_jax.evaluation.tables import (
     interval,
     markdown,
     metric_tables,
-    ranking_table,
     rich_table,
     show,
     track_table,
@@ -112,8 +111,7 @@ def main(args: Sequence[str]) -> None:
     if table == "csv":
         print(csv_text(result, summary), end="")
     elif table == "markdown":
-        ranking = [ranking_table(result, summary)] if len(result.conditions) > 1 else []
-        print("\n".join(map(markdown, (*ranking, *metric_tables(result, summary)))), end="")
+        print("\n".join(map(markdown, metric_tables(result, summary))), end="")
     elif table == "terminal":
         console = Console(highlight=False)
         show(console, result, summary)
@@ -179,7 +177,6 @@ def render(result: Result, summary: Summary) -> str:
         facts=_facts(result, summary, best),
         gain_lines=list(gain_lines(result, best)),
         cards=_cards(result, order),
-        ranking=ranking_table(result, summary) if len(order) > 1 else None,
         comparisons=list(comparison_lines(result, order)),
         quality=_quality(result, summary),
         groups=_groups(shown, summary),
@@ -344,7 +341,7 @@ def _groups(result: Result, summary: Summary) -> list[dict[str, Any]]:
                     {"title": _metric_title(metric), "uri": _boxes(result, metric)}
                     for metric in metrics
                 ],
-                "meanings": [(METRICS[m].title, result.protocols[m]) for m in metrics],
+                "meanings": [(METRICS[m].full_title, result.protocols[m]) for m in metrics],
             }
         )
     return found

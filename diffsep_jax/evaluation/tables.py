@@ -58,13 +58,12 @@ class Table(NamedTuple):
 def show(console: Console, result: Result, summary: Summary) -> None:
     """Prints the tables of a result, what their numbers mean, and its problems."""
     conditions = list(result.conditions)
-    if len(result.runs) > 1:
-        first = ranking_table(result, summary)
-    elif len(conditions) > 1:
-        first = sweep_table(result, summary)
-    else:
-        first = track_table(result, conditions[0])
-    for table in (first, *metric_tables(result, summary)):
+    tables = list(metric_tables(result, summary))
+    if len(conditions) == 1:
+        tables.insert(0, track_table(result, conditions[0]))
+    elif len(result.runs) == 1:
+        tables.insert(0, sweep_table(result, summary))
+    for table in tables:
         console.print(rich_table(table))
     for lines in (
         [line for name in conditions for line in gain_lines(result, name)],
@@ -77,7 +76,9 @@ def show(console: Console, result: Result, summary: Summary) -> None:
 
 
 def metric_tables(result: Result, summary: Summary) -> Iterator[Table]:
-    """One for each group of metrics that the result has; conditions of several runs are ranked.
+    """One for each group of metrics that the result has.
+
+    Conditions of several runs are ranked by utterance SDR, the best first.
 
     Rows of all tracks come first, then those of each part with its best constant gain.
     """
@@ -109,25 +110,12 @@ def metric_tables(result: Result, summary: Summary) -> Iterator[Table]:
         yield Table(GROUP_TITLES[group] + unit, header, rows)
 
 
-def ranking_table(result: Result, summary: Summary) -> Table:
-    """The conditions by median utterance SDR, the best first."""
-    rows = []
-    for place, name in enumerate(ranked(result, summary), start=1):
-        found = summary["", name, LEAD]
-        factor = real_time_factor(result, name)
-        cells = [str(place), name, decibels(found.median), interval(found.median_interval)]
-        cells += [decibels(found.mean), spread(found.spread), str(found.tracks)]
-        rows.append([*cells, "" if factor is None else f"{factor:.2f}"])
-    header = ["", "vocals", "median", "95% interval", "mean", "repeats", "n", "RTF"]
-    return Table(f"ranked by {GROUP_TITLES['utterance']}, dB", header, rows)
-
-
 def track_table(result: Result, condition: str, metrics: Sequence[str] = (LEAD,)) -> Table:
     """Every track of a condition, those with the lowest utterance SDR first, means over repeats."""
     values = {metric: result.values(condition, metric) for metric in metrics}
     mixture, gain = (result.values(name, LEAD) for name in (MIXTURE, GAIN))
     chunked = any(METRICS[metric].group == "chunk" for metric in metrics)
-    titles = [_full_title(metric) for metric in metrics]
+    titles = [METRICS[metric].full_title for metric in metrics]
     header = ["track", "mixture", "best gain", titles[0], "over gain", *titles[1:]]
     header += ["frames"] * chunked + ["seconds"]
 
@@ -242,6 +230,7 @@ def rich_table(table: Table) -> rich.table.Table:
         title=Text(table.title),  # as Text: brackets in a name are no markup
         caption=Text(table.caption) if table.caption else None,
         box=rich.box.SIMPLE_HEAD,
+        min_width=72,
         collapse_padding=True,
         pad_edge=False,
     )
@@ -308,12 +297,6 @@ def spread(value: float | None) -> str:
 
 def _mean(values: Mapping[str, np.ndarray], track: str) -> float | None:
     return float(values[track].mean()) if track in values else None
-
-
-def _full_title(metric: str) -> str:
-    """The metric's title with its protocol where another metric has the same."""
-    group = METRICS[metric].group
-    return f"{group} {METRICS[metric].title}" if group in _RATIOS else METRICS[metric].title
 
 
 def _reason(result: Result, condition: str, track: str) -> str:
