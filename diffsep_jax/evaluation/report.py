@@ -101,6 +101,9 @@ def main(args: Sequence[str]) -> None:
         )
     if command.conditions:
         result = result.renamed({name: name for name in command.conditions})
+    everything = {metric for run in result.runs.values() for metric in run["protocols"]}
+    if alone := sorted(everything - result.protocols.keys()):
+        print(f"left out, as not all results have it: {', '.join(alone)}", file=sys.stderr)
     summary = summarise(result)
     if html is not None:
         if html.is_dir():
