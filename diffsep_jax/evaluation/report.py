@@ -73,8 +73,8 @@ class Report:
     Attributes:
         folders: folders that eval.py wrote, of the same songs.
         conditions: names of the conditions to take, such as two points of a sweep; unset: all.
-        html: the page; unset: report.html in the folder if it is one and nothing else is asked for.
-        table: print the tables in this format; unset: terminal, unless that page is written.
+        html: the page; unset: report.html in the folder, if it is one and no table is printed.
+        table: print the tables in this format; unset: terminal, for several folders or conditions.
     """
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
@@ -88,12 +88,9 @@ def main(args: Sequence[str]) -> None:
     command = tyro.cli(Report, args=args, prog="python -m diffsep_jax.evaluation.report")
     if not command.folders:
         raise UserError("no folder was given; expected at least one that eval.py wrote")
-    html, table = command.html, command.table
-    if html is None and table is None:
-        if len(command.folders) > 1 or command.conditions:
-            table = "terminal"
-        else:
-            html = command.folders[0] / REPORT_FILE
+    several = len(command.folders) > 1 or bool(command.conditions)
+    table = command.table or ("terminal" if several else None)
+    html = command.html or (command.folders[0] / REPORT_FILE if table is None else None)
     result = read_results(command.folders)
     if unknown := set(command.conditions) - result.conditions.keys():
         raise UserError(
