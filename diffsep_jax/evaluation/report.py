@@ -163,18 +163,19 @@ def render(result: Result, summary: Summary) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["sha256"] = _sha256
+    environment.filters |= {"sha256": _sha256, "text": _text}
     order = ranked(result, summary)
     best = order[0]
     shown = result if len(order) <= MANY else result.renamed({best: best})
     return environment.get_template("report.html.jinja").render(
-        title=f"{_estimates(result)} on {_data(result)}",
-        estimates=_estimates(result),
-        data=_data(result),
+        result=result,
+        estimates=_setting(result, "name", "model", "estimates"),
+        data=_setting(result, "data"),
         best=best,
         order=order,
         lead=summary["", best, LEAD],
-        facts=_facts(result, summary, best),
+        over_gain=over_gain(result, best)[0].median,
+        real_time_factor=real_time_factor(result, best),
         gain_lines=list(gain_lines(result, best)),
         cards=_cards(result, order),
         comparisons=list(comparison_lines(result, order)),
@@ -183,12 +184,10 @@ def render(result: Result, summary: Summary) -> str:
         folded=list(metric_tables(result, summary)) if shown is not result else [],
         other_tracks=OTHER_TRACKS if rows_are_of_other_tracks(result) else "",
         tracks=track_table(result, best, list(result.protocols)),
-        problems=_problems(result),
-        runs=[_provenance(folder, run) for folder, run in result.runs.items()],
         points=_points(result),
+        anchors=ANCHORS,
         decibels=decibels,
         interval=interval,
-        clock=clock,
     )
 
 
@@ -212,28 +211,6 @@ def _setting(result: Result, *names: str) -> str:
         for run in result.runs.values()
     ]
     return ", ".join(dict.fromkeys(str(value) for value in found if value is not None))
-
-
-def _estimates(result: Result) -> str:
-    return _setting(result, "name", "model", "estimates") or "estimates"
-
-
-def _data(result: Result) -> str:
-    return _setting(result, "data") or "unnamed data"
-
-
-def _facts(result: Result, summary: Summary, best: str) -> list[tuple[str, str, str]]:
-    """Name, value and unit of what stands first on the page."""
-    over = over_gain(result, best)[0].median
-    factor = real_time_factor(result, best)
-    facts = [("over the best gain", "-" if over is None else f"{over:+.2f}", "dB")]
-    facts += [] if factor is None else [("real-time factor", f"{factor:.2f}", "")]
-    facts += [
-        ("tracks scored", f"{summary['', best, LEAD].tracks} of {len(result.tracks)}", ""),
-        ("of audio", f"{sum(result.audio_seconds.values()) / 60:.1f}", "min"),
-        ("problems", str(len(result.problems)), ""),
-    ]
-    return facts
 
 
 def _cards(result: Result, order: Sequence[str]) -> list[dict[str, Any]]:
@@ -270,7 +247,7 @@ def _card(result: Result, track: str, conditions: Sequence[str]) -> dict[str, An
     for name in conditions:
         values = result.values(name, LEAD)
         if (found := _excerpt(result, name, track)) and track in values:
-            label = "estimate" if len(conditions) == 1 else name
+            label = "estimate" if len(conditions) == 1 else f"estimate: {name}"
             excerpts[label] = found
             scores[label] = float(values[track].mean())
     sounds: dict[str, Waveform] = {}
@@ -282,15 +259,14 @@ def _card(result: Result, track: str, conditions: Sequence[str]) -> dict[str, An
                 " again into another folder"
             )
     first = next(iter(scores))
-    sounds[f"error of {first}"] = sounds["reference"] - sounds[first]
+    sounds[first.replace("estimate", "error", 1)] = sounds["reference"] - sounds[first]
     peak = max(float(np.abs(audio).max()) for audio in sounds.values())
     volume = np.float32(10 ** (PLAYBACK_PEAK_DB / 20) / peak if peak > 0 else 1.0)
     start, seconds = mixture["start_seconds"], len(sounds["mixture"]) / rate
     return {
         "track": track,
         "scores": scores,
-        "span": f"{clock(start)} to {clock(start + seconds)} of"
-        f" {clock(result.audio_seconds[track])}",
+        "span": [clock(start), clock(start + seconds), clock(result.audio_seconds[track])],
         "sounds": [
             {"label": label, "uri": audio_uri(audio * volume, rate, "mp3")}
             for label, audio in sounds.items()
@@ -368,29 +344,6 @@ def _metric_title(metric: str) -> str:
     if found.best is not None:
         return f"{found.title}{unit}, {found.best:g} is best"
     return f"{found.title}{unit}, {'higher' if found.higher_is_better else 'lower'} is better"
-
-
-def _problems(result: Result) -> dict[str, list[str]]:
-    """The messages by kind, each with the condition that it is of."""
-    found: dict[str, list[str]] = {}
-    for each in sorted(result.problems, key=lambda each: each["kind"]):
-        whose = "" if each["condition"] in ANCHORS else f" ({each['condition']})"
-        found.setdefault(each["kind"], []).append(each["message"] + whose)
-    return found
-
-
-def _provenance(folder: str, run: dict[str, Any]) -> dict[str, Any]:
-    """How a run's numbers were made; the folder's name has no part in the page of one run."""
-    settings = {key: value for key, value in run["settings"].items() if key != "points"}
-    facts = {"Settings": settings, "Versions": run["versions"], "Hardware": run["hardware"]}
-    return {
-        "folder": folder,
-        "command": run["command"],
-        "facts": {
-            heading: [(name.replace("_", " "), _text(value)) for name, value in values.items()]
-            for heading, values in facts.items()
-        },
-    }
 
 
 def _points(result: Result) -> Table | None:
