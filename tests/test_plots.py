@@ -120,4 +120,6 @@ def test_points_of_equal_steps_are_labelled_at_the_best():
     found = texts(plots.quality_against_time([*points, Point("direct", None, 0.1, 3.0)]))
     assert [text for text in found if text.startswith("T=")] == ["T=10", "T=5"]
     assert {"eta=0", "eta=0.4", "direct"} <= set(found)
-    assert any("real-time factor" in text for text in found)
+    assert "real-time factor" in found
+    assert {"0.1", "0.2", "0.5", "1"} <= set(found)  # of the time, which is on a log axis
+    assert not any("$" in text for text in found)

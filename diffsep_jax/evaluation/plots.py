@@ -25,6 +25,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from matplotlib.ticker import LogLocator, NullFormatter
 except ModuleNotFoundError:
     raise UserError(
         "pictures need the package matplotlib, which is not installed;"
@@ -204,7 +205,10 @@ def quality_against_time(points: Sequence[Point]) -> str:
             place = (point.real_time_factor, point.sdr)
             axis.annotate(f"T={steps}", place, xytext=(0, 6), textcoords="offset points")
         axis.set_xscale("log")
-        axis.set_xlabel("real-time factor: seconds of work for a second of audio")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set_xlabel("real-time factor")
         axis.set_ylabel("median utterance SDR, dB")
         axis.margins(y=0.12)
         axis.grid(color=INK, alpha=0.25)
