@@ -9,9 +9,12 @@ import pathlib
 import shutil
 import statistics
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import absl.flags
 import jax
+import numpy as np
 import tyro
 from rich import progress
 from rich.console import Console
@@ -20,11 +23,11 @@ from rich.markup import escape
 import train
 from data_pipelines import excerpt
 from data_pipelines.sources import EmbeddedSongs
+from diffsep_jax import metrics
 from diffsep_jax.audio.write import write_wav
 from diffsep_jax.errors import one_line_errors
-from diffsep_jax.evaluation.comparison import METRIC, Row, comparison_table, score_estimates
-from diffsep_jax.evaluation.protocols import PROTOCOLS
-from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.evaluation.protocols import METRICS
+from diffsep_jax.evaluation.tables import Table, rich_table
 from diffsep_jax.files import check_writable, make_folder
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
@@ -93,7 +96,7 @@ class Demo:
 def main(command: Demo) -> None:
     """The demo from its beginning to its end."""
     # Here, as it raises UserError where matplotlib is missing.
-    from diffsep_jax.evaluation.picture import save_spectrograms
+    from diffsep_jax.evaluation.plots import save_spectrograms
 
     use_cores(DEFAULT_BATCH_SIZE)
     use_compilation_cache()
@@ -112,43 +115,40 @@ def main(command: Demo) -> None:
     separator = Separator(model, params)
     for name in (DIRECT, DIFFUSION):
         separator.warm_up(settings=ESTIMATES[name][0])
-    scored = []
+    rows = []
     for i in progress.track(range(len(songs)), "   songs", console=console):
         sung, played = songs.segment(i, 0, songs.num_samples(i))
-        song = Song(
-            name=songs.name(i), vocals=sung, accompaniment=played, sample_rate=songs.sample_rate
-        )
-        scored.append(score_estimates(separator, song, ESTIMATES))
-    rows = [Row("embedded", name, [each[name] for each in scored]) for name in ESTIMATES]
+        rows += score("embedded", separator, sung, played, songs.sample_rate, ESTIMATES)[0]
 
     console.print("[bold]2[/]  separating the real song")
-    real = Song(name=excerpt.TITLE, vocals=vocals, accompaniment=accompaniment, sample_rate=rate)
-    estimates = score_estimates(separator, real, ESTIMATES | MORE_ESTIMATES)
-    rows += [Row("real song", name, [each]) for name, each in estimates.items()]
+    estimates = ESTIMATES | MORE_ESTIMATES
+    real, separated = score("real song", separator, vocals, accompaniment, rate, estimates)
+    rows += real
     stems = {
         "mixture": mixture,
         "reference_vocals": vocals,
-        "vocals": estimates[DIFFUSION].vocals,
-        "accompaniment": mixture - estimates[DIFFUSION].vocals,
-        "vocals_direct": estimates[DIRECT].vocals,
+        "vocals": separated[DIFFUSION],
+        "accompaniment": mixture - separated[DIFFUSION],
+        "vocals_direct": separated[DIRECT],
     }
     make_folder(out)
     for name, audio in stems.items():
         write_wav(out / f"{name}.wav", audio, rate)
-    floor = estimates[DIFFUSION].mixture.metrics[METRIC]
+    sdr = {row["condition"]: row["utterance_sdr"] for row in real}
     panels = {
-        f"mixture: utterance SDR {floor:.1f} dB": mixture,
+        f"mixture: utterance SDR {real[0]['mixture_sdr']:.1f} dB": mixture,
         "vocals, reference": vocals,
     }
     for name in (DIFFUSION, DIRECT):
-        title = f"vocals, {name}: utterance SDR {estimates[name].sdr:.1f} dB"
-        panels[title] = estimates[name].vocals
+        panels[f"vocals, {name}: utterance SDR {sdr[name]:.1f} dB"] = separated[name]
     save_spectrograms(out / "demo.png", panels, rate)
 
-    console.print(comparison_table(rows))
+    console.print(rich_table(table_of(rows)))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
     megabytes = (model_dir(command.model) / WEIGHTS_FILE).stat().st_size / 1e6
-    console.print(f"{PROTOCOLS[METRIC]}; median over tracks. Seconds are without compiling.")
+    console.print(
+        f"{METRICS['utterance_sdr'].protocol}; median over tracks. Seconds are without compiling."
+    )
     about_model = f"Model {command.model}: {num_params:.2f}M parameters, {megabytes:.1f} MB."
     console.print(about_model, markup=False)
     written = ", ".join(("demo.png", *(f"{name}.wav" for name in stems)))
@@ -159,6 +159,68 @@ def main(command: Demo) -> None:
         train_tiny(console, out / "tiny_run", TRAIN_STEPS)
     console.print(YOUR_SONGS)
     console.print(f"\nThe demo took {time.perf_counter() - begin:.0f} s.")
+
+
+def score(
+    songs: str,
+    separator: Separator,
+    vocals: np.ndarray,
+    accompaniment: np.ndarray,
+    sample_rate: int,
+    estimates: Mapping[str, Sequence[SamplerSettings]],
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """A row of scores for each of the named estimates of a song, and the estimates themselves.
+
+    Each is the mean of the draws that it lists, and its seconds include every draw. A score is None
+    where the true vocals are silent.
+    """
+    mixture = vocals + accompaniment
+    silent = metrics.is_silent(vocals)
+    rows, separated = [], {}
+    for name, draws in estimates.items():
+        start = time.perf_counter()
+        drawn = [
+            separator.separate(mixture, sample_rate, settings=settings).vocals for settings in draws
+        ]
+        separated[name] = np.mean(drawn, axis=0)
+        rows.append(
+            {
+                "songs": songs,
+                "condition": name,
+                "seconds": time.perf_counter() - start,
+                "audio_seconds": len(mixture) / sample_rate,
+                "mixture_sdr": None if silent else metrics.sdr(vocals, mixture),
+                "utterance_sdr": None if silent else metrics.sdr(vocals, separated[name]),
+            }
+        )
+    return rows, separated
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The rows by songs and estimate, with the medians over tracks with vocals."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["songs"], row["condition"]), []).append(row)
+    lines = []
+    for (songs, condition), tracks in groups.items():
+        sung = [track for track in tracks if track["utterance_sdr"] is not None]
+        decibels = ["silent", "silent", ""]
+        if sung:
+            mixture, output = (
+                statistics.median(track[key] for track in sung)
+                for key in ("mixture_sdr", "utterance_sdr")
+            )
+            decibels = [f"{mixture:.2f}", f"{output:.2f}", f"{output - mixture:+.2f}"]
+        seconds = sum(track["seconds"] for track in tracks)
+        factor = seconds / sum(track["audio_seconds"] for track in tracks)
+        lines.append([songs, condition, *decibels, f"{seconds:.1f}", f"{factor:.2f}"])
+    return Table(
+        "utterance SDR of the vocals, dB",
+        ["songs", "vocals", "mixture", "output", "gain", "seconds", "RTF"],
+        lines,
+        "mixture: taken as the estimate; silence would score 0 dB\n"
+        "RTF: real-time factor, seconds of work per second of song",
+    )
 
 
 def train_tiny(console: Console, workdir: pathlib.Path, num_steps: int) -> None:

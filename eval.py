@@ -1,7 +1,7 @@
 """Scores a model:  python eval.py --model NAME_OR_DIR --data SOURCE --out DIR [--steps 50 ...]
 
-Composes a source of songs, what gives estimates, and the metrics; writes a result into DIR and
-prints its tables. The same command again goes on where it ended. See docs/evaluation.md.
+Composes a source of songs, what gives estimates, and the metrics; writes scores and a page into DIR
+and prints tables. The same command again goes on where it ended. See docs/evaluation.md.
 """
 
 import dataclasses
@@ -17,9 +17,7 @@ import tyro
 
 from data_pipelines.sources import available_split, open_source
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.evaluation.protocols import METRICS
-from diffsep_jax.evaluation.result_files import REPORT_FILE
-from diffsep_jax.evaluation.results import Notes
+from diffsep_jax.evaluation.protocols import ANCHORS, METRICS
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -34,6 +32,7 @@ class Evaluate:
         model: name of a shipped model, or a model directory; unset: small.
         estimates: path of another program's finished vocals, in place of a model, with {track} for
             the song's name: 'separated/{track}/vocals.wav'.
+        name: of the estimates in tables; unset: the sampler's settings, or the path of --estimates.
         data: "embedded" (the test songs that no training sees), or a folder of songs.
         out: folder for the result; the same command again goes on where it ended.
         sampling: options of the sampler.
@@ -52,6 +51,7 @@ class Evaluate:
 
     model: str | None = None
     estimates: str | None = None
+    name: str | None = None
     data: str = "embedded"
     out: pathlib.Path
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
@@ -72,12 +72,18 @@ class Evaluate:
 def main(command: Evaluate) -> None:
     """Scores every song. What can be wrong is found before a song is rendered."""
     sweep = check(command)
-    from diffsep_jax.evaluation import estimators, result_files, tables
-    from diffsep_jax.evaluation.evaluate import evaluate, start_anew, track_names
-    from diffsep_jax.evaluation.provenance import weights_digest
-    from diffsep_jax.evaluation.report import write_report
+    from diffsep_jax.evaluation import estimates, scores, tables
+    from diffsep_jax.evaluation.evaluate import evaluate, track_names, weights_digest
+    from diffsep_jax.evaluation.report import missing_packages, write_report
+    from diffsep_jax.evaluation.summary import summarise
     from diffsep_jax.inference.separator import Separator
-    from diffsep_jax.runtime import join_hosts, use_compilation_cache, use_cores
+    from diffsep_jax.runtime import (
+        is_primary,
+        join_hosts,
+        use_compilation_cache,
+        use_cores,
+        wait_for_all,
+    )
 
     use_cores(command.batch_size)
     use_compilation_cache()
@@ -100,17 +106,21 @@ def main(command: Evaluate) -> None:
     if command.estimates is None:
         settings |= {"model": model, "weights": weights_digest(model)}
     if not command.overwrite:
-        result_files.check_same_settings(command.out, settings)
-    estimator: estimators.Estimator
+        scores.check_same_settings(command.out, settings)
+    estimator: estimates.Estimator
     if command.estimates is not None:
-        estimator = estimators.FileEstimates(command.estimates, track_names(source))
+        names = track_names(source)
+        estimator = estimates.FileEstimates(command.estimates, names, command.name)
     else:
         separator = Separator.from_pretrained(model, batch_size=command.batch_size)
-        estimator = estimators.SeparatorEstimates(
-            separator, sweep.points, repeats=command.repeats, overlap=command.overlap
+        points = estimates.condition_names(sweep.points, command.name)
+        estimator = estimates.SeparatorEstimates(
+            separator, points, repeats=command.repeats, overlap=command.overlap
         )
     if command.overwrite:  # now that nothing is known to keep the new result from coming
-        start_anew(command.out)
+        if is_primary():
+            scores.remove_result(command.out)
+        wait_for_all("the earlier result is removed")
     result = evaluate(
         source,
         estimator,
@@ -122,16 +132,25 @@ def main(command: Evaluate) -> None:
     )
     if result is None:
         return
-    page = command.out / REPORT_FILE
-    write_report(page, result, command.out)
+    summary = summarise(result)
     console = rich.console.Console(highlight=False)
-    tables.show(console, result)
+    tables.show(console, result, summary)
+    page = command.out / scores.REPORT_FILE
+    if missing := missing_packages():
+        print(f"note: {missing}; no page was written", file=sys.stderr)
+        page = command.out / scores.SCORES_FILE
+    else:
+        write_report(page, result, summary)
     console.print(f"wrote {command.out}; look at {page}", markup=False, soft_wrap=True)
 
 
 def check(command: Evaluate) -> Sweep:
     """The points to score, which may be one. UserError for what is wrong with the options."""
     check_overlap(command.overlap)
+    if command.name is not None and (not command.name.strip() or command.name in ANCHORS):
+        raise UserError(
+            f"name is {command.name!r}; expected a name that is none of {', '.join(ANCHORS)}"
+        )
     if command.estimates is not None and command.model is not None:
         raise UserError("--model and --estimates, expected one of them")
     if command.estimates is not None and (command.sweep or command.repeats != 1):
@@ -177,6 +196,8 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
         groups.append("calibration")
     metrics = [name for name in METRICS if METRICS[name].group in groups]
     settings: dict[str, Any] = {"data": command.data, "metrics": metrics}
+    if command.name is not None:
+        settings["name"] = command.name
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
     if command.estimates is not None:
@@ -185,29 +206,26 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
 
 
-def read_notes(data: str) -> dict[str, Notes]:
+def read_notes(data: str) -> dict[str, dict[str, Any]]:
     """What meta.json at the root of a folder of songs says of them; nothing if it is not there.
 
     It is {name of the song: {"part": text, "bandwidth_hz": number, ...}, ...}; both may be missing,
-    and other keys are not read. Raises UserError if it is something else.
+    and other keys are left out. Raises UserError if it is something else.
     """
     path = pathlib.Path(data) / "meta.json"
     if data == "embedded" or not path.is_file():
         return {}
-    notes = {}
+    keys = ("part", "bandwidth_hz")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        fields = {
-            name: (each.get("part"), each.get("bandwidth_hz")) for name, each in found.items()
-        }
+        notes = {name: {key: each.get(key) for key in keys} for name, each in found.items()}
     except (OSError, ValueError, AttributeError):
         raise UserError(f"{path}: expected a JSON object with an object for each song") from None
-    for name, (part, bandwidth) in fields.items():
+    for name, (part, hz) in ((name, each.values()) for name, each in notes.items()):
         if part is not None and not (isinstance(part, str) and part):
-            raise UserError(f"{path}: part of {name} is {part!r}, expected a word")
-        if bandwidth is not None and not (isinstance(bandwidth, int | float) and bandwidth > 0):
-            raise UserError(f"{path}: bandwidth_hz of {name} is {bandwidth!r}, expected Hz above 0")
-        notes[name] = Notes(part=part, bandwidth_hz=bandwidth and float(bandwidth))
+            raise UserError(f"{path}: part of {name} is {part!r}; expected a word")
+        if hz is not None and not (isinstance(hz, int | float) and hz > 0):
+            raise UserError(f"{path}: bandwidth_hz of {name} is {hz!r}; expected Hz above 0")
     return notes
 
 

@@ -66,7 +66,11 @@ class Browser:
     def run(self, script):
         """The value of an expression of JavaScript, or of its promise."""
         answer = self._call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+            "Runtime.evaluate",
+            expression=script,
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,  # sounds play for a reader who has touched the page, as we do
         )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")

@@ -4,7 +4,7 @@ import base64
 import html.parser
 import io
 
-_VOID = {"meta", "br"}
+_VOID = {"meta", "img"}
 
 
 class Page(html.parser.HTMLParser):

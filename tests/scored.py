@@ -1,5 +1,6 @@
-"""Scores, tracks and results made up for tests, songs in a folder, and a model for them."""
+"""Rows and results made up for tests, songs in a folder, and a model for them."""
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -7,11 +8,12 @@ import micro
 import numpy as np
 import soundfile as sf
 
-from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS, REFERENCES
-from diffsep_jax.evaluation.results import Condition, Result, Score, Track
+from diffsep_jax.evaluation import scores
+from diffsep_jax.evaluation.protocols import ANCHORS, METRICS
+from diffsep_jax.evaluation.scores import Result
 from diffsep_jax.evaluation.scoring import Song
-from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.inference.pretrained import save_model
+from diffsep_jax.inference.settings import SamplerSettings
 
 RATE = 22_050
 
@@ -52,52 +54,60 @@ def song(name="one", seconds=1.0, *, seed=0, silent=False, **fields):
     )
 
 
-def score(value, metrics=SDR, **fields):
-    values = {name: value for name in metrics}
-    undefined = {} if value is not None else {name: "silent" for name in metrics}
-    return Score(metrics=values, undefined=undefined, **fields)
-
-
-def track(name, values, *, condition="T=50 eta=0", mixture=0.0, metrics=SDR, **fields):
-    """A track of one condition; `values` are the repeats' scores, None for silent vocals."""
-    silent = None in values
-    scores = tuple(score(v, metrics, seconds=2.0, seed=i) for i, v in enumerate(values))
-    return Track(
-        **{
-            "name": name,
-            "audio_seconds": 4.0,
-            "sample_rate": RATE,
-            "silent": silent,
-            "references": {
-                reference: score(None if silent else mixture, metrics) for reference in REFERENCES
-            },
-            "estimates": {condition: scores},
-        }
-        | fields
-    )
-
-
-def result(tracks, conditions=None, metrics=SDR, **fields):
-    if conditions is None:
-        names = next(iter(tracks)).estimates
-        settings = {"sampler": "ddim", "steps": 50, "eta": 0.0, "cutoff_hz": None}
-        conditions = [Condition(name=name, settings=dict(settings)) for name in names]
-    return Result(
-        **{
-            "settings": {"data": "somewhere", "metrics": list(metrics)},
-            "protocols": {name: PROTOCOLS[name] for name in metrics},
-            "versions": {"python": "3"},
-            "hardware": {"platform": "cpu"},
-            "command": "eval.py --out here",
-            "conditions": tuple(conditions),
-            "tracks": tuple(tracks),
-            "summary": summarise(tracks, conditions, metrics),
-        }
-        | fields
-    )
-
+POINT = "T=50 eta=0"
 
 ALL = tuple(METRICS)
+
+
+def rows(track, values=(), *, condition=POINT, mixture=0.0, metrics=SDR, estimates=None, **fields):
+    """A track's rows: the anchors at `mixture`, then each repeat of `values`; None is undefined.
+
+    `estimates` are values by condition, in place of one condition's. `fields` are in every row;
+    `problems` by condition.
+    """
+    estimates = {condition: values} if estimates is None else estimates
+    problems = fields.pop("problems", {})
+    silent = values and None in values
+    anchors = {name: [None if silent else mixture] for name in ANCHORS}
+    found = []
+    for name, repeats in (anchors | estimates).items():
+        for repeat, value in enumerate(repeats):
+            drawn = name not in ANCHORS
+            row = {"track": track, "condition": name, "repeat": repeat}
+            row |= {"seed": repeat if drawn else None, "seconds": 2.0 if drawn else None}
+            row |= dict.fromkeys(metrics, value) | {"audio_seconds": 4.0} | fields
+            found.append(row | ({"problems": problems[name]} if name in problems else {}))
+    return found
+
+
+def result(tracks, conditions=None, metrics=SDR, folder="out", **run):
+    """A result of the rows of tracks; `run` is of run.json."""
+    found = [row for track in tracks for row in track]
+    names = dict.fromkeys(row["condition"] for row in found if row["condition"] not in ANCHORS)
+    settings = dataclasses.asdict(SamplerSettings(eta=0.0))
+    conditions = conditions or dict.fromkeys(names or [POINT], settings)
+    run = {
+        "settings": {"data": "somewhere", "metrics": list(metrics)},
+        "protocols": {name: METRICS[name].protocol for name in metrics},
+        "versions": {"python": "3"},
+        "hardware": {"platform": "cpu"},
+        "command": "eval.py --out here",
+        "conditions": conditions,
+        "tracks": list(dict.fromkeys(row["track"] for row in found)),
+    } | run
+    return Result(
+        runs={folder: run},
+        protocols=run["protocols"],
+        conditions=run["conditions"],
+        tracks=tuple(run["tracks"]),
+        rows=tuple(found),
+    )
+
+
+def write_result(out, result):
+    (run,) = result.runs.values()
+    scores.write_run(out, run)
+    scores.append_rows(out, result.rows)
 
 
 def lines_of(renderable, width=120):
@@ -108,12 +118,6 @@ def lines_of(renderable, width=120):
     with console.capture() as capture:
         console.print(renderable)
     return capture.get().splitlines()
-
-
-def cells(table):
-    """The body of a table with bars as it is printed."""
-    lines = [line for line in lines_of(table) if line.startswith("│")]
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
 
 
 def tree(folder: Path):

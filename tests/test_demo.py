@@ -3,19 +3,23 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import scored
 import soundfile as sf
 
 import configs
 import demo
 from data_pipelines.excerpt import load_excerpt
+from diffsep_jax import metrics
 from diffsep_jax.audio.read import AudioFile, read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import save_model
-from diffsep_jax.inference.separator import Separation
+from diffsep_jax.inference.separator import Separation, Separator
+from diffsep_jax.inference.settings import SamplerSettings
 
 
 def stem_file() -> Path:
@@ -109,6 +113,49 @@ def test_demo_writes_what_it_says(
         assert named in printed.replace("\n", "")
     for name in names:
         assert f"{name}.wav" in printed
+
+
+class Adding(Separator):
+    """Vocals = mixture + seed."""
+
+    def __init__(self) -> None:
+        pass
+
+    def separate(self, mixture: np.ndarray, sample_rate: int, **options: Any) -> Separation:
+        vocals = mixture + np.float32(options["settings"].seed)
+        return Separation(vocals, mixture - vocals)
+
+
+def test_an_estimate_is_the_mean_of_its_draws() -> None:
+    song = scored.song()
+    draws = {
+        "one": [SamplerSettings(seed=0)],
+        "mean": [SamplerSettings(seed=seed) for seed in (0, 1, 2)],
+    }
+    rows, separated = demo.score(
+        "songs", Adding(), song.vocals, song.accompaniment, song.sample_rate, draws
+    )
+    assert np.array_equal(separated["one"], song.mixture)
+    np.testing.assert_allclose(separated["mean"], song.mixture + 1, atol=1e-6)
+    one, mean = rows
+    assert one["utterance_sdr"] == one["mixture_sdr"] == pytest.approx(0, abs=0.1)
+    assert mean["utterance_sdr"] == metrics.sdr(song.vocals, separated["mean"])
+    assert (mean["songs"], mean["condition"], mean["audio_seconds"]) == ("songs", "mean", 1)
+
+
+def test_the_table_has_medians_over_tracks_with_vocals() -> None:
+    def row(songs: str, condition: str, sdr: float | None, seconds: float = 1.0) -> dict[str, Any]:
+        mixture = None if sdr is None else 0.0
+        row = {"songs": songs, "condition": condition, "utterance_sdr": sdr}
+        return row | {"mixture_sdr": mixture, "seconds": seconds, "audio_seconds": 1.0}
+
+    rows = [row("songs", "direct", sdr) for sdr in (20.0, 0.0, 6.0, None)]
+    rows += [row("songs", "diffusion", 20.0, 2.0), row("rests [/b]", "diffusion", None)]
+    assert demo.table_of(rows).rows == [
+        ["songs", "direct", "0.00", "6.00", "+6.00", "4.0", "1.00"],
+        ["songs", "diffusion", "0.00", "20.00", "+20.00", "2.0", "2.00"],
+        ["rests [/b]", "diffusion", "silent", "silent", "", "1.0", "1.00"],
+    ]
 
 
 def test_training_starts_anew_each_time(

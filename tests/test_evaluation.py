@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,16 @@ import eval as eval_script
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation import evaluate as evaluation
+from diffsep_jax.evaluation import scores
 from diffsep_jax.evaluation.excerpts import keep_excerpt, loudest_part
-from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
-from diffsep_jax.evaluation.result_files import read_result, track_file
-from diffsep_jax.evaluation.results import Result
+from diffsep_jax.evaluation.protocols import ANCHORS, METRICS, MIXTURE
+from diffsep_jax.evaluation.scores import Result, read_result
+from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.inference.separator import Separation, Separator
 from diffsep_jax.inference.settings import SamplerOptions
 
 QUICK = SamplerOptions(sampler="ddim", steps=2, eta=0.1)
+POINT = "T=2 eta=0.1 fc=5000"
 SWEPT = SamplerOptions(sampler="ddim")
 
 
@@ -37,6 +40,19 @@ def model_dir(tmp_path_factory):
 @pytest.fixture
 def songs(tmp_path):
     return scored.write_songs(tmp_path / "songs")
+
+
+@pytest.fixture(autouse=True)
+def _quick_page(request, monkeypatch):
+    """A page takes a second or two, which few tests need."""
+    if "real_page" not in request.fixturenames:
+        written = lambda path, result, summary: path.write_text("page")  # noqa: E731
+        monkeypatch.setattr("diffsep_jax.evaluation.report.write_report", written)
+
+
+@pytest.fixture
+def real_page():
+    """Has the page written as it is."""
 
 
 def run(tmp_path, **options) -> Result:
@@ -77,62 +93,49 @@ def halving(monkeypatch):
     return separated
 
 
-def scores(result):
-    """Everything but times."""
-
-    def timeless(track):
-        estimates = {
-            name: tuple(dataclasses.replace(each, seconds=None) for each in repeats)
-            for name, repeats in track.estimates.items()
-        }
-        return dataclasses.replace(track, estimates=estimates)
-
-    conditions = {
-        name: dataclasses.replace(each, real_time_factor=None)
-        for name, each in result.summary.conditions.items()
-    }
-    return dataclasses.replace(
-        result,
-        tracks=tuple(map(timeless, result.tracks)),
-        summary=dataclasses.replace(result.summary, conditions=conditions),
-    )
+def timeless(result):
+    """Every row but for its time."""
+    return [row | {"seconds": None} for row in result.rows]
 
 
-def test_from_a_folder_of_songs_to_a_result(tmp_path, model_dir, capsys):
+def kinds(result):
+    """How often there is each problem."""
+    return dict(sorted(Counter(each["kind"] for each in result.problems).items()))
+
+
+def test_from_a_folder_of_songs_to_a_result(tmp_path, model_dir, capsys, real_page):
     scored.write_songs(tmp_path / "songs", silent=["two"], seconds=2)
     result = run(tmp_path, model=str(model_dir), metrics=None)
-    assert result.settings["model"] == str(model_dir)
+    (made,) = result.runs.values()
+    assert made["settings"]["model"] == str(model_dir)
+    assert {"python", "jax", "diffsep-jax"} <= made["versions"].keys()
+    assert made["hardware"]["platform"] == "cpu"
     expected = [name for name, metric in METRICS.items() if metric.group != "calibration"]
     assert list(result.protocols) == expected
-    one, two = result.tracks
-    (score,) = one.estimates["T=2 eta=0.1 fc=5000"]
-    assert list(score.metrics) == expected
-    assert score.undefined.keys() == {"leakage"}  # noise sings all the time
-    assert all(np.isfinite(v) for name, v in score.metrics.items() if name != "leakage")
-    assert score.seed == 0
-    assert score.chunk_frames == 2
-    assert score.seconds > 0
-    assert one.audio_seconds == 2
-    assert one.references["mixture"].metrics["utterance_sdr"] == pytest.approx(0, abs=0.2)
-    assert two.silent
-    silent = two.estimates["T=2 eta=0.1 fc=5000"][0].metrics
-    assert [name for name, value in silent.items() if value is not None] == ["leakage"]
-    assert result.summary.problems == {"silent vocals": 1}
+    assert [row["condition"] for row in result.rows] == [*ANCHORS, POINT] * 2
+    (row,) = result.repeats(POINT, "one")
+    assert row["undefined"].keys() == {"leakage"}  # noise sings all the time
+    assert all(np.isfinite(row[name]) for name in expected if name != "leakage")
+    assert (row["seed"], row["chunk_frames"], row["audio_seconds"]) == (0, 2, 2)
+    assert row["seconds"] > 0
+    (mixture,) = result.repeats(MIXTURE, "one")
+    assert mixture["utterance_sdr"] == pytest.approx(0, abs=0.2)
+    assert (mixture["seed"], mixture["seconds"]) == (None, None)
+    (silent,) = result.repeats(POINT, "two")
+    assert [name for name in expected if silent[name] is not None] == ["leakage"]
+    assert kinds(result) == {"silent vocals": 1}
     printed = capsys.readouterr()
-    assert PROTOCOLS["utterance_sdr"] in " ".join(printed.out.split())
+    assert METRICS["utterance_sdr"].protocol in " ".join(printed.out.split())
     assert "1 x silent vocals" in printed.out
     assert "problem: two: the true vocals are silent" in printed.err
-    assert {"python", "jax", "diffsep-jax"} <= result.versions.keys()
-    assert result.hardware["platform"] == "cpu"
+    assert "<dd>1 of 2 " in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_files_of_a_result(tmp_path, songs, halving):
-    result = run(tmp_path)
+    run(tmp_path)
     assert scored.tree(tmp_path / "out") == sorted(
         [
-            "report.html",
-            "summary.json",
-            *(f"tracks/{name}.json" for name in ("one", "two")),
+            *("report.html", "run.json", "scores.jsonl"),
             *(
                 f"excerpts/{name}/{stem}.flac"
                 for name in ("one", "two")
@@ -140,32 +143,38 @@ def test_files_of_a_result(tmp_path, songs, halving):
             ),
         ]
     )
-    song = scored.song()
-    vocals, rate = read_audio(tmp_path / "out" / "excerpts" / "one" / "vocals.flac")
-    assert rate == result.tracks[0].sample_rate
+    vocals, _ = read_audio(tmp_path / "out" / "excerpts" / "one" / "vocals.flac")
     # The songs are at half the source's rate, which is the model's.
-    np.testing.assert_allclose(np.std(vocals), np.std(song.vocals), rtol=0.05)
+    np.testing.assert_allclose(np.std(vocals), np.std(scored.song().vocals), rtol=0.05)
+
+
+def test_without_the_pages_packages_there_are_scores_and_a_note(
+    tmp_path, songs, halving, monkeypatch, capsys
+):
+    monkeypatch.setattr("diffsep_jax.evaluation.report.missing_packages", lambda: "pages need x")
+    run(tmp_path)
+    assert "note: pages need x; no page was written" in capsys.readouterr().err
+    assert "report.html" not in scored.tree(tmp_path / "out")
 
 
 def test_repeats_have_seeds_of_their_own_and_a_spread(tmp_path, songs, model_dir, capsys):
     result = run(tmp_path, model=str(model_dir), repeats=3)
-    (repeats, _) = [track.estimates["T=2 eta=0.1 fc=5000"] for track in result.tracks]
-    assert [score.seed for score in repeats] == [0, 1, 2]
-    values = [score.metrics["utterance_sdr"] for score in repeats]
-    assert len(set(values)) == 3
-    statistic = result.summary.conditions["T=2 eta=0.1 fc=5000"].statistics["utterance_sdr"]
-    assert statistic.median == pytest.approx(np.mean(statistic.repeat_medians))
-    assert statistic.spread > 0
+    repeats = result.repeats(POINT, "one")
+    assert [(row["repeat"], row["seed"]) for row in repeats] == [(0, 0), (1, 1), (2, 2)]
+    assert len({row["utterance_sdr"] for row in repeats}) == 3
+    values = np.array(list(result.values(POINT, "utterance_sdr").values()))
+    found = summarise(result)["", POINT, "utterance_sdr"]
+    assert found.median == pytest.approx(np.median(values, axis=0).mean())
+    assert found.spread > 0
     assert "±" in capsys.readouterr().out
 
 
 def test_repeats_tell_their_calibration_but_not_with_sdr_alone(tmp_path, songs, halving):
     """Equal repeats have no spread at all."""
-    (condition,) = (result := run(tmp_path, repeats=2, metrics="quick")).conditions
+    result = run(tmp_path, repeats=2, metrics="quick")
     names = [name for name, metric in METRICS.items() if metric.group != "chunk"]
     assert list(result.protocols) == names
-    for score in result.tracks[0].estimates[condition.name]:
-        assert score.metrics["calibration_1_5khz"] == 0
+    assert [row["calibration_1_5khz"] for row in result.repeats(POINT, "one")] == [0, 0]
     result = run(tmp_path, repeats=2, metrics="sdr", overwrite=True)
     assert list(result.protocols) == ["utterance_sdr", "si_sdr"]
 
@@ -178,17 +187,16 @@ def test_meta_json_tells_parts_and_bandwidths(tmp_path, songs, halving, capsys):
     }
     (songs / "meta.json").write_text(json.dumps(notes))
     result = run(tmp_path, metrics="quick")
-    assert [track.part for track in result.tracks] == ["sung", "spoken"]
-    assert list(result.summary.parts) == ["spoken", "sung"]
+    assert result.parts == {"": ("one", "two"), "spoken": ("two",), "sung": ("one",)}
     levels = [
-        [score.metrics["level_5_10khz"], score.metrics["level_10_16khz"]]
-        for track in result.tracks
-        for (score,) in track.estimates.values()
+        [row["level_5_10khz"] is None, row["level_10_16khz"] is None]
+        for row in result.rows
+        if row["condition"] == POINT
     ]
-    assert [[value is None for value in each] for each in levels] == [[False, True], [False] * 2]
+    assert levels == [[False, True], [False, False]]
     assert ", sung: " in capsys.readouterr().out
     (songs / "meta.json").write_text('{"one": {}}')
-    assert run(tmp_path, out=tmp_path / "other").summary.parts == {}
+    assert run(tmp_path, out=tmp_path / "other").parts.keys() == {""}
 
 
 @pytest.mark.parametrize(
@@ -197,10 +205,10 @@ def test_meta_json_tells_parts_and_bandwidths(tmp_path, songs, halving, capsys):
         ("{", "expected a JSON object with an object for each song"),
         ("[]", "expected a JSON object with an object for each song"),
         ('{"one": 3}', "expected a JSON object with an object for each song"),
-        ('{"one": {"part": 3}}', "part of one is 3, expected a word"),
-        ('{"one": {"part": ""}}', "part of one is '', expected a word"),
-        ('{"one": {"bandwidth_hz": "11k"}}', "bandwidth_hz of one is '11k', expected Hz above 0"),
-        ('{"one": {"bandwidth_hz": -1}}', "bandwidth_hz of one is -1, expected Hz above 0"),
+        ('{"one": {"part": 3}}', "part of one is 3; expected a word"),
+        ('{"one": {"part": ""}}', "part of one is ''; expected a word"),
+        ('{"one": {"bandwidth_hz": "11k"}}', "bandwidth_hz of one is '11k'; expected Hz above 0"),
+        ('{"one": {"bandwidth_hz": -1}}', "bandwidth_hz of one is -1; expected Hz above 0"),
     ],
 )
 def test_a_damaged_meta_json_is_told_in_one_line(tmp_path, text, message):
@@ -210,37 +218,51 @@ def test_a_damaged_meta_json_is_told_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+def remove_track(tmp_path, name, cut=0):
+    """Takes a track's rows out of the file, and then some of its end, as if it was killed."""
+    path = tmp_path / "out" / "scores.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    kept = "".join(line for line in lines if json.loads(line)["track"] != name)
+    path.write_text(kept[: len(kept) - cut])
+
+
 def test_a_restart_scores_only_what_is_missing(tmp_path, songs, halving):
     first = run(tmp_path)
     assert len(halving) == 2
-    track_file(tmp_path / "out", "two").unlink()
+    remove_track(tmp_path, "two")
     again = run(tmp_path)
     assert len(halving) == 3
-    assert scores(again) == scores(first)
-    assert again.tracks[0] == first.tracks[0]  # its time too
+    assert timeless(again) == timeless(first)
+    assert again.rows[:5] == first.rows[:5]  # its time too
     run(tmp_path)
     assert len(halving) == 3
+    remove_track(tmp_path, "two", cut=10)  # the last row of "one" is torn
+    assert timeless(run(tmp_path)) == timeless(first)
+    assert len(halving) == 5
 
 
 def test_other_settings_need_another_folder_or_overwrite(tmp_path, songs, halving):
     run(tmp_path)
-    mine = [tmp_path / "out" / name for name in ("notes.txt", "tracks/a.wav", "excerpts/b/c.wav")]
+    mine = [
+        tmp_path / "out" / name for name in ("notes.txt", "scores-mine.jsonl", "excerpts/b/c.wav")
+    ]
     for path in mine:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     with pytest.raises(UserError, match="holds results of other settings"):
         run(tmp_path, sampling=SamplerOptions(sampler="ddim", steps=3))
-    with pytest.raises(UserError, match="holds results of other settings"):
-        run(tmp_path, metrics="all")
+    for options in ({"metrics": "all"}, {"name": "ours"}):
+        with pytest.raises(UserError, match="holds results of other settings"):
+            run(tmp_path, **options)
     result = run(tmp_path, sampling=SamplerOptions(sampler="ddim", steps=3), overwrite=True)
-    assert [condition.name for condition in result.conditions] == ["T=3 eta=0.4 fc=5000"]
+    assert list(result.conditions) == ["T=3 eta=0.4 fc=5000"]
     assert all(path.exists() for path in mine)
 
 
 def test_what_cannot_begin_overwrites_nothing(tmp_path, songs, halving):
     run(tmp_path)
     before = scored.tree(tmp_path / "out")
-    with pytest.raises(UserError, match="repeats 0"):
+    with pytest.raises(UserError, match="repeats is 0"):
         run(tmp_path, repeats=0, overwrite=True)
     with pytest.raises(UserError, match="at least one of the 2 tracks"):
         run(tmp_path, model=None, estimates=str(tmp_path / "{track}.wav"), overwrite=True)
@@ -248,25 +270,25 @@ def test_what_cannot_begin_overwrites_nothing(tmp_path, songs, halving):
 
 
 def test_train_songs_are_not_called_test_songs(tmp_path, halving, capsys):
+    def split(out, data="songs"):
+        (made,) = run(tmp_path, out=tmp_path / out, data=str(tmp_path / data)).runs.values()
+        return made["settings"]["split"]
+
     scored.write_songs(tmp_path / "songs" / "train")
-    assert run(tmp_path).settings["split"] == "train"
+    assert split("out") == "train"
     assert "songs has no test songs; its train songs are scored" in capsys.readouterr().err
     scored.write_songs(tmp_path / "songs" / "test")
-    assert run(tmp_path, out=tmp_path / "other").settings["split"] == "test"
-    assert (
-        run(tmp_path, out=tmp_path / "no splits", data=str(tmp_path / "songs" / "test")).settings[
-            "split"
-        ]
-        == "all"
-    )
+    assert split("other") == "test"
+    assert split("no splits", "songs/test") == "all"
     assert "no test songs" not in capsys.readouterr().err
 
 
 def test_a_song_without_accompaniment_has_no_chunk_scores_and_is_told(tmp_path, songs, halving):
     sf.write(songs / "two" / "band.wav", np.zeros((scored.RATE, 2)), scored.RATE)
     result = run(tmp_path, metrics="all")
-    assert result.summary.problems == {"silent accompaniment": 1}
-    assert result.tracks[1].problems[0].message.startswith("two: the true accompaniment is silent")
+    (problem,) = result.problems
+    assert problem["kind"] == "silent accompaniment"
+    assert problem["message"].startswith("two: the true accompaniment is silent")
 
 
 def test_a_lost_excerpt_is_made_again(tmp_path, songs, halving):
@@ -290,10 +312,9 @@ def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
         run(tmp_path, model=str(model))
 
 
-def test_a_sweep_from_the_command_to_its_page(tmp_path, songs, halving, capsys):
+def test_a_sweep_from_the_command_to_its_page(tmp_path, songs, halving, capsys, real_page):
     result = run(tmp_path, sweep=("steps=2,4", "eta=0,0.4"), metrics=None)
-    names = [condition.name for condition in result.conditions]
-    assert names == [
+    assert list(result.conditions) == [
         f"T={steps} {rest}" for steps in (2, 4) for rest in ("eta=0", "eta=0.4 fc=5000")
     ]
     assert list(result.protocols) == ["utterance_sdr", "si_sdr"]
@@ -301,7 +322,9 @@ def test_a_sweep_from_the_command_to_its_page(tmp_path, songs, halving, capsys):
     assert "4 points" in capsys.readouterr().out
 
 
-def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, songs, capsys):
+def test_estimates_of_another_program_are_scored_with_their_problems(
+    tmp_path, songs, capsys, monkeypatch
+):
     """One good, one missing, one mono, and one song whose reference is broken."""
     scored.write_songs(tmp_path / "songs", names=("broken", "mono", "silent"), silent=["silent"])
     broken = scored.noise(scored.RATE, 2)
@@ -320,43 +343,46 @@ def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, s
     ):
         (separated / name).mkdir(parents=True)
         sf.write(separated / name / "vocals.wav", audio, scored.RATE, subtype="FLOAT")
-    result = run(tmp_path, estimates=estimates)
-    assert result.summary.problems == {
+    result = run(tmp_path, estimates=estimates, name="theirs")
+    assert list(result.conditions) == ["theirs"]
+    assert kinds(result) == {
         "bad reference": 1,
         "channels differ": 1,
         "missing estimate": 1,
         "sample rate differs": 2,
         "silent vocals": 1,
     }
-    assert result.summary.tracks == 5
-    tracks = {track.name: track for track in result.tracks}
-    (score,) = tracks["one"].estimates[estimates]
-    assert score.metrics["utterance_sdr"] == pytest.approx(20 * np.log10(2), abs=0.05)
-    assert score.seconds is None
-    for name in ("mono", "two", "broken"):
-        assert tracks[name].estimates == {estimates: ()}
-        assert len(tracks[name].problems) == 1
-    assert tracks["broken"].references == {}
+    assert len(result.tracks) == 5
+    (row,) = result.repeats("theirs", "one")
+    assert row["utterance_sdr"] == pytest.approx(20 * np.log10(2), abs=0.05)
+    assert row["seconds"] is None
+    for name in ("mono", "two"):
+        (row,) = result.repeats("theirs", name)
+        assert (row["utterance_sdr"], len(row["problems"])) == (None, 1)
+    (row,) = [row for row in result.rows if row["track"] == "broken"]
+    assert (row["condition"], row["utterance_sdr"]) == (MIXTURE, None)
     printed = capsys.readouterr()
     missing = f"problem: two: no estimate at {separated / 'two' / 'vocals.wav'}"
     for line in (missing, "mono/vocals.wav: 1 channels"):
         assert line in printed.err
-    assert printed.err.count("\n") == sum(result.summary.problems.values())
+    assert printed.err.count("\n") == len(result.problems)
     assert "1 x missing estimate" in printed.out
 
     # One is mended: it alone is scored again, with the reference that may have been.
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/tracks").iterdir()}
     (separated / "two").mkdir()
     shutil.copy(separated / "one" / "vocals.wav", separated / "two" / "vocals.wav")
-    mended = run(tmp_path, estimates=estimates)
+    scored_again = []
+    monkeypatch.setattr(
+        evaluation,
+        "append_rows",
+        lambda out, rows: (scored_again.append(rows[0]["track"]), scores.append_rows(out, rows)),
+    )
+    mended = run(tmp_path, estimates=estimates, name="theirs")
     printed = capsys.readouterr()  # of the tracks that were scored before too
-    assert printed.err.count("problem: ") == sum(mended.summary.problems.values())
-    assert "missing estimate" not in mended.summary.problems
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/tracks").iterdir()}
-    assert sorted(name for name in after if after[name] != before[name]) == [
-        "broken.json",
-        "two.json",
-    ]
+    assert printed.err.count("problem: ") == len(mended.problems)
+    assert "missing estimate" not in kinds(mended)
+    assert sorted(scored_again) == ["broken", "two"]
+    assert mended.tracks == result.tracks
 
 
 def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monkeypatch):
@@ -366,29 +392,38 @@ def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monk
 
     not_compiled(monkeypatch, separate)
     result = run(tmp_path, repeats=2)
-    assert result.summary.problems == {"NaN in the estimate": 2}
-    assert "one, T=2 eta=0.1 fc=5000, seed 1" in result.tracks[0].problems[0].message
-    assert result.tracks[0].estimates == {"T=2 eta=0.1 fc=5000": ()}
-    assert result.tracks[0].references["mixture"].metrics["utterance_sdr"] is not None
+    assert kinds(result) == {"NaN in the estimate": 2}
+    assert "one, T=2 eta=0.1 fc=5000, seed 1" in result.problems[0]["message"]
+    assert [row["utterance_sdr"] for row in result.repeats(POINT, "one")] == [None, None]
+    assert result.values(MIXTURE, "utterance_sdr").keys() == {"one", "two"}
 
 
 def test_processes_share_the_tracks_by_position(tmp_path, halving, monkeypatch):
-    """The second of two takes the odd ones, the first the rest and the summary."""
+    """The second of two takes the odd ones, the first the rest; then it puts them together."""
     scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
-    monkeypatch.setattr(evaluation, "wait_for_all", lambda what, timeout_seconds: None)
     monkeypatch.setattr("diffsep_jax.runtime.join_hosts", lambda multihost: None)
     monkeypatch.setattr("jax.process_count", lambda: 2)
-    monkeypatch.setattr("jax.process_index", lambda: 1)
-    with pytest.raises(UserError, match=r"no summary\.json"):
+    place, files = 0, []
+    monkeypatch.setattr("jax.process_index", lambda: place)
+    monkeypatch.setattr(evaluation, "wait_for_all", lambda *_: None)
+    with pytest.raises(UserError, match=r"1 of 3 tracks have no scores, such as b; .* can write"):
         run(tmp_path)
-    assert [path.name for path in (tmp_path / "out" / "tracks").iterdir()] == ["b.json"]
-    monkeypatch.setattr("jax.process_index", lambda: 0)
+
+    def second_process(what, timeout_seconds=None):
+        """Works as the other one while the first waits for it."""
+        nonlocal place
+        if what == "every track is scored" and place == 0:
+            place = 1
+            run(tmp_path)
+            place = 0
+            files.extend(path.name for path in (tmp_path / "out").glob("scores*"))
+
+    monkeypatch.setattr(evaluation, "wait_for_all", second_process)
     result = run(tmp_path)
-    assert [track.name for track in result.tracks] == ["a", "b", "c"]
+    assert sorted(files) == ["scores-1.jsonl", "scores.jsonl"]  # of "b", and of the first run
+    assert result.tracks == ("a", "b", "c")
     assert len(halving) == 3
-    track_file(tmp_path / "out", "b").unlink()
-    with pytest.raises(UserError, match=r"b\.json: not here .* a file system that they share"):
-        run(tmp_path)
+    assert [path.name for path in (tmp_path / "out").glob("scores*")] == ["scores.jsonl"]
 
 
 def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
@@ -412,12 +447,12 @@ def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
     song = dataclasses.replace(song, vocals=song.vocals * level)
     part = loudest_part(song)
     estimates = {"direct": song.vocals[part], "T=2 eta=0": 40 * song.vocals[part]}
-    excerpt = keep_excerpt(tmp_path, song, estimates)
-    assert 10 <= excerpt.start_seconds <= 11
-    assert excerpt.seconds == 6
-    assert excerpt.start_seconds == part.start / scored.RATE
-    assert excerpt.conditions == ("direct", "T=2 eta=0")
-    assert excerpt.gain == pytest.approx(1 / np.abs(40 * song.vocals[part]).max())
+    excerpts = keep_excerpt(tmp_path, song, estimates)
+    assert list(excerpts) == [MIXTURE, "direct", "T=2 eta=0"]
+    for excerpt in excerpts.values():
+        assert 10 <= excerpt["start_seconds"] == part.start / scored.RATE <= 11
+        assert excerpt["gain"] == pytest.approx(1 / np.abs(40 * song.vocals[part]).max())
+    assert part.stop - part.start == 6 * scored.RATE
     for stem, expected in (
         ("mixture", song.mixture[part]),
         ("vocals", song.vocals[part]),
@@ -425,24 +460,22 @@ def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
         ("estimate T=2 eta=0", 40 * song.vocals[part]),
     ):
         audio, _ = read_audio(tmp_path / "excerpts" / "one" / f"{stem}.flac")
-        np.testing.assert_allclose(audio, excerpt.gain * expected, atol=1e-4)
+        np.testing.assert_allclose(audio, excerpt["gain"] * expected, atol=1e-4)
 
 
 def test_of_few_settings_every_estimate_can_be_heard(tmp_path, songs, halving):
+    def kept(result):
+        return [row["condition"] for row in result.rows[:14] if "excerpt" in row]
+
+    folder = tmp_path / "out" / "excerpts" / "one"
     result = run(tmp_path, sweep=("steps=2,4", "eta=0"))
-    excerpt = result.tracks[0].excerpt
-    assert excerpt.conditions == ("T=2 eta=0", "T=4 eta=0")
-    files = {path.name for path in (tmp_path / "out" / "excerpts" / "one").iterdir()}
-    assert files == {
-        "mixture.flac",
-        "vocals.flac",
-        "estimate T=2 eta=0.flac",
-        "estimate T=4 eta=0.flac",
-    }
+    names = ["T=2 eta=0", "T=4 eta=0"]
+    assert kept(result)[:3] == [MIXTURE, *names]
+    stems = {path.stem for path in folder.iterdir()}
+    assert stems == {"mixture", "vocals", *(f"estimate {name}" for name in names)}
     many = run(tmp_path, sweep=("steps=2,3,4,5,6,7,8,9,10", "eta=0"), overwrite=True)
-    assert many.tracks[0].excerpt.conditions == ("T=2 eta=0",)
-    files = {path.name for path in (tmp_path / "out" / "excerpts" / "one").iterdir()}
-    assert files == {"mixture.flac", "vocals.flac", "estimate.flac"}
+    assert kept(many) == [MIXTURE, "T=2 eta=0", MIXTURE][: len(kept(many))]
+    assert {path.stem for path in folder.iterdir()} == {"mixture", "vocals", "estimate"}
 
 
 def test_what_was_not_scored_is_not_heard(tmp_path, songs, monkeypatch):
@@ -454,7 +487,8 @@ def test_what_was_not_scored_is_not_heard(tmp_path, songs, monkeypatch):
 
     not_compiled(monkeypatch, separate)
     result = run(tmp_path, repeats=2, sweep=("steps=2,3", "eta=0"))
-    assert result.tracks[0].excerpt.conditions == ("T=3 eta=0",)
+    kept = [row["condition"] for row in result.rows if "excerpt" in row]
+    assert kept == [MIXTURE, "T=3 eta=0"] * 2
 
 
 class Twins:
@@ -509,6 +543,7 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"data": "embedded", "song_seconds": float("nan")}, "seconds=nan: expected at least"),
         ({"data": "embedded", "song_seconds": float("inf")}, "seconds=inf: expected at least"),
         ({"model": model, "sweep": ("steps=none",)}, "a value is no int"),
+        ({"model": model, "name": "mixture"}, "name is 'mixture'; expected a name that is none of"),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():
             run(tmp_path, **options)
@@ -519,19 +554,6 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "cache").exists()  # nothing was rendered or resampled
-
-
-def test_the_summary_is_json_that_others_can_read(tmp_path, songs, halving):
-    run(tmp_path)
-    text = Path(tmp_path / "out" / "summary.json").read_text()
-    summary = json.loads(text, parse_constant=pytest.fail)  # no NaN, no Infinity
-    statistics = summary["summary"]["conditions"]["T=2 eta=0.1 fc=5000"]["statistics"]
-    found = [
-        json.loads(track_file(tmp_path / "out", name).read_text())["estimates"]
-        for name in ("one", "two")
-    ]
-    values = [each["T=2 eta=0.1 fc=5000"][0]["metrics"]["utterance_sdr"] for each in found]
-    assert statistics["utterance_sdr"]["median"] == pytest.approx(np.median(values))
 
 
 @pytest.mark.slow
@@ -567,10 +589,13 @@ def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
             process.kill()
     assert [process.returncode for process in started] == [0, 0], outputs
     two = read_result(tmp_path / "two")
-    assert two.hardware["processes"] == 2
-    assert [track.name for track in two.tracks] == ["a", "b", "c"]
-    for ours, theirs in zip(one.tracks, two.tracks, strict=True):
-        found = [track.estimates["direct"][0].metrics for track in (ours, theirs)]
-        assert found[0] == pytest.approx(found[1], abs=1e-3)
+    (made,) = two.runs.values()
+    assert made["hardware"]["processes"] == 2
+    page = {"report.html"}
+    assert page | set(scored.tree(tmp_path / "two")) == page | set(scored.tree(tmp_path / "out"))
+    ours, theirs = (result.values("direct", "utterance_sdr") for result in (one, two))
+    assert list(theirs) == ["a", "b", "c"]
+    for track, values in ours.items():
+        assert values == pytest.approx(theirs[track], abs=1e-3)
     assert "SDR" in outputs[0][0]  # the first process prints the tables, the other nothing
     assert outputs[1][0] == ""

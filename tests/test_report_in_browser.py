@@ -3,15 +3,28 @@
 import browser
 import pytest
 import scored
-from test_report import track
+from test_report import track, written
 
 from diffsep_jax.evaluation.report import write_report
-from diffsep_jax.evaluation.results import Problem
+from diffsep_jax.evaluation.summary import summarise
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.CHROMIUM is None, reason="needs the browser chromium"),
 ]
+
+# Plays the first sound of the first track, switches to its third, and tells where that goes on.
+SWITCHING = """(async () => {
+  const [card] = document.querySelectorAll('.sounds');
+  const players = card.querySelectorAll('audio');
+  players[0].muted = players[2].muted = true;
+  players[0].currentTime = 0.25;
+  await players[0].play();
+  card.querySelectorAll('button')[2].click();
+  await new Promise(done => { players[2].onplaying = done; });
+  const shown = [...card.querySelectorAll('figure')].map(figure => !figure.hidden);
+  return [players[0].paused, players[2].paused, players[2].currentTime, shown];
+})()"""
 
 PLAYERS = """Promise.all([...document.querySelectorAll('audio')].map(player => new Promise(done => {
   const tell = () => done([player.readyState, player.duration, player.error]);
@@ -46,13 +59,15 @@ def shown(tmp_path_factory):
     """A browser, and a page with names and messages that do not break."""
     out = tmp_path_factory.mktemp("result")
     names = ["short", "A_name_without_any_place_to_break_" * 4, "Ünï 歌 <b> & 'quotes'"]
-    problem = Problem(kind="silent estimate", message="/a/path/without/a/space" * 10)
+    problem = {"kind": "silent estimate", "message": "/a/path/without/a/space" * 10}
+    problems = {scored.POINT: [problem]}
     tracks = [
-        track(out, name, [float(i), i + 1.0], problems=(problem,)) for i, name in enumerate(names)
+        track(out, name, [float(i), i + 1.0], problems=problems) for i, name in enumerate(names)
     ]
-    result = scored.result(tracks, metrics=scored.ALL, command="eval.py " + "--data=" + "x" * 300)
+    made = scored.result(tracks, metrics=scored.ALL, command="eval.py " + "--data=" + "x" * 300)
+    result = written(out, made)
     path = out / "report.html"
-    write_report(path, result, out)
+    write_report(path, result, summarise(result))
     with browser.browser() as window:
         yield window, path
 
@@ -66,6 +81,15 @@ def test_every_player_loads(shown):
         assert error is None
         assert ready_state >= 2
         assert duration == pytest.approx(0.5, abs=0.06)
+
+
+def test_switching_keeps_the_position(shown):
+    window, path = shown
+    window.open(path, 1280)
+    first_paused, third_paused, position, visible = window.run(SWITCHING)
+    assert (first_paused, third_paused) == (True, False)
+    assert 0.25 <= position < 0.45
+    assert visible == [False, False, True, False]
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -1,17 +1,19 @@
 """Means, medians, intervals and spreads: closed forms, and an interval that covers as it says."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import scored
 
 from diffsep_jax.evaluation import summary
-from diffsep_jax.evaluation.results import Condition
+from diffsep_jax.evaluation.protocols import GAIN, MIXTURE
 
 
 def column(values):
     return np.asarray(values, np.float64)[:, None]
+
+
+def lead(result, condition=scored.POINT, part=""):
+    return summary.summarise(result)[part, condition, "utterance_sdr"]
 
 
 def test_the_interval_of_a_constant_is_that_constant():
@@ -19,9 +21,11 @@ def test_the_interval_of_a_constant_is_that_constant():
         assert summary.bootstrap_interval(column([2.5] * 7), reduce) == (2.5, 2.5)
 
 
-def test_one_track_has_no_interval():
+def test_one_track_has_no_interval_and_none_has_no_statistic():
     assert summary.bootstrap_interval(column([1.0]), np.mean) is None
     assert summary.statistic(column([1.0])).median == 1.0
+    found = summary.statistic([])
+    assert (found.tracks, found.mean, found.median_interval) == (0, None, None)
 
 
 def test_intervals_are_the_same_every_time_and_move_with_the_values():
@@ -53,100 +57,57 @@ def test_the_width_of_a_means_interval_is_that_of_the_normal_law():
 def test_repeats_give_the_mean_of_medians_and_their_spread():
     values = np.array([[1.0, 2.0], [5.0, 6.0], [9.0, 14.0]])
     found = summary.statistic(values)
-    assert found.tracks == 3
-    assert found.repeat_medians == (5.0, 6.0)
-    assert found.median == 5.5
+    assert (found.tracks, found.median) == (3, 5.5)
     assert found.spread == pytest.approx(np.sqrt(0.5))  # of 5 and 6
     assert found.mean == pytest.approx(values.mean())
     assert summary.statistic(values[:, :1]).spread is None
 
 
-def test_no_track_has_no_statistic():
-    found = summary.statistic(np.zeros((0, 1)))
-    assert (found.tracks, found.mean, found.median_interval) == (0, None, None)
-
-
-def test_a_track_without_the_metric_in_one_repeat_is_left_out():
-    whole = (scored.score(1.0), scored.score(2.0))
-    part = (scored.score(1.0), scored.score(None))
-    values = summary.values_of([whole, part, ()], "si_sdr")
-    np.testing.assert_array_equal(values, [[1.0, 2.0]])
-    assert summary.values_of([], "si_sdr").shape == (0, 1)
-
-
-def test_summary_counts_silence_problems_and_time():
-    tracks = [
-        scored.track("a", [1.0, 3.0]),
-        scored.track("b", [5.0, 7.0], mixture=-2.0),
-        scored.track("silent", [None, None]),
-        scored.track("missing", [], estimates={"T=50 eta=0": ()}),
-    ]
-    condition = Condition(name="T=50 eta=0", settings={})
-    whole = summary.summarise(tracks, [condition], scored.SDR)
-    assert (whole.tracks, whole.silent_tracks, whole.audio_seconds) == (4, 1, 16.0)
-    found = whole.conditions["T=50 eta=0"]
-    assert found.statistics["utterance_sdr"].tracks == 2
-    assert found.statistics["utterance_sdr"].median == 4.0
-    assert found.real_time_factor == 0.5  # 2 s for each 4 s, the silent track's too
-    mixture = whole.references["mixture"]["utterance_sdr"]
-    assert (mixture.tracks, mixture.median) == (2, -1.0)  # of the same tracks, not of "missing"
+def test_silent_and_missing_tracks_are_left_out_of_everything_but_time():
+    result = scored.result(
+        [
+            scored.rows("a", [1.0, 3.0]),
+            scored.rows("b", [5.0, 7.0], mixture=-2.0),
+            scored.rows("silent", [None, None]),
+            scored.rows("missing", mixture=-9.0),
+        ]
+    )
+    assert (lead(result).tracks, lead(result).median) == (2, 4.0)
+    assert summary.real_time_factor(result, scored.POINT) == 0.5  # the silent track's too
+    assert summary.real_time_factor(result, MIXTURE) is None
+    # Of the same tracks, not of "missing".
+    assert (lead(result, MIXTURE).tracks, lead(result, MIXTURE).median) == (2, -1.0)
 
 
 def test_a_metric_with_a_best_value_has_a_deviation():
     """Too loud on one track and too quiet on the other is 0 dB in the median, and wrong by 3."""
     names = ("utterance_sdr", "level_1_5khz")
-    tracks = [scored.track("a", [-3.0], metrics=names), scored.track("b", [3.0], metrics=names)]
-    found = scored.result(tracks, metrics=names).summary.conditions["T=50 eta=0"].statistics
-    assert (found["level_1_5khz"].median, found["level_1_5khz"].deviation) == (0, 3)
-    assert found["utterance_sdr"].deviation is None
+    tracks = [scored.rows("a", [-3.0], metrics=names), scored.rows("b", [3.0], metrics=names)]
+    found = summary.summarise(scored.result(tracks, metrics=names))
+    level = found["", scored.POINT, "level_1_5khz"]
+    assert (level.median, level.deviation) == (0, 3)
+    assert found["", scored.POINT, "utterance_sdr"].deviation is None
 
 
 def test_the_gain_that_a_condition_has_over_the_best_constant():
     """The median of differences, not the difference of medians."""
     values = [(1.0, [2.0, 4.0]), (5.0, [3.0, 3.0]), (0.0, [9.0, 9.0])]
-    tracks = [
-        scored.track(str(i), row, references={"gain": scored.score(floor)})
-        for i, (floor, row) in enumerate(values)
-    ]
-    tracks.append(scored.track("missing", [], estimates={"T=50 eta=0": ()}))
-    tracks.append(scored.track("silent", [None, None]))
-    found = scored.result(tracks).summary.conditions["T=50 eta=0"]
-    assert found.over_gain.tracks == 3
-    assert found.over_gain.repeat_medians == (1.0, 3.0)  # of 1, -2, 9 and of 3, -2, 9
-    assert found.over_gain.median == 2.0
-    assert found.better_than_gain == 2
+    tracks = [scored.rows(str(i), row, mixture=floor) for i, (floor, row) in enumerate(values)]
+    tracks += [scored.rows("missing"), scored.rows("silent", [None, None])]
+    over, better = summary.over_gain(scored.result(tracks), scored.POINT)
+    assert (over.tracks, better) == (3, 2)
+    assert over.median == 2.0  # the mean of 1, of 1, -2, 9, and 3, of 3, -2, 9
+    assert over.spread == pytest.approx(np.sqrt(2))
 
 
-def test_a_part_has_the_summary_of_its_tracks():
-    sung = [scored.track(str(i), [float(i)], part="sung") for i in range(3)]
-    spoken = [scored.track("x", [9.0], part="spoken")]
-    rest = [scored.track("y", [-5.0])]
-    whole = scored.result([*sung, *rest, *spoken]).summary
-    assert whole.tracks == 5
-    assert list(whole.parts) == ["spoken", "sung"]
-    assert (
-        whole.parts["sung"]
-        == scored.result([dataclasses.replace(track, part=None) for track in sung]).summary
-    )
-    assert scored.result(rest).summary.parts == {}
-
-
-def several(**values):
-    """A result of two conditions; a track's values are by condition, None where it failed."""
-    conditions = [Condition(name=name, settings={}) for name in "xy"]
-    tracks = [
-        scored.track(
-            name,
-            [0.0],
-            mixture=float(i),
-            estimates={
-                condition: () if value is None else (scored.score(float(value)),)
-                for condition, value in zip("xy", pair, strict=True)
-            },
-        )
-        for i, (name, pair) in enumerate(values.items())
-    ]
-    return scored.result(tracks, conditions)
+def test_a_part_has_the_statistics_of_its_tracks():
+    sung = [scored.rows(str(i), [float(i)], part="sung") for i in range(3)]
+    rest = [scored.rows("x", [9.0], part="spoken"), scored.rows("y", [-5.0])]
+    whole = scored.result([*sung, *rest])
+    assert list(whole.parts) == ["", "spoken", "sung"]
+    assert lead(whole).tracks == 5
+    for condition in (scored.POINT, GAIN):
+        assert lead(whole, condition, "sung") == lead(scored.result(sung), condition)
 
 
 @pytest.mark.parametrize(
@@ -156,18 +117,28 @@ def several(**values):
         ({"a": (1, 1), "b": (None, None)}, "a", False),  # like with like, nothing to say
         ({"a": (1, 1), "b": (2, None)}, "ab", True),
         ({"a": (1, None), "b": (None, 2)}, "ab", True),  # as many, but not the same
-        (
-            {"a": (None, None), "b": (None, None)},
-            "ab",
-            False,
-        ),  # no number beside those of the floors
+        ({"a": (None, None), "b": (None, None)}, "ab", False),  # no number beside the anchors'
     ],
 )
-def test_references_are_of_the_tracks_that_were_scored(values, comparable, different):
-    result = several(**values)
-    found = summary.comparable_tracks(result.tracks, result.conditions, "utterance_sdr")
-    assert "".join(track.name for track in found) == comparable
-    mixture = result.summary.references["mixture"]["utterance_sdr"]
+def test_anchors_are_of_the_tracks_that_were_scored(values, comparable, different):
+    result = scored.result(
+        [
+            scored.rows(
+                name,
+                mixture=float(i),
+                estimates={c: [v and float(v)] for c, v in zip("xy", pair, strict=True)},
+            )
+            for i, (name, pair) in enumerate(values.items())
+        ]
+    )
+    assert summary.comparable_tracks(result, "utterance_sdr") == set(comparable)
+    mixture = lead(result, MIXTURE)
     assert mixture.tracks == len(comparable)
     assert mixture.mean == np.mean(["ab".index(name) for name in comparable])
-    assert summary.speak_of_other_tracks(result) == different
+    assert summary.rows_are_of_other_tracks(result) == different
+
+
+def test_the_best_condition_is_the_first():
+    estimates = {"worse": [1.0], "silent": [None], "best": [3.0]}
+    result = scored.result([scored.rows("a", estimates=estimates)])
+    assert summary.ranked(result, summary.summarise(result)) == ["best", "worse", "silent"]

@@ -7,8 +7,8 @@ import scored
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import tables
-from diffsep_jax.evaluation.estimators import SeparatorEstimates
-from diffsep_jax.evaluation.results import Condition
+from diffsep_jax.evaluation.estimates import SeparatorEstimates, condition_names
+from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simplest
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerOptions, SamplerSettings
@@ -133,14 +133,14 @@ def test_bad_axes_are_told_in_one_line(axis, message):
 def test_a_sweep_compiles_one_program_for_each_sampler(tmp_path):
     separator = Separator.from_pretrained(str(scored.write_model(tmp_path)), batch_size=8)
     axes = ["steps=1,2", "eta=0,0.4", "cutoff-hz=none,600", "sampler=ddim,direct"]
-    points = parse_sweep(axes, PLAIN).points
+    points = condition_names(parse_sweep(axes, PLAIN).points, None)
     estimates = SeparatorEstimates(separator, points, repeats=2, overlap=0.2)
     compiled = separator._chunks.num_compilations
     assert compiled == 2
     song = scored.song(seconds=0.1)
     for condition in estimates.conditions:
-        found = list(estimates.estimate(song, condition, lambda share: None))
-        drawn = condition.name != "direct"
+        found = list(estimates.estimate(song, condition))
+        drawn = condition != "direct"
         assert [each.seed for each in found] == ([0, 1] if drawn else [0])
         assert len(found) == estimates.num_repeats(condition)
     assert separator._chunks.num_compilations == compiled
@@ -157,69 +157,63 @@ class Unused(Separator):
 
 
 def test_repeats_of_ensembles_share_no_seed():
-    points = [SamplerSettings(ensemble=3, seed=10)]
-    estimates = SeparatorEstimates(Unused(), points, repeats=3, overlap=0.2)
-    assert [estimates._seeded(points[0], repeat).seed for repeat in range(3)] == [10, 13, 16]
+    point = SamplerSettings(ensemble=3, seed=10)
+    estimates = SeparatorEstimates(Unused(), {"x": point}, repeats=3, overlap=0.2)
+    assert [estimates._seeded(point, repeat).seed for repeat in range(3)] == [10, 13, 16]
 
 
 def test_repeats_that_make_no_sense_are_refused():
     for point, repeats, message in [
-        (SamplerSettings(sampler="direct"), 2, "draw nothing, so all would be equal; expected 1"),
-        (SamplerSettings(), 0, "repeats 0, expected at least 1"),
+        (
+            SamplerSettings(sampler="direct"),
+            2,
+            "repeats is 2; expected 1, as these settings draw nothing",
+        ),
+        (SamplerSettings(), 0, "repeats is 0; expected at least 1"),
         (SamplerSettings(seed=2**32 - 1), 2, "seed is 4294967296; expected"),
     ]:
         with pytest.raises(UserError, match=message):
-            SeparatorEstimates(Unused(), [point], repeats=repeats, overlap=0.2)
+            SeparatorEstimates(Unused(), {"x": point}, repeats=repeats, overlap=0.2)
 
 
-@pytest.fixture
-def result():
-    """A sweep of one track, whose scores are 1, 2, 3, ..."""
+def test_a_name_stands_before_the_label_or_in_its_place():
+    one, two = SamplerSettings(steps=2, eta=0.0), SamplerSettings(steps=3, eta=0.0)
+    assert list(condition_names([one], "ours")) == ["ours"]
+    assert list(condition_names([one, two], "ours")) == ["ours T=2 eta=0", "ours T=3 eta=0"]
+    assert condition_names([one, two], None) == {"T=2 eta=0": one, "T=3 eta=0": two}
+
+
+def table_of(points, values):
+    """The table of a sweep of one track."""
+    estimates = {label(p): [value] for p, value in zip(points, values, strict=True)}
+    conditions = {label(p): dataclasses.asdict(p) for p in points}
+    result = scored.result([scored.rows("a", estimates=estimates)], conditions)
+    return tables.sweep_table(result, summarise(result))
+
+
+def test_the_table_is_that_of_the_paper():
     axes = ["steps=20,50", "eta=0,0.4", "cutoff-hz=none,5000", "sampler=ddim,direct"]
     points = parse_sweep(axes, PLAIN).points
-    conditions = [Condition(name=label(p), settings=dataclasses.asdict(p)) for p in points]
-    estimates = {
-        condition.name: (scored.score(i + 1.0, seconds=0.4 * (i + 1), seed=0),)
-        for i, condition in enumerate(conditions)
-    }
-    track = scored.track("a", [0.0], estimates=estimates)
-    return scored.result([track], conditions)
-
-
-def test_the_table_is_that_of_the_paper(result):
-    lines = scored.lines_of(tables.sweep_table(result))
-    assert "median utterance SDR (whole track" in lines[0]
-    header = [cell.strip() for cell in lines[2].split("┃")[1:-1]]
-    assert header == ["sampler", "T", "eta", "fc none", "fc 5000"]
-    assert scored.cells(tables.sweep_table(result)) == [
+    table = table_of(points, [float(i) for i in range(1, 8)])
+    assert "median utterance SDR (whole track" in table.title
+    assert table.header == ["sampler", "T", "eta", "fc none", "fc 5000"]
+    assert table.rows == [
         ["ddim", "20", "0", "1.00", ""],
         ["ddim", "20", "0.4", "2.00", "3.00"],
         ["ddim", "50", "0", "4.00", ""],
         ["ddim", "50", "0.4", "5.00", "6.00"],
         ["direct", "", "", "7.00", ""],
     ]
+    assert table_of(points, [None] * 7).rows[0] == ["ddim", "20", "0", "-", ""]
 
 
 def test_points_that_differ_a_little_have_cells_of_their_own():
     points = parse_sweep(CLOSE, BASE).points
-    conditions = [Condition(name=label(p), settings=dataclasses.asdict(p)) for p in points]
-    estimates = {each.name: (scored.score(float(i)),) for i, each in enumerate(conditions)}
-    table = tables.sweep_table(
-        scored.result([scored.track("a", [0.0], estimates=estimates)], conditions)
-    )
-    cells = scored.cells(table)
-    assert [row[1:3] for row in cells] == [
+    rows = table_of(points, [float(i) for i in range(8)]).rows
+    assert [row[1:3] for row in rows] == [
         ["0.3333331", "0.1"],
         ["0.3333331", "0.10000001"],
         ["0.3333332", "0.1"],
         ["0.3333332", "0.10000001"],
     ]
-    values = sorted(float(value) for row in cells for value in row[3:])
-    assert values == list(range(8))
-
-
-def test_a_sweep_of_silence_has_a_table(result):
-    silent = {name: (scored.score(None, seconds=1.0),) for name in result.summary.conditions}
-    track = scored.track("a", [None], estimates=silent)
-    empty = scored.result([track], result.conditions)
-    assert scored.cells(tables.sweep_table(empty))[0] == ["ddim", "20", "0", "-", ""]
+    assert sorted(float(value) for row in rows for value in row[3:]) == list(range(8))

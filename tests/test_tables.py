@@ -1,56 +1,86 @@
-"""The tables of a result: each names its protocol, holds its references, and counts its tracks."""
+"""The tables of a result: each names its protocol, holds its anchors, and counts its tracks."""
 
-import dataclasses
+import csv
+import io
 
 import pytest
 import rich.console
 import scored
 
 from diffsep_jax import metrics
-from diffsep_jax.evaluation import tables
-from diffsep_jax.evaluation.protocols import GROUP_TITLES, OTHER_TRACKS, REFERENCES
-from diffsep_jax.evaluation.results import Problem
+from diffsep_jax.evaluation import scores, tables
+from diffsep_jax.evaluation.protocols import ANCHORS, GROUP_TITLES, OTHER_TRACKS
+from diffsep_jax.evaluation.summary import summarise
 
 
-def result(repeats, metrics=scored.ALL):
-    problem = Problem(kind="silent vocals", message="quiet: the true vocals are silent")
+def result(repeats=1, metrics=scored.ALL):
+    silent = {"mixture": [{"kind": "silent vocals", "message": "quiet: silent"}]}
     return scored.result(
         [
-            scored.track("one [live]", [2.0, 4.0][:repeats], mixture=-1.0, metrics=metrics),
-            scored.track("two", [6.0, 8.0][:repeats], mixture=1.0, metrics=metrics),
-            scored.track("quiet", [None] * repeats, metrics=metrics, problems=(problem,)),
+            scored.rows("one [live]", [2.0, 4.0][:repeats], mixture=-1.0, metrics=metrics),
+            scored.rows("two", [6.0, 8.0][:repeats], mixture=1.0, metrics=metrics),
+            scored.rows("quiet", [None] * repeats, metrics=metrics, problems=silent),
         ],
         metrics=metrics,
     )
 
 
+def tables_of(found):
+    return list(tables.metric_tables(found, summarise(found)))
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_utterance_and_chunk_sdr_are_in_tables_of_their_own(width):
-    printed = [scored.lines_of(table, width) for table in tables.summary_tables(result(2))]
-    assert len(printed) == 4
-    for lines, title in zip(printed, GROUP_TITLES.values(), strict=True):
-        # Titles may be broken over two lines, numbers are not.
-        assert " ".join(" ".join(lines[:2]).split()).startswith(title)
+    found = tables_of(result(2))
+    assert [table.title.removesuffix(", dB") for table in found] == list(GROUP_TITLES.values())
+    assert sum(row[1] == "SDR" for row in found[2].rows) == 5
+    assert not any(row[1] == "SI-SDR" for row in found[2].rows)
+    for table in found:
+        lines = scored.lines_of(tables.rich_table(table), width)
         assert max(map(len, lines)) <= 80
-    assert sum("SDR" in line.split() for line in printed[2]) == 5 + 1  # five rows and the title
-    assert not any("SI-SDR" in line for line in printed[2])
+        for name in ANCHORS:
+            assert any(name in line for line in lines) == ("calibration" not in table.title)
 
 
-def test_references_stand_beside_every_result():
-    for table in tables.summary_tables(result(2)):
-        rows = "\n".join(scored.lines_of(table))
-        for name in REFERENCES.values():
-            assert (name in rows) == ("calibration" not in rows)
-        assert "T=50 eta=0" in rows
+def test_a_row_is_median_interval_mean_spread_and_tracks():
+    *_, row, _ = tables_of(result(2))[0].rows
+    # Medians of the repeats: 4 and 6. Two tracks are drawn anew: from one twice, to the other.
+    assert row == [scored.POINT, "SDR", "5.00", "[3.00, 7.00]", "5.00", "±1.41", "2", "0.50"]
+    assert tables_of(result(1))[0].header == [
+        *("vocals", "metric", "median", "95% interval", "mean", "n", "RTF")
+    ]
 
 
 def test_a_level_has_its_distance_from_the_best():
-    spectra = list(tables.summary_tables(result(1)))[1]
-    rows = [line.split() for line in scored.lines_of(spectra)]
-    level = [row for row in rows if row[:2] == ["level", "0.1-1k"]][-1]
-    assert level[2:] == ["4.00", "[2.00,", "6.00]", "4.00", "2"]
-    (distance,) = [row for row in rows if "MR-STFT" in row and "T=50" in row]
-    assert distance[-4:] == ["4.00", "[2.00,", "6.00]", "2"]  # nothing is its best value
+    rows = [row for row in tables_of(result(1))[1].rows if row[1] in ("MR-STFT", "level 0.1-1k")]
+    assert rows[-1][2:] == ["4.00", "[2.00, 6.00]", "4.00", "2"]
+    assert rows[-2][2:] == ["4.00", "[2.00, 6.00]", "", "2"]  # nothing is its best value
+
+
+def test_parts_have_rows_of_their_own():
+    found = scored.result(
+        [
+            scored.rows(name, [value], mixture=value - 1, part=part)
+            for name, value, part in (("a", 1.0, "sung"), ("b", 3.0, "sung"), ("c", 8.0, "spoken"))
+        ]
+    )
+    rows = [row for row in tables_of(found)[0].rows if row[0]]
+    medians = [(row[0], row[2]) if len(row) > 1 else row[0] for row in rows]
+    parts = medians[5:]
+    assert medians[4] == (scored.POINT, "3.00")
+    assert parts == [
+        *("spoken:", ("best constant gain", "7.00"), (scored.POINT, "8.00")),
+        *("sung:", ("best constant gain", "1.00"), (scored.POINT, "2.00")),
+    ]
+
+
+def test_conditions_of_several_results_are_ranked():
+    parts = [
+        scored.result([scored.rows("a", [value], condition=name)], folder=name)
+        for name, value in (("worse", 1.0), ("best", 3.0), ("between", 2.0))
+    ]
+    rows = tables_of(scores.merge(parts))[0].rows
+    assert [row[0] for row in rows if row[0] not in ("", *ANCHORS)] == ["best", "between", "worse"]
 
 
 def test_infinity_is_called_so():
@@ -60,9 +90,8 @@ def test_infinity_is_called_so():
 
 
 def beating(values, **fields):
-    tracks = [scored.track(str(i), [value], mixture=1.0) for i, value in enumerate(values)]
-    tracks = [dataclasses.replace(track, **fields) for track in tracks]
-    return list(tables.gain_lines(scored.result(tracks), ["T=50 eta=0"]))
+    tracks = [scored.rows(str(i), [value], mixture=1.0, **fields) for i, value in enumerate(values)]
+    return list(tables.gain_lines(scored.result(tracks), scored.POINT))
 
 
 def test_a_line_says_whether_the_constant_gain_is_beaten():
@@ -79,72 +108,70 @@ def test_a_line_says_whether_the_constant_gain_is_beaten():
     ]
 
 
-def test_parts_have_rows_of_their_own():
-    tracks = [
-        scored.track(name, [value], mixture=value - 1, part=part)
-        for name, value, part in (("a", 1.0, "sung"), ("b", 3.0, "sung"), ("c", 8.0, "spoken"))
-    ]
-    printed = scored.lines_of(next(tables.summary_tables(scored.result(tracks))))
-    rows = [line.split() for line in printed]
-    medians = [row[3] for row in rows if row[:3] == ["T=50", "eta=0", "SDR"]]
-    assert medians == ["3.00", "8.00", "2.00"]  # of all, spoken, sung
-    assert [row[0] for row in rows if row and row[0].endswith(":")] == ["spoken:", "sung:"]
-    gains = [row[4] for row in rows if row[:4] == ["best", "constant", "gain", "SDR"]]
-    assert gains == ["2.00", "7.00", "1.00"]
-
-
-def test_a_row_is_median_interval_mean_spread_and_tracks():
-    utterance = next(tables.summary_tables(result(2)))
-    (row,) = [line.split() for line in scored.lines_of(utterance) if "T=50 eta=0" in line]
-    # Medians of the repeats: 4 and 6. Two tracks are drawn anew: from one twice, to the other.
-    assert row == ["T=50", "eta=0", "SDR", "5.00", "[3.00,", "7.00]", "5.00", "±1.41", "2", "0.50"]
-    single = "\n".join(scored.lines_of(next(tables.summary_tables(result(1)))))
-    assert "±" not in single
-
-
 def test_the_legend_explains_the_columns_that_are_there():
-    untimed = scored.result(
-        [scored.track("a", [], estimates={"folder": (scored.score(1.0),)})],
-    )
+    untimed = scored.result([scored.rows("a", [1.0], condition="files", seconds=None)])
     for found, has_repeats, has_times in (
         (result(2), True, True),
         (result(1), False, True),
         (untimed, False, False),
     ):
-        words = [line.partition(":")[0] for line in tables.legend(found)]
+        words = [line.partition(":")[0] for line in tables.legend(found, summarise(found))]
         assert words[:2] == ["median, mean", "95% interval"]
         assert ("off by" in words) == (found is not untimed)
         assert ("repeats" in words, "RTF" in words) == (has_repeats, has_times)
-        utterance = next(tables.summary_tables(found))
-        headings = [column.header for column in utterance.columns]
-        assert ("repeats" in headings, "RTF" in headings) == (has_repeats, has_times)
-    shown = rich.console.Console(width=200)
-    with shown.capture() as capture:
-        tables.show(shown, untimed)
+        header = tables_of(found)[0].header
+        assert ("repeats" in header, "RTF" in header) == (has_repeats, has_times)
+    console = rich.console.Console(width=200)
+    with console.capture() as capture:
+        tables.show(console, untimed, summarise(untimed))
     assert "RTF" not in capture.get()
 
 
 def test_every_track_is_there_with_its_spread_or_a_reason():
-    rows = {name: cells for name, *cells in scored.cells(tables.track_table(result(2)))}
+    rows = {name: cells for name, *cells in tables.track_table(result(2), scored.POINT).rows}
+    assert list(rows) == ["one [live]", "two", "quiet"]
     assert rows["one [live]"] == ["-1.00", "-1.00", "3.00 ±1.41", "+4.00", "4.0"]
-    assert rows["quiet"] == ["-", "-", "silent", "", "4.0"]
-    broken = scored.result([scored.track("a", [], estimates={"T=50 eta=0": ()})])
-    assert scored.cells(tables.track_table(broken)) == [["a", "0.00", "0.00", "problem", "", ""]]
+    assert rows["quiet"] == ["-", "-", "silent vocals", "", "4.0"]
+    broken = {scored.POINT: [{"kind": "missing estimate", "message": "a: none"}]}
+    failed = scored.result([scored.rows("a", [None], mixture=0.0, seconds=None, problems=broken)])
+    (row,) = tables.track_table(failed, scored.POINT).rows
+    assert row[3:] == ["missing estimate", "", ""]
 
 
-def test_rows_of_other_tracks_are_told():
-    both = {"T=50 eta=0": (scored.score(1.0),), "direct": (scored.score(1.0),)}
-    one = both | {"direct": ()}
-    whole = scored.result([scored.track("a", [0.0], estimates=both)])
-    part = scored.result(
-        [scored.track(n, [0.0], estimates=e) for n, e in (("a", both), ("b", one))]
-    )
-    assert OTHER_TRACKS not in tables.problem_lines(whole)
-    assert OTHER_TRACKS in tables.problem_lines(part)
+def test_every_metric_of_a_track_has_a_column_that_names_its_protocol():
+    table = tables.track_table(result(1), scored.POINT, scored.ALL)
+    assert len(set(table.header)) == len(table.header)
+    assert {"utterance SDR", "chunk SDR", "frames"} <= set(table.header)
+    assert {len(row) for row in table.rows} == {len(table.header)}
 
 
-def test_problems_are_counted_in_words():
+def test_rows_of_other_tracks_and_problems_are_told():
+    both, one = {"x": [1.0], "y": [1.0]}, {"x": [1.0], "y": [None]}
+    whole = scored.result([scored.rows("a", estimates=both)])
+    part = scored.result([scored.rows("a", estimates=both), scored.rows("b", estimates=one)])
+    assert list(tables.problem_lines(whole)) == []
+    assert list(tables.problem_lines(part)) == [OTHER_TRACKS]
     first, second = tables.problem_lines(result(1))
     assert first == "1 x silent vocals"
     assert second.startswith("3 tracks in all")
-    assert list(tables.problem_lines(scored.result([scored.track("a", [1.0])]))) == []
+
+
+def test_brackets_in_a_name_are_no_markup_and_bars_no_columns():
+    table = tables.Table("title", ["track", "a"], [["A Song [live]", "1"], ["[/b]", "2|3"], ["x:"]])
+    printed = "\n".join(scored.lines_of(tables.rich_table(table)))
+    assert "A Song [live]" in printed
+    assert "[/b]" in printed
+    assert tables.markdown(table) == (
+        "title\n\n| track | a |\n|---|---|\n| A Song [live] | 1 |\n| [/b] | 2\\|3 |\n| x: |  |\n"
+    )
+
+
+def test_csv_has_a_column_for_each_number():
+    found = result(2)
+    rows = list(csv.DictReader(io.StringIO(tables.csv_text(found, summarise(found)))))
+    assert [row["vocals"] for row in rows] == [*ANCHORS, scored.POINT]
+    last = rows[-1]
+    assert float(last["utterance_sdr_median"]) == float(last["chunk_sdr_median"]) == 5
+    assert (float(last["si_sdr_median_low"]), last["utterance_sdr_tracks"]) == (3, "2")
+    assert last["real_time_factor"] == "0.5"
+    assert rows[0]["real_time_factor"] == rows[0]["utterance_sdr_deviation"] == ""

@@ -1,13 +1,16 @@
-"""Scores a source of songs, each track kept in a file as soon as it is done.
+"""Scores a source of songs, each track kept as soon as it is done.
 
 Memory holds one song, and its repeats where their calibration is asked for. Several processes share
-the songs by position, each writing its own files.
+the songs by position.
 """
 
-import dataclasses
-import functools
-import pathlib
-from collections.abc import Mapping, Sequence
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,22 +20,29 @@ import rich.console
 import rich.progress
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.evaluation import provenance, result_files
-from diffsep_jax.evaluation.checked_audio import EstimateError
-from diffsep_jax.evaluation.estimators import Advance, Estimator
+from diffsep_jax.evaluation.estimates import EstimateError, Estimator, problem
 from diffsep_jax.evaluation.excerpts import MOST_CONDITIONS, keep_excerpt, loudest_part
-from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS
-from diffsep_jax.evaluation.results import Notes, Problem, Result, Score, Track
+from diffsep_jax.evaluation.protocols import ANCHORS, METRICS, MIXTURE
+from diffsep_jax.evaluation.scores import (
+    Result,
+    Row,
+    append_rows,
+    collect_rows,
+    read_result,
+    rows_by_track,
+    write_run,
+)
 from diffsep_jax.evaluation.scoring import (
     SILENT_VOCALS,
     Song,
     Waveform,
     score,
-    score_references,
+    score_anchors,
     with_calibration,
 )
-from diffsep_jax.evaluation.summary import summarise
+from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_dir
 from diffsep_jax.metrics import is_silent
+from diffsep_jax.model_config import model_to_json
 from diffsep_jax.pages.document import printable
 from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
 
@@ -50,42 +60,28 @@ class Songs(Protocol):
 
 
 def track_names(songs: Songs) -> list[str]:
-    """The names of the tracks. UserError unless they differ, for each names a file."""
+    """The names of the tracks. UserError unless they differ, for each names a folder."""
     names = [songs.name(i) for i in range(len(songs))]
     seen: dict[str, str] = {}
     for name in names:
-        key = name.casefold()  # one file, on the file systems that ignore case
+        key = name.casefold()  # one folder, on the file systems that ignore case
         if key in seen:
             raise UserError(f"songs named {seen[key]!r} and {name!r}, expected names that differ")
         seen[key] = name
     return names
 
 
-def start_anew(out: pathlib.Path) -> None:
-    """Removes the files of an earlier result, and nothing else; one process does it for all.
-
-    UserError if that cannot be.
-    """
-    try:
-        if is_primary():
-            for path in result_files.files_of_result(out):
-                path.unlink()
-    except OSError as error:
-        raise UserError(f"{out}: cannot be cleared: {error.strerror}") from None
-    wait_for_all("the result is cleared")
-
-
 def evaluate(
     songs: Songs,
     estimator: Estimator,
     *,
-    out: pathlib.Path,
+    out: Path,
     settings: Mapping[str, Any],
     metrics: Sequence[str],
     command: str,
-    notes: Mapping[str, Notes] = MappingProxyType({}),
+    notes: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Result | None:
-    """Scores every song and writes the result; what is there of the same settings stays.
+    """Scores every song that has no scores in `out` yet, and reads the result.
 
     Problems are printed as they come, those of an earlier run too, with a progress bar where
     standard error is a terminal.
@@ -93,20 +89,34 @@ def evaluate(
     Args:
         songs: the source.
         estimator: gives the estimates.
-        out: folder of the result.
+        out: folder of the result, whose settings are these: see `scores.check_same_settings`.
         settings: all that decides the numbers.
         metrics: names, of `protocols.METRICS`; utterance_sdr, by which tracks are ranked, is one.
         command: as typed.
-        notes: what the data says of its tracks, by their names; of some or all of them.
+        notes: what the data says of its tracks, by their names: part and bandwidth_hz, or neither.
 
     Returns:
         The result in process 0, None in others.
 
     Raises:
-        UserError: a file cannot be written, or is of other settings.
+        UserError: a file cannot be read or written.
     """
     names = track_names(songs)
-    per_track = sum(map(estimator.num_repeats, estimator.conditions))
+    if is_primary():
+        run = {
+            "settings": dict(settings),
+            "protocols": {name: METRICS[name].protocol for name in metrics},
+            "versions": versions(),
+            "hardware": hardware(),
+            "command": command,
+            "conditions": estimator.conditions,
+            "tracks": names,
+        }
+        write_run(out, run)
+        collect_rows(out, names, lambda name, rows: _is_done(out, estimator, name, rows))
+    wait_for_all("the earlier scores are collected")
+    known = rows_by_track(out)
+    num_estimates = sum(map(estimator.num_repeats, estimator.conditions))
     mine = range(jax.process_index(), len(names), jax.process_count())
     console = rich.console.Console(stderr=True, highlight=False)
     with rich.progress.Progress(
@@ -115,130 +125,160 @@ def evaluate(
         transient=True,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task("estimates", total=len(mine) * per_track)
-        for i in mine:
-            known = result_files.read_track(out, names[i], settings)
-            # A bad reference, which has no scores, may have been mended.
-            if (
-                known
-                and known.references
-                and known.inputs == estimator.stamp(names[i])
-                and result_files.has_excerpt(out, known)
-            ):
-                track = known
-                bar.advance(task, per_track)
-            else:
-                advance: Advance = functools.partial(bar.advance, task)
-                about = notes.get(names[i], Notes())
-                track = score_track(songs, i, estimator, out, metrics, about, advance=advance)
-                result_files.write_track(out, track, settings)
-            for problem in track.problems:
-                line = f"problem: {printable(problem.message)}"
+        task = bar.add_task("estimates", total=len(mine) * num_estimates)
+        for place, i in enumerate(mine):
+            name = names[i]
+            if (rows := known.get(name)) is None:
+                about = notes.get(name, {})
+                rows = score_track(
+                    songs, i, estimator, out, metrics, about, lambda: bar.advance(task)
+                )
+                append_rows(out, rows)
+            bar.update(task, completed=(place + 1) * num_estimates)
+            for each in (each for row in rows for each in row.get("problems", ())):
+                line = f"problem: {printable(each['message'])}"
                 console.print(line, markup=False, soft_wrap=True)
-    # A track more takes hours in a sweep.
+    # A sweep of one more track takes hours.
     wait_for_all("every track is scored", LONG_BARRIER_SECONDS)
     if not is_primary():
         return None
-    tracks = [_written(out, name, settings) for name in names]
-    result = Result(
-        settings=dict(settings),
-        protocols={name: PROTOCOLS[name] for name in metrics},
-        versions=provenance.versions(),
-        hardware=provenance.hardware(),
-        command=command,
-        conditions=estimator.conditions,
-        tracks=tuple(tracks),
-        summary=summarise(tracks, estimator.conditions, metrics),
+    collect_rows(out, names, lambda name, rows: True)
+    return read_result(out)
+
+
+def _is_done(out: Path, estimator: Estimator, name: str, rows: Sequence[Row]) -> bool:
+    """Whether every repeat of every condition has a row, of today's files, and its excerpt.
+
+    A track whose reference is bad is never done, for the reference may have been repaired.
+    """
+    expected = {(anchor, 0) for anchor in ANCHORS} | {
+        (condition, repeat)
+        for condition in estimator.conditions
+        for repeat in range(estimator.num_repeats(condition))
+    }
+    stamp = estimator.stamp(name)
+    files = [out / row["excerpt"]["file"] for row in rows if "excerpt" in row]
+    files += [file.with_name("vocals.flac") for file in files[:1]]
+    return (
+        {(row["condition"], row["repeat"]) for row in rows} == expected
+        and all(row.get("stamp", "") == stamp for row in rows if row["condition"] not in ANCHORS)
+        and all(file.is_file() for file in files)
     )
-    result_files.write_result(out, result)
-    return result
 
 
 def score_track(
     songs: Songs,
     position: int,
     estimator: Estimator,
-    out: pathlib.Path,
+    out: Path,
     metrics: Sequence[str],
-    about: Notes,
-    *,
-    advance: Advance,
-) -> Track:
-    """All scores of the song at `position`; writes its excerpt."""
+    about: Mapping[str, Any],
+    advance: Callable[[], None],
+) -> list[Row]:
+    """The rows of the song at `position`, anchors first; writes its excerpts.
+
+    `advance` is called after each estimate.
+    """
     name, num_samples = songs.name(position), songs.num_samples(position)
-    unscored = Track(
-        name=name,
-        part=about.part,
-        audio_seconds=num_samples / songs.sample_rate,
-        sample_rate=songs.sample_rate,
-        silent=False,
-        references={},
-        estimates={condition.name: () for condition in estimator.conditions},
-        inputs=estimator.stamp(name),
-    )
+    facts: Row = {"audio_seconds": num_samples / songs.sample_rate}
+    if part := about.get("part"):
+        facts["part"] = part
+    nothing: Row = {"seed": None, "seconds": None} | dict.fromkeys(metrics)
+
+    def row(condition: str, repeat: int, **fields: Any) -> Row:
+        key = {"track": name, "condition": condition, "repeat": repeat}
+        return key | nothing | fields | facts
+
     try:
         vocals, accompaniment = songs.segment(position, 0, num_samples)
         if not (np.isfinite(vocals).all() and np.isfinite(accompaniment).all()):
             raise UserError("NaN or infinity in a stem, expected finite samples")
     except UserError as error:
-        advance(sum(map(estimator.num_repeats, estimator.conditions)))
-        problem = Problem(kind="bad reference", message=f"{name}: {error}")
-        return dataclasses.replace(unscored, problems=(problem,))
+        return [row(MIXTURE, 0, problems=[problem("bad reference", f"{name}: {error}")])]
     song = Song(
         name=name,
         vocals=vocals,
         accompaniment=accompaniment,
         sample_rate=songs.sample_rate,
-        bandwidth_hz=about.bandwidth_hz,
+        bandwidth_hz=about.get("bandwidth_hz"),
     )
-    problems = []
-    if is_silent(song.vocals):
-        message = f"{name}: {SILENT_VOCALS}, so that only the leakage is defined"
-        problems.append(Problem(kind="silent vocals", message=message))
-    elif is_silent(song.accompaniment) and any(METRICS[m].group == "chunk" for m in metrics):
-        message = f"{name}: the true accompaniment is silent, so that BSS Eval is undefined"
-        problems.append(Problem(kind="silent accompaniment", message=message))
-    estimates: dict[str, tuple[Score, ...]] = {}
-    kept = estimator.conditions[: 1 if len(estimator.conditions) > MOST_CONDITIONS else None]
+    rows = [row(anchor, 0, **found) for anchor, found in score_anchors(song, metrics).items()]
+    if problems := _problems_of(song, metrics):
+        next(each for each in rows if each["condition"] == MIXTURE)["problems"] = problems
+    kept = list(estimator.conditions)
+    kept = kept[: 1 if len(kept) > MOST_CONDITIONS else None]
     heard: dict[str, Waveform] = {}
-    calibrated = any(METRICS[name].group == "calibration" for name in metrics)
+    calibrated = any(METRICS[metric].group == "calibration" for metric in metrics)
+    stamp = {"stamp": stamp} if (stamp := estimator.stamp(name)) else {}
     for condition in estimator.conditions:
-        scores: list[Score] = []
+        scored: list[Row] = []
         samples: list[Waveform] = []
         try:
-            for each in estimator.estimate(song, condition, advance):
-                problems += [
-                    dataclasses.replace(problem, condition=condition.name)
-                    for problem in each.problems
-                ]
-                scored = score(song, each.vocals, song.mixture - each.vocals, metrics)
-                scores.append(dataclasses.replace(scored, seconds=each.seconds, seed=each.seed))
+            for each in estimator.estimate(song, condition):
+                found = score(song, each.vocals, song.mixture - each.vocals, metrics)
+                found |= {"seed": each.seed, "seconds": each.seconds} | stamp
+                if each.problems:
+                    found["problems"] = list(each.problems)
+                scored.append(row(condition, len(scored), **found))
                 if calibrated:
                     samples.append(each.vocals)
-                if condition in kept and condition.name not in heard:
+                if condition in kept and condition not in heard:
                     # A copy: of a view, the whole estimate would stay.
-                    heard[condition.name] = each.vocals[loudest_part(song)].copy()
+                    heard[condition] = each.vocals[loudest_part(song)].copy()
+                advance()
+            scored = with_calibration(song, scored, samples)
         except EstimateError as error:
-            advance(estimator.num_repeats(condition) - len(scores))
-            heard.pop(condition.name, None)
-            scores, samples = [], []  # a mean over some of the repeats would be one of others
-            problems.append(Problem(kind=error.kind, message=str(error), condition=condition.name))
-        estimates[condition.name] = with_calibration(song, scores, samples)
-    return dataclasses.replace(
-        unscored,
-        silent=is_silent(song.vocals),
-        references=score_references(song, metrics),
-        estimates=estimates,
-        problems=tuple(problems),
-        excerpt=keep_excerpt(out, song, heard) if heard else None,
-    )
+            heard.pop(condition, None)
+            # Not a single repeat counts, for a mean over some of them would be one of others.
+            scored = [
+                row(condition, repeat, **stamp)
+                for repeat in range(estimator.num_repeats(condition))
+            ]
+            scored[0]["problems"] = [error.problem]
+        rows += scored
+    if heard:
+        for condition, excerpt in keep_excerpt(out, song, heard).items():
+            next(each for each in rows if each["condition"] == condition)["excerpt"] = excerpt
+    return rows
 
 
-def _written(out: pathlib.Path, name: str, settings: Mapping[str, Any]) -> Track:
-    track = result_files.read_track(out, name, settings)
-    if track is None:
-        raise UserError(
-            f"{result_files.track_file(out, name)}: not here after all processes have ended;"
-            " expected --out on a file system that they share"
-        )
-    return track
+def _problems_of(song: Song, metrics: Sequence[str]) -> list[dict[str, str]]:
+    """What is wrong with the reference, though it can be scored by."""
+    if is_silent(song.vocals):
+        message = f"{song.name}: {SILENT_VOCALS}, so that only the leakage is defined"
+        return [problem("silent vocals", message)]
+    if is_silent(song.accompaniment) and any(METRICS[m].group == "chunk" for m in metrics):
+        message = f"{song.name}: the true accompaniment is silent, so that BSS Eval is undefined"
+        return [problem("silent accompaniment", message)]
+    return []
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that compute scores."""
+    packages = ("diffsep-jax", "jax", "jaxlib", "numpy", "scipy", "soxr")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in packages
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """What this process computes on, and how many processes there are."""
+    device = jax.local_devices()[0]
+    return {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "cpu_cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }
+
+
+def weights_digest(name_or_dir: str) -> str:
+    """Identifies the model, whatever its default preset. UserError if there is no such model."""
+    config = model_to_json(load_config(name_or_dir))
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    with (model_dir(name_or_dir) / WEIGHTS_FILE).open("rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

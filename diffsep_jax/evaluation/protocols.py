@@ -1,7 +1,4 @@
-"""The metrics that an evaluation knows, and the protocol behind each name: no number goes without.
-
-The references stand beside every result: floors that take no separation, and what masks can reach.
-"""
+"""The metrics of an evaluation and the protocol behind each: no number goes without one."""
 
 import dataclasses
 from typing import Literal
@@ -14,62 +11,6 @@ from diffsep_jax.metrics import BANDS
 Group = Literal["utterance", "spectral", "chunk", "calibration"]
 """Metrics of a group may share a table; utterance and chunk SDR never do."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A metric of the vocals of one track.
-
-    Attributes:
-        name: in result files and in Python.
-        title: for people.
-        group: the table that it belongs to.
-        unit: dB, or nothing for a plain ratio.
-        higher_is_better: False for distances.
-        best: the ideal value, if deviating to either side is worse; otherwise None.
-    """
-
-    name: str
-    title: str
-    group: Group
-    unit: Literal["dB", ""] = "dB"
-    higher_is_better: bool = True
-    best: float | None = None
-
-    def to_compare(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """Values that can be told better from worse: where one is the best, the distances to it."""
-        return values if self.best is None else np.abs(values - self.best)
-
-
-def _by_band(group: Group, unit: Literal["dB", ""], best: float, name: str) -> list[Metric]:
-    return [
-        Metric(
-            name=f"{name}_{band}",
-            title=f"{name} {low / 1000:g}-{high / 1000:g}k",
-            group=group,
-            unit=unit,
-            higher_is_better=False,
-            best=best,
-        )
-        for band, (low, high) in BANDS.items()
-    ]
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(name="utterance_sdr", title="SDR", group="utterance"),
-        Metric(name="si_sdr", title="SI-SDR", group="utterance"),
-        Metric(name="mr_stft", title="MR-STFT", group="spectral", unit="", higher_is_better=False),
-        *_by_band("spectral", "dB", 0.0, "level"),
-        Metric(name="leakage", title="leakage", group="spectral", higher_is_better=False),
-        Metric(name="chunk_sdr", title="SDR", group="chunk"),
-        Metric(name="chunk_isr", title="ISR", group="chunk"),
-        Metric(name="chunk_sir", title="SIR", group="chunk"),
-        Metric(name="chunk_sar", title="SAR", group="chunk"),
-        *_by_band("calibration", "", 1.0, "calibration"),
-    )
-}
-
 GROUP_TITLES: dict[Group, str] = {
     "utterance": "utterance SDR (whole track, Sound Demixing Challenge 2023)",
     "spectral": "spectra (MR-STFT: lower is better; level, dB: 0 is best; leakage, dB: lower)",
@@ -78,57 +19,137 @@ GROUP_TITLES: dict[Group, str] = {
 }
 """Title of each group's table."""
 
-PROTOCOLS = {
-    "utterance_sdr": (
-        "utterance SDR (Sound Demixing Challenge 2023): 10 log10((sum s^2 + 1e-7) /"
-        " (sum (s - s_hat)^2 + 1e-7)) over the whole track and both channels"
-    ),
-    "si_sdr": (
-        "SI-SDR (Le Roux et al. 2019): with one scale for the whole track and both channels, by"
-        " which the reference fits the estimate best"
-    ),
-    "mr_stft": (
-        "multi-resolution STFT distance: |R - E| / |R| + mean |log R - log E| of magnitudes not"
-        " below 1e-4, mean over Hann windows of 256 to 4096 samples and over channels"
-    ),
-    **{
-        f"level_{band}": (
-            "level by band: energy of the estimate over the reference's between the frequencies"
-            " named, in dB"
-        )
-        for band in BANDS
-    },
-    "leakage": (
-        "leakage: energy of the estimate over the mixture's where the true vocals are 60 dB below"
-        " the mixture's level (blocks of 2048 samples), in dB"
-    ),
-    "chunk_sdr": (
-        "chunk SDR (BSS Eval v4 as museval 0.4.1): references {vocals, accompaniment}, 512-tap"
-        " filters fitted on the whole track, windows of 1 s, median over frames"
-    ),
-    "chunk_isr": "image to spatial distortion ratio, by the protocol of chunk_sdr",
-    "chunk_sir": "source to interference ratio, by the protocol of chunk_sdr",
-    "chunk_sar": "source to artefacts ratio, by the protocol of chunk_sdr",
-    **{
-        f"calibration_{band}": (
-            "calibration by band: (n + 1) / n x variance of the n repeats over the squared error of"
-            " their mean, between the frequencies named"
-        )
-        for band in BANDS
-    },
-}
-"""What each metric's number means."""
 
-REFERENCES = {
-    "silence": "silence",
-    "mixture": "mixture",
-    "gain": "best constant gain",
-    "mask": "ideal ratio mask",
-}
-"""What is scored beside every result, for people. The gain is each track's own best one."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric of the vocals of one track.
+
+    Attributes:
+        name: key in the rows of a result.
+        title: heading in tables.
+        group: the table that it belongs to.
+        protocol: what its number means.
+        unit: dB, or nothing for a plain ratio.
+        higher_is_better: False for distances.
+        best: the ideal value where deviating to either side is worse; otherwise None.
+    """
+
+    name: str
+    title: str
+    group: Group
+    protocol: str
+    unit: Literal["dB", ""] = "dB"
+    higher_is_better: bool = True
+    best: float | None = None
+
+    @property
+    def full_title(self) -> str:
+        """The title with its protocol, where others have the same title."""
+        return f"{self.group} {self.title}" if self.title == "SDR" else self.title
+
+    def to_compare(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """The values, or their distances to the best value where there is one."""
+        return values if self.best is None else np.abs(values - self.best)
+
+
+def _by_band(
+    name: str, group: Group, unit: Literal["dB", ""], best: float, protocol: str
+) -> list[Metric]:
+    return [
+        Metric(
+            name=f"{name}_{band}",
+            title=f"{name} {low / 1000:g}-{high / 1000:g}k",
+            group=group,
+            protocol=protocol,
+            unit=unit,
+            higher_is_better=False,
+            best=best,
+        )
+        for band, (low, high) in BANDS.items()
+    ]
+
+
+_METRICS = [
+    Metric(
+        name="utterance_sdr",
+        title="SDR",
+        group="utterance",
+        protocol="utterance SDR (Sound Demixing Challenge 2023): 10 log10((sum s^2 + 1e-7) /"
+        " (sum (s - s_hat)^2 + 1e-7)) over the whole track and both channels",
+    ),
+    Metric(
+        name="si_sdr",
+        title="SI-SDR",
+        group="utterance",
+        protocol="SI-SDR (Le Roux et al. 2019): with one scale for the whole track and both"
+        " channels, by which the reference fits the estimate best",
+    ),
+    Metric(
+        name="mr_stft",
+        title="MR-STFT",
+        group="spectral",
+        protocol="multi-resolution STFT distance: |R - E| / |R| + mean |log R - log E| of"
+        " magnitudes not below 1e-4, mean over Hann windows of 256 to 4096 samples and over"
+        " channels",
+        unit="",
+        higher_is_better=False,
+    ),
+    *_by_band(
+        "level",
+        "spectral",
+        "dB",
+        0.0,
+        "level by band: energy of the estimate over the reference's between the frequencies named,"
+        " in dB",
+    ),
+    Metric(
+        name="leakage",
+        title="leakage",
+        group="spectral",
+        protocol="leakage: energy of the estimate over the mixture's where the true vocals are"
+        " 60 dB below the mixture's level (blocks of 2048 samples), in dB",
+        higher_is_better=False,
+    ),
+    Metric(
+        name="chunk_sdr",
+        title="SDR",
+        group="chunk",
+        protocol="chunk SDR (BSS Eval v4 as museval 0.4.1): references {vocals, accompaniment},"
+        " 512-tap filters fitted on the whole track, windows of 1 s, median over frames",
+    ),
+    *(
+        Metric(
+            name=f"chunk_{title.lower()}",
+            title=title,
+            group="chunk",
+            protocol=f"{ratio} ratio, by the protocol of chunk_sdr",
+        )
+        for title, ratio in (
+            ("ISR", "image to spatial distortion"),
+            ("SIR", "source to interference"),
+            ("SAR", "source to artefacts"),
+        )
+    ),
+    *_by_band(
+        "calibration",
+        "calibration",
+        "",
+        1.0,
+        "calibration by band: (n + 1) / n x variance of the n repeats over the squared error of"
+        " their mean, between the frequencies named",
+    ),
+]
+
+METRICS = {metric.name: metric for metric in _METRICS}
+
+SILENCE, MIXTURE, GAIN, MASK = "silence", "mixture", "best constant gain", "ideal ratio mask"
+
+ANCHORS = (SILENCE, MIXTURE, GAIN, MASK)
+"""Conditions that stand beside every other one: three floors that need no separation, and what a
+mask can reach. The gain is the best one for each track."""
 
 OTHER_TRACKS = (
-    "The rows of a metric are not all of the same tracks: those of other tracks do not compare like"
+    "The rows of a metric are not all of the same tracks: rows of other tracks do not compare like"
     " with like"
 )
-"""Said where that is so."""
+"""Printed where that is so."""

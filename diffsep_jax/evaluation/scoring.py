@@ -10,16 +10,19 @@ from jaxtyping import Float32
 from diffsep_jax import metrics
 from diffsep_jax.evaluation.bss_eval import bss_eval, median_over_frames, num_frames_scored
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
-from diffsep_jax.evaluation.protocols import METRICS, REFERENCES
-from diffsep_jax.evaluation.results import Score
+from diffsep_jax.evaluation.protocols import GAIN, MASK, METRICS, MIXTURE, SILENCE
+from diffsep_jax.evaluation.scores import Row
 
 Waveform = Float32[np.ndarray, "time channel"]
 
 SILENT_VOCALS = "the true vocals are silent"
-_SILENT_FRAMES = "no 1 s frame in which both stems and both estimates sound"
-_ALWAYS_SUNG = "no passage without vocals in which the mixture sounds"
-_NO_BAND = "the true vocals have nothing in this band, or end below its upper edge"
-_UNCALIBRATED = "one sample of the vocals alone, or they have nothing in this band"
+_REASONS = {
+    "leakage": "no passage without vocals in which the mixture sounds",
+    "chunk": "no 1 s frame in which both stems and both estimates sound",
+    "calibration": "one sample of the vocals alone, or they have nothing in this band",
+    "spectral": "the true vocals have nothing in this band, or end below its upper edge",
+}
+"""Why a metric, or one of a group, is undefined where the vocals are not silent."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,81 +37,75 @@ class Song:
     vocals: Waveform
     accompaniment: Waveform
     sample_rate: int
-    bandwidth_hz: float | None = None
+    bandwidth_hz: float | int | None = None
 
     @property
     def mixture(self) -> Waveform:
         """The sum of the two."""
         return self.vocals + self.accompaniment
 
-    @property
-    def seconds(self) -> float:
-        """Length."""
-        return len(self.vocals) / self.sample_rate
 
-
-def score(
-    song: Song,
-    vocals: Waveform,
-    accompaniment: Waveform,
-    names: Sequence[str],
-) -> Score:
+def score(song: Song, vocals: Waveform, accompaniment: Waveform, names: Sequence[str]) -> Row:
     """Scores estimated vocals, finite and of the song's shape, by the metrics of these names.
 
     The estimated accompaniment decides only which frames are silent in BSS Eval.
+
+    Returns:
+        The metrics, chunk_frames where chunk metrics were asked for, and undefined where one is.
     """
     silent = metrics.is_silent(song.vocals)
-    frames = None
     values: dict[str, float | None] = {}
+    row: Row = {}
     if "leakage" in names:
         values["leakage"] = metrics.leakage_db(song.vocals, song.mixture, vocals)
     if not silent:
         values |= _of_the_track(song, vocals, names)
         if any(METRICS[name].group == "chunk" for name in names):
-            by_frame, frames = _of_frames(song, vocals, accompaniment)
+            by_frame, row["chunk_frames"] = _of_frames(song, vocals, accompaniment)
             values |= by_frame
-    found: dict[str, float | None] = {}
     undefined = {}
+    found: Row = {}
     for name in names:
         value = values.get(name)
-        found[name] = None if value is None or math.isnan(value) else value
+        found[name] = None if value is None or math.isnan(value) else float(value)
         if found[name] is None:
-            undefined[name] = _reason(name, silent)
-    return Score(metrics=found, undefined=undefined, chunk_frames=frames)
+            undefined[name] = undefined_reason(name, silent)
+    return found | row | ({"undefined": undefined} if undefined else {})
 
 
-def score_references(
-    song: Song, names: Sequence[str], references: Sequence[str] = tuple(REFERENCES)
-) -> dict[str, Score]:
-    """Scores of what stands beside every result: three floors and what a mask can reach."""
+def undefined_reason(name: str, silent: bool) -> str:
+    """Why a metric is undefined; `silent` says whether the true vocals are."""
+    if name == "leakage":
+        return _REASONS["leakage"]
+    return SILENT_VOCALS if silent else _REASONS[METRICS[name].group]
+
+
+def score_anchors(song: Song, names: Sequence[str]) -> dict[str, Row]:
+    """Scores of the conditions that stand beside every other one."""
     gain = np.float32(metrics.best_gain(song.vocals, song.mixture))
     estimates: dict[str, Callable[[], tuple[Waveform, Waveform]]] = {
-        "silence": lambda: (0 * song.mixture, song.mixture),
+        SILENCE: lambda: (0 * song.mixture, song.mixture),
         # Twice the mixture, for a silent accompaniment would leave BSS Eval no frame.
-        "mixture": lambda: (song.mixture, song.mixture),
-        "gain": lambda: (gain * song.mixture, (1 - gain) * song.mixture),
-        "mask": lambda: ideal_ratio_mask(song.vocals, song.accompaniment),
+        MIXTURE: lambda: (song.mixture, song.mixture),
+        GAIN: lambda: (gain * song.mixture, (1 - gain) * song.mixture),
+        MASK: lambda: ideal_ratio_mask(song.vocals, song.accompaniment),
     }
-    return {name: score(song, *estimates[name](), names) for name in references}
+    return {name: score(song, *estimate(), names) for name, estimate in estimates.items()}
 
 
-def with_calibration(
-    song: Song, scores: Sequence[Score], samples: Sequence[Waveform]
-) -> tuple[Score, ...]:
-    """The scores of samples of one song's vocals with their calibration, which is one for all."""
+def with_calibration(song: Song, rows: Sequence[Row], samples: Sequence[Waveform]) -> list[Row]:
+    """The rows of samples of one song's vocals with their calibration, which is one for all."""
     if len(samples) < 2 or metrics.is_silent(song.vocals):
-        return tuple(scores)
-    values = metrics.calibration(song.vocals, samples, song.sample_rate)
-    by_name = _in_bands(song, "calibration", values).items()
-    known: dict[str, float | None] = {name: x for name, x in by_name if not math.isnan(x)}
-    return tuple(
-        dataclasses.replace(
-            each,
-            metrics=each.metrics | known,
-            undefined={name: why for name, why in each.undefined.items() if name not in known},
-        )
-        for each in scores
-    )
+        return list(rows)
+    by_band = metrics.calibration(song.vocals, samples, song.sample_rate)
+    values = _in_bands(song, "calibration", by_band).items()
+    known = {name: float(value) for name, value in values if not math.isnan(value)}
+    return [
+        row
+        | known
+        | {"undefined": {k: v for k, v in row.get("undefined", {}).items() if k not in known}}
+        for row in rows
+    ]
 
 
 def _of_the_track(song: Song, vocals: Waveform, names: Sequence[str]) -> dict[str, float | None]:
@@ -141,12 +138,3 @@ def _of_frames(
     references = np.stack([song.vocals, song.accompaniment])
     by_frame = bss_eval(references, np.stack([vocals, accompaniment]), song.sample_rate)
     return median_over_frames(by_frame, 0), num_frames_scored(by_frame)
-
-
-def _reason(name: str, silent: bool) -> str:
-    if name == "leakage":
-        return _ALWAYS_SUNG
-    if silent:
-        return SILENT_VOCALS
-    group = METRICS[name].group
-    return {"chunk": _SILENT_FRAMES, "calibration": _UNCALIBRATED}.get(group, _NO_BAND)

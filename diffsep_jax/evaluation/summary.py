@@ -2,37 +2,60 @@
 
 Intervals are percentile bootstraps over tracks (Efron & Tibshirani 1993): tracks are drawn anew,
 with replacement, as many as there are, and the middle 95% of the resulting statistics is kept. They
-say how much the number hangs on which songs were chosen, and nothing of songs of other kinds.
+say how much a number depends on which songs were chosen, and nothing about songs of other kinds.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-from diffsep_jax.evaluation.protocols import METRICS, REFERENCES
-from diffsep_jax.evaluation.results import (
-    Condition,
-    ConditionSummary,
-    Result,
-    Score,
-    Statistic,
-    Summary,
-    Track,
-)
+from diffsep_jax.evaluation.protocols import ANCHORS, GAIN, METRICS
+from diffsep_jax.evaluation.scores import Result
+
+LEAD = "utterance_sdr"
+"""The metric by which conditions and tracks are ranked."""
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
 Reduce = Callable[..., np.ndarray]
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistic:
+    """A metric over the tracks where it is defined; all None where there are none.
+
+    Attributes:
+        tracks: how many those are.
+        mean: over tracks, then over repeats.
+        mean_interval: its 95% confidence interval by bootstrap over tracks.
+        median: over tracks, then the mean over repeats.
+        median_interval: likewise.
+        spread: standard deviation of the repeats' medians; None where there is one repeat.
+        deviation: median distance from the metric's best value, taken as `median` is; None for
+            metrics without one.
+    """
+
+    tracks: int = 0
+    mean: float | None = None
+    mean_interval: Interval | None = None
+    median: float | None = None
+    median_interval: Interval | None = None
+    spread: float | None = None
+    deviation: float | None = None
+
+
+Summary = dict[tuple[str, str, str], Statistic]
+"""By part ("" is all tracks), condition and metric."""
 
 
 def bootstrap_interval(
     values: Float[np.ndarray, "track repeat"], reduce: Reduce
-) -> tuple[float, float] | None:
+) -> Interval | None:
     """The 95% confidence interval of the mean over repeats of `reduce` over tracks.
 
     `reduce` is np.mean or np.median. None for less than two tracks, of which nothing can be said.
@@ -56,155 +79,94 @@ def bootstrap_interval(
     return float(interval.low), float(interval.high)
 
 
-def statistic(values: Float[np.ndarray, "track repeat"], best: float | None = None) -> Statistic:
-    """What is said of a metric's values, all finite; `best` is the metric's best one, if it has."""
-    num_tracks, num_repeats = values.shape
-    if num_tracks == 0:
-        return Statistic(
-            tracks=0,
-            mean=None,
-            mean_interval=None,
-            median=None,
-            median_interval=None,
-            repeat_medians=(),
-            spread=None,
-        )
-    medians = np.median(values, axis=0)
+def statistic(
+    values: Iterable[Float[np.ndarray, "repeat"]], best: float | None = None
+) -> Statistic:
+    """The statistic of each track's repeats; `best` is the metric's best value, if it has one."""
+    rows = np.array(list(values))
+    if not len(rows):
+        return Statistic()
+    medians = np.median(rows, axis=0)
     return Statistic(
-        tracks=num_tracks,
-        mean=float(values.mean()),
-        mean_interval=bootstrap_interval(values, np.mean),
+        tracks=len(rows),
+        mean=float(rows.mean()),
+        mean_interval=bootstrap_interval(rows, np.mean),
         median=float(medians.mean()),
-        median_interval=bootstrap_interval(values, np.median),
-        repeat_medians=tuple(medians.tolist()),
-        spread=float(medians.std(ddof=1)) if num_repeats > 1 else None,
-        deviation=None if best is None else float(np.median(np.abs(values - best), axis=0).mean()),
+        median_interval=bootstrap_interval(rows, np.median),
+        spread=float(medians.std(ddof=1)) if len(medians) > 1 else None,
+        deviation=None if best is None else float(np.median(np.abs(rows - best), axis=0).mean()),
     )
 
 
-def values_of(scores: Iterable[Sequence[Score]], metric: str) -> Float[np.ndarray, "track repeat"]:
-    """The metric of the tracks that have it in every repeat; there may be none of them."""
-    rows = [[each.metrics.get(metric) for each in repeats] for repeats in scores if repeats]
-    complete = [row for row in rows if None not in row]
-    return np.array(complete, np.float64).reshape(len(complete), len(rows[0]) if rows else 1)
-
-
-def summarise(
-    tracks: Sequence[Track], conditions: Sequence[Condition], metrics: Sequence[str]
-) -> Summary:
-    """The summary of a result."""
-    return Summary(
-        tracks=len(tracks),
-        silent_tracks=sum(track.silent for track in tracks),
-        audio_seconds=sum(track.audio_seconds for track in tracks),
-        problems=dict(
-            sorted(Counter(problem.kind for track in tracks for problem in track.problems).items())
-        ),
-        references={
-            name: {
-                metric: _statistic(
+def summarise(result: Result) -> Summary:
+    """Every statistic of a result. Those of anchors are over `comparable_tracks`."""
+    summary: Summary = {}
+    for metric in result.protocols:
+        comparable = comparable_tracks(result, metric)
+        for condition in (*ANCHORS, *result.conditions):
+            values = result.values(condition, metric)
+            for part, tracks in result.parts.items():
+                summary[part, condition, metric] = statistic(
                     [
-                        (track.references[name],)
-                        for track in comparable_tracks(tracks, conditions, metric)
-                        if name in track.references
+                        values[track]
+                        for track in tracks
+                        if track in values and (condition not in ANCHORS or track in comparable)
                     ],
-                    metric,
+                    METRICS[metric].best,
                 )
-                for metric in metrics
-            }
-            for name in REFERENCES
-        },
-        conditions={
-            condition.name: _condition_summary(tracks, condition.name, metrics)
-            for condition in conditions
-        },
-        parts={
-            part: summarise(
-                [dataclasses.replace(track, part=None) for track in tracks if track.part == part],
-                conditions,
-                metrics,
-            )
-            for part in sorted({track.part for track in tracks if track.part is not None})
-        },
-    )
+    return summary
 
 
-def comparable_tracks(
-    tracks: Sequence[Track], conditions: Sequence[Condition], metric: str
-) -> list[Track]:
-    """The tracks that the references' statistics speak of, so that like stands beside like.
+def comparable_tracks(result: Result, metric: str) -> set[str]:
+    """The tracks on which some condition has the metric; all, where none has it on any.
 
-    Those on which some condition has the metric; all, where none has it on any.
+    Anchors are summed up over these, so that like stands beside like.
     """
-    scored = [
-        track
-        for track in tracks
-        if any(has_metric(track.estimates.get(each.name, ()), metric) for each in conditions)
-    ]
-    return scored or list(tracks)
+    scored = [result.values(condition, metric).keys() for condition in result.conditions]
+    return set().union(*scored) or set(result.tracks)
 
 
-def has_metric(scores: Sequence[Score], metric: str) -> bool:
-    """Whether every repeat has it, and there is one."""
-    return len(values_of([scores], metric)) > 0
+def rows_are_of_other_tracks(result: Result) -> bool:
+    """Whether some conditions and anchors of one metric have it on different tracks.
 
-
-def speak_of_other_tracks(result: Result) -> bool:
-    """Whether some rows of one metric, of conditions and references, are of different tracks.
-
-    Rows without a number count for nothing.
+    Conditions without a number count for nothing.
     """
     for metric in result.protocols:
-        rows = {tuple(has_metric(row, metric) for row in rows) for rows in _rows(result, metric)}
-        if len([row for row in rows if any(row)]) > 1:
+        comparable = comparable_tracks(result, metric)
+        rows = [set(result.values(name, metric)) for name in result.conditions]
+        rows += [set(result.values(name, metric)) & comparable for name in ANCHORS]
+        if len({frozenset(tracks) for tracks in rows if tracks}) > 1:
             return True
     return False
 
 
-def _rows(result: Result, metric: str) -> Iterator[list[Sequence[Score]]]:
-    """The scores behind each row of a metric, by track."""
-    for condition in result.conditions:
-        yield [track.estimates.get(condition.name, ()) for track in result.tracks]
-    comparable = {
-        track.name for track in comparable_tracks(result.tracks, result.conditions, metric)
-    }
-    for name in REFERENCES:
-        yield [
-            (track.references[name],)
-            if track.name in comparable and name in track.references
-            else ()
-            for track in result.tracks
-        ]
+def ranked(result: Result, summary: Summary) -> list[str]:
+    """The conditions without the anchors, that with the highest median first."""
+
+    def median(name: str) -> float:
+        found = summary["", name, LEAD].median
+        return float("-inf") if found is None else found
+
+    return sorted(result.conditions, key=median, reverse=True)
 
 
-def _condition_summary(
-    tracks: Sequence[Track], name: str, metrics: Sequence[str]
-) -> ConditionSummary:
-    estimated = [(track, track.estimates[name]) for track in tracks if track.estimates.get(name)]
+def over_gain(result: Result, condition: str, part: str = "") -> tuple[Statistic, int]:
+    """The utterance SDR less that of the track's best constant gain, and on how many tracks, in the
+    mean over repeats, that is above 0."""
+    values, floors = (result.values(name, LEAD) for name in (condition, GAIN))
+    tracks = [track for track in result.parts[part] if track in values and track in floors]
+    differences = [values[track] - floors[track] for track in tracks]
+    return statistic(differences), sum(bool(each.mean() > 0) for each in differences)
+
+
+def real_time_factor(result: Result, condition: str) -> float | None:
+    """Seconds of separating for a second of audio; None where nothing was separated."""
     times = [
-        (score.seconds, track.audio_seconds)
-        for track, scores in estimated
-        for score in scores
-        if score.seconds is not None
+        (row["seconds"], row["audio_seconds"])
+        for row in result.rows
+        if row["condition"] == condition and row["seconds"] is not None
     ]
-    work, audio = np.sum(times, axis=0) if times else (0.0, 0.0)
-    over_gain = np.concatenate(
-        [
-            values_of([scores], "utterance_sdr") - values_of([(floor,)], "utterance_sdr")
-            for track, scores in estimated
-            if (floor := track.references.get("gain"))
-        ]
-        or [np.zeros((0, 1))]
-    )
-    return ConditionSummary(
-        statistics={
-            metric: _statistic([scores for _, scores in estimated], metric) for metric in metrics
-        },
-        over_gain=statistic(over_gain),
-        better_than_gain=int(np.sum(over_gain.mean(axis=1) > 0)),
-        real_time_factor=float(work / audio) if audio else None,
-    )
-
-
-def _statistic(scores: Iterable[Sequence[Score]], metric: str) -> Statistic:
-    return statistic(values_of(scores, metric), METRICS[metric].best)
+    if not times:
+        return None
+    seconds, audio_seconds = np.sum(times, axis=0)
+    return float(seconds / audio_seconds)

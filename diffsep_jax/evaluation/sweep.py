@@ -6,11 +6,10 @@ there is nothing to filter.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.evaluation.results import Condition
 from diffsep_jax.inference.settings import (
     DEFAULT_PRESET,
     Preset,
@@ -152,10 +151,10 @@ def label(settings: SamplerSettings) -> str:
     return " ".join(parts)
 
 
-def line_and_steps(condition: Condition) -> tuple[str, int | None]:
+def line_and_steps(name: str, settings: Mapping[str, Any]) -> tuple[str, int | None]:
     """What the points of a line of quality against time share, and the steps, if they are named."""
-    steps = condition.settings.get("steps")
-    words = condition.name.split()
+    steps = settings.get("steps")
+    words = name.split()
     rest = [word for word in words if word != f"T={steps}"]
     return " ".join(rest) or "steps alone", steps if len(rest) < len(words) else None
 

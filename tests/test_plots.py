@@ -1,0 +1,125 @@
+"""Pictures: what is bright, what is dark, what is named, what cannot be drawn."""
+
+import base64
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import matplotlib.image
+import numpy as np
+import pytest
+from html_page import decode
+from scored import noise
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.evaluation import plots
+from diffsep_jax.evaluation.plots import Box, Point
+
+RATE = 44_100
+
+
+def texts(uri):
+    """What is written in an svg."""
+    kind, data = uri.split(",", 1)
+    assert kind == "data:image/svg+xml;base64"
+    root = xml.etree.ElementTree.fromstring(base64.b64decode(data, validate=True))
+    return [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_picture_shows_each_panel(tmp_path):
+    """Noise is bright and silence dark; an odd number of panels leaves no empty frame."""
+    path = tmp_path / "a.png"
+    silence = np.zeros((RATE, 2), np.float32)
+    panels = {"noise": noise(RATE, 2), "silence": silence, "again": silence}
+    plots.save_spectrograms(path, panels, RATE)
+    image = matplotlib.image.imread(path)[..., :3].mean(axis=-1)
+    height, width = image.shape
+    assert width >= 1200
+    left = image[height // 8 : height // 3, width // 8 : width // 3]
+    right = image[height // 8 : height // 3, width * 6 // 10 : width * 8 // 10]
+    assert left.mean() > 0.3
+    assert right.max() < 0.05
+    assert image[-height // 3 : -height // 8, width * 6 // 10 : width * 8 // 10].min() == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pages_spectrograms_are_below_each_other():
+    panels = {"noise": noise(RATE, 2), "歌 $a_b$": np.zeros((RATE, 2), np.float32)}
+    image = matplotlib.image.imread(decode(plots.spectrograms(panels, RATE)))
+    height, width = image.shape[:2]
+    middle = slice(width // 3, width * 2 // 3)
+    upper = image[height // 5 : height * 2 // 5, middle, :3]
+    lower = image[height * 3 // 5 : height * 7 // 10, middle, :3]
+    assert upper.mean() > 0.3 > 0.05 > lower.max()
+
+
+def test_silence_at_a_low_rate_has_a_picture(tmp_path):
+    plots.save_spectrograms(tmp_path / "a.png", {"": np.zeros((100, 1), np.float32)}, 8000)
+
+
+def test_a_picture_that_cannot_be_written(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match=r"a\.png: cannot be written: Is a directory"):
+        plots.save_spectrograms(tmp_path / "a.png", {"a": noise(5000, 1)}, RATE)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_without_matplotlib_there_is_one_line():
+    code = (
+        "import sys\n"
+        "sys.modules['matplotlib'] = None\n"
+        "from diffsep_jax.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    import diffsep_jax.evaluation.plots"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "pip install 'diffsep-jax[eval]'" in result.stderr
+
+
+@pytest.mark.parametrize("values", [[0.0, 10.0], [-31.0, 9.5], [5.0], [1e-3, 1.2e-3]])
+def test_an_axis_holds_its_values(values):
+    low, high = plots.axis_limits([*values, 150.0, -313.0])
+    assert low < min(values) <= max(values) < high
+    assert high - low < 1.1 * (max(values) - min(values)) + 0.2
+    assert plots.axis_limits([]) == plots.axis_limits([0.0])
+
+
+def test_boxes_are_named_as_they_are():
+    names = ["mixture", "歌 <b> $a_b$ & co", "a\udcff", "x" * 100]
+    rows = [Box(name, [1.0, 2.0, 4.0], i == 0) for i, name in enumerate(names)]
+    found = texts(plots.boxes(rows))
+    shown = ["mixture", "歌 <b> $a_b$ & co", "a?", "x" * 47 + "…"]
+    assert [text for text in found if text in shown] == shown
+    assert plots.boxes(rows) == plots.boxes(rows)
+
+
+def test_values_beyond_the_limit_are_arrows():
+    """The mixture has no artefacts, so its SAR of 150 dB leaves the axis to the others."""
+
+    def dots(*values):
+        drawn = base64.b64decode(plots.boxes([Box("x", values, False)]).split(",")[1])
+        return drawn.count(b"<use ")
+
+    assert dots(0.0, 20.0, 150.0, 160.0) == dots(0.0, 20.0, 150.0)
+    assert dots(150.0) - dots() == dots(-70.0) - dots() == 1
+    assert all(
+        float(text.replace("\N{MINUS SIGN}", "-")) < 30
+        for text in texts(plots.boxes([Box("", [0.0, 20.0, 150.0], False)]))
+        if text
+    )
+
+
+def test_points_of_equal_steps_are_labelled_at_the_best():
+    points = [
+        Point(f"eta={eta:g}", steps, steps / 10 + eta, steps / 10 + eta)
+        for eta in (0.0, 0.4)
+        for steps in (5, 10)
+    ]
+    found = texts(plots.quality_against_time([*points, Point("direct", None, 0.1, 3.0)]))
+    assert [text for text in found if text.startswith("T=")] == ["T=10", "T=5"]
+    assert {"eta=0", "eta=0.4", "direct"} <= set(found)
+    assert "real-time factor" in found
+    assert {"0.1", "0.2", "0.5", "1"} <= set(found)  # of the time, which is on a log axis
+    assert not any("$" in text for text in found)
