@@ -52,6 +52,7 @@ from diffsep_jax.inference.engine import (
 from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import Sampler, SamplerSettings
 from diffsep_jax.models.compute import Dtype
+from diffsep_jax.models.generator import Generator
 from diffsep_jax.output import write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
@@ -123,6 +124,8 @@ def measure(args: Arguments) -> Json:
     """Everything by name; times in seconds, sizes in bytes."""
     use_cores(max(args.batch_sizes))
     model, params = load(args.model, args.segment, args.dtype)
+    if args.torch and not isinstance(model.generator, Generator):
+        raise UserError(f"--torch: {args.model} is no waveform model, such as tiny; leave it out")
     params = jax.device_put(params, jax.devices()[0])  # one copy for all programs
     peak = matmul_peak(model.compute.dtype)
     programs: list[Json] = []

@@ -11,7 +11,6 @@ import pytest
 
 import configs
 from diffsep_jax import samplers
-from diffsep_jax.inference.pretrained import load_model
 from diffsep_jax.model_config import flatten, unflatten
 from diffsep_jax.training.optimizer import OptimizerConfig
 from diffsep_jax.training.program import train_program
@@ -46,7 +45,7 @@ def tiny():
     return model, random_params(model)
 
 
-MODELS = {"tiny": tiny, "small": lambda: load_model("small")}
+MODELS = {"tiny": tiny}
 
 
 def audio(model, seed):
