@@ -9,7 +9,8 @@
 Each training is one process on one core for a number of CPU minutes, so that several can run side
 by side; it learns the direct estimate alone, by the spectral conditioner. DEVSET is what `python -m
 data_pipelines.build devset` makes. A run writes RUNS/NAME.json with every clip's scores; `score`
-does so for the direct estimate of a whole model; `table` compares runs by paired differences.
+does so for the direct estimate of a whole model; `table` compares runs by paired differences;
+`cross` tells whether it is the voices or the bands that are unlike the songs.
 """
 
 import os
@@ -21,6 +22,7 @@ os.environ["XLA_FLAGS"] = (
 
 import collections
 import dataclasses
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -38,11 +40,11 @@ import tyro
 from jaxtyping import Array, Float
 
 import configs
-from data_pipelines import pipeline
+from data_pipelines import dsp, pipeline
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.pipeline import PipelineConfig
-from data_pipelines.segments import Source
+from data_pipelines.segments import ACTIVITY_BLOCK, Source
 from data_pipelines.sources import open_source
 from diffsep_jax import metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
@@ -51,6 +53,7 @@ from diffsep_jax.evaluation.statistics import bootstrap_interval
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.output import check_writable, write_bytes
+from diffsep_jax.training.optimizer import Method, OptimizerConfig, direction
 
 SAMPLE_RATE = 44_100
 CROSS_FADE = 8_192
@@ -78,6 +81,7 @@ class Train:
         minutes: CPU minutes of training.
         segment: samples of an example.
         window: of the conditioner's STFT in samples.
+        method: of the optimiser, adamw or muon.
         learning_rate: the highest; after a warm-up it falls as a cosine.
         num_songs: of the embedded songs.
         cache_dir: of the embedded songs.
@@ -97,6 +101,7 @@ class Train:
     minutes: float = 10.0
     segment: int = 65_536
     window: int = 2048
+    method: Method = "adamw"
     learning_rate: float = 1e-3
     num_songs: int = 120
     cache_dir: str | None = None
@@ -116,6 +121,24 @@ class Score:
     model: tyro.conf.Positional[str]
     devset: Path
     out: Path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cross:
+    """Tells whether voices or bands are unlike the songs: scores each under the other's.
+
+    Voices and bands of the development set and of validation songs in all four combinations, at
+    the development set's ratios, by the direct estimate.
+
+    Attributes:
+        model: shipped model or model directory.
+        source: a data set of songs, as of train.py.
+        devset: folder of the development set.
+    """
+
+    model: tyro.conf.Positional[str]
+    source: str
+    devset: Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -241,11 +264,14 @@ def train(command: Train) -> None:
     silence = jnp.zeros((1, command.segment, 2))
     params = jax.jit(network.init)(jax.random.key(command.seed), silence)
     count = sum(x.size for x in jax.tree.leaves(params))
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(b1=0.9, b2=0.99))
+    method = OptimizerConfig(method=command.method, b2=0.99)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), direction(method))
+    params = {"conditioner": params}
     state, ema = optimizer.init(params), params
 
     def apply(params: Any, mixture: Array) -> Array:
-        return network.apply(params, mixture).estimate  # type: ignore[union-attr]
+        conditioning = network.apply(params["conditioner"], mixture)
+        return conditioning.estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
         """Squared error over the root of the vocals' power, so that quiet vocals count too."""
@@ -257,7 +283,7 @@ def train(command: Train) -> None:
         params: Any, state: Any, ema: Any, mixture: Array, vocals: Array, rate: Array
     ) -> tuple[Any, Any, Any, Array]:
         loss, gradient = jax.value_and_grad(loss_of)(params, mixture, vocals)
-        updates, state = optimizer.update(gradient, state)
+        updates, state = optimizer.update(gradient, state, params)
         params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
         ema = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, ema, params)
         return params, state, ema, loss
@@ -322,6 +348,37 @@ def score_model(command: Score) -> None:
     path = command.out / f"{'_'.join(Path(command.model).parts[-2:])}.json"
     write_bytes(path, json.dumps({"scores": {"1.0": scores}}, indent=1).encode())
     print(f"{command.model}: {_medians(scores)}")
+
+
+def cross(command: Cross) -> None:
+    """Prints mean and median for each combination, and what the best gain reaches."""
+    separator = Separator.from_pretrained(command.model)
+    real = list(read_devset(command.devset).values())
+    songs = open_source(command.source, split="validation")
+    rendered = []
+    for song in range(min(len(real), len(songs))):
+        active = np.convolve(songs.activity(song), np.ones(10 * SAMPLE_RATE // ACTIVITY_BLOCK))
+        end = min(int(np.argmax(active) + 1) * ACTIVITY_BLOCK, songs.num_samples(song))
+        start = max(0, end - 10 * SAMPLE_RATE)
+        rendered.append(Clip(part="", **songs.segment(song, start, end - start)._asdict()))
+    columns = ("voices", "bands", "clips", "mean, dB", "median, dB", "best gain, dB")
+    grid = rich.table.Table(*columns, box=rich.box.MARKDOWN)
+    for (voices, sung), (bands, played) in itertools.product(
+        (("real", real), ("rendered", rendered)), repeat=2
+    ):
+        found, floors = [], []
+        for there, voice, band in zip(real, sung, played, strict=False):
+            length = min(len(voice.vocals), len(band.accompaniment))
+            vocals, accompaniment = voice.vocals[:length], band.accompaniment[:length]
+            ratio = dsp.rms(there.vocals) / dsp.rms(there.accompaniment)
+            accompaniment = accompaniment * (dsp.rms(vocals) / dsp.rms(accompaniment) / ratio)
+            mixture = vocals + accompaniment
+            estimate = separator.separate(mixture, SAMPLE_RATE, sampler="direct").vocals
+            found.append(metrics.sdr(vocals, estimate))
+            floors.append(metrics.sdr(vocals, metrics.best_gain(vocals, mixture) * mixture))
+        figures = np.mean(found), np.median(found), np.median(floors)
+        grid.add_row(voices, bands, str(len(found)), *(f"{figure:.2f}" for figure in figures))
+    rich.console.Console(highlight=False).print(grid)
 
 
 def _separate(
@@ -425,10 +482,12 @@ def table(command: Table) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
-        match tyro.cli(Train | Score | Table):
+        match tyro.cli(Train | Score | Cross | Table):
             case Train() as command:
                 train(command)
             case Score() as command:
                 score_model(command)
+            case Cross() as command:
+                cross(command)
             case Table() as command:
                 table(command)

@@ -58,7 +58,11 @@ def get() -> Experiment:
             sigma_distribution="few_steps",
             stratified_sigma=True,
             optimizer=OptimizerConfig(
-                learning_rate=1e-3, warmup_steps=100, schedule="constant", b2=0.99
+                method="muon",
+                learning_rate=2e-3,
+                warmup_steps=100,
+                schedule="constant",
+                b2=0.99,
             ),
             ema_half_life=0.12,
             log_every=50,

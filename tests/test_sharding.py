@@ -22,10 +22,10 @@ from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh, st
 OPTIMIZER = dataclasses.replace(micro.TRAIN.optimizer, learning_rate=1e-4)
 
 
-def program(model, data, fsdp, micro_batches=1, remat="none"):
+def program(model, data, fsdp, micro_batches=1, remat="none", method="adamw"):
     config = dataclasses.replace(
         micro.TRAIN,
-        optimizer=OPTIMIZER,
+        optimizer=dataclasses.replace(OPTIMIZER, method=method),
         micro_batches=micro_batches,
         mesh=MeshConfig(data=data, fsdp=fsdp, min_shard_size=64),
     )
@@ -45,7 +45,11 @@ def five_steps(model, *args, **options):
         for i in range(5):
             state, values = steps.step(state, layout.put(micro.batch(i, model)), key)
             metrics.append([float(values[name]) for name in sorted(values)])
-    return flat(state.params), flat(state.optimizer[1].mu), np.array(metrics)
+    moments = state.optimizer[1]
+    if options.get("method") == "muon":
+        each = [masked.inner_state[0].mu for masked in moments.inner_states.values()]
+        return flat(state.params), flat(each), np.array(metrics)
+    return flat(state.params), flat(moments.mu), np.array(metrics)
 
 
 def flat(tree):
@@ -73,6 +77,13 @@ def test_mesh_and_micro_batches_change_nothing(model, on_one_device, data, fsdp,
     for mine, theirs in zip(ours[:2], on_one_device[:2], strict=True):
         assert np.linalg.norm(mine - theirs) < 2e-6 * np.linalg.norm(theirs)
     np.testing.assert_allclose(ours[2], on_one_device[2], rtol=2e-6)
+
+
+@pytest.mark.slow
+def test_muon_sees_whole_matrices_whatever_the_mesh(model):
+    whole, split = (five_steps(model, *mesh, method="muon") for mesh in ((1, 1), (2, 4)))
+    for mine, theirs in zip(split[:2], whole[:2], strict=True):
+        assert np.linalg.norm(mine - theirs) < 2e-5 * np.linalg.norm(theirs)
 
 
 @pytest.mark.slow

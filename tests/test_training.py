@@ -312,6 +312,37 @@ def test_learning_rate_rises_then_falls_along_a_cosine():
     assert all(rate(i) < rate(i + 1) for i in range(10))
 
 
+@pytest.mark.parametrize("freeze", ["none", "generator"])
+def test_muon_makes_the_steps_of_inner_matrices_orthogonal_and_leaves_the_rest_to_adam(freeze):
+    model = micro.SPECTRAL
+    config = OptimizerConfig(learning_rate=0.1, warmup_steps=0, weight_decay=0.0, clip_norm=1e9)
+    params = micro.random_params(model)
+    keys = jax.random.split(jax.random.key(2), len(jax.tree.leaves(params)))
+    gradients = jax.tree.map(
+        lambda p, key: jax.random.normal(key, p.shape),
+        params,
+        jax.tree.unflatten(jax.tree.structure(params), list(keys)),
+    )
+
+    def steps(method):
+        optimizer = make_optimizer(dataclasses.replace(config, method=method), 10, freeze)
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.jit(optimizer.update)(gradients, optimizer.init(params), params)[0]
+
+    muon, adam = steps("muon"), steps("adamw")
+    block = muon["conditioner"]["unet"]["encoder_block_0_0"]
+    for kernel in (block["over_frames"]["kernel"], block["mixed"]["kernel"], block["mix"]):
+        matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
+        singular = np.linalg.svd(matrix, compute_uv=False)
+        assert singular.min() > 0.5 * singular.max()
+        assert np.sqrt(np.mean(matrix**2)) == pytest.approx(0.02, rel=0.3)
+    for module in ("embed_0", "mask_0", "scale"):
+        ratio = muon["conditioner"][module]["kernel"] / adam["conditioner"][module]["kernel"]
+        np.testing.assert_allclose(ratio, 1 + 0.09 / 0.19, rtol=1e-4)  # Nesterov, first step
+    frozen = not any(np.any(leaf) for leaf in jax.tree.leaves(muon["generator"]))
+    assert frozen == (freeze == "generator")
+
+
 def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
     config = OptimizerConfig(
         learning_rate=0.1, warmup_steps=0, weight_decay=0.5, generator_learning_rate_ratio=3.0

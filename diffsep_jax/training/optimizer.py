@@ -1,18 +1,25 @@
-"""AdamW with linear warm-up, a decay of the learning rate and clipping by the global norm."""
+"""AdamW or Muon, linear warm-up, a decay of the learning rate, clipping by the global norm."""
 
 import dataclasses
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from diffsep_jax.errors import UserError
 
+Method = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "constant"]
 
 COOL_DOWN = 0.1
 """Share of the steps."""
+
+_EDGES = ("embed_", "mask_", "hidden_", "out_", "scale", "conv_in", "conv_out")
+_HEADS = ("estimate_head", "latent_head")
+"""Modules that face the audio; Muon leaves them to Adam."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +27,9 @@ class OptimizerConfig:
     """The paper gives AdamW, weight decay 1e-3, linear warm-up then cosine; the rest is ours.
 
     Attributes:
+        method: "adamw", or "muon" (ours): the momentum of each matrix inside the networks is made
+            orthogonal (Jordan et al. 2024) and has the size of Adam's steps (Liu et al. 2025);
+            what faces the audio, biases and scales are Adam's, by Nesterov's rule.
         learning_rate: peak, after the warm-up.
         warmup_steps: steps of linear warm-up from 0.
         schedule: what follows the warm-up. "cosine" falls until the end of the run. "constant"
@@ -31,9 +41,11 @@ class OptimizerConfig:
         weight_decay: decoupled; applied to matrices and kernels only.
         b1: decay of the first moment.
         b2: decay of the second moment.
+        momentum: decay of Muon's.
         clip_norm: largest global norm of the gradients.
     """
 
+    method: Method = "adamw"
     learning_rate: float = 1e-4
     warmup_steps: int = 10_000
     schedule: Schedule = "cosine"
@@ -42,6 +54,7 @@ class OptimizerConfig:
     weight_decay: float = 1e-3
     b1: float = 0.9
     b2: float = 0.999
+    momentum: float = 0.95
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
@@ -51,7 +64,7 @@ class OptimizerConfig:
         for name in ("warmup_steps", "final_learning_rate_ratio", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; 0 or more is expected")
-        for name in ("b1", "b2"):
+        for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; 0 <= {name} < 1 is expected")
 
@@ -99,10 +112,37 @@ def make_optimizer(
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(config.b1, config.b2),
+        direction(config, freeze),
         optax.add_decayed_weights(
             config.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
         ),
         optax.stateless(scale_networks),
         optax.scale_by_learning_rate(learning_rate_schedule(config, num_steps)),
     )
+
+
+def direction(config: OptimizerConfig, freeze: str = "none") -> optax.GradientTransformation:
+    """Gradients to steps of about unit size, still uphill: Adam, or Muon with it."""
+    if config.method == "adamw":
+        return optax.scale_by_adam(config.b1, config.b2)
+    return optax.contrib.muon(
+        learning_rate=-1.0,  # uphill: the rate that follows has the minus
+        beta=config.momentum,
+        consistent_rms=0.2,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        muon_weight_dimension_numbers=functools.partial(_inner_matrices, freeze=freeze),
+    )
+
+
+def _inner_matrices(params: Any, freeze: str) -> Any:
+    """How Muon sees each parameter: all axes but the last as rows; None leaves it to Adam."""
+
+    def view(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        network, module, *_ = names = [key.key for key in path]
+        inner = names[-1] in ("kernel", "mix") and not module.startswith((*_EDGES, *_HEADS))
+        if leaf.ndim < 2 or not inner or network == freeze:
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(view, params)

@@ -1,0 +1,129 @@
+"""Holds what the commands compute while the code is reorganised; `tests/guard` was written before.
+
+    python tests/test_guard.py      writes the excerpt's reference results anew
+
+A change that means to alter a sound, a score or a loss says so and writes them anew. Models and
+commands are as a user has them: model directories of configs `tiny` and `tiny_spectral` (120 steps
+of training), the command line, and files.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from jaxtyping import Float
+
+from diffsep_jax import cli, metrics
+
+GUARD = Path(__file__).parent / "guard"
+EXCERPT = GUARD / "excerpt.flac"
+"""1.5 s of an embedded song: two channels of vocals, then two of accompaniment."""
+REFERENCE = GUARD / "reference.npz"
+MODELS = ("tiny", "tiny_spectral")
+SETTINGS = {
+    "direct": ("--preset", "fast", "--overlap", "0.25"),
+    "ddim": ("--sampler", "ddim", "--steps", "4", "--seed", "3", "--overlap", "0.25"),
+    "ab2": ("--sampler", "ab2", "--steps", "3", "--crossover-hz", "800", "--overlap", "0.3"),
+}
+EVERY = 7
+"""Of the samples so many are stored."""
+
+CASES = [(model, setting) for model in MODELS for setting in SETTINGS]
+
+
+def excerpt() -> tuple[Float[np.ndarray, "time 2"], Float[np.ndarray, "time 2"]]:
+    """Vocals and mixture."""
+    stems, _ = soundfile.read(EXCERPT, dtype="float32")
+    return stems[:, :2], stems[:, :2] + stems[:, 2:]
+
+
+def separate(folder: Path, model: str, setting: str) -> Float[np.ndarray, "time 2"]:
+    """The vocals by `diffsep separate`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = folder / "song.wav"
+    soundfile.write(source, excerpt()[1], 44_100, subtype="FLOAT")
+    arguments = ["separate", str(source), "--out", str(folder / "out"), "--progress", "quiet"]
+    cli.main([*arguments, "--model", str(GUARD / model), *SETTINGS[setting]])
+    return soundfile.read(folder / "out" / "song" / "vocals.wav", dtype="float32")[0]
+
+
+def scores(estimate: np.ndarray) -> list[float]:
+    """Utterance SDR, SI-SDR and MR-STFT distance."""
+    vocals = excerpt()[0]
+    return [measure(vocals, estimate) for measure in (metrics.sdr, metrics.si_sdr, metrics.mr_stft)]
+
+
+@pytest.mark.parametrize(("model", "setting"), CASES)
+def test_a_model_directory_separates_as_before(tmp_path, model, setting):
+    vocals = separate(tmp_path, model, setting)
+    stored = np.load(REFERENCE)
+    np.testing.assert_allclose(
+        vocals[::EVERY], stored[f"{model}_{setting}"], rtol=0, atol=1e-4, strict=True
+    )
+    np.testing.assert_allclose(
+        scores(vocals), stored[f"{model}_{setting}_scores"], rtol=0, atol=0.01
+    )
+
+
+def test_a_folder_keeps_its_names(tmp_path):
+    songs = tmp_path / "songs"
+    (songs / "disc 1").mkdir(parents=True)
+    for name in ("a.wav", "disc 1/b.flac"):
+        soundfile.write(songs / name, excerpt()[1], 44_100)
+    arguments = ["separate", str(songs), "--out", str(tmp_path / "out"), "--preset", "fast"]
+    cli.main([*arguments, "--model", str(GUARD / "tiny"), "--progress", "quiet"])
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    stems = ("vocals.wav", "accompaniment.wav")
+    assert files == {f"{song}/{stem}" for song in ("a", "disc 1/b") for stem in stems}
+
+
+def train(workdir: Path, cache: Path) -> list[dict]:
+    """The lines of the log of 20 steps of `train.py tiny`."""
+    arguments = ["tiny", "--workdir", workdir, "--data.cache-dir", cache]
+    every = ["--train.log-every=10", "--train.validate-every=1000", "--train.checkpoint-every=10"]
+    program = Path(__file__).parents[1] / "train.py"
+    subprocess.run(
+        [sys.executable, program, *arguments, *every, "--train.num-steps=20"],
+        check=True,
+        capture_output=True,
+    )
+    return [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_training_learns_as_before_and_resumes_to_the_bit(tmp_path):
+    cache = tmp_path / "cache"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    log = train(whole, cache)
+    losses = [line["loss"] for line in log if line["kind"] == "train"]
+    np.testing.assert_allclose(losses, np.load(REFERENCE)["losses"], rtol=1e-4)
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "20")
+    shutil.rmtree(resumed / "model")
+    train(resumed, cache)
+    weights = [run / "model" / "model.safetensors" for run in (whole, resumed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def write_reference(folder: Path) -> None:
+    """What the tests compare with, by today's code."""
+    results = {}
+    for model, setting in CASES:
+        vocals = separate(folder / model / setting, model, setting)
+        results[f"{model}_{setting}"] = vocals[::EVERY]
+        results[f"{model}_{setting}_scores"] = np.array(scores(vocals))
+    log = train(folder / "run", folder / "cache")
+    results["losses"] = np.array([line["loss"] for line in log if line["kind"] == "train"])
+    np.savez_compressed(REFERENCE, **results)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        write_reference(Path(name))
