@@ -41,7 +41,8 @@ voices: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools<80' wheel cython
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation 'pysinsy>=0.0.5,<0.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[voices]'
-	command -v npm >/dev/null || $(APT) -qq install --yes --no-install-recommends npm >/dev/null
+	@command -v npm >/dev/null || { $(APT) -qq update && $(APT) -qq install --yes --no-install-recommends npm; } >/dev/null \
+	    || echo "install npm, which downloads Kokoro's speakers"
 	mkdir -p $(KOKORO)
 	cd $(KOKORO) && npm pack --silent 'kokoro-js@~1.2' | xargs tar --extract --strip-components=1 --file
 	rm -f $(KOKORO)/*.tgz

@@ -45,8 +45,8 @@ from data_pipelines.combined import CombinedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.segments import ACTIVITY_BLOCK, Source
-from data_pipelines.sources import open_source
-from diffsep_jax import metrics
+from data_pipelines.sources import available_split, open_source
+from diffsep_jax import losses, metrics
 from diffsep_jax.compilation_cache import use_compilation_cache
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.statistics import bootstrap_interval
@@ -57,6 +57,7 @@ from diffsep_jax.training.optimizer import Method, OptimizerConfig, direction
 
 SAMPLE_RATE = 44_100
 CROSS_FADE = 8_192
+WEIGHTS = configs.get("small").train.loss_weights
 MIDDLE_HZ = (250.0, 3000.0)
 """Where voices lie, and where bands leak into them."""
 
@@ -101,8 +102,8 @@ class Train:
     minutes: float = 10.0
     segment: int = 65_536
     window: int = 2048
-    method: Method = "adamw"
-    learning_rate: float = 1e-3
+    method: Method = "muon"
+    learning_rate: float = 2e-3
     num_songs: int = 120
     cache_dir: str | None = None
     seed: int = 0
@@ -266,17 +267,17 @@ def train(command: Train) -> None:
     count = sum(x.size for x in jax.tree.leaves(params))
     method = OptimizerConfig(method=command.method, b2=0.99)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), direction(method))
-    params = {"conditioner": params}
+    params = {"conditioner": params["params"]}
     state, ema = optimizer.init(params), params
 
     def apply(params: Any, mixture: Array) -> Array:
-        conditioning = network.apply(params["conditioner"], mixture)
+        conditioning = network.apply({"params": params["conditioner"]}, mixture)
         return conditioning.estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
-        """Squared error over the root of the vocals' power, so that quiet vocals count too."""
-        error = jnp.square(apply(params, mixture) - vocals).mean((1, 2))
-        return (error / jnp.sqrt(jnp.square(vocals).mean((1, 2)) + 0.03)).mean()
+        """L_rec of config `small`."""
+        error = losses.reconstruction_loss(apply(params, mixture), vocals)
+        return WEIGHTS.reconstruction * losses.logarithmic(error, WEIGHTS.log_floor).mean()
 
     @jax.jit
     def step(
@@ -295,7 +296,7 @@ def train(command: Train) -> None:
 
     settings = json.loads(json.dumps(dataclasses.asdict(command), default=str))
     scores: dict[str, Any] = {}
-    number, not_training, losses = 0, 0.0, collections.deque[float](maxlen=100)
+    number, not_training, recent = 0, 0.0, collections.deque[float](maxlen=100)
     start, start_cpu = time.perf_counter(), time.process_time()
     for at in (0.5, 1.0):
         while True:
@@ -309,7 +310,7 @@ def train(command: Train) -> None:
             params, state, ema, loss = step(
                 params, state, ema, batch["mixture"], batch["vocals"], jnp.float32(rate)
             )
-            losses.append(float(loss))
+            recent.append(float(loss))
             number += 1
         scoring = time.process_time()
         scores[str(at)] = {
@@ -325,7 +326,7 @@ def train(command: Train) -> None:
             "cpu_minutes": (time.process_time() - start_cpu - not_training) / 60,
             "minutes": (time.perf_counter() - start) / 60,
             "audio_hours": seconds / 3600,
-            "loss": float(np.mean(losses)),
+            "loss": float(np.mean(recent)),
             "scores": scores,
         }
         write_bytes(command.out / f"{command.name}.json", json.dumps(run, indent=1).encode())
@@ -354,13 +355,19 @@ def cross(command: Cross) -> None:
     """Prints mean and median for each combination, and what the best gain reaches."""
     separator = Separator.from_pretrained(command.model)
     real = list(read_devset(command.devset).values())
+    if available_split(command.source, "validation") != "validation":
+        raise UserError(f"{command.source}: expected a data set with a split named validation")
     songs = open_source(command.source, split="validation")
     rendered = []
     for song in range(min(len(real), len(songs))):
-        active = np.convolve(songs.activity(song), np.ones(10 * SAMPLE_RATE // ACTIVITY_BLOCK))
-        end = min(int(np.argmax(active) + 1) * ACTIVITY_BLOCK, songs.num_samples(song))
-        start = max(0, end - 10 * SAMPLE_RATE)
-        rendered.append(Clip(part="", **songs.segment(song, start, end - start)._asdict()))
+        blocks = 10 * SAMPLE_RATE // ACTIVITY_BLOCK
+        first = np.argmax(np.convolve(songs.activity(song), np.ones(blocks), "valid"))
+        start = int(first) * ACTIVITY_BLOCK
+        length = min(10 * SAMPLE_RATE, songs.num_samples(song) - start)
+        clip = Clip(part="", **songs.segment(song, start, length)._asdict())
+        if min(dsp.rms(clip.vocals), dsp.rms(clip.accompaniment)) == 0:
+            raise UserError(f"{command.source}: {songs.name(song)} has no vocals or no band")
+        rendered.append(clip)
     columns = ("voices", "bands", "clips", "mean, dB", "median, dB", "best gain, dB")
     grid = rich.table.Table(*columns, box=rich.box.MARKDOWN)
     for (voices, sung), (bands, played) in itertools.product(

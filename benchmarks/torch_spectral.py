@@ -40,9 +40,8 @@ class TorchSpectralModel(WithOurParams):
         estimate, log_scale = self.conditioner(mixture)
         error = vocals - estimate
         reconstruction = error.square().mean(dim=(1, 2))
-        if weights.level_floor is not None:
-            power = vocals.square().mean(dim=(1, 2))
-            reconstruction = reconstruction * torch.rsqrt(power + weights.level_floor)
+        if weights.log_floor is not None:
+            reconstruction = torch.log(reconstruction + weights.log_floor)
         bands = self.conditioner.config.bands
         with torch.no_grad():
             error_power = band_power(mdct(error), bands)

@@ -76,7 +76,10 @@ def measure(args: Arguments) -> dict[str, str | int | float]:
     """The figures by name."""
     experiment = configs.get(args.config)
     model = experiment.model
-    config = dataclasses.replace(experiment.train, micro_batches=args.micro_batches)
+    optimizer = dataclasses.replace(experiment.train.optimizer, method="adamw")
+    config = dataclasses.replace(
+        experiment.train, micro_batches=args.micro_batches, optimizer=optimizer
+    )
     if isinstance(model.conditioner, SpectralConditioner):
         config = dataclasses.replace(config, freeze="generator")
     batch_size = args.batch_size or experiment.data.pipeline.batch_size

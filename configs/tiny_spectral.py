@@ -28,6 +28,6 @@ def get() -> Experiment:
             ),
         ),
         train=dataclasses.replace(
-            base.train, loss_weights=LossWeights(latent=0.0, level_floor=0.03)
+            base.train, loss_weights=LossWeights(latent=0.0, reconstruction=0.15, log_floor=0.05)
         ),
     )

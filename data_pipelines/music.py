@@ -1,7 +1,8 @@
 """Real instrumental music for training: recordings in Debian packages that allow it.
 
-Each track becomes a song without vocals. `augment.remix_probability` and `layer_probability` then
-put other data sets' voices over it.
+Each track becomes a song without vocals. `augment.remix_probability` and `layer_probability` put it
+under other data sets' voices; `augment.silent_share`, as config `small` has it, keeps it from being
+drawn for its vocals.
 """
 
 import dataclasses
@@ -20,10 +21,12 @@ from rich.progress import track
 from data_pipelines.cache import cache_folder
 from data_pipelines.packages import fetch
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import check_writable, write_folder
+from diffsep_jax.output import check_writable, write_bytes, write_folder
 
 SAMPLE_RATE = 44_100
 FACTS = "song.json"
+MARK = "music.json"
+"""Tells a folder of this data set from others."""
 _VALIDATION_EVERY = 18
 
 
@@ -80,7 +83,10 @@ ALBUMS = (
     Album("vonsh", "CC0-1.0", "Juhani Junkala", "usr/share/games/vonsh/{}.mp3", "idle_tune"),
     Album("vonsh", "CC-BY-3.0", "Przemyslaw Sikorski", "usr/share/games/vonsh/{}.mp3", "play_tune"),
 )  # fmt: skip
-"""Screened for voices by title, credits and spectrogram; none is in the development set."""
+"""Screened for voices by title, credits and the spectrogram of 14 s of each.
+
+None is in the development set.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,8 +115,9 @@ def build_music(command: BuildMusic, albums: tuple[Album, ...] = ALBUMS) -> None
     """
     out = command.out
     check_writable(out)
-    if out.exists() and {path.name for path in out.iterdir()} - {"train", "validation"}:
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise UserError(f"{out}: holds something else; choose a new folder")
+    write_bytes(out / MARK, b"{}\n")
     downloads = command.downloads or cache_folder(None).parent / "packages"
     tracks = [(album, name) for album in albums for name in album.tracks.split()]
     for album, name in track(tracks, "tracks"):

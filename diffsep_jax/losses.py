@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -26,9 +25,9 @@ class LossWeights:
     """of L_lat, the vocals read off the conditioner's bottleneck"""
     reconstruction: float = 1.0
     """of L_rec, the vocals read off the conditioner's output"""
-    level_floor: float | None = None
-    """L_rec of an example is divided by the root of its vocals' mean square plus this (ours: quiet
-    vocals count too); None, as in the paper, divides by nothing"""
+    log_floor: float | None = None
+    """L_rec of an example is the logarithm of its mean square error plus this (ours: a decibel
+    counts the same in an easy example and in a hard one); None, as in the paper: no logarithm"""
     scale: float = 0.1
     """of L_scale, the likelihood of the direct estimate's error"""
     normalised: float = 0.5
@@ -42,9 +41,9 @@ class LossWeights:
             raise UserError(
                 f"loss weight normalised is {self.normalised}; a share up to 1 is expected"
             )
-        if self.level_floor == 0:
+        if self.log_floor == 0:
             raise UserError(
-                "loss weight level_floor is 0; more, or None, is expected: vocals can be silent"
+                "loss weight log_floor is 0; more, or None, is expected: an error can be 0"
             )
 
 
@@ -58,10 +57,9 @@ def reconstruction_loss(estimate: Waveform, vocals: Waveform) -> PerExample:
     return _mean_square_error(estimate, vocals)
 
 
-def level_weight(vocals: Waveform, floor: float | None) -> PerExample:
-    """What L_rec of each example is multiplied by; `floor` as in `LossWeights.level_floor`."""
-    power = jnp.square(vocals).mean((1, 2))
-    return jnp.ones_like(power) if floor is None else jax.lax.rsqrt(power + floor)
+def logarithmic(error: PerExample, floor: float | None) -> PerExample:
+    """log(error + floor), or the error itself without a `floor`; see `LossWeights.log_floor`."""
+    return error if floor is None else jnp.log(error + floor)
 
 
 def scale_loss(

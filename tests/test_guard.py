@@ -1,8 +1,8 @@
 """Holds what the commands compute while the code is reorganised; `tests/guard` was written before.
 
-    python tests/test_guard.py      writes the excerpt's reference results anew
+    python tests/test_guard.py      rewrites the reference results
 
-A change that means to alter a sound, a score or a loss says so and writes them anew. Models and
+A change that means to alter a sound, a score or a loss says so and rewrites them. Models and
 commands are as a user has them: model directories of configs `tiny` and `tiny_spectral` (120 steps
 of training), the command line, and files.
 """

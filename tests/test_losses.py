@@ -35,11 +35,11 @@ def test_bfloat16_is_cast_before_the_difference(arrays):
         np.testing.assert_array_equal(value, losses.diffusion_loss(exact["v_hat"], exact["v"]))
 
 
-def test_quiet_vocals_weigh_more():
-    vocals = jnp.stack([jnp.zeros((4, 2)), jnp.full((4, 2), 0.1), jnp.ones((4, 2))])
-    np.testing.assert_array_equal(losses.level_weight(vocals, None), 1)
-    expected = 1 / np.sqrt([0.03, 0.04, 1.03])
-    np.testing.assert_allclose(losses.level_weight(vocals, 0.03), expected, rtol=1e-6)
+def test_a_decibel_counts_the_same_in_an_easy_and_in_a_hard_example():
+    errors = jnp.array([0.0, 0.01, 1.0])
+    np.testing.assert_array_equal(losses.logarithmic(errors, None), errors)
+    expected = np.log([0.05, 0.06, 1.05])
+    np.testing.assert_allclose(losses.logarithmic(errors, 0.05), expected, rtol=1e-6)
 
 
 def test_the_likelihood_is_greatest_at_the_errors_deviation():
@@ -59,13 +59,13 @@ def test_errors_of_large_targets_weigh_less():
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["latent", "reconstruction", "level_floor", "scale"])
+@pytest.mark.parametrize("name", ["latent", "reconstruction", "log_floor", "scale"])
 def test_bad_weights_are_refused(name, value):
     with pytest.raises(UserError, match=f"loss weight {name} is {value}"):
         losses.LossWeights(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("normalised", 1.5), ("level_floor", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("normalised", 1.5), ("log_floor", 0.0)])
 def test_weights_that_would_break_the_loss_are_refused(name, value):
     with pytest.raises(UserError, match=f"loss weight {name} is"):
         losses.LossWeights(**{name: value})

@@ -61,6 +61,10 @@ def test_no_arrangement_holds_a_voice_and_many_instruments_come_up() -> None:
             (kits if part.sound == "drums" else seen).update(part.programs)
             if part.sound == "drums":  # 71 and 72 are whistles, 78 and 79 cuicas
                 assert {note.pitch for note in part.notes} <= {*range(35, 71), *range(73, 78)}
+            if part.programs == (ORCHESTRA_KIT,) and part.sound == "drums":
+                assert {note.pitch for note in part.notes} <= {35, 38, *range(41, 54), 57, 59}
+            if part.sound in ("saw", "noise", "glide"):
+                assert not part.programs
     assert not seen & VOICE_PROGRAMS
     assert not {program for family in PROGRAMS.values() for program in family} & VOICE_PROGRAMS
     assert kits <= {*KITS, ORCHESTRA_KIT}

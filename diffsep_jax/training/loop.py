@@ -83,6 +83,7 @@ def train(
         workdir,
         model,
         fixed={"train.seed": config.seed, "batch_size": layout.batch_size}
+        | ({} if config.optimizer.method == "adamw" else {"train.optimizer.method": "muon"})
         | ({} if init_from is None else {"init_from": init_from}),
         settings=settings or {},
     )

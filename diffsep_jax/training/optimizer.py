@@ -17,9 +17,11 @@ Schedule = Literal["cosine", "constant"]
 COOL_DOWN = 0.1
 """Share of the steps."""
 
-_EDGES = ("embed_", "mask_", "hidden_", "out_", "scale", "conv_in", "conv_out")
-_HEADS = ("estimate_head", "latent_head")
-"""Modules that face the audio; Muon leaves them to Adam."""
+_EDGES = (
+    *("embed_", "mask_", "hidden_", "out_", "scale"),
+    *("conv_in", "conv_out", "estimate_head", "latent_head"),
+)
+"""How the names of modules that face the audio begin; Muon leaves them to Adam."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class OptimizerConfig:
         weight_decay: decoupled; applied to matrices and kernels only.
         b1: decay of the first moment.
         b2: decay of the second moment.
-        momentum: decay of Muon's.
+        momentum: decay of Muon's momentum.
         clip_norm: largest global norm of the gradients.
     """
 
@@ -136,11 +138,15 @@ def direction(config: OptimizerConfig, freeze: str = "none") -> optax.GradientTr
 
 
 def _inner_matrices(params: Any, freeze: str) -> Any:
-    """How Muon sees each parameter: all axes but the last as rows; None leaves it to Adam."""
+    """How Muon sees each parameter: all axes but the last as rows; None leaves it to Adam.
 
-    def view(path: tuple[Any, ...], leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+    `params` are those of `{"generator": ..., "conditioner": ...}`, or of one of them.
+    """
+
+    def view(path: tuple[Any, ...], leaf: Any) -> optax.contrib.MuonDimensionNumbers | None:
         network, module, *_ = names = [key.key for key in path]
-        inner = names[-1] in ("kernel", "mix") and not module.startswith((*_EDGES, *_HEADS))
+        assert network in ("generator", "conditioner"), names
+        inner = names[-1] in ("kernel", "mix") and not module.startswith(_EDGES)
         if leaf.ndim < 2 or not inner or network == freeze:
             return None
         return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)

@@ -171,8 +171,8 @@ def example_losses(
         conditioning = jax.lax.stop_gradient(conditioning)
     else:
         estimate = conditioning.estimate
-        weight = losses.level_weight(vocals, weights.level_floor)
-        terms["reconstruction"] = losses.reconstruction_loss(estimate, vocals) * weight
+        error = losses.reconstruction_loss(estimate, vocals)
+        terms["reconstruction"] = losses.logarithmic(error, weights.log_floor)
         total += weights.reconstruction * terms["reconstruction"]
         if conditioning.latent_estimate is not None:
             latent = losses.reconstruction_loss(conditioning.latent_estimate, vocals)
