@@ -20,18 +20,17 @@ from rich.markup import escape
 import train
 from data_pipelines import excerpt
 from data_pipelines.sources import EmbeddedSongs
-from diffsep_jax.compilation_cache import use_compilation_cache
-from diffsep_jax.cores import use_cores
-from diffsep_jax.encoding import write_wav
+from diffsep_jax.audio.write import write_wav
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.comparison import METRIC, Row, comparison_table, score_estimates
 from diffsep_jax.evaluation.protocols import PROTOCOLS
 from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.files import check_writable, make_folder
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.output import check_writable, make_folder
+from diffsep_jax.runtime import use_compilation_cache, use_cores
 
 SONG_SECONDS = 60.0
 TRAIN_STEPS = 400

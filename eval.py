@@ -16,24 +16,24 @@ import rich.console
 import tyro
 
 from data_pipelines.sources import available_split, open_source
-from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
-from diffsep_jax.evaluation.result_files import PLOT_FILE, REPORT_FILE
+from diffsep_jax.evaluation.result_files import REPORT_FILE
 from diffsep_jax.evaluation.results import Notes
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions
-from diffsep_jax.output import check_writable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Scores estimates of vocals, by a model or in a folder, on songs whose vocals are known.
+    """Scores estimates of vocals, by a model or in files, on songs whose vocals are known.
 
     Attributes:
         model: name of a shipped model, or a model directory; unset: small.
-        estimates: folder of another program's finished estimates, in place of a model.
+        estimates: path of another program's finished vocals, in place of a model, with {track} for
+            the song's name: 'separated/{track}/vocals.wav'.
         data: "embedded" (the test songs that no training sees), or a folder of songs.
         out: folder for the result; the same command again goes on where it ended.
         sampling: options of the sampler.
@@ -47,11 +47,11 @@ class Evaluate:
         num_songs: how many embedded songs.
         song_seconds: length of an embedded song.
         cache_dir: where rendered and resampled songs are kept; unset: the user's cache folder.
-        distributed: which process of several this is, where the environment does not tell.
+        multihost: share the songs with the other processes that were started with this command.
     """
 
     model: str | None = None
-    estimates: pathlib.Path | None = None
+    estimates: str | None = None
     data: str = "embedded"
     out: pathlib.Path
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
@@ -66,23 +66,22 @@ class Evaluate:
     num_songs: int = 10
     song_seconds: float = 60.0
     cache_dir: str | None = None
-    distributed: DistributedConfig = DistributedConfig()
+    multihost: bool = False
 
 
 def main(command: Evaluate) -> None:
     """Scores every song. What can be wrong is found before a song is rendered."""
     sweep = check(command)
-    from diffsep_jax.compilation_cache import use_compilation_cache
-    from diffsep_jax.cores import use_cores
     from diffsep_jax.evaluation import estimators, result_files, tables
     from diffsep_jax.evaluation.evaluate import evaluate, start_anew, track_names
     from diffsep_jax.evaluation.provenance import weights_digest
     from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.runtime import join_hosts, use_compilation_cache, use_cores
 
     use_cores(command.batch_size)
     use_compilation_cache()
-    initialize(command.distributed)
+    join_hosts(command.multihost)
     split = available_split(command.data, "test")
     if split == "train":
         print(
@@ -104,7 +103,7 @@ def main(command: Evaluate) -> None:
         result_files.check_same_settings(command.out, settings)
     estimator: estimators.Estimator
     if command.estimates is not None:
-        estimator = estimators.FolderEstimates(command.estimates, track_names(source))
+        estimator = estimators.FileEstimates(command.estimates, track_names(source))
     else:
         separator = Separator.from_pretrained(model, batch_size=command.batch_size)
         estimator = estimators.SeparatorEstimates(
@@ -123,10 +122,6 @@ def main(command: Evaluate) -> None:
     )
     if result is None:
         return
-    if command.sweep:
-        from diffsep_jax.evaluation.quality_plot import save_quality_plot
-
-        save_quality_plot(command.out / PLOT_FILE, result)
     page = command.out / REPORT_FILE
     write_report(page, result, command.out)
     console = rich.console.Console(highlight=False)
@@ -153,8 +148,6 @@ def check(command: Evaluate) -> Sweep:
         preset = load_default_preset(command.model or "small")
     sweep = parse_sweep(command.sweep, command.sampling, preset)
     if command.sweep:
-        import diffsep_jax.evaluation.quality_plot  # noqa: F401  raises where matplotlib is missing
-
         print(
             f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
         )
@@ -187,7 +180,7 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     if command.data == "embedded":
         settings |= {"num_songs": command.num_songs, "song_seconds": command.song_seconds}
     if command.estimates is not None:
-        return settings | {"estimates": str(command.estimates)}
+        return settings | {"estimates": command.estimates}
     points = {label(point): dataclasses.asdict(point) for point in sweep.points}
     return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
 

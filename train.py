@@ -14,6 +14,7 @@ import absl.flags
 import grain
 import jax
 import tyro
+from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -23,9 +24,8 @@ from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.segments import Source
 from data_pipelines.synthesis import Split
-from diffsep_jax.compilation_cache import use_compilation_cache
-from diffsep_jax.distributed import DistributedConfig, initialize, is_primary
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
     CONFIG_FILE,
     StoredDtype,
@@ -34,8 +34,8 @@ from diffsep_jax.inference.pretrained import (
     save_model,
 )
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
-from diffsep_jax.model_config import flatten, model_to_json
-from diffsep_jax.output import check_writable
+from diffsep_jax.model_config import model_to_json
+from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
 from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import has_checkpoint, load_trained, train
@@ -59,7 +59,7 @@ class Run(configs.Experiment):
             it was exported before, else fast if the generator is untrained, else balanced.
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         best: with --export-only: from its best checkpoint by --train.best-by.
-        distributed: which process of several this is, where the environment does not tell.
+        multihost: join the other processes of the run, on this host or others.
     """
 
     config: tyro.conf.Positional[str]
@@ -69,7 +69,7 @@ class Run(configs.Experiment):
     export_preset: Preset | None = None
     export_dtype: StoredDtype = "float32"
     best: bool = False
-    distributed: DistributedConfig = DistributedConfig()
+    multihost: bool = False
 
 
 def parse(arguments: list[str]) -> Run:
@@ -162,13 +162,13 @@ def initial_params(run: Run) -> Params | None:
         return None
     model, params = load_model(run.init_from)
     there, here = (
-        flatten(model_to_json(dataclasses.replace(each, segment=run.model.segment)))
+        flatten_dict(model_to_json(dataclasses.replace(each, segment=run.model.segment)), sep=".")
         for each in (model, run.model)
     )
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise UserError(
-                f"--init-from {run.init_from}: {name.replace('/', '.')} is"
+                f"--init-from {run.init_from}: {name} is"
                 f" {there.get(name, 'missing')} there, {here.get(name, 'missing')} in this config;"
                 " the models must be the same but for the segment"
             )
@@ -192,11 +192,13 @@ def export(run: Run, model: SeparationModel, params: Params) -> None:
 def main(arguments: list[str]) -> None:
     """Parses the command line, trains, exports."""
     run = parse(arguments)
+    if run.best and not run.export_only:
+        raise UserError("--best is an option of --export-only, which is not given")
     use_compilation_cache()
     if run.export_only:
         export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))
         return
-    initialize(run.distributed)
+    join_hosts(run.multihost)
     train_run(run)
 
 

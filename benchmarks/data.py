@@ -1,7 +1,6 @@
 """Examples per second and core: our sources and augmentations, against a PyTorch DataLoader.
 
-    python -m benchmarks.data --folder SONGS [--data-set BUILT] [--seconds 3] [--json FILE]
-    python -m benchmarks.data --folder SONGS [--data-set BUILT] --memory-batches 2000
+    python -m benchmarks.data --folder SONGS [--data-set BUILT] [--seconds 3]
 
 SONGS holds song folders with vocals.wav and other stems at 44.1 kHz; BUILT is what
 `python -m data_pipelines.build` made of them. Needs the `bench` extra. The process keeps to one
@@ -9,13 +8,10 @@ core. The PyTorch loader does what such loaders do: it reads a random segment of
 soundfile (vocals and mixture, or where there is no mixture.wav, all stems, which it sums) and
 collates batches of mixture and vocals, as ours; it augments nothing. All take turns, `--rounds`
 times, and the median round counts.
-
-With `--memory-batches` it prints instead how the process' own memory grows over so many batches.
 """
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import statistics
@@ -34,7 +30,6 @@ from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.segments import Source
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import write_bytes
 
 BATCH_SIZE = 8
 
@@ -62,8 +57,6 @@ class Options:
         segment: samples of an example.
         seconds: of a round, for each.
         rounds: how often each has its turn.
-        memory_batches: measure memory over so many batches, and nothing else.
-        json: where to write the figures too.
     """
 
     folder: pathlib.Path
@@ -71,8 +64,6 @@ class Options:
     segment: int = 131_072
     seconds: float = 3.0
     rounds: int = 3
-    memory_batches: int | None = None
-    json: pathlib.Path | None = None
 
 
 class RandomSegments(Dataset):
@@ -108,7 +99,7 @@ class RandomSegments(Dataset):
 
 
 def main(options: Options) -> None:
-    """Measures, prints a table, writes JSON."""
+    """Measures and prints a table."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     loaders: dict[str, Loader] = {}
@@ -121,9 +112,6 @@ def main(options: Options) -> None:
     for kind, source in sources.items():
         for name, augmentation in AUGMENTATIONS.items():
             loaders[f"{kind}, {name}"] = _ours(source, augmentation, options.segment)
-    if options.memory_batches is not None:
-        _print_memory(loaders, options.memory_batches)
-        return
     cold = {name: _cold(options, loader) for name, loader in loaders.items() if _is_plain(name)}
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(options.rounds):
@@ -136,23 +124,6 @@ def main(options: Options) -> None:
     for name, rate in figures.items():
         first = f"{cold[name]:.0f}" if name in cold else ""
         print(f"| {name} | {rate:.0f} | {rate / best:.2f} | {first} |")
-    if options.json is not None:
-        text = json.dumps({"warm": figures, "cold": cold}, indent=2)
-        write_bytes(options.json, text.encode())
-
-
-def _print_memory(loaders: dict[str, Loader], total: int) -> None:
-    """Anonymous resident memory, without mapped files, of the loaders with remixing."""
-    for name, loader in loaders.items():
-        if not name.endswith("remix"):
-            continue
-        with loader() as batches:
-            for number in range(1, total + 1):
-                next(batches)
-                if number in (total // 20, total // 2, total):
-                    status = pathlib.Path("/proc/self/status").read_text()
-                    kilobytes = int(status.split("RssAnon:")[1].split()[0])
-                    print(f"{name}: {kilobytes / 1024:.0f} MiB after {number} batches")
 
 
 def _is_plain(name: str) -> bool:

@@ -1,6 +1,6 @@
 """Peak memory and time of `diffsep separate` on a short file and on a long one.
 
-    python -m benchmarks.long_file [--minutes 1 60] [--json FILE] [-- OPTIONS OF diffsep separate]
+    python -m benchmarks.long_file [--minutes 1 60] [-- OPTIONS OF diffsep separate]
 
 The files are stereo wav of 16 bits at 44.1 kHz, an embedded test song of a minute again and again.
 Each is separated by a process of its own, whose peak resident memory the kernel tells. The direct
@@ -8,7 +8,6 @@ estimate is the default, as it leaves the most to reading and writing.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import subprocess
@@ -22,7 +21,6 @@ import tyro
 
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import write_bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +29,6 @@ class Arguments:
 
     minutes: tuple[int, ...] = (1, 60)
     """Lengths of the files."""
-    json: pathlib.Path | None = None
-    """Where to write the figures too."""
     options: tuple[str, ...] = ("--sampler", "direct")
     """Of `diffsep separate`."""
 
@@ -43,7 +39,6 @@ def main(args: Arguments) -> None:
         raise UserError(f"--minutes is {args.minutes}; 1 or more is expected")
     song = EmbeddedSongs(split="test", num_songs=1, seconds=60.0)
     minute = sum(song.segment(0, 0, song.num_samples(0)), np.float32(0))
-    figures = []
     for minutes in args.minutes:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "long.wav"
@@ -51,13 +46,10 @@ def main(args: Arguments) -> None:
                 for _ in range(minutes):
                     file.write(minute)
             seconds, peak = separate(path, pathlib.Path(folder) / "out", args.options)
-        figures.append({"minutes": minutes, "seconds": seconds, "peak_mib": peak})
         print(
             f"{minutes} min: {seconds:.1f} s, real-time factor {seconds / minutes / 60:.3f},"
             f" peak resident memory {peak:.0f} MiB"
         )
-    if args.json is not None:
-        write_bytes(args.json, (json.dumps(figures, indent=2) + "\n").encode())
 
 
 def separate(

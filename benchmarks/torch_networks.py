@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,7 +31,6 @@ from benchmarks.torch_layers import (
     unfold_audio,
 )
 from diffsep_jax.losses import LossWeights
-from diffsep_jax.model_config import flatten
 from diffsep_jax.models import conditioner, generator
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
@@ -48,7 +48,7 @@ class WithOurParams(nn.Module):
         The L_lat head may be missing, as it is from exported models. Raises ValueError if another
         parameter is missing, is unknown, or has another size.
         """
-        flat = flatten(params)
+        flat = flatten_dict(params, sep="/")
         named = dict(self.named_parameters())
         theirs = {_jax_name(name): name for name in named}
         missing = {name for name in theirs.keys() - flat.keys() if "/latent_head/" not in name}

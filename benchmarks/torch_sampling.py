@@ -3,7 +3,6 @@
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,17 +53,11 @@ def ddim(
     raise ValueError(f"num_steps is {num_steps}; 1 or more is expected")
 
 
-def compare(
-    model: SeparationModel,
-    params: Params,
-    batch_size: int,
-    steps: int,
-    ours: Callable[[], Any],
-    repeats: int,
-) -> dict[str, float]:
-    """Seconds of `ours` and PyTorch's in turns, and the ratios to the faster of its threads."""
-    from benchmarks.sampling import take_turns
-
+def runs_in_torch(
+    model: SeparationModel, params: Params, batch_size: int, steps: int
+) -> dict[str, Callable[[], None]]:
+    """A batch of chunks by the default settings: with all threads and with one, with the
+    conditioner run once and at each step."""
     theirs = TorchModel(model)
     theirs.load_params(params)
     settings = SamplerSettings()
@@ -85,19 +78,10 @@ def compare(
             condition_each_step=condition_each_step,
         )
 
-    threads = dict.fromkeys((len(os.sched_getaffinity(0)), 1))
-    runs: dict[Any, Callable[[], Any]] = {"ours": ours}
-    for count in threads:
-        for each_step in (False, True):
-            runs[count, each_step] = functools.partial(run, count, each_step)
-    seconds = take_turns(runs, repeats)
-    title = f"ddim, {steps} steps, batch {batch_size}"
-    figures = {f"{title}: ours, seconds": seconds["ours"]}
-    for each_step, name in ((False, "conditioner once"), (True, "conditioner each step")):
-        best = min(seconds[count, each_step] for count in threads)
-        for count in threads:
-            figures[f"{title}: PyTorch, {name}, {count} threads, seconds"] = seconds[
-                count, each_step
-            ]
-        figures[f"{title}: ours to PyTorch, {name}"] = seconds["ours"] / best
-    return figures
+    return {
+        f"PyTorch ddim, {steps}, conditioner {how}, {threads} threads": functools.partial(
+            run, threads, each_step
+        )
+        for threads in dict.fromkeys((len(os.sched_getaffinity(0)), 1))
+        for how, each_step in (("once", False), ("each step", True))
+    }

@@ -33,7 +33,7 @@ from data_pipelines.record_format import Dtype, check_same_format, table_name
 from data_pipelines.song_table import read_table
 from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import check_writable, write_bytes
+from diffsep_jax.files import check_writable, write_bytes
 
 REPORT = "report.json"
 

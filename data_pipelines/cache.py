@@ -5,16 +5,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 
 from diffsep_jax.errors import UserError
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """The given folder, or the user's: $XDG_CACHE_HOME (or ~/.cache) /diffsep-jax/songs."""
+    """The given folder, or diffsep-jax/songs in the user's cache folder ($XDG_CACHE_HOME)."""
     if cache_dir is not None:
         return Path(cache_dir)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "diffsep-jax" / "songs"
+    return platformdirs.user_cache_path("diffsep-jax", appauthor=False) / "songs"
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

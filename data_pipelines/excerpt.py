@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jaxtyping import Float32
 from numpy import ndarray
 
-from diffsep_jax.audio import read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
 
 TITLE = "The Easton Ellises, Falcon 69"

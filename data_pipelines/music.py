@@ -21,7 +21,7 @@ from rich.progress import track
 from data_pipelines.cache import cache_folder
 from data_pipelines.packages import fetch
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import check_writable, write_bytes, write_folder
+from diffsep_jax.files import check_writable, write_bytes, write_folder
 
 SAMPLE_RATE = 44_100
 FACTS = "song.json"

@@ -14,7 +14,7 @@ import soundfile
 from jaxtyping import Float
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import make_folder, write_errors
+from diffsep_jax.files import make_folder, write_errors
 
 
 class Package(NamedTuple):

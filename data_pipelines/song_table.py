@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import replacing
+from diffsep_jax.files import replacing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The command `diffsep`: separate audio files, list models, compile ahead, export."""
+"""The command `diffsep`: separate audio files, list models, export."""
 
 import io
 import os
@@ -9,7 +9,6 @@ from typing import Annotated
 
 import tyro
 
-from diffsep_jax.commands.compile import Compile, compile_programs
 from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate
@@ -22,7 +21,6 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = (
         Annotated[Separate, tyro.conf.subcommand(name="separate")]
         | Annotated[Models, tyro.conf.subcommand(name="models")]
-        | Annotated[Compile, tyro.conf.subcommand(name="compile")]
         | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file name must not end a run
@@ -37,8 +35,6 @@ def main(args: Sequence[str] | None = None) -> None:
             )
             if isinstance(command, Separate):
                 separate(command)
-            elif isinstance(command, Compile):
-                compile_programs(command)
             elif isinstance(command, Export):
                 export(command)
             else:

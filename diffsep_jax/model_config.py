@@ -1,28 +1,24 @@
-"""A model's fields as JSON, and parameter trees as flat names: what files hold of a model."""
+"""A model's fields as JSON."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
-from diffsep_jax.models.spectral.conditioner import SpectralConditioner
-from diffsep_jax.models.spectral.generator import SpectralGenerator
+from diffsep_jax.models.registry import FAMILIES, family_name
 from diffsep_jax.separation_model import SeparationModel
 
 FORMAT = "diffsep-jax 1"
+DEFAULT_FAMILY = "waveform"
+"""The family of files that do not name one."""
+
 _NOT_STORED = {"compute"}  # how, not what
-_FAMILIES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "waveform": (Generator, Conditioner),
-    "spectral": (SpectralGenerator, SpectralConditioner),
-}
 
 
 def model_to_json(model: SeparationModel) -> dict[str, Any]:
     """The model's fields as plain JSON values: what it is, not how it is computed."""
     values: dict[str, Any] = {"format": FORMAT}
-    if isinstance(model.generator, SpectralGenerator):
-        values["family"] = "spectral"  # files without it are of the waveform family
+    if (family := family_name(model.generator)) != DEFAULT_FAMILY:
+        values["family"] = family
     for field in dataclasses.fields(model):
         if field.name in _NOT_STORED:
             continue
@@ -43,10 +39,11 @@ def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
     known = {f.name for f in dataclasses.fields(SeparationModel)} - _NOT_STORED | {"family"}
     if unknown := values.keys() - known:
         raise ValueError(f"unknown fields {sorted(unknown)}")
-    family = values.pop("family", "waveform")
-    if family not in _FAMILIES:
-        raise ValueError(f"family is {family!r}; one of {', '.join(_FAMILIES)} is expected")
-    for name, network in zip(("generator", "conditioner"), _FAMILIES[family], strict=True):
+    family = values.pop("family", DEFAULT_FAMILY)
+    if family not in FAMILIES:
+        raise ValueError(f"family is {family!r}; one of {', '.join(FAMILIES)} is expected")
+    for name in ("generator", "conditioner"):
+        network = getattr(FAMILIES[family], name)
         if not isinstance(values.get(name), Mapping):
             raise ValueError(f"{name} is {values.get(name)!r}; an object of its fields is expected")
         fields = {key: _tuples(value) for key, value in values[name].items()}
@@ -54,29 +51,6 @@ def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
             raise ValueError(f"unknown {name} fields {sorted(unknown)}")
         values[name] = network(**fields)
     return SeparationModel(**values)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": leaf}} -> {"a/b": leaf}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}/")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree
 
 
 def _tuples(value: Any) -> Any:

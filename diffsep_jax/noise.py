@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from diffsep_jax import threefry
 from diffsep_jax.typing import Count, Scalar, Waveform
 
 KEY_TYPE = "threefry2x32"
@@ -35,10 +34,10 @@ def white_noise(
     # Enough whole blocks for the chunk when it starts at the last sample of its first block.
     num_blocks = (length - 1 + _BLOCK - 1) // _BLOCK + 1
 
-    normal = threefry.normal if jax.default_backend() == "cpu" else jax.random.normal
-
     def block(index: Array) -> Array:
-        return normal(jax.random.fold_in(step_key, index), (_BLOCK, channels))
+        return jax.random.normal(
+            jax.random.fold_in(step_key, index), (_BLOCK, channels), jnp.float32
+        )
 
     def chunk(first_sample: Array) -> Array:
         indices = first_sample // _BLOCK + jnp.arange(num_blocks, dtype=jnp.int32)

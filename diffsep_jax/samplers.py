@@ -1,6 +1,6 @@
 """The samplers: from noise, or from a noisy guess, to vocals in a number of network calls.
 
-Both take T steps down from `start_sigma` to 0: the network is called at the levels
+All of them take T steps down from `start_sigma` to 0: the network is called at the levels
 start_sigma (i/T)^p, i = T, T - 1, ..., 1. The schedule p is 1 in the paper; above 1 (ours) more of
 the levels are low, where quiet sounds are decided. From x at level t and the network's x0_hat
 there, a deterministic move to level s without further knowledge is, by equations (5), (6) and (10)
@@ -14,108 +14,98 @@ it a better x0_hat, extrapolated from this call's and the last one's.
 Started at 1, x is pure noise. Started lower, it is `diffusion.diffuse(guess, noise, start_sigma)`:
 what the guess holds under that level of noise is drawn anew, the rest stays. At start_sigma near 0
 the guess comes back.
+
+`SAMPLERS` at the end of this file is the table that the command line, its help, sweeps and exports
+read. `register_sampler` adds to it.
 """
 
+import dataclasses
+import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.experimental import io_callback
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int
 
 from diffsep_jax.diffusion import alpha_beta, noise_from_velocity, x0_from_velocity
 from diffsep_jax.errors import UserError
 from diffsep_jax.noise import high_pass
 from diffsep_jax.typing import Count, Scalar, VelocityFn, Waveform
 
-# (step, x0_hat), on the host.
-OnStep = Callable[[int, np.ndarray], None]
+NoiseFn = Callable[[Int[Array, ""]], Waveform]
+"""Step, from 0 -> white noise in the shape of the chunks."""
 
 
 def ddim(
     velocity_fn: VelocityFn,
     noise: Waveform,
-    key: PRNGKeyArray,
     *,
-    num_steps: Count,
+    steps: Count,
     eta: Scalar = 0.0,
-    cutoff_hz: Scalar | None = None,
-    sample_rate: float | int = 44100,
+    cutoff_hz: Scalar = 0.0,
     start_sigma: Scalar = 1.0,
     schedule: Scalar = 1.0,
-    noise_fn: Callable[[Int[Array, ""]], Waveform] | None = None,
-    on_step: OnStep | None = None,
+    noise_fn: NoiseFn | None = None,
+    sample_rate: float | int = 44100,
 ) -> Waveform:
-    """Vocals from noise in `num_steps` calls of `velocity_fn`, by equations (5), (6), (8) to (10).
+    """Vocals from noise in `steps` calls of `velocity_fn`, by equations (5), (6), (8) to (10).
 
-    Under `jax.jit`, `num_steps`, `eta`, `cutoff_hz`, `start_sigma` and `schedule` may be arguments
+    Under `jax.jit`, `steps`, `eta`, `cutoff_hz`, `start_sigma` and `schedule` may be arguments
     of the compiled function: one program serves all their values. The state is float32 whatever
     `velocity_fn` computes in.
 
     Args:
       velocity_fn: (x, sigma) -> v, sigma a float32 scalar array.
       noise: x at `start_sigma`; standard normal at 1.
-      key: for the refinement noise when there is no `noise_fn`.
-      num_steps: T >= 1.
+      steps: T >= 1.
       eta: share of fresh noise in [0, 1]; 0 is deterministic DDIM, 1 is ancestral sampling.
-      cutoff_hz: high-pass corner of the refinement noise, in [0, sample_rate / 2); None or 0 leaves
-        it white.
-      sample_rate: in Hz, for `cutoff_hz`.
+      cutoff_hz: high-pass corner of the fresh noise, in [0, sample_rate / 2); 0 leaves it white.
       start_sigma: noise level of `noise`, in (0, 1].
       schedule: p of the levels, above 0.
-      noise_fn: step -> white refinement noise shaped like `noise`; standard normal drawn from `key`
-        by default. The step counts from 0.
-      on_step: called on the host with (step, x0_hat) at each step, in order. Costs a copy to the
-        host at each step, is for one device, and must not call JAX.
+      noise_fn: the fresh noise; needed unless `eta` is 0.
+      sample_rate: in Hz, for `cutoff_hz`.
 
     Raises:
-      UserError: `num_steps`, `eta`, `cutoff_hz`, `start_sigma` or `schedule` out of range, where
-        they are not traced.
+      UserError: a value out of range, where it is not traced; no `noise_fn` where `eta` is not 0.
     """
-    cutoff_hz = 0.0 if cutoff_hz is None else cutoff_hz
-    _validate_grid(num_steps, start_sigma, schedule)
+    _validate_grid(steps, start_sigma, schedule)
     _validate_refinement(eta, cutoff_hz, sample_rate)
-    num_steps = jnp.asarray(num_steps, jnp.int32)
+    if noise_fn is None and (isinstance(eta, jax.core.Tracer) or eta != 0):
+        raise UserError(f"noise_fn is None and eta is {eta}; expected a noise_fn, or an eta of 0")
+    steps = jnp.asarray(steps, jnp.int32)
     eta = jnp.asarray(eta, jnp.float32)
     cutoff_hz = jnp.asarray(cutoff_hz, jnp.float32)
-    if noise_fn is None:
-
-        def noise_fn(step: Int[Array, ""]) -> Waveform:
-            return jax.random.normal(jax.random.fold_in(key, step), noise.shape, jnp.float32)
 
     def move(step: Array, x: Array) -> Array:
-        sigma_t, sigma_s = (_level(step + i, num_steps, start_sigma, schedule) for i in (0, 1))
+        sigma_t, sigma_s = (_level(step + i, steps, start_sigma, schedule) for i in (0, 1))
         v = velocity_fn(x, sigma_t).astype(jnp.float32)
         x0_hat = x0_from_velocity(x, v, sigma_t)
         noise_hat = noise_from_velocity(x, v, sigma_t)
-        _report(on_step, step, x0_hat)
         alpha, beta, delta = move_coefficients(sigma_t, sigma_s, eta)
-        is_last = step == num_steps - 1
-        refinement = jax.lax.cond(
-            (eta > 0) & ~is_last,
-            lambda: high_pass(noise_fn(step), cutoff_hz, sample_rate),
-            lambda: jnp.zeros_like(x),
-        )
-        x_s = alpha * x0_hat + beta * noise_hat + delta * refinement  # equation (10)
+        is_last = step == steps - 1
+        x_s = alpha * x0_hat + beta * noise_hat  # equation (10)
+        if noise_fn is not None:
+            x_s += delta * jax.lax.cond(
+                (eta > 0) & ~is_last,
+                lambda: high_pass(noise_fn(step), cutoff_hz, sample_rate),
+                lambda: jnp.zeros_like(x),
+            )
         # At sigma = 0 the two are equal, up to what a device makes of sin(pi/2).
         return jnp.where(is_last, x0_hat, x_s)
 
-    return jax.lax.fori_loop(jnp.int32(0), num_steps, move, noise.astype(jnp.float32))
+    return jax.lax.fori_loop(jnp.int32(0), steps, move, noise.astype(jnp.float32))
 
 
 def adams_bashforth_2(
     velocity_fn: VelocityFn,
     noise: Waveform,
-    key: PRNGKeyArray,
     *,
-    num_steps: Count,
+    steps: Count,
     start_sigma: Scalar = 1.0,
     schedule: Scalar = 1.0,
-    on_step: OnStep | None = None,
 ) -> Waveform:
     """Vocals from noise by a method of second order, for few steps. Deterministic (ours).
 
@@ -130,32 +120,29 @@ def adams_bashforth_2(
     last returns x0_hat.
 
     Args:
-      velocity_fn, noise, num_steps, start_sigma, schedule, on_step: as in `ddim`.
-      key: not used; the samplers are called alike.
+      velocity_fn, noise, steps, start_sigma, schedule: as in `ddim`.
 
     Raises:
-      UserError: `num_steps`, `start_sigma` or `schedule` out of range, where they are not traced.
+      UserError: `steps`, `start_sigma` or `schedule` out of range, where they are not traced.
     """
-    del key
-    _validate_grid(num_steps, start_sigma, schedule)
-    num_steps = jnp.asarray(num_steps, jnp.int32)
+    _validate_grid(steps, start_sigma, schedule)
+    steps = jnp.asarray(steps, jnp.int32)
 
     def move(step: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
         x, x0_hat_last = carried
-        sigma_t, sigma_s = (_level(step + i, num_steps, start_sigma, schedule) for i in (0, 1))
+        sigma_t, sigma_s = (_level(step + i, steps, start_sigma, schedule) for i in (0, 1))
         v = velocity_fn(x, sigma_t).astype(jnp.float32)
         x0_hat = x0_from_velocity(x, v, sigma_t)
-        _report(on_step, step, x0_hat)
         share = jnp.where(step == 0, 0.0, 0.5)
         middle = x0_hat + share * (x0_hat - x0_hat_last)
         _, beta_t = alpha_beta(sigma_t)
         _, beta_s = alpha_beta(sigma_s)
         _, sin_difference = alpha_beta(sigma_t - sigma_s)
         x_s = (beta_s * x + sin_difference * middle) / beta_t
-        return jnp.where(step == num_steps - 1, x0_hat, x_s), x0_hat
+        return jnp.where(step == steps - 1, x0_hat, x_s), x0_hat
 
     x = noise.astype(jnp.float32)
-    vocals, _ = jax.lax.fori_loop(jnp.int32(0), num_steps, move, (x, jnp.zeros_like(x)))
+    vocals, _ = jax.lax.fori_loop(jnp.int32(0), steps, move, (x, jnp.zeros_like(x)))
     return vocals
 
 
@@ -189,52 +176,149 @@ def move_coefficients(
     return alpha_s, beta_prime, delta
 
 
-def _level(
-    step: Array, num_steps: Array, start_sigma: Scalar, schedule: Scalar
-) -> Float[Array, ""]:
-    """sigma before the step; `num_steps` of them lead from `start_sigma` to 0."""
+def _level(step: Array, steps: Array, start_sigma: Scalar, schedule: Scalar) -> Float[Array, ""]:
+    """sigma before the step; `steps` of them lead from `start_sigma` to 0."""
     # Whole numbers until the one rounding of the division: no error adds up along the grid.
-    level = (num_steps - step).astype(jnp.float32) / num_steps.astype(jnp.float32)
+    level = (steps - step).astype(jnp.float32) / steps.astype(jnp.float32)
     power = jnp.asarray(schedule, jnp.float32)
     level = jnp.where(power == 1, level, level**power)
     return jnp.asarray(start_sigma, jnp.float32) * level
 
 
-def _report(on_step: OnStep | None, step: Array, x0_hat: Waveform) -> None:
-    if on_step is not None:
-        # Not jax.debug.callback: the compiler is free to drop or repeat that one.
-        io_callback(
-            lambda step, x0_hat: on_step(int(step), np.asarray(x0_hat)),
-            None,
-            step,
-            x0_hat,
-            ordered=True,
-        )
-
-
-def _validate_grid(num_steps: Any, start_sigma: Any, schedule: Any) -> None:
+def _validate_grid(steps: Any, start_sigma: Any, schedule: Any) -> None:
     """Refuse what is out of range among the values that are known now."""
-    if not isinstance(num_steps, jax.core.Tracer):
+    if not isinstance(steps, jax.core.Tracer):
         try:
-            valid = operator.index(num_steps) >= 1
+            valid = operator.index(steps) >= 1
         except TypeError:
             valid = False
         if not valid:
-            raise UserError(f"num_steps is {num_steps}; it must be a whole number of at least 1")
+            raise UserError(f"steps is {steps}; expected a whole number of at least 1")
     if not isinstance(start_sigma, jax.core.Tracer) and not 0 < start_sigma <= 1:
         raise UserError(
-            f"start_sigma is {start_sigma}; it must be above 0 (the guess), up to 1 (noise)"
+            f"start_sigma is {start_sigma}; expected more than 0 (the guess), up to 1 (noise)"
         )
     if not isinstance(schedule, jax.core.Tracer) and not 0 < schedule < jnp.inf:
-        raise UserError(f"schedule is {schedule}; it must be a finite number above 0")
+        raise UserError(f"schedule is {schedule}; expected a finite number above 0")
 
 
 def _validate_refinement(eta: Any, cutoff_hz: Any, sample_rate: float | int) -> None:
     """Refuse what is out of range among the values that are known now."""
     if not isinstance(eta, jax.core.Tracer) and not 0 <= eta <= 1:
-        raise UserError(f"eta is {eta}; it must be from 0 (no fresh noise) to 1")
+        raise UserError(f"eta is {eta}; expected 0 (no fresh noise) to 1")
     if not isinstance(cutoff_hz, jax.core.Tracer) and not 0 <= cutoff_hz < sample_rate / 2:
         raise UserError(
-            f"cutoff_hz is {cutoff_hz}; it must be from 0 (no filter) to below half the sample "
-            f"rate, {sample_rate / 2:g} Hz"
+            f"cutoff_hz is {cutoff_hz}; expected 0 (no filter) to below half the sample rate,"
+            f" {sample_rate / 2:g} Hz"
         )
+
+
+STEP_SETTINGS = frozenset({"steps", "eta", "cutoff_hz", "start_sigma", "schedule"})
+"""Settings that a sampler's function may take, by these names."""
+
+DRAW_SETTINGS = frozenset({"seed", "temperature", "crossover_hz", "ensemble"})
+"""Settings of everything around that function: its noise, and what becomes of its draws."""
+
+_OFFERED = STEP_SETTINGS | {"noise_fn", "sample_rate"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A way to get vocals from a conditioned network; see `register_sampler`.
+
+    Attributes:
+      name: by which it is chosen.
+      function: None is the direct estimate, for which nothing is drawn. Samplers of one function
+        are equal.
+      help: one line.
+    """
+
+    name: str = dataclasses.field(compare=False)
+    function: Callable[..., Waveform] | None
+    help: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.keywords if name not in _OFFERED]:
+            raise UserError(
+                f"sampler {self.name} has the parameters {', '.join(unknown)}; expected, after"
+                f" velocity_fn and noise, some of {', '.join(sorted(_OFFERED))}"
+            )
+
+    @property
+    def keywords(self) -> list[str]:
+        """The function's parameters after the first two, but for defaults of its own."""
+        if self.function is None:
+            return []
+        parameters = list(inspect.signature(self.function).parameters.values())[2:]
+        named = [p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        bound = getattr(self.function, "keywords", {})  # of a functools.partial
+        return [
+            p.name
+            for p in named
+            if p.name not in bound and (p.name in _OFFERED or p.default is p.empty)
+        ]
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """Names of the settings that play a part."""
+        if self.function is None:
+            return frozenset()
+        return STEP_SETTINGS.intersection(self.keywords) | DRAW_SETTINGS
+
+    def __call__(
+        self,
+        velocity_fn: VelocityFn,
+        noise: Waveform,
+        values: Mapping[str, Scalar],
+        *,
+        noise_fn: NoiseFn,
+        sample_rate: int,
+    ) -> Waveform:
+        """Calls the function with those of the values and keywords that it takes."""
+        assert self.function is not None
+        offered = {**values, "noise_fn": noise_fn, "sample_rate": sample_rate}
+        return self.function(velocity_fn, noise, **{name: offered[name] for name in self.keywords})
+
+
+SAMPLERS: dict[str, Sampler] = {}
+"""All samplers by name."""
+
+
+def register_sampler(name: str, function: Callable[..., Waveform] | None, *, help: str) -> Sampler:
+    """Adds a sampler, to be chosen by its name.
+
+    Args:
+      name: not one of another sampler.
+      function: (velocity_fn, noise, ...) -> vocals, as `ddim`. Its further parameters say what it
+        uses: of the settings `steps`, `eta`, `cutoff_hz`, `start_sigma` and `schedule`, which are
+        traced scalars, and of `noise_fn` and `sample_rate`. Draw fresh noise by `noise_fn` alone:
+        where chunks overlap it is the same.
+      help: one line for `diffsep separate --help`.
+
+    Raises:
+      UserError: the name is taken, or the function has other parameters.
+    """
+    if name in SAMPLERS:
+        raise UserError(f"sampler {name}: the name is taken; expected one that is not")
+    SAMPLERS[name] = Sampler(name, function, help)
+    return SAMPLERS[name]
+
+
+def find_sampler(sampler: str | Callable[..., Waveform]) -> Sampler:
+    """A sampler by its name, or of a function that `register_sampler` would take.
+
+    Raises:
+      UserError: an unknown name, or a function that cannot be a sampler.
+    """
+    if not isinstance(sampler, str):
+        if not callable(sampler):
+            raise UserError(f"sampler is {sampler!r}; expected a name or a function")
+        return Sampler(getattr(sampler, "__name__", "function"), sampler)
+    if sampler not in SAMPLERS:
+        raise UserError(f"sampler is {sampler}; expected one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[sampler]
+
+
+register_sampler("ddim", ddim, help="the paper's")
+register_sampler("ab2", adams_bashforth_2, help="second order, for few steps")
+register_sampler("direct", None, help="one pass without diffusion")

@@ -15,16 +15,19 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from diffsep_jax.diffusion import alpha_beta
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.conditioner import Conditioner, Conditioning
+from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.fields import is_positive, is_whole, require
-from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.registry import (
+    FAMILIES,
+    AnyConditioner,
+    AnyGenerator,
+    Family,
+    family_name,
+)
 from diffsep_jax.models.spectral.bands import BandGroups
-from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
-from diffsep_jax.models.spectral.transform import FRAME
 
 Params = Mapping[str, Any]
-Network = Generator | SpectralGenerator | Conditioner | SpectralConditioner
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,8 @@ class SeparationModel:
         compute: precision, attention and rematerialisation; no part of an exported model.
     """
 
-    generator: Generator | SpectralGenerator
-    conditioner: Conditioner | SpectralConditioner
+    generator: AnyGenerator
+    conditioner: AnyConditioner
     segment: int = 131_072
     sample_rate: int = 44_100
     target_rms: float = 1.0
@@ -61,21 +64,26 @@ class SeparationModel:
                     f"segment is {self.segment!r} samples; a positive multiple of the {name}'s"
                     f" stride of {network.stride} is expected"
                 )
-        _check_fit(self.generator, self.conditioner)
+        self._check_fit()
         rate, rms, error = self.sample_rate, self.target_rms, self.estimate_error
         require(is_whole(rate), "sample_rate", rate, "a positive whole number of Hz")
         require(is_positive(rms), "target_rms", rms, "a positive, finite level")
         good = error is None or is_positive(error)
         require(good, "estimate_error", error, "a positive, finite level or None")
-        if isinstance(self.generator, SpectralGenerator):
-            # The compression of coefficients and the range of the error's scale depend on it.
-            require(rms == 1, "target_rms", rms, "1, with spectral networks,")
-            require(error is None, "estimate_error", error, "None, with spectral networks,")
+        if self.family.preconditioned:
+            networks_are = f"with {family_name(self.generator)} networks,"
+            require(rms == 1, "target_rms", rms, f"1, {networks_are}")
+            require(error is None, "estimate_error", error, f"None, {networks_are}")
+
+    @property
+    def family(self) -> Family:
+        """What is particular to the family of the networks."""
+        return FAMILIES[family_name(self.generator)]
 
     @property
     def min_overlap(self) -> int:
         """Samples that chunks must overlap by: what a network sees of where its chunk ends."""
-        return 2 * FRAME if isinstance(self.generator, SpectralGenerator) else 0
+        return self.family.min_overlap
 
     @property
     def bands(self) -> BandGroups:
@@ -93,8 +101,9 @@ class SeparationModel:
             conditioner_key, audio, with_latent=True
         )
         conditioner = variables["params"]
-        arguments = self._generator_arguments(audio, jnp.zeros((1,)), audio, conditioning)
-        generator = self.generator.init(generator_key, *arguments)["params"]
+        generator = self.generator.init(generator_key, audio, jnp.zeros((1,)), audio, conditioning)[
+            "params"
+        ]
         return {"generator": generator, "conditioner": conditioner}
 
     def condition(
@@ -122,19 +131,29 @@ class SeparationModel:
         The direct estimate enters without a gradient: L_rec alone trains it.
         """
         conditioning = conditioning._replace(estimate=jax.lax.stop_gradient(conditioning.estimate))
-        arguments = self._generator_arguments(x, sigma, mixture, conditioning)
         variables = {"params": params["generator"]}
-        output = cast(Array, self.generator.apply(variables, *arguments, compute=self.compute))
+        output = cast(
+            Array,
+            self.generator.apply(variables, x, sigma, mixture, conditioning, compute=self.compute),
+        )
         if self.estimate_error is None:
             return output
         return precondition(output, x, sigma, conditioning.estimate, self.estimate_error)
 
-    def _generator_arguments(
-        self, x: Array, sigma: Array, mixture: Array, conditioning: Conditioning
-    ) -> tuple[Any, ...]:
-        if isinstance(self.generator, SpectralGenerator):
-            return x, sigma, mixture, conditioning
-        return x, sigma, conditioning.embeddings, mixture, conditioning.estimate
+    def _check_fit(self) -> None:
+        """UserError unless the generator reads what the conditioner gives."""
+        families = family_name(self.generator), family_name(self.conditioner)
+        if families[0] != families[1]:
+            raise UserError(
+                f"the generator is {families[0]} and the conditioner is {families[1]}; networks of"
+                " one family are expected"
+            )
+        read, given = map(self.family.interface_of, (self.generator, self.conditioner))
+        if read != given:
+            raise UserError(
+                f"the generator's {self.family.interface} are {read}, the conditioner's {given};"
+                " they must be the same"
+            )
 
 
 def precondition(
@@ -161,27 +180,3 @@ def precondition(
     slope = alpha * beta * (1 - error**2) / variance
     implied = slope * (x - alpha * estimate) - beta * estimate
     return implied + error * jax.lax.rsqrt(variance) * output
-
-
-def _check_fit(generator: Any, conditioner: Any) -> None:
-    """UserError unless the generator reads what the conditioner gives."""
-    spectral = isinstance(generator, SpectralGenerator)
-    if spectral != isinstance(conditioner, SpectralConditioner):
-        raise UserError(
-            f"the generator is a {type(generator).__name__} and the conditioner a"
-            f" {type(conditioner).__name__}; both must be spectral, or neither"
-        )
-    what, of = ("bands", lambda n: n.bands) if spectral else ("injection levels", _injection_rates)
-    if of(generator) != of(conditioner):
-        raise UserError(
-            f"the generator's {what} are {of(generator)}, the conditioner's {of(conditioner)};"
-            " they must be the same"
-        )
-
-
-def _injection_rates(network: Generator | Conditioner) -> list[int]:
-    """Samples per frame of each injection level, shallowest first."""
-    strides = [network.patch_size]
-    for factor in network.factors[:-1]:
-        strides.append(strides[-1] * factor)
-    return strides[len(strides) - network.injection_levels :]

@@ -17,10 +17,12 @@ about = json.loads((folder / "export.json").read_text())
 sampler = jax.export.deserialize(bytearray((folder / "sampler.jaxexport").read_bytes()))
 program, params = jax.jit(sampler.call), jax.device_put(load_file(folder / "model.safetensors"))
 options = dict(option.split("=") for option in sys.argv[4:])
-runtime = [argument for argument in about["arguments"] if "default" in argument]
-if unknown := options.keys() - {argument["name"] for argument in runtime}:
+if unknown := options.keys() - {value["name"] for value in about["values"]}:
     sys.exit(f"unknown option {' '.join(unknown)}")
-values = [np.dtype(a["dtype"]).type(options.get(a["name"], a["default"])) for a in runtime]
+values = {
+    value["name"]: np.dtype(value["dtype"]).type(options.get(value["name"], value["default"]))
+    for value in about["values"]
+}
 
 mixture, rate = sf.read(song, dtype="float32", always_2d=True)
 if rate != about["sample_rate"]:
@@ -38,7 +40,7 @@ vocals, weight = np.zeros_like(padded), np.zeros_like(padded)
 for first in range(0, count, batch):
     starts = hop * np.arange(first, first + batch, dtype=np.int32)
     chunks = np.stack([padded[start : start + segment] for start in starts])
-    separated = np.asarray(program(params, chunks, starts, *values))
+    separated = np.asarray(program(params, chunks, starts, values))
     for start, chunk in zip(starts[: count - first], separated, strict=False):
         vocals[start : start + segment] += fade * chunk
         weight[start : start + segment] += fade

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice of a GKE cluster, by xpk: one process for each TPU host, found from
-# the environment that GKE gives them.
+# Trains on a Cloud TPU slice of a GKE cluster, by xpk: one process for each TPU host, joined by
+# --multihost.
 #
 #   CLUSTER=my-cluster launch/gke.sh v5litepod-16 diff_dmx_rt_musdb
 #
@@ -19,7 +19,7 @@ config=${2:?config, such as diff_dmx_rt_musdb}
 : "${CLUSTER:?the cluster}"
 shift 2
 
-train=(python train.py "$config" --workdir "/gcs/runs/$config" --data.source /gcs/songs "$@")
+train=(python train.py "$config" --workdir "/gcs/runs/$config" --data.source /gcs/songs --multihost "$@")
 
 # The whole repository goes into the image; xpk restarts the workload when a host is taken away, and
 # train.py then goes on from the newest whole checkpoint. It replaces the shell, to get the signals.

@@ -1,8 +1,9 @@
 """A model that halves its input in place of a trained one; songs and commands for tests with it."""
 
 import contextlib
+import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ class Halving:
     segment = 4096
     stride = 128
     sample_rate = RATE
+    target_rms = TINY.target_rms
     min_overlap = 0
     settings: SamplerSettings
     guess: np.ndarray | None
@@ -61,6 +63,27 @@ class Halving:
         Halving.settings = settings
         Halving.guess = guess
         return mixture / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunks:
+    """In place of the compiled chunk program: any function of (mixture, starts[, guess])."""
+
+    separate: Callable[..., np.ndarray]
+    segment: int
+    stride: int = 1
+    sample_rate: int = RATE
+    batch_size: int = 3
+    target_rms: float = 1.0
+
+    def __call__(
+        self,
+        mixture: np.ndarray,
+        start: np.ndarray,
+        settings: SamplerSettings,
+        guess: np.ndarray | None = None,
+    ) -> np.ndarray:
+        return self.separate(mixture, start, *(() if guess is None else (guess,)))
 
 
 def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:

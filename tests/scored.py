@@ -10,7 +10,7 @@ import soundfile as sf
 from diffsep_jax.evaluation.protocols import METRICS, PROTOCOLS, REFERENCES
 from diffsep_jax.evaluation.results import Condition, Result, Score, Track
 from diffsep_jax.evaluation.scoring import Song
-from diffsep_jax.evaluation.statistics import summarise
+from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.inference.pretrained import save_model
 
 RATE = 22_050

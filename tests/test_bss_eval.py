@@ -4,13 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from museval_cases import cases, largest_difference, largest_difference_of_medians
 
-from benchmarks.museval_cases import (
-    cases,
-    largest_difference,
-    largest_difference_of_medians,
-    museval,
-)
+from benchmarks.bss_eval import museval
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import bss_eval as module
 from diffsep_jax.evaluation.bss_eval import FrameScores, bss_eval, median_over_frames

@@ -25,7 +25,7 @@ from data_pipelines import build, excerpt
 from data_pipelines.builders.patterns import STEMS, Patterns
 from data_pipelines.builders.shards import write_shard
 from data_pipelines.sources import EmbeddedSongs, open_source
-from diffsep_jax.audio import read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
 
 

@@ -7,12 +7,14 @@ import time
 
 import numpy as np
 import pytest
+from halving import Chunks
 from test_background import threads_end
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import separate_tracks
-from diffsep_jax.inference.track import ChunkModel, measure
+from diffsep_jax.inference.settings import PAPER
+from diffsep_jax.inference.track import measure
 
 RATE = 44_100
 SEGMENT = 1000
@@ -39,7 +41,7 @@ class Model:
 
     def __init__(self, batch_size: int) -> None:
         self.calls: list[int] = []
-        self.chunk_model = ChunkModel(self, SEGMENT, 1, RATE, batch_size, 1.0)
+        self.chunks = Chunks(self, SEGMENT, batch_size=batch_size)
 
     def __call__(self, mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
         self.calls.append(int(mixture.any(axis=(1, 2)).sum()))
@@ -87,10 +89,10 @@ def test_as_one_by_one_and_in_full_batches(batch_size: int) -> None:
     audio = [noise(length, seed) for seed, length in enumerate(LENGTHS)]
     together, alone = Model(batch_size), Model(1)
     results = take(
-        separate_tracks([opener(each) for each in audio], together.chunk_model, overlap=0.2)
+        separate_tracks([opener(each) for each in audio], together.chunks, PAPER, overlap=0.2)
     )
     for each, result in zip(audio, results, strict=True):
-        [expected] = take(separate_tracks([opener(each)], alone.chunk_model, overlap=0.2))
+        [expected] = take(separate_tracks([opener(each)], alone.chunks, PAPER, overlap=0.2))
         for stem, expected_stem in zip(result, expected, strict=True):
             assert np.array_equal(stem, expected_stem)
     assert len(together.calls) == math.ceil(len(alone.calls) / batch_size)
@@ -106,7 +108,7 @@ def test_bad_tracks_are_told_and_the_others_go_on(batch_size: int) -> None:
         opener(noise(2000)),
     ]
     model = Model(batch_size)
-    first, second, third, fourth = take(separate_tracks(openers, model.chunk_model, overlap=0.2))
+    first, second, third, fourth = take(separate_tracks(openers, model.chunks, PAPER, overlap=0.2))
     assert second == "gone.wav: No such file"
     assert third == "broken: the disk is gone"
     for stems, length in ((first, 5000), (fourth, 2000)):
@@ -116,10 +118,10 @@ def test_bad_tracks_are_told_and_the_others_go_on(batch_size: int) -> None:
 def test_a_track_may_be_left_before_its_end() -> None:
     openers = [opener(noise(50_000)), opener(noise(3000, 1))]
     model = Model(2)
-    tracks = separate_tracks(openers, model.chunk_model, overlap=0.0)
+    tracks = separate_tracks(openers, model.chunks, PAPER, overlap=0.0)
     next(next(tracks).blocks())
     [stems] = take(tracks)
-    [expected] = take(separate_tracks(openers[1:], model.chunk_model, overlap=0.0))
+    [expected] = take(separate_tracks(openers[1:], model.chunks, PAPER, overlap=0.0))
     assert np.array_equal(stems[0], expected[0])
 
 
@@ -135,7 +137,7 @@ def test_a_track_that_is_left_is_neither_read_nor_computed_further() -> None:
     long = 2000 * SEGMENT
     openers = [opener_of(Counted, noise(long)), opener(noise(3 * SEGMENT, 1))]
     model = Model(2)
-    tracks = separate_tracks(openers, model.chunk_model, overlap=0.0)
+    tracks = separate_tracks(openers, model.chunks, PAPER, overlap=0.0)
     next(next(tracks).blocks())
     [stems] = take(tracks)
     assert len(stems[0]) == 3 * SEGMENT
@@ -160,7 +162,7 @@ def test_the_next_tracks_are_measured_while_one_is_read() -> None:
             second.set()
             yield opener(noise(200 * SEGMENT, index))
 
-    tracks = separate_tracks(openers(), Model(2).chunk_model, overlap=0.0)
+    tracks = separate_tracks(openers(), Model(2).chunks, PAPER, overlap=0.0)
     next(tracks).finish()
     next(next(tracks).blocks())
     time.sleep(0.3)
@@ -181,7 +183,7 @@ def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
             yield self.audio[4 * SEGMENT :]
 
     tracks = separate_tracks(
-        [opener_of(Slow, noise(9 * SEGMENT))], Model(1).chunk_model, overlap=0.0
+        [opener_of(Slow, noise(9 * SEGMENT))], Model(1).chunks, PAPER, overlap=0.0
     )
     next(next(tracks).blocks())
     assert waits.wait(20)
@@ -199,7 +201,8 @@ def test_long_silence_does_not_hold_up_what_sounds() -> None:
     model = Model(2)
     tracks = separate_tracks(
         [opener(np.concatenate([audio, audio]))],
-        model.chunk_model,
+        model.chunks,
+        PAPER,
         overlap=0.0,
         on_progress=lambda done, total: seen.append(len(model.calls)),
     )
@@ -215,10 +218,10 @@ def test_errors_of_the_program_are_raised_and_no_thread_stays() -> None:
     def broken(mixture, starts):
         raise RuntimeError("out of memory")
 
-    model = ChunkModel(broken, SEGMENT, 1, RATE, 2, 1.0)
+    model = Chunks(broken, SEGMENT, batch_size=2)
     with pytest.raises(RuntimeError, match="out of memory"):
-        take(separate_tracks([opener(noise(5000))], model, overlap=0.2))
-    tracks = separate_tracks([opener(noise(500_000))], Model(2).chunk_model, overlap=0.2)
+        take(separate_tracks([opener(noise(5000))], model, PAPER, overlap=0.2))
+    tracks = separate_tracks([opener(noise(500_000))], Model(2).chunks, PAPER, overlap=0.2)
     next(next(tracks).blocks())
     tracks.close()
     assert threads_end(before)

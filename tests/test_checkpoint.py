@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, what is refused, damaged files, full disks."""
+"""Checkpoints: which are kept, what is refused, unreadable files, full disks."""
 
 import dataclasses
 import json
@@ -13,13 +13,13 @@ import pytest
 from runs import assert_equal, records, run, saved_steps
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.training.checkpoint import BestBy, Checkpoints
+from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.loop import CHECKPOINTS, load_trained
 from diffsep_jax.training.step import TrainState
 
 
 def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path, 2, BestBy("loss", higher_is_better=False))
+    checkpoints = Checkpoints(tmp_path, 2, "loss")
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 5: 5.0, 6: 4.0}  # none at step 4
     for step in range(1, 7):
         weights = {"w": jnp.full((2, 3), step, jnp.float32)}
@@ -28,7 +28,7 @@ def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
         checkpoints.save(state, metrics)
     checkpoints.close()
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 5, 6]
-    reader = Checkpoints(tmp_path, None, BestBy("loss", higher_is_better=False))
+    reader = Checkpoints(tmp_path, None, "loss")
     shape = jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=weights["w"].sharding)
     assert np.all(reader.restore_ema({"w": shape}, best=True)["w"] == 2)
     assert np.all(reader.restore_ema({"w": shape})["w"] == 6)
@@ -43,7 +43,7 @@ def test_the_number_that_tells_the_best_may_change(tmp_path):
         checkpoints.save(TrainState(jnp.int32(step), weights, weights, {"mu": weights}), metrics)
         checkpoints.close()
 
-    loss, sdr = BestBy("loss", higher_is_better=False), BestBy("sdr", higher_is_better=True)
+    loss, sdr = "loss", "sdr"
     save(loss, 1, {"loss": 1.0, "sdr": 5.0})
     save(loss, 2, {"loss": 2.0, "sdr": float("nan")})  # as no number
     save(sdr, 3, {"loss": 3.0, "sdr": 6.0})
@@ -53,16 +53,17 @@ def test_the_number_that_tells_the_best_may_change(tmp_path):
         reader = Checkpoints(tmp_path, None, best)
         assert reader.best_step() == step
         reader.close()
-    reader = Checkpoints(tmp_path, None, BestBy("other", higher_is_better=True))
+    reader = Checkpoints(tmp_path, None, "other")
     with pytest.raises(UserError, match=r"a validation's other; they have loss, sdr$"):
         reader.best_step()
     reader.close()
 
 
 def truncate(step_folder):
-    """Cuts the larger half of the files in the middle."""
+    """Cuts the larger half of the state's files in the middle."""
     files = sorted(
-        (p for p in step_folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+        (p for p in (step_folder / "state").rglob("*") if p.is_file()),
+        key=lambda p: p.stat().st_size,
     )
     for path in files[len(files) // 2 :]:
         data = path.read_bytes()
@@ -75,7 +76,7 @@ def lose_a_file(step_folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, lose_a_file])
-def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, tmp_path, damage, capsys):
+def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, tmp_path, damage, capsys):
     workdir, expected = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
@@ -83,13 +84,31 @@ def test_a_damaged_newest_checkpoint_is_passed_over(undisturbed, tmp_path, damag
     assert_equal(run(copy), expected)
     printed = capsys.readouterr().out
     assert "6: cannot be read" in printed
-    assert f"moved to {copy / 'damaged' / '6'}" in printed
+    assert "falling back to step 4" in printed
     assert "resumed from the checkpoint of step 4" in printed
-    assert (copy / "damaged" / "6").is_dir()
+    assert (copy / CHECKPOINTS / "6.unreadable").is_dir()
     assert saved_steps(copy)[-1] == 6
+    damage(copy / CHECKPOINTS / "6")
+    assert_equal(run(copy), expected)
+    assert (copy / CHECKPOINTS / "6.unreadable1").is_dir()
 
 
-def test_where_all_checkpoints_are_damaged_nothing_is_started_anew(undisturbed, tmp_path):
+def test_a_checkpoint_that_is_out_of_reach_is_left_alone(undisturbed, tmp_path, monkeypatch):
+    workdir, _ = undisturbed
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    steps = saved_steps(copy)
+
+    def load(self, step, abstract, partial=False):
+        raise PermissionError(13, "Permission denied", "checkpoints/6")
+
+    monkeypatch.setattr(Checkpoints, "_load", load)
+    with pytest.raises(UserError, match=r"6: cannot be read now \(PermissionError.*run again"):
+        run(copy)
+    assert saved_steps(copy) == steps
+
+
+def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(undisturbed, tmp_path):
     workdir, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
@@ -97,49 +116,28 @@ def test_where_all_checkpoints_are_damaged_nothing_is_started_anew(undisturbed, 
     steps = saved_steps(copy)
     for step in steps:
         lose_a_file(copy / CHECKPOINTS / str(step))
-    with pytest.raises(UserError, match=rf"{copy / CHECKPOINTS}: none of the {len(steps)}"):
+    with pytest.raises(UserError, match=rf"{copy / CHECKPOINTS}: no checkpoint here can be read"):
         run(copy)
     assert (copy / "log.jsonl").read_bytes() == log
     assert saved_steps(copy) == steps
-    assert not (copy / "damaged").exists()
 
 
-@pytest.mark.parametrize(
-    "fault", [PermissionError(13, "no"), MemoryError(), ValueError("RESOURCE_EXHAUSTED: no memory")]
-)
-def test_what_is_no_damage_leaves_the_checkpoint_where_it_is(
-    undisturbed, tmp_path, monkeypatch, fault
-):
+def test_a_validation_that_cannot_be_read_ends_in_one_line(undisturbed, tmp_path):
     workdir, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
-
-    def fails(*_, **__):
-        raise fault
-
-    monkeypatch.setattr(Checkpoints, "_load", fails)
-    with pytest.raises(UserError, match=r"6: cannot be read .*may be whole"):
-        run(copy)
-    assert saved_steps(copy) == saved_steps(workdir)
-
-
-def test_a_damaged_validation_leaves_its_checkpoint(undisturbed, tmp_path, capsys):
-    workdir, expected = undisturbed
-    copy = tmp_path / "run"
-    shutil.copytree(workdir, copy)
     (copy / CHECKPOINTS / "6" / "metrics" / "metrics").write_text('{"loss": 0.')
-    assert_equal(run(copy), expected)
-    assert "counts as not validated" in capsys.readouterr().out
-    assert not (copy / "damaged").exists()
+    with pytest.raises(UserError, match=r"6/metrics/metrics: cannot be read \(JSON.* delete that"):
+        run(copy)
 
 
-def test_a_damaged_checkpoint_is_not_exported(undisturbed, tmp_path):
+def test_an_unreadable_checkpoint_is_not_exported(undisturbed, tmp_path):
     workdir, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
     truncate(copy / CHECKPOINTS / "6")
     with pytest.raises(
-        UserError, match=r"checkpoints/6: cannot be read .*goes on from the .*before"
+        UserError, match=r"checkpoints/6: cannot be read .*falls back to the .*before"
     ):
         load_trained(copy)
 
@@ -166,7 +164,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(undisturbed, sma
     workdir, expected = undisturbed
     one = sum(p.stat().st_size for p in (workdir / CHECKPOINTS / "6").rglob("*") if p.is_file())
     folder = small_disk(int(1.9 * one))
-    with pytest.raises(UserError, match=r"cannot save step 4 .*[Ss]pace.*step 2 is whole"):
+    with pytest.raises(UserError, match=r"cannot save step 4 .*[Ss]pace.*step 2 is saved"):
         run(folder)
     assert saved_steps(folder) == [2]
     small_disk(20 * one, again=True)
@@ -174,7 +172,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(undisturbed, sma
     assert [r["step"] for r in records(folder)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_setting_that_changed_is_told(undisturbed, tmp_path, capsys):
+def test_a_setting_that_changed_is_reported(undisturbed, tmp_path, capsys):
     workdir, _ = undisturbed
     copy = tmp_path / "run"
     shutil.copytree(workdir, copy)
@@ -232,11 +230,11 @@ def test_a_run_of_another_network_is_refused(undisturbed, network, field, value)
 
 
 def test_a_checkpoint_of_another_network_is_refused(undisturbed, tmp_path):
-    """Also where the folder's own record is lost, by the shapes."""
+    """Also if the folder's own record is lost."""
     workdir, _ = undisturbed
     shutil.copytree(workdir / CHECKPOINTS, tmp_path / CHECKPOINTS)
     generator = dataclasses.replace(micro.MODEL.generator, embedding_width=24)
-    with pytest.raises(UserError, match=r"checkpoint is of another network: .* is .* there and"):
+    with pytest.raises(UserError, match=r"no checkpoint here can be read .*shape"):
         run(tmp_path, model=dataclasses.replace(micro.MODEL, generator=generator))
 
 

@@ -1,29 +1,55 @@
-"""Where compiled programs are kept."""
+"""A second process finds the programs that the first one compiled."""
+
+import json
+import os
+import subprocess
+import sys
 
 import jax
+import micro
+import numpy as np
 import pytest
+import soundfile as sf
 
-from diffsep_jax.compilation_cache import use_compilation_cache
+from diffsep_jax.inference.pretrained import save_model
+
+# Separates a song in two ways, then prints JAX's cache events and what was imported.
+SEPARATE = """
+import collections, json, sys
+import jax
+events = collections.Counter()
+jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+from diffsep_jax import cli
+for options in (["--sampler", "direct"], ["--steps", sys.argv.pop()]):
+    cli.main(["separate", *sys.argv[1:], *options, "--progress", "quiet"])
+names = "compile_requests_use_cache", "cache_hits"
+counts = [events["/jax/compilation_cache/" + name] for name in names]
+print(json.dumps([*counts, list(sys.modules)]))
+"""
 
 
-@pytest.fixture
-def cache_dir(monkeypatch):
-    """The folder that is set now, as a function; what was set before comes back afterwards."""
-    before = jax.config.jax_compilation_cache_dir
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    yield lambda: jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
-def test_the_users_cache_folder_is_taken(cache_dir, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    use_compilation_cache()
-    assert cache_dir() == str(tmp_path / "diffsep-jax" / "compiled")
-
-
-@pytest.mark.parametrize("folder", ["elsewhere", ""])
-def test_jaxs_own_variable_goes_first(cache_dir, monkeypatch, folder):
-    before = cache_dir()
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
-    use_compilation_cache()
-    assert cache_dir() == before
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    save_model(tmp_path / "model", micro.MODEL, jax.jit(micro.MODEL.init)(jax.random.key(0)))
+    mixture = 0.1 * np.random.default_rng(0).standard_normal((3000, 2))
+    sf.write(tmp_path / "song.wav", mixture, 44_100)
+    arguments = [tmp_path / "song.wav", "--model", tmp_path / "model", "--out", tmp_path / "out"]
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    counts = []
+    for steps in ("2", "3"):
+        process = subprocess.run(
+            [sys.executable, "-c", SEPARATE, *map(str, arguments), steps],
+            env=environment,
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+        )
+        *count, modules = json.loads(process.stdout)
+        counts.append(count)
+    assert counts == [[2, 0], [2, 2]]
+    # What is for training, data and TPUs would only make the start slow.
+    slow = {"optax", "orbax", "grain", "tensorflow_datasets", "jax.experimental.pallas", "scipy"}
+    assert not slow & set(modules)

@@ -12,7 +12,7 @@ import soundfile as sf
 import configs
 import demo
 from data_pipelines.excerpt import load_excerpt
-from diffsep_jax.audio import AudioFile, read_audio
+from diffsep_jax.audio.read import AudioFile, read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.inference.separator import Separation

@@ -10,13 +10,14 @@ import pytest
 
 from diffsep_jax import samplers
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.engine import ITERATIVE, ChunkSeparator
+from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.noise import KEY_TYPE, white_noise
 from diffsep_jax.separation_model import SeparationModel
 
 SETTINGS = SamplerSettings(steps=4, eta=0.6, cutoff_hz=3000.0, seed=3)
+ITERATIVE = ("ddim", "ab2")
 
 
 @pytest.fixture(scope="module", params=micro.FAMILIES)
@@ -156,8 +157,7 @@ def test_the_default_start_is_the_plain_sampler_to_the_bit(model, params, chunks
         return samplers.ddim(
             velocity,
             noise_at(0),
-            key,
-            num_steps=steps,
+            steps=steps,
             eta=eta,
             cutoff_hz=cutoff_hz,
             noise_fn=lambda step: noise_at(step + 1),
@@ -212,6 +212,23 @@ def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(model, params, c
     assert len(calls) == 1
 
 
+def test_a_function_from_outside_is_a_sampler(model, params, chunks):
+    """It is called with the settings that it names, as one program for all their values."""
+
+    def one_move(velocity_fn, noise, *, start_sigma):
+        return noise - start_sigma * velocity_fn(noise, start_sigma)
+
+    separator = ChunkSeparator(model, params, batch_size=8)
+    settings = SamplerSettings(sampler=one_move)
+    outputs = [
+        separator(*chunks, dataclasses.replace(settings, start_sigma=level, seed=seed)).tobytes()
+        for level in (1.0, 0.5)
+        for seed in (0, 1)
+    ]
+    assert len(set(outputs)) == 4
+    assert separator.num_compilations == 1
+
+
 def test_the_same_seed_gives_the_same_bytes(on_eight, chunks, reference):
     assert on_eight(*chunks, SETTINGS).tobytes() == reference.tobytes()
 
@@ -252,7 +269,7 @@ def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
     results = []
     for batch_size, devices in ((1, 1), (4, 1), (8, 8)):
         separator = Separator(model, params, batch_size=batch_size)
-        separator._separate_chunks = ChunkSeparator(
+        separator._chunks = ChunkSeparator(
             model, params, batch_size=batch_size, devices=jax.devices()[:devices]
         )
         results.append(separator.separate(waveform, 48_000, overlap=0.5, **settings))

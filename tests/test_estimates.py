@@ -1,8 +1,7 @@
-"""Folders of finished estimates: every layout is found, nothing bad passes in silence."""
+"""Finished estimates: found by a template, nothing bad passes in silence."""
 
 import dataclasses
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,28 +10,9 @@ import soundfile as sf
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.checked_audio import EstimateError, read_estimate
-from diffsep_jax.evaluation.estimates import EstimateFolder
-from diffsep_jax.evaluation.estimators import FolderEstimates
+from diffsep_jax.evaluation.estimators import FileEstimates
 
 SONG = scored.song("A. Band - A Song [live]")
-LAYOUTS = {
-    "ours": ("{}/vocals.wav", ["{}/accompaniment.wav"]),
-    "demucs": (
-        "htdemucs/{}/vocals.flac",
-        ["htdemucs/{}/drums.flac", "htdemucs/{}/bass.flac", "htdemucs/{}/other.flac"],
-    ),
-    "demucs, two stems": ("htdemucs_ft/{}/vocals.mp3", ["htdemucs_ft/{}/no_vocals.mp3"]),
-    "open-unmix": ("{}/vocals.wav", ["{}/drums.wav", "{}/bass.wav", "{}/other.wav"]),
-    "open-unmix, vocals alone": ("{}/vocals.wav", []),
-    "msst": ("{}/vocals.wav", ["{}/instrumental.wav"]),
-    "msst, two stems": ("{}/vocals.flac", ["{}/other.flac"]),
-    "msst, flat": ("{}_vocals.wav", ["{}_instrumental.wav"]),
-    "demucs, flat": ("htdemucs/{}_vocals.wav", ["htdemucs/{}_no_vocals.wav"]),
-    "audio-separator": (
-        "{}_(Vocals)_model_bs_roformer_ep_317_sdr_12.9755.wav",
-        ["{}_(Instrumental)_model_bs_roformer_ep_317_sdr_12.9755.wav"],
-    ),
-}
 
 
 def write(path, audio, rate=scored.RATE):
@@ -42,84 +22,62 @@ def write(path, audio, rate=scored.RATE):
     return path
 
 
-def estimated(folder, song=SONG):
-    """The one estimate of the song in a folder."""
-    estimates = FolderEstimates(folder, [song.name])
+def estimated(template, song=SONG):
+    """The one estimate of the song."""
+    estimates = FileEstimates(str(template), [song.name])
     (found,) = estimates.estimate(song, estimates.conditions[0], lambda share: None)
     return found
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", [SONG.name, "a.b", "Käse 100%"])
-def test_each_layout_is_found_by_the_tracks_name(tmp_path, layout, name):
-    vocals, accompaniment = LAYOUTS[layout]
-    audio = scored.noise(100, 2)
-    for other in (name, f"{name} II", f"x{name}"):
-        for path in (vocals, *accompaniment):
-            write(tmp_path / path.format(other), audio)
-    found = EstimateFolder(tmp_path).find(name)
-    assert found.vocals == tmp_path / vocals.format(name)
-    assert set(found.accompaniment) == {tmp_path / path.format(name) for path in accompaniment}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("track_form", "file_form"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_letters_of_one_character_or_two_are_the_same(tmp_path, layout, track_form, file_form):
-    name = "Käse é" if "{}/" not in LAYOUTS[layout][0] else "Álbum/Käse é"  # as records have
-    in_files, in_source = (unicodedata.normalize(form, name) for form in (file_form, track_form))
-    assert in_files != in_source
-    vocals, accompaniment = LAYOUTS[layout]
-    for path in (vocals, *accompaniment):
-        write(tmp_path / path.format(in_files), scored.noise(100, 2))
-    found = EstimateFolder(tmp_path).find(in_source)
-    assert found.vocals == tmp_path / vocals.format(in_files)
-    assert len(found.accompaniment) == len(accompaniment)
-
-
-def test_the_whole_accompaniment_goes_before_its_parts(tmp_path):
-    for stem in ("vocals", "drums", "no_vocals"):
-        write(tmp_path / "a" / f"{stem}.wav", scored.noise(100, 2))
-    assert EstimateFolder(tmp_path).find("a").accompaniment == (tmp_path / "a" / "no_vocals.wav",)
-
-
-def test_of_two_formats_the_lossless_one_is_taken(tmp_path):
-    for suffix in ("mp3", "flac"):
-        write(tmp_path / "a" / f"Vocals.{suffix}", scored.noise(2000, 2))
-    assert EstimateFolder(tmp_path).find("a").vocals.name == "Vocals.flac"
-
-
-def test_two_models_are_ambiguous(tmp_path):
-    audio = scored.noise(100, 2)
-    for model in ("htdemucs", "mdx"):
-        write(tmp_path / "nested" / model / "a" / "vocals.wav", audio)
-        write(tmp_path / "flat" / f"a_(Vocals)_{model}.wav", audio)
-    for layout, places in (("nested", "htdemucs/a.*mdx/a"), ("flat", "_htdemucs.*_mdx")):
-        with pytest.raises(UserError, match=f"a: 2 estimates of its vocals .*{places}"):
-            EstimateFolder(tmp_path / layout).find("a")
-    assert EstimateFolder(tmp_path / "nested" / "mdx").find("a") is not None
-
-
-def test_a_folder_without_any_of_the_tracks_is_refused(tmp_path):
-    write(tmp_path / "b" / "vocals.wav", scored.noise(100, 2))
-    message = r"an estimate of none of the 2 tracks; looked for a/vocals\.\*, a_vocals\.\*"
-    with pytest.raises(UserError, match=message):
-        FolderEstimates(tmp_path, ["a", "c"])
-    with pytest.raises(UserError, match="no such folder"):
-        FolderEstimates(tmp_path / "gone", ["a"])
-    FolderEstimates(tmp_path, ["a", "b"])
-
-
-def test_accompaniment_is_the_sum_of_its_files_or_the_rest(tmp_path):
-    vocals = 0.5 * SONG.vocals
-    write(tmp_path / SONG.name / "vocals.wav", vocals)
-    found = estimated(tmp_path)
-    assert np.array_equal(found.vocals, vocals)
-    assert np.array_equal(found.accompaniment, SONG.mixture - vocals)
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{track}/vocals.wav",
+        "model/{track}_(Vocals)_v1.flac",
+        "{track}/{track}.wav",
+        "{x}/{track}.aiff",
+    ],
+)
+@pytest.mark.parametrize("name", [SONG.name, "a.b", "Album/Käse 100% {1}"])
+def test_a_template_names_the_file_of_a_track(tmp_path, template, name):
+    song = dataclasses.replace(SONG, name=name)
+    for other in (f"{name} II", f"x{name}"):
+        write(tmp_path / template.replace("{track}", other), 0 * SONG.vocals)
+    write(tmp_path / template.replace("{track}", name), 0.5 * SONG.vocals)
+    found = estimated(tmp_path / template, song)
+    np.testing.assert_allclose(found.vocals, 0.5 * SONG.vocals, atol=1e-4)
     assert found.problems == []
-    parts = [scored.noise(*vocals.shape, seed=seed) for seed in (5, 6)]
-    for part, stem in zip(parts, ("drums", "other"), strict=True):
-        write(tmp_path / SONG.name / f"{stem}.wav", part)
-    np.testing.assert_allclose(estimated(tmp_path).accompaniment, sum(parts), atol=1e-6)
+
+
+@pytest.mark.parametrize(("track_form", "file_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_letters_of_one_character_or_two_are_the_same(tmp_path, track_form, file_form):
+    in_files, in_source = (
+        unicodedata.normalize(form, "Álbum/Käse é") for form in (file_form, track_form)
+    )
+    assert in_files != in_source
+    write(tmp_path / in_files / "vocals.wav", SONG.vocals)
+    song = dataclasses.replace(SONG, name=in_source)
+    assert np.array_equal(estimated(tmp_path / "{track}" / "vocals.wav", song).vocals, SONG.vocals)
+
+
+def test_a_template_without_any_track_is_refused(tmp_path):
+    write(tmp_path / "b" / "vocals.wav", SONG.vocals)
+    template = str(tmp_path / "{track}" / "vocals.wav")
+    message = r"at least one of the 2 tracks, such as .*/a/vocals\.wav$"
+    with pytest.raises(UserError, match=message):
+        FileEstimates(template, ["a", "c"])
+    with pytest.raises(UserError, match=r"expected a path with \{track\} in it"):
+        FileEstimates(str(tmp_path), ["a"])
+    FileEstimates(template, ["a", "b"])
+
+
+def test_a_missing_track_is_one_line(tmp_path):
+    write(tmp_path / "b.wav", SONG.vocals)
+    estimates = FileEstimates(str(tmp_path / "{track}.wav"), ["b", SONG.name])
+    with pytest.raises(EstimateError) as caught:
+        list(estimates.estimate(SONG, estimates.conditions[0], lambda share: None))
+    assert caught.value.kind == "missing estimate"
+    assert str(caught.value) == f"{SONG.name}: no estimate at {tmp_path / SONG.name}.wav"
 
 
 def test_an_estimate_at_another_rate_is_resampled_and_told(tmp_path):
@@ -179,67 +137,22 @@ def test_a_mono_estimate_of_a_mono_song_is_spread_as_the_song_was(tmp_path):
             read_estimate(path, dataclasses.replace(SONG, **{stem: spread[stem]}))
 
 
-def test_a_bad_accompaniment_costs_the_vocals_no_score(tmp_path):
-    """The mixture less the vocals is taken in its place, and told."""
-    for i, (bad, _, message) in enumerate(bad_estimates(tmp_path)):
-        folder = tmp_path / str(i)
-        write(folder / SONG.name / "vocals.wav", 0.5 * SONG.vocals)
-        write(folder / SONG.name / "drums.wav", SONG.accompaniment)
-        bad.rename(folder / SONG.name / "bass.wav")
-        found = estimated(folder)
-        assert np.array_equal(found.vocals, np.float32(0.5) * SONG.vocals)
-        assert np.array_equal(found.accompaniment, SONG.mixture - found.vocals)
-        (problem,) = found.problems
-        assert problem.kind == "bad accompaniment"
-        assert str(folder / SONG.name / "bass.wav") in problem.message
-        assert message in problem.message
-        assert problem.message.endswith("mixture - vocals is taken in its place")
-
-
-def test_an_accompaniment_is_the_sum_of_its_files(tmp_path):
-    write(tmp_path / SONG.name / "vocals.wav", SONG.vocals)
-    stems = {name: scored.noise(*SONG.vocals.shape, seed=i) for i, name in enumerate("ab")}
-    for name, audio in zip(("drums", "bass"), stems.values(), strict=True):
-        write(tmp_path / SONG.name / f"{name}.wav", audio)
-    found = estimated(tmp_path)
-    np.testing.assert_allclose(found.accompaniment, stems["a"] + stems["b"], atol=1e-6)
-    assert found.problems == []
-
-
-def test_silence_is_told_unless_there_is_nothing_to_hear(tmp_path):
-    write(tmp_path / SONG.name / "vocals.wav", 0 * SONG.vocals)
-    (problem,) = estimated(tmp_path).problems
+def test_silence_is_reported_unless_there_is_nothing_to_hear(tmp_path):
+    path = write(tmp_path / SONG.name / "vocals.wav", 0 * SONG.vocals)
+    template = tmp_path / "{track}" / "vocals.wav"
+    (problem,) = estimated(template).problems
     assert problem.kind == "silent estimate"
-    assert str(tmp_path / SONG.name / "vocals.wav") in problem.message
-    silent = scored.song(SONG.name, silent=True)
-    assert estimated(tmp_path, silent).problems == []
+    assert str(path) in problem.message
+    assert estimated(template, scored.song(SONG.name, silent=True)).problems == []
 
 
-def test_a_stamp_changes_with_the_files(tmp_path):
-    estimates = [write(tmp_path / name / "vocals.wav", SONG.vocals) for name in ("a", "b")]
-    folder = FolderEstimates(tmp_path, ["a", "b", "c"])
-    before = [folder.stamp(name) for name in "abc"]
-    write(estimates[0], SONG.vocals[:-5])
-    write(tmp_path / "c" / "vocals.wav", SONG.vocals)
-    after = [FolderEstimates(tmp_path, ["a"]).stamp(name) for name in "abc"]
+def test_a_stamp_changes_with_the_file(tmp_path):
+    template = str(tmp_path / "{track}.wav")
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.wav", SONG.vocals)
+    estimates = FileEstimates(template, ["a", "b", "c"])
+    before = [estimates.stamp(name) for name in "abc"]
+    write(tmp_path / "a.wav", SONG.vocals[:-5])
+    write(tmp_path / "c.wav", SONG.vocals)
+    after = [estimates.stamp(name) for name in "abc"]
     assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False]
-
-
-def test_a_silent_accompaniment_costs_the_vocals_nothing(tmp_path):
-    """BSS Eval would leave out every frame."""
-    write(tmp_path / SONG.name / "vocals.wav", 0.5 * SONG.vocals)
-    write(tmp_path / SONG.name / "accompaniment.wav", 0 * SONG.vocals)
-    found = estimated(tmp_path)
-    assert np.array_equal(found.accompaniment, SONG.mixture - found.vocals)
-    (problem,) = found.problems
-    assert problem.kind == "bad accompaniment"
-    assert "accompaniment.wav: silent" in problem.message
-
-
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(UserError, match=f"{tmp_path}: cannot be listed: Permission denied"):
-        FolderEstimates(tmp_path, ["a"])

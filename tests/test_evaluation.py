@@ -15,7 +15,7 @@ import scored
 import soundfile as sf
 
 import eval as eval_script
-from diffsep_jax.audio import read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation import evaluate as evaluation
 from diffsep_jax.evaluation.excerpts import keep_excerpt, loudest_part
@@ -242,8 +242,8 @@ def test_what_cannot_begin_overwrites_nothing(tmp_path, songs, halving):
     before = scored.tree(tmp_path / "out")
     with pytest.raises(UserError, match="repeats 0"):
         run(tmp_path, repeats=0, overwrite=True)
-    with pytest.raises(UserError, match="no such folder"):
-        run(tmp_path, model=None, estimates=tmp_path / "gone", overwrite=True)
+    with pytest.raises(UserError, match="at least one of the 2 tracks"):
+        run(tmp_path, model=None, estimates=str(tmp_path / "{track}.wav"), overwrite=True)
     assert scored.tree(tmp_path / "out") == before
 
 
@@ -290,14 +290,14 @@ def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
         run(tmp_path, model=str(model))
 
 
-def test_a_sweep_from_the_command_to_its_plot(tmp_path, songs, halving, capsys):
+def test_a_sweep_from_the_command_to_its_page(tmp_path, songs, halving, capsys):
     result = run(tmp_path, sweep=("steps=2,4", "eta=0,0.4"), metrics=None)
     names = [condition.name for condition in result.conditions]
     assert names == [
         f"T={steps} {rest}" for steps in (2, 4) for rest in ("eta=0", "eta=0.4 fc=5000")
     ]
     assert list(result.protocols) == ["utterance_sdr", "si_sdr"]
-    assert (tmp_path / "out" / "sweep.png").is_file()
+    assert "Quality against time" in (tmp_path / "out" / "report.html").read_text()
     assert "4 points" in capsys.readouterr().out
 
 
@@ -307,7 +307,8 @@ def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, s
     broken = scored.noise(scored.RATE, 2)
     broken[5] = np.nan
     sf.write(songs / "broken" / "vocals.wav", broken, scored.RATE, subtype="FLOAT")
-    estimates = tmp_path / "separated"
+    separated = tmp_path / "separated"
+    estimates = str(separated / "{track}" / "vocals.wav")
     reference = {
         name: sf.read(songs / name / "vocals.wav", dtype="float32")[0] for name in ("one", "mono")
     }
@@ -317,8 +318,8 @@ def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, s
         ("silent", scored.noise(scored.RATE, 2)),
         ("broken", scored.noise(scored.RATE, 2)),
     ):
-        (estimates / "htdemucs" / name).mkdir(parents=True)
-        sf.write(estimates / "htdemucs" / name / "vocals.wav", audio, scored.RATE, subtype="FLOAT")
+        (separated / name).mkdir(parents=True)
+        sf.write(separated / name / "vocals.wav", audio, scored.RATE, subtype="FLOAT")
     result = run(tmp_path, estimates=estimates)
     assert result.summary.problems == {
         "bad reference": 1,
@@ -329,23 +330,24 @@ def test_estimates_of_another_program_are_scored_with_their_problems(tmp_path, s
     }
     assert result.summary.tracks == 5
     tracks = {track.name: track for track in result.tracks}
-    (score,) = tracks["one"].estimates[str(estimates)]
+    (score,) = tracks["one"].estimates[estimates]
     assert score.metrics["utterance_sdr"] == pytest.approx(20 * np.log10(2), abs=0.05)
     assert score.seconds is None
     for name in ("mono", "two", "broken"):
-        assert tracks[name].estimates == {str(estimates): ()}
+        assert tracks[name].estimates == {estimates: ()}
         assert len(tracks[name].problems) == 1
     assert tracks["broken"].references == {}
     printed = capsys.readouterr()
-    for line in ("problem: two: no estimate; looked for two/vocals", "mono/vocals.wav: 1 channels"):
+    missing = f"problem: two: no estimate at {separated / 'two' / 'vocals.wav'}"
+    for line in (missing, "mono/vocals.wav: 1 channels"):
         assert line in printed.err
     assert printed.err.count("\n") == sum(result.summary.problems.values())
     assert "1 x missing estimate" in printed.out
 
     # One is mended: it alone is scored again, with the reference that may have been.
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out/tracks").iterdir()}
-    (estimates / "htdemucs" / "two").mkdir()
-    shutil.copy(estimates / "htdemucs/one/vocals.wav", estimates / "htdemucs/two/vocals.wav")
+    (separated / "two").mkdir()
+    shutil.copy(separated / "one" / "vocals.wav", separated / "two" / "vocals.wav")
     mended = run(tmp_path, estimates=estimates)
     printed = capsys.readouterr()  # of the tracks that were scored before too
     assert printed.err.count("problem: ") == sum(mended.summary.problems.values())
@@ -373,7 +375,8 @@ def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monk
 def test_processes_share_the_tracks_by_position(tmp_path, halving, monkeypatch):
     """The second of two takes the odd ones, the first the rest and the summary."""
     scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
-    monkeypatch.setattr(evaluation, "wait_for_all", lambda what, patience_seconds: None)
+    monkeypatch.setattr(evaluation, "wait_for_all", lambda what, timeout_seconds: None)
+    monkeypatch.setattr("diffsep_jax.runtime.join_hosts", lambda multihost: None)
     monkeypatch.setattr("jax.process_count", lambda: 2)
     monkeypatch.setattr("jax.process_index", lambda: 1)
     with pytest.raises(UserError, match=r"no summary\.json"):
@@ -393,7 +396,7 @@ def test_seconds_are_without_compiling(tmp_path, songs, model_dir, monkeypatch):
     compiled = []
 
     def separate(self, mixture, *args, **settings):
-        compiled.append(self._separate_chunks.num_compilations)
+        compiled.append(self._chunks.num_compilations)
         return original(self, mixture, *args, **settings)
 
     original = Separator.separate
@@ -496,11 +499,12 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
         ({"model": model, "overlap": 0.7}, "overlap 0.7"),
-        ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz 30000.0"),
-        ({"model": model, "estimates": tmp_path}, "--model and --estimates, expected one"),
-        ({"estimates": tmp_path, "repeats": 2}, "finished, expected no --sweep"),
-        ({"estimates": tmp_path / "empty"}, "an estimate of none of the 2 tracks"),
-        ({"estimates": tmp_path, "sampling": QUICK}, "options beside --estimates, where they"),
+        ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz is 30000.0"),
+        ({"model": model, "estimates": "{track}"}, "--model and --estimates, expected one"),
+        ({"estimates": "{track}", "repeats": 2}, "finished, expected no --sweep"),
+        ({"estimates": str(tmp_path)}, "expected a path with {track} in it"),
+        ({"estimates": "no/{track}.wav"}, "at least one of the 2 tracks, such as no/one.wav"),
+        ({"estimates": "{track}", "sampling": QUICK}, "options beside --estimates, where they"),
         ({"model": model, "num_songs": 2}, "--num-songs beside --data"),
         ({"data": "embedded", "song_seconds": float("nan")}, "seconds=nan: expected at least"),
         ({"data": "embedded", "song_seconds": float("inf")}, "seconds=inf: expected at least"),
@@ -543,13 +547,13 @@ def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
     command = [
         *(sys.executable, eval_script.__file__, f"--model={model_dir}", f"--data={data}"),
         *("--sampler=direct", "--metrics=sdr", f"--cache-dir={tmp_path / 'cache'}"),
-        *("--batch-size=8", f"--out={tmp_path / 'two'}", f"--distributed.coordinator={address}"),
-        *("--distributed.num-processes=2", "--distributed.process-id"),
+        *("--batch-size=8", f"--out={tmp_path / 'two'}", "--multihost"),
     ]
+    environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     started = [
         subprocess.Popen(
-            [*command, str(i)],
-            env=environment,
+            command,
+            env=environment | {"JAX_PROCESS_ID": str(i)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -21,7 +21,7 @@ from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.export import PLATFORMS, export_sampler
 from diffsep_jax.inference.pretrained import load_model, save_model
 from diffsep_jax.inference.separator import Separator
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import PRESETS, SamplerSettings, complete
 from diffsep_jax.models.compute import Compute
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "run_exported.py"
@@ -47,12 +47,11 @@ def deserialize(folder):
 
 
 def values_of(settings, about):
-    """The runtime values in the order of export.json, typed as it says."""
-    described = [argument for argument in about["arguments"] if "default" in argument]
-    return [
-        np.asarray(getattr(settings, each["name"]) or 0, each["dtype"]).reshape(each["shape"])
-        for each in described
-    ]
+    """The values that export.json names, typed as it says."""
+    return {
+        each["name"]: np.asarray(getattr(settings, each["name"]), each["dtype"])
+        for each in about["values"]
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,8 @@ def test_an_exported_sampler_is_the_packages(tmp_path, family, sampler, platform
     model = micro.FAMILIES[family]
     params = jax.device_get(micro.random_params(model))
     chunks, separate = chunks_of(model), separator_of(model, params)
-    about = export_sampler(model, params, tmp_path, sampler=sampler, platforms=platforms)
+    exported_settings = SamplerSettings(sampler=sampler)
+    about = export_sampler(model, params, tmp_path, settings=exported_settings, platforms=platforms)
     exported = deserialize(tmp_path)
     assert exported.platforms == platforms
     program = jax.jit(exported.call)
@@ -79,41 +79,45 @@ def test_an_exported_sampler_is_the_packages(tmp_path, family, sampler, platform
         {"steps": 3, "schedule": 3.0, "crossover_hz": 5000.0},
     ):
         settings = SamplerSettings(sampler=sampler, **options)
-        vocals = program(stored, *chunks, *values_of(settings, about))
+        vocals = program(stored, *chunks, values_of(settings, about))
         np.testing.assert_allclose(vocals, separate(*chunks, settings), atol=1e-5, rtol=1e-5)
     assert program._cache_size() == 1
 
 
 def test_the_batch_size_is_open_or_fixed(tmp_path, params):
     chunks = chunks_of(micro.MODEL)
-    expected = separator_of(micro.MODEL, params)(*chunks, SamplerSettings(sampler="direct"))
+    expected = separator_of(micro.MODEL, params)(*chunks, PRESETS["fast"])
     for name, batch_size in (("open", None), ("fixed", 3)):
         folder = tmp_path / name
-        options = {"sampler": "direct", "batch_size": batch_size, "platforms": ["cpu"]}
+        options = {"settings": PRESETS["fast"], "batch_size": batch_size, "platforms": ["cpu"]}
         export_sampler(micro.MODEL, params, folder, **options)
     stored = load_file(tmp_path / "open" / "model.safetensors")
     two = [array[:2] for array in chunks]
-    vocals = deserialize(tmp_path / "open").call(stored, *two)
+    vocals = deserialize(tmp_path / "open").call(stored, *two, {})
     np.testing.assert_allclose(vocals, expected[:2], atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="shape"):
-        deserialize(tmp_path / "fixed").call(stored, *two)
+        deserialize(tmp_path / "fixed").call(stored, *two, {})
 
 
 def test_the_folder_is_a_model_directory_with_a_description(tmp_path, params):
-    about = export_sampler(micro.MODEL, params, tmp_path, platforms=["cpu"])
+    settings = PRESETS["best"]
+    about = export_sampler(micro.MODEL, params, tmp_path, settings=settings, platforms=["cpu"])
     model, loaded = load_model(str(tmp_path))
     assert model == micro.MODEL
     assert json.loads((tmp_path / "export.json").read_text()) == about
     exported = deserialize(tmp_path)
-    tree = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0]
-    described = {each["name"]: each for each in about["arguments"]}
-    assert described.pop("params") == {"name": "params", "file": "model.safetensors"}
-    assert len(tree[0]) == len(jax.tree.leaves(loaded))
-    for argument, each in zip(tree[1:], described.values(), strict=True):
+    stored, *arrays, values = jax.tree.unflatten(exported.in_tree, exported.in_avals)[0]
+    first, *described = about["arguments"]
+    assert first == {"name": "params", "file": "model.safetensors"}
+    assert len(stored) == len(jax.tree.leaves(loaded))
+    for argument, each in zip(arrays, described, strict=True):
         assert list(map(str, argument.shape)) == list(map(str, each["shape"]))
         assert argument.dtype == each["dtype"]
-    defaults = {name: each["default"] for name, each in described.items() if "default" in each}
-    assert SamplerSettings(**defaults) == SamplerSettings()
+    assert {name: value.dtype for name, value in values.items()} == {
+        each["name"]: each["dtype"] for each in about["values"]
+    }
+    defaults = {each["name"]: each["default"] for each in about["values"]}
+    assert SamplerSettings(**defaults) == settings
     assert (about["segment"], about["sample_rate"]) == (model.segment, model.sample_rate)
     assert about["calling_convention_version"] == exported.calling_convention_version
     size = (tmp_path / "sampler.jaxexport").stat().st_size
@@ -153,8 +157,9 @@ def test_the_script_does_without_the_package(
     """Its vocals are the package's, for a whole track."""
     model = micro.FAMILIES[family]
     params = jax.device_get(micro.random_params(model))
+    settings = complete({"sampler": sampler})
     about = export_sampler(
-        model, params, tmp_path, sampler=sampler, batch_size=batch_size, platforms=["cpu"]
+        model, params, tmp_path, settings=settings, batch_size=batch_size, platforms=["cpu"]
     )
     length = 5 * model.segment + 441
     song = 0.1 * np.random.default_rng(3).standard_normal((length, channels), np.float32)
@@ -178,7 +183,7 @@ def test_the_script_does_without_the_package(
 
 
 def test_the_script_says_what_rate_it_needs(tmp_path, params, monkeypatch):
-    export_sampler(micro.MODEL, params, tmp_path, sampler="direct", platforms=["cpu"])
+    export_sampler(micro.MODEL, params, tmp_path, settings=PRESETS["fast"], platforms=["cpu"])
     sf.write(tmp_path / "song.wav", np.zeros((100, 2)), 48_000)
     arguments = [str(tmp_path), str(tmp_path / "song.wav"), str(tmp_path / "vocals.wav")]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])

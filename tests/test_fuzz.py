@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import soundfile as sf
 from containers import encode
-from hypothesis import HealthCheck, given, settings
+from halving import Chunks
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from diffsep_jax.audio import read_audio
-from diffsep_jax.encoding import OutputFormat
+from diffsep_jax.audio.read import read_audio
+from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob, FileOptions, separate_files
-from diffsep_jax.inference.track import STEMS, ChunkModel
+from diffsep_jax.inference.settings import PAPER
+from diffsep_jax.inference.track import STEMS
 
 RATES = (1_000, 8_000, 11_025, 22_050, 32_000, 44_100, 44_101, 48_000, 96_000, 192_000)
 MP3_RATES = (8_000, 11_025, 22_050, 32_000, 44_100, 48_000)
@@ -40,9 +42,9 @@ INEXACT = ("ogg", "mp3", "m4a", "webm", "mka")
 OUTPUTS = [
     OutputFormat(),
     OutputFormat(subtype="pcm16"),
-    OutputFormat(subtype="pcm24", clip="rescale"),
+    OutputFormat(subtype="pcm24"),
     OutputFormat(format="flac"),
-    OutputFormat(format="flac", subtype="pcm16", clip="refuse"),
+    OutputFormat(format="flac", subtype="pcm16"),
     OutputFormat(format="mp3"),
     OutputFormat(format="ogg"),
 ]
@@ -107,7 +109,7 @@ def halve(mixture, starts):
     return mixture / 2
 
 
-MODEL = ChunkModel(halve, 4096, 128, 44_100, 2, 1.0)
+MODEL = Chunks(halve, 4096, stride=128, batch_size=2)
 
 
 @pytest.mark.slow
@@ -119,6 +121,13 @@ MODEL = ChunkModel(halve, 4096, 128, 44_100, 2, 1.0)
     excerpt=st.sampled_from([(0.0, None), (0.0, 0.05), (0.1, None), (0.01, 0.02)]),
     sample_rate=st.sampled_from([None, None, 22_050, 44_100]),
 )
+@example(  # a sample rate of 0 Hz
+    file=("caf", "PCM_16", 1000, 1, 0, 0.0, 0),
+    how=("middle", 0.005, b"\x00"),
+    output=OUTPUTS[0],
+    excerpt=(0.0, None),
+    sample_rate=None,
+)
 def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sample_rate):
     extension, _, rate, channels, length, *_ = file
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +135,7 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
         write(path, *file[1:])
         damage(path, how)
         out = Path(folder) / "out"
-        outputs = {stem: out / f"{stem}.{output.extension}" for stem in STEMS}
+        outputs = {stem: out / f"{stem}.{output.format}" for stem in STEMS}
         options = FileOptions(
             output=output,
             sample_rate=sample_rate,
@@ -134,7 +143,7 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
             duration_seconds=excerpt[1],
         )
         job = FileJob(path, outputs)
-        [result] = separate_files([job], MODEL, options, overlap=0.2)
+        [result] = separate_files([job], MODEL, PAPER, options, overlap=0.2)
         assert capfd.readouterr() == ("", "")  # nor do the libraries say anything of their own
         if result.error is not None:
             assert isinstance(result.error, UserError)
@@ -153,7 +162,6 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
                     or "start at" in message
                     or "kHz" in message
                     or " Hz" in message
-                    or "clip" in message
                 ), message
             return
         assert sorted(out.iterdir()) == sorted(outputs.values())
@@ -169,4 +177,6 @@ def test_any_file_gives_stems_or_one_line(capfd, file, how, output, excerpt, sam
                 expected = resampled - start
                 if excerpt[1] is not None:
                     expected = min(expected, max(1, round(excerpt[1] * stem_rate)))
-                assert len(stem) == expected
+                # FFmpeg does not always take off all padding of an mp3.
+                assert sf.info(path).frames == expected
+                assert len(stem) == expected or output.format == "mp3"

@@ -1,11 +1,18 @@
 """Which files are taken, what their results are called, and what is refused."""
 
-import io
 from pathlib import Path
 
 import pytest
 
-from diffsep_jax.commands.inputs import DEFAULT_NAME, Input, find_inputs, plan_jobs
+from diffsep_jax.commands.inputs import (
+    DEFAULT_NAME,
+    Input,
+    Shard,
+    find_inputs,
+    parse_shard,
+    plan_jobs,
+    shard_of_job,
+)
 from diffsep_jax.errors import UserError
 
 BOTH = ("vocals", "accompaniment")
@@ -46,13 +53,11 @@ def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
     ]
 
 
-def test_a_list_adds_inputs(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_adds_inputs(album: Path, tmp_path: Path) -> None:
     text = f"#EXTM3U\n#EXTINF:1,#\n{album / '02.flac'}\n\n # cd 2\n  {album / 'cd2'}  \n"
     (tmp_path / "list.txt").write_text(text)
     expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
     assert find_inputs([], tmp_path / "list.txt") == expected
-    monkeypatch.setattr("sys.stdin", io.StringIO(text))
-    assert find_inputs([], Path("-")) == expected
 
 
 def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:
@@ -264,3 +269,40 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
     with pytest.raises(UserError, match=r"2 inputs and .* to refine, expected one input"):
         plan_jobs(inputs, Path("out"), refine=tmp_path / "a/vocals.mp3", **kwargs)
+
+
+def slurm(task: int, first: int, last: int, count: int) -> dict[str, str]:
+    numbers = {"ID": task, "MIN": first, "MAX": last, "COUNT": count}
+    return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_job_array_takes_every_shard_once(first: int) -> None:
+    shards = [shard_of_job(slurm(first + i, first, first + 4, 5)) for i in range(5)]
+    assert shards == [Shard(i, 5) for i in range(5)]
+    assert shard_of_job(slurm(3, 3, 3, 1)) == Shard(0, 1)  # one job of an array again, alone
+    assert shard_of_job({}) is None
+    assert [str(parse_shard(text)) for text in ("0/1", "7/8")] == ["0/1", "7/8"]
+
+
+@pytest.mark.parametrize("text", ["4/4", "1", "1/", "-1/4", "0/0", "1/2/3", "a/b"])
+def test_bad_shards_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=f"shard is {text}; expected I/N with I from 0"):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (slurm(4, 0, 28, 8), "SLURM_ARRAY_TASK_ID is 4, of 8 jobs from 0 to 28; expected an array"),
+        ({"JOB_COMPLETION_INDEX": "2"}, "JOB_COMPLETION_INDEX is 2.* --shard 2/N"),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "1"}, "SLURM_STEP_NUM_TASKS=8, so this is"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4, so this is one of several"),
+    ],
+)
+def test_one_of_several_processes_without_a_shard_is_refused(
+    environment: dict[str, str], message: str
+) -> None:
+    """Each would do all of the work, or some songs would be nobody's."""
+    with pytest.raises(UserError, match=message):
+        shard_of_job(environment)

@@ -64,9 +64,8 @@ def test_shapes_at_every_level_of_the_papers_networks():
             {"params": params["generator"]},
             audio,
             sigma,
-            conditioning.embeddings,
             audio,
-            audio,
+            conditioning,
             capture_intermediates=True,
             mutable=["intermediates"],
         )

@@ -7,7 +7,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
-from diffsep_jax import noise, threefry
+from diffsep_jax import noise
 
 KEY = jax.random.key(0)
 white_noise = jax.jit(noise.white_noise, static_argnames=("length", "channels"))
@@ -144,27 +144,6 @@ def test_filtered_chunks_agree_where_they_overlap():
     """The filter is circular, but reaches only some 100 samples: inside, chunks still agree."""
     first, second = high_pass(jnp.asarray(draw(0, 1000)), 5000.0, 44100)
     np.testing.assert_allclose(first[1500:-500], second[500:-1500], atol=1e-4)
-
-
-# The known answers of the authors' library, Random123.
-@pytest.mark.parametrize(
-    ("counts", "key", "answer"),
-    [
-        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
-        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
-        ((0x243F6A88, 0x85A308D3), (0x13198A2E, 0x03707344), (0xC4923A9C, 0x483DF7A0)),
-    ],
-)
-def test_threefry_known_answers(counts, key, answer):
-    words = (jnp.array(word, jnp.uint32) for word in (*key, *counts))
-    assert tuple(map(int, jax.jit(threefry.threefry2x32)(*words))) == answer
-
-
-def test_draws_of_one_expression_are_those_of_jax():
-    key = jax.random.key(3, impl=noise.KEY_TYPE)
-    ours = jax.jit(lambda key: threefry.normal(key, (1024, 2)))(key)
-    theirs = jax.jit(lambda key: jax.random.normal(key, (1024, 2)))(key)
-    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("frequency", [300.0, 5000.0])

@@ -15,9 +15,7 @@ import micro
 import numpy as np
 import pytest
 
-from diffsep_jax import distributed
-from diffsep_jax.distributed import DistributedConfig, in_cluster, initialize
-from diffsep_jax.errors import EXIT_PREEMPTED, UserError
+from diffsep_jax.errors import EXIT_PREEMPTED
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.loop import CHECKPOINTS
 from diffsep_jax.training.program import train_program
@@ -45,12 +43,19 @@ def start(compiled, workdir, *options, processes=2, devices=4):
     }
     started = []
     for i in range(processes):
-        told = ["--coordinator", address, "--num-processes", processes, "--process-id", i]
-        command = [TESTS / "worker.py", workdir, *(told if processes > 1 else []), *options]
+        command = [TESTS / "worker.py", workdir, *options]
+        place = {}
+        if processes > 1:
+            command.append("--multihost")
+            place = {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": str(processes),
+                "JAX_PROCESS_ID": str(i),
+            }
         with (workdir.parent / f"{workdir.name}.{i}.log").open("a") as log:
             process = subprocess.Popen(
                 [sys.executable, *map(str, command)],
-                env=environment,
+                env=environment | place,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -150,17 +155,16 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(c
 
 
 @pytest.mark.slow
-def test_two_processes_pass_over_a_damaged_checkpoint_and_are_quiet_about_it(
+def test_two_processes_fall_back_from_an_unreadable_checkpoint_together(
     compiled, left_alone, tmp_path
 ):
-    workdir = tmp_path / "damaged"
+    workdir = tmp_path / "unreadable"
     shutil.copytree(left_alone, workdir)
     for path in (workdir / CHECKPOINTS / "6").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:
             path.write_bytes(path.read_bytes()[:500])
     assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
     assert logs(workdir).count("6: cannot be read") == 1
-    assert "Traceback" not in logs(workdir), logs(workdir)
     jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(left_alone, 6))
 
 
@@ -177,63 +181,3 @@ def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, left
     assert finish(start(compiled, workdir, processes=1, devices=2)) == [0], logs(workdir)
     assert "resumed from the checkpoint of step 3" in logs(workdir)
     assert_close(state(workdir, 6).params, state(left_alone, 6).params, 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, False),
-        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, False),
-        ({"SLURM_NTASKS": "8"}, False),  # in the batch script itself, outside srun
-        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "3"}, True),
-        ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, True),
-        ({"MEGASCALE_COORDINATOR_ADDRESS": "host-0"}, True),
-    ],
-)
-def test_a_cluster_is_found_in_the_environment(environment, expected):
-    assert in_cluster(environment) == expected
-
-
-@pytest.mark.parametrize("error", [ValueError("coordinator_address should be defined."), None])
-def test_a_tpu_host_on_its_own_is_no_error(monkeypatch, error):
-    on_a_tpu_host(monkeypatch, error)
-    initialize(DistributedConfig())
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("DEADLINE_EXCEEDED: timed out\nmore"), OSError("no route to host")]
-)
-def test_a_tpu_host_that_does_not_reach_the_others_does_not_train_alone(monkeypatch, error):
-    on_a_tpu_host(monkeypatch, error)
-    with pytest.raises(
-        UserError, match=r"^cannot join .*(timed out|no route).*TPU_SKIP_MDS"
-    ) as told:
-        initialize(DistributedConfig())
-    assert "\n" not in str(told.value)
-
-
-def on_a_tpu_host(monkeypatch, error):
-    """Lets this machine be one, where JAX's look for the other hosts ends in `error`."""
-
-    def look(**_):
-        if error is not None:
-            raise error
-
-    monkeypatch.setattr(distributed, "on_tpu_host", lambda: True)
-    monkeypatch.setattr(distributed, "in_cluster", lambda _: False)
-    monkeypatch.setattr(jax.distributed, "initialize", look)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"coordinator": "host:1"}, "give all three, or none"),
-        ({"coordinator": "host", "num_processes": 2, "process_id": 0}, "'host'; HOST:PORT"),
-        ({"coordinator": "h:1", "num_processes": 2, "process_id": 2}, "process_id is 2; 0 to 1"),
-    ],
-)
-def test_flags_that_do_not_fit_are_refused(fields, message):
-    with pytest.raises(UserError, match=message):
-        DistributedConfig(**fields).check()

@@ -3,6 +3,8 @@
 import functools
 import inspect
 import itertools
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +71,11 @@ def gaussian_variance(num_steps, eta, cutoff_hz):
     return variance
 
 
+def white(shape):
+    """The fresh noise of a step, of which nothing else is known."""
+    return lambda step: jax.random.normal(jax.random.fold_in(KEY, step), shape)
+
+
 @pytest.fixture(scope="module")
 def sample_gaussian():
     """(sign, num_steps, eta, cutoff_hz) -> samples; all noise is multiplied by `sign`."""
@@ -77,8 +84,7 @@ def sample_gaussian():
         return samplers.ddim(
             gaussian_velocity,
             sign * jax.random.normal(KEY, SHAPE),
-            KEY,
-            num_steps=num_steps,
+            steps=num_steps,
             eta=eta,
             cutoff_hz=cutoff_hz,
             sample_rate=SAMPLE_RATE,
@@ -155,7 +161,7 @@ def gaussian_error(sampler, start_sigma, num_steps):
     z = jax.random.normal(KEY, SHAPE)
     alpha, beta = diffusion.alpha_beta(start_sigma)
     x = alpha * target_mean() + jnp.sqrt(alpha**2 * SCALE**2 + beta**2) * z
-    end = sampler(gaussian_velocity, x, KEY, num_steps=num_steps, start_sigma=start_sigma)
+    end = sampler(gaussian_velocity, x, steps=num_steps, start_sigma=start_sigma)
     return jnp.sqrt(jnp.mean((end - target_mean() - SCALE * z) ** 2))
 
 
@@ -189,7 +195,7 @@ def test_the_second_order_by_turning_vectors_in_float64(num_steps, start_sigma, 
         noise_hat = (x - alpha[0] * ahead) / beta[0]
         x, last = alpha[1] * ahead + beta[1] * noise_hat, x0_hat
     result = samplers.adams_bashforth_2(
-        contraction, start, KEY, num_steps=num_steps, start_sigma=start_sigma, schedule=schedule
+        contraction, start, steps=num_steps, start_sigma=start_sigma, schedule=schedule
     )
     np.testing.assert_allclose(result, x, atol=2e-5)
 
@@ -197,7 +203,7 @@ def test_the_second_order_by_turning_vectors_in_float64(num_steps, start_sigma, 
 def test_the_first_and_last_steps_of_the_second_order_are_ddim_s():
     start = jax.random.normal(KEY, (2, 101, 2))
     for num_steps in (1, 2):
-        ends = [s(contraction, start, KEY, num_steps=num_steps) for s in SAMPLERS.values()]
+        ends = [s(contraction, start, steps=num_steps) for s in SAMPLERS.values()]
         np.testing.assert_allclose(ends[0], ends[1], atol=1e-6)
 
 
@@ -228,9 +234,7 @@ def test_the_share_of_a_gaussian_s_deviation(sampler, num_steps, schedule):
         surprise = x / (alpha**2 * deviation**2 + beta**2)
         return diffusion.velocity(alpha * deviation**2 * surprise, beta * surprise, sigma)
 
-    end = SAMPLERS[sampler](
-        velocity, jnp.ones_like(deviation), KEY, num_steps=num_steps, schedule=schedule
-    )
+    end = SAMPLERS[sampler](velocity, jnp.ones_like(deviation), steps=num_steps, schedule=schedule)
     np.testing.assert_allclose((end / deviation)[0, :, 0], list(shares.values()), atol=0.0051)
 
 
@@ -240,8 +244,8 @@ def test_a_start_at_1_is_the_plain_sampler_s(sampler):
     guess = jax.random.normal(jax.random.key(5), SHAPE)
     noisy = diffusion.diffuse(guess, noise, 1.0)
     np.testing.assert_array_equal(noisy, noise)
-    started = sampler(contraction, noisy, KEY, num_steps=5, start_sigma=1.0)
-    np.testing.assert_array_equal(started, sampler(contraction, noise, KEY, num_steps=5))
+    started = sampler(contraction, noisy, steps=5, start_sigma=1.0)
+    np.testing.assert_array_equal(started, sampler(contraction, noise, steps=5))
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 50])
@@ -251,7 +255,7 @@ def test_a_start_near_0_gives_the_guess_back(sampler, num_steps):
     guess = jax.random.normal(jax.random.key(5), SHAPE)
     for start_sigma in (1e-3, 1e-6):
         noisy = diffusion.diffuse(guess, noise, start_sigma)
-        end = sampler(contraction, noisy, KEY, num_steps=num_steps, start_sigma=start_sigma)
+        end = sampler(contraction, noisy, steps=num_steps, start_sigma=start_sigma)
         np.testing.assert_allclose(end, guess, atol=20 * start_sigma + 1e-6)
 
 
@@ -261,8 +265,8 @@ def test_a_guess_that_is_a_sample_ends_in_the_target_s_distribution(eta):
     draws = jax.random.normal(jax.random.key(5), SHAPE)
     guess = target_mean() + SCALE * draws
     noisy = diffusion.diffuse(guess, jax.random.normal(KEY, SHAPE), 0.5)
-    settings = {"num_steps": 500, "eta": eta, "start_sigma": 0.5}
-    end = jax.jit(lambda x: samplers.ddim(gaussian_velocity, x, KEY, **settings))(noisy)
+    settings = {"steps": 500, "eta": eta, "start_sigma": 0.5, "noise_fn": white(SHAPE)}
+    end = jax.jit(lambda x: samplers.ddim(gaussian_velocity, x, **settings))(noisy)
     deviation = (end - target_mean()) / SCALE
     assert np.mean(deviation**2) == pytest.approx(1, rel=0.01 + 5 * np.sqrt(2 / np.prod(SHAPE)))
     assert 0.1 < np.mean(deviation * draws) < 0.7  # and it remembers the guess
@@ -282,9 +286,8 @@ def test_one_program_for_all_steps_etas_and_cutoffs():
     @jax.jit
     def separate(num_steps, eta, cutoff_hz):
         start = jax.random.normal(KEY, vocals.shape)
-        return samplers.ddim(
-            ideal_velocity, start, KEY, num_steps=num_steps, eta=eta, cutoff_hz=cutoff_hz
-        )
+        settings = {"steps": num_steps, "eta": eta, "cutoff_hz": cutoff_hz}
+        return samplers.ddim(ideal_velocity, start, **settings, noise_fn=white(start.shape))
 
     for num_steps in STEP_COUNTS:
         for eta in ETAS:
@@ -306,10 +309,10 @@ def sample_contraction():
         return samplers.ddim(
             contraction,
             start,
-            KEY,
-            num_steps=num_steps,
+            steps=num_steps,
             eta=eta,
             cutoff_hz=cutoff_hz,
+            noise_fn=white(start.shape),
             sample_rate=SAMPLE_RATE,
         )
 
@@ -327,27 +330,27 @@ def test_equations_as_printed_in_float64(sample_contraction, num_steps, eta, cut
         alpha, beta = np.cos(np.pi / 2 * grid[step]), np.sin(np.pi / 2 * grid[step])
         v = np.tanh(x) * (1 - grid[step]) - 0.5 * np.roll(x, 1, axis=1)
         alpha_s, beta_prime, delta = paper_coefficients(grid[step], grid[step + 1], eta)
-        white = jax.random.normal(jax.random.fold_in(KEY, step), start.shape)
-        filtered = np.fft.ifft(np.fft.fft(white, axis=1) * gain, axis=1).real
+        fresh = white(start.shape)(step)
+        filtered = np.fft.ifft(np.fft.fft(fresh, axis=1) * gain, axis=1).real
         x = alpha_s * (alpha * x - beta * v) + beta_prime * (beta * x + alpha * v)
         x += delta * filtered
     result = sample_contraction(start, num_steps, eta, cutoff_hz)
     np.testing.assert_allclose(result, x, atol=2e-5)
 
 
-@pytest.mark.parametrize("cutoff_hz", [2000.0, None])
+@pytest.mark.parametrize("cutoff_hz", [2000.0, 0.0])
 def test_python_numbers_and_traced_values_agree(sample_contraction, cutoff_hz):
     start = jax.random.normal(KEY, (2, 101, 2))
     plain = samplers.ddim(
         contraction,
         start,
-        KEY,
-        num_steps=5,
+        steps=5,
         eta=0.4,
         cutoff_hz=cutoff_hz,
+        noise_fn=white(start.shape),
         sample_rate=SAMPLE_RATE,
     )
-    traced = sample_contraction(start, 5, 0.4, cutoff_hz or 0.0)
+    traced = sample_contraction(start, 5, 0.4, cutoff_hz)
     np.testing.assert_allclose(plain, traced, atol=1e-5)
 
 
@@ -362,7 +365,7 @@ def test_the_network_sees_the_levels_of_the_schedule(sampler):
     @jax.jit
     def run(num_steps, start_sigma, schedule):
         start, grid = jnp.ones((1, 8, 1)), {"start_sigma": start_sigma, "schedule": schedule}
-        return sampler(velocity, start, KEY, num_steps=num_steps, **grid)
+        return sampler(velocity, start, steps=num_steps, **grid)
 
     for num_steps, start_sigma, schedule in [
         (7, 1.0, 1.0),
@@ -393,7 +396,7 @@ def test_the_network_sees_one_to_one_over_t_and_the_noise_its_step():
 
     def run(eta):
         start = jnp.ones((1, 8, 1))
-        samplers.ddim(velocity, start, KEY, num_steps=7, eta=eta, noise_fn=noise_fn)
+        samplers.ddim(velocity, start, steps=7, eta=eta, noise_fn=noise_fn)
         jax.effects_barrier()
 
     run(0.4)
@@ -416,42 +419,18 @@ def test_positional_noise_makes_overlapping_chunks_agree():
 
     start = jax.random.normal(KEY, (1, 1833, 2))
     chunks = jnp.concatenate([start[:, :1500], start[:, 333:]])
-    first, second = samplers.ddim(pointwise, chunks, KEY, num_steps=4, eta=0.8, noise_fn=noise_fn)
+    first, second = samplers.ddim(pointwise, chunks, steps=4, eta=0.8, noise_fn=noise_fn)
     np.testing.assert_allclose(first[333:], second[:-333], atol=1e-6)
     assert not np.allclose(first[:-333], second[:-333], atol=0.1)
 
 
-def test_on_step_reports_each_estimate_in_order():
-    reported = []
-
-    def sample(num_steps):
-        return samplers.ddim(
-            contraction,
-            jax.random.normal(KEY, (1, 16, 2)),
-            KEY,
-            num_steps=num_steps,
-            eta=0.4,
-            on_step=lambda step, x0_hat: reported.append((step, x0_hat.copy())),
-        )
-
-    result = jax.jit(sample)(6)
-    jax.effects_barrier()
-    assert "ordered=True" in str(jax.make_jaxpr(sample)(6))
-    assert [step for step, _ in reported] == [0, 1, 2, 3, 4, 5]
-    assert all(type(step) is int and type(x0_hat) is np.ndarray for step, x0_hat in reported)
-    np.testing.assert_array_equal(reported[-1][1], result)  # the last move returns x0_hat
-    start = jax.random.normal(KEY, (1, 16, 2))
-    first = diffusion.x0_from_velocity(start, contraction(start, jnp.float32(1)), 1.0)
-    np.testing.assert_allclose(reported[0][1], first, atol=1e-6)
-
-
-def test_the_loop_carries_x_alone_and_calls_no_host_unasked():
+def test_the_loop_carries_x_alone():
     def sample(num_steps, start):
-        return samplers.ddim(contraction, start, KEY, num_steps=num_steps, eta=0.4)
+        fresh = white(start.shape)
+        return samplers.ddim(contraction, start, steps=num_steps, eta=0.4, noise_fn=fresh)
 
     start = jnp.zeros((1, 16, 2))
     jaxpr = jax.make_jaxpr(sample)(3, start)
-    assert "callback" not in str(jaxpr)
     (loop,) = [equation for equation in jaxpr.eqns if equation.primitive.name == "while"]
     carried = [variable.aval.shape for variable in loop.outvars]
     assert carried == [(), (), start.shape]  # the counter, its limit and x
@@ -459,7 +438,7 @@ def test_the_loop_carries_x_alone_and_calls_no_host_unasked():
 
 def test_the_second_order_carries_x_and_the_last_estimate():
     def sample(num_steps, start):
-        return samplers.adams_bashforth_2(contraction, start, KEY, num_steps=num_steps)
+        return samplers.adams_bashforth_2(contraction, start, steps=num_steps)
 
     start = jnp.zeros((1, 16, 2))
     jaxpr = jax.make_jaxpr(sample)(3, start)
@@ -477,7 +456,8 @@ def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
         return contraction(x.astype(jnp.bfloat16), sigma.astype(jnp.bfloat16))
 
     start = jax.random.normal(KEY, (1, 16, 2)).astype(noise_dtype)
-    result = samplers.ddim(network, start, KEY, num_steps=4, eta=0.4, cutoff_hz=100.0)
+    fresh = white(start.shape)
+    result = samplers.ddim(network, start, steps=4, eta=0.4, cutoff_hz=100.0, noise_fn=fresh)
     assert result.dtype == jnp.float32
     assert set(seen) == {jnp.dtype(jnp.float32)}
 
@@ -485,32 +465,82 @@ def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"num_steps": 0}, "num_steps is 0; it must be a whole number of at least 1"),
-        ({"num_steps": -3}, "num_steps is -3"),
-        ({"num_steps": 2.5}, "num_steps is 2.5; it must be a whole number"),
+        ({"steps": 0}, "steps is 0; expected a whole number of at least 1"),
+        ({"steps": -3}, "steps is -3"),
+        ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
         ({"eta": -0.1}, "eta is -0.1"),
         ({"eta": 1.5}, "eta is 1.5"),
         ({"eta": float("nan")}, "eta is nan"),
+        ({"eta": 0.4}, "noise_fn is None and eta is 0.4; expected a noise_fn, or an eta of 0"),
         ({"cutoff_hz": -1.0}, "cutoff_hz is -1.0"),
         ({"cutoff_hz": 8000.0}, "below half the sample rate, 8000 Hz"),
         ({"cutoff_hz": float("nan")}, "cutoff_hz is nan"),
-        ({"start_sigma": 0.0}, "start_sigma is 0.0; it must be above 0"),
+        ({"start_sigma": 0.0}, "start_sigma is 0.0; expected more than 0"),
         ({"start_sigma": 1.5}, "start_sigma is 1.5"),
         ({"start_sigma": float("nan")}, "start_sigma is nan"),
-        ({"schedule": 0.0}, "schedule is 0.0; it must be a finite number above 0"),
+        ({"schedule": 0.0}, "schedule is 0.0; expected a finite number above 0"),
         ({"schedule": float("nan")}, "schedule is nan"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
     # Without the shape checks of the test suite, which a user does not have either.
     ddim = inspect.unwrap(samplers.ddim)
-    settings = {"num_steps": 4, "eta": 0.4, "cutoff_hz": 100.0, **setting}
+    settings = {"steps": 4, "eta": 0.4, "cutoff_hz": 100.0, **setting}
     with pytest.raises(UserError, match=message):
-        ddim(contraction, jnp.ones((1, 8, 2)), KEY, sample_rate=SAMPLE_RATE, **settings)
+        ddim(contraction, jnp.ones((1, 8, 2)), sample_rate=SAMPLE_RATE, **settings)
 
 
-@pytest.mark.parametrize("setting", [{"num_steps": 0}, {"start_sigma": 0.0}, {"schedule": 0.0}])
+@pytest.mark.parametrize("setting", [{"steps": 0}, {"start_sigma": 0.0}, {"schedule": 0.0}])
 def test_bad_settings_of_the_second_order_are_refused(setting):
     solver = inspect.unwrap(samplers.adams_bashforth_2)
     with pytest.raises(UserError, match=next(iter(setting))):
-        solver(contraction, jnp.ones((1, 8, 2)), KEY, **{"num_steps": 4, **setting})
+        solver(contraction, jnp.ones((1, 8, 2)), **{"steps": 4, **setting})
+
+
+def test_the_sampler_in_the_docs_is_of_first_order():
+    text = (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    code = re.search(r"import jax\n.*?(?=\n\nseparator = )", text, re.DOTALL)[0]
+    names = {}
+    exec(code, names)
+    with jax.numpy_dtype_promotion("standard"):
+        error = jax.jit(functools.partial(gaussian_error, names["euler"]))
+        errors = [float(error(1.0, num_steps)) for num_steps in (32, 128)]
+    assert errors[0] / errors[1] == pytest.approx(4, abs=0.4)
+
+
+def halve_noise(velocity_fn, noise, *, start_sigma, weight=0.5):
+    return weight * noise * start_sigma
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """Samplers that a test adds go again."""
+    monkeypatch.setattr(samplers, "SAMPLERS", dict(samplers.SAMPLERS))
+
+
+def test_a_registered_sampler_is_found_and_gets_what_it_takes(registry):
+    added = samplers.register_sampler("halve", halve_noise, help="for tests")
+    assert samplers.find_sampler("halve") is added
+    assert added.uses == {"start_sigma"} | samplers.DRAW_SETTINGS
+    values = {"start_sigma": jnp.float32(0.5), "steps": jnp.int32(3)}
+    noise = jnp.ones((1, 8, 2))
+    result = added(contraction, noise, values, noise_fn=white(noise.shape), sample_rate=SAMPLE_RATE)
+    np.testing.assert_array_equal(result, 0.25 * noise)
+    with pytest.raises(UserError, match="sampler halve: the name is taken"):
+        samplers.register_sampler("halve", halve_noise, help="again")
+
+
+def test_a_function_with_other_parameters_is_no_sampler():
+    def other(velocity_fn, noise, *, steps, speed): ...
+
+    with pytest.raises(UserError, match="sampler other has the parameters speed; expected, after"):
+        samplers.find_sampler(other)
+    with pytest.raises(UserError, match="sampler is euler; expected one of ddim, ab2, direct"):
+        samplers.find_sampler("euler")
+
+
+def test_the_settings_that_samplers_use():
+    uses = {name: each.uses for name, each in samplers.SAMPLERS.items()}
+    assert uses["ddim"] == samplers.STEP_SETTINGS | samplers.DRAW_SETTINGS
+    assert uses["ddim"] - uses["ab2"] == {"eta", "cutoff_hz"}
+    assert uses["direct"] == set()

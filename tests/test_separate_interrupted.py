@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from halving import Halving, noise, run, song
 
-from diffsep_jax import encoding
+from diffsep_jax.audio import write
 from diffsep_jax.errors import PreemptedError, UserError
-from diffsep_jax.output import replacing_together
+from diffsep_jax.files import replacing
 
 pytestmark = pytest.mark.usefixtures("halving")
 
@@ -66,22 +66,22 @@ def test_a_second_signal_does_not_disturb_the_end(
             os.kill(os.getpid(), signal.SIGINT)
         return mixture
 
-    def again(paths: object) -> Iterator[list[Path]]:
-        with replacing_together(paths) as temporaries:
+    def again(path: Path) -> Iterator[Path]:
+        with replacing(path) as temporary:
             try:
-                yield temporaries
+                yield temporary
             finally:
                 os.kill(os.getpid(), signal.SIGINT)
                 os.kill(os.getpid(), signal.SIGTERM)
-                cleaned_up.append(len(temporaries))
+                cleaned_up.append(path.name)
 
-    cleaned_up: list[int] = []
+    cleaned_up: list[str] = []
     monkeypatch.setattr(Halving, "__call__", interrupted)
-    monkeypatch.setattr(encoding, "replacing_together", contextlib.contextmanager(again))
+    monkeypatch.setattr(write, "replacing", contextlib.contextmanager(again))
     with pytest.raises(SystemExit) as exit_:
         run(song(tmp_path / "a.wav", noise(300_000, 2)), "--out", tmp_path / "out")
     assert exit_.value.code == 130
-    assert cleaned_up == [2]
+    assert cleaned_up == ["accompaniment.wav", "vocals.wav"]
     assert not (tmp_path / "out").exists()
 
 

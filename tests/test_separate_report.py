@@ -1,17 +1,14 @@
-"""What `diffsep separate` tells: lines and events, seconds, the plan of a dry run."""
+"""What `diffsep separate` tells: lines, events, seconds."""
 
 import io
 import json
-import math
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from halving import RATE, Halving, noise, run, song
-
-from diffsep_jax.inference.track import STEMS
+from halving import Halving, noise, run, song
 
 pytestmark = pytest.mark.usefixtures("halving")
 
@@ -33,47 +30,6 @@ def test_progress_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     run(path, "--out", tmp_path / "out", "--progress", "quiet")
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("", "")
-
-
-def test_a_dry_run_plans_and_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = song(tmp_path / "a.wav", noise(40_000, 2))
-    run(path, "--out", tmp_path / "out", "--dry-run", "--steps", 7, "--ensemble", 2)
-    printed = capsys.readouterr().out
-    # 4096 samples of which 768 overlap, a multiple of the stride.
-    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
-    for text in (
-        f"{path} -> {tmp_path / 'out' / 'a' / 'vocals.wav'}, ",
-        f"in all: 0.9 s of audio, at most {chunks} chunks",
-        f"{chunks} conditioner calls, {14 * chunks} generator calls",
-    ):
-        assert text in printed
-    assert f"{math.ceil(chunks / 4)} batches of 4 chunks" in printed
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_dry_run_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, gone = song(tmp_path / "a.wav", noise(40_000, 2)), tmp_path / "gone.wav"
-    with pytest.raises(SystemExit) as error:
-        run(path, gone, "--out", tmp_path / "out", "--dry-run", "--progress", "json", "--steps", 7)
-    assert error.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    plan, failure, total = [json.loads(line) for line in printed.out.splitlines()]
-    chunks = 1 + math.ceil((40_000 - 4096) / (4096 - 768))
-    work = {
-        "audio_seconds": 40_000 / RATE,
-        "chunks": chunks,
-        "conditioner_calls": chunks,
-        "generator_calls": 7 * chunks,
-    }
-    outputs = {stem: str(tmp_path / "out" / "a" / f"{stem}.wav") for stem in STEMS}
-    assert plan == {"event": "plan", "file": str(path), "outputs": outputs, **work}
-    assert (failure["event"], failure["file"]) == ("error", str(gone))
-    assert total.pop("seconds") >= 0
-    batches = math.ceil(chunks / 4)
-    assert total == {"event": "total", "files": 1, "failed": 1, "batches": batches, **work}
 
 
 def test_no_event_before_the_model_is_there(
@@ -118,9 +74,8 @@ def test_a_moment_has_no_real_time_factor(
 ) -> None:
     path = song(tmp_path / "a.wav", noise(1, 2))
     run(path, "--out", tmp_path)
-    run(path, "--out", tmp_path, "--dry-run")
     printed = capsys.readouterr().out
-    assert printed.count("0.0 s of audio") == 3
+    assert printed.count("0.0 s of audio") == 1
     assert "factor" not in printed
 
 

@@ -1,16 +1,20 @@
 """The Python interface, with a model that halves its input."""
 
+import dataclasses
+import importlib.metadata
+import importlib.resources
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from halving import RATE, Halving, noise, song
+from halving import RATE, TINY, Halving, noise, song
 
-from diffsep_jax.audio import read_audio
+import diffsep_jax
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.separator import Separator
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 
 pytestmark = pytest.mark.usefixtures("halving")
 
@@ -36,7 +40,7 @@ def test_a_waveform_to_refine(num_channels: int) -> None:
     assert not given[5000:].any()
     for options, message in [
         ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: 4998 samples"),
-        ({"refine": guess, "start_sigma": 1.0}, "start_sigma 1"),
+        ({"refine": guess, "start_sigma": 1.0}, "start_sigma is 1"),
         ({"refine": guess[None], "start_sigma": 0.3}, "refine is float32"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -66,6 +70,34 @@ def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
 def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Separator.from_pretrained("small").separate(waveform, RATE)
+
+
+def test_a_function_and_a_preset_reach_the_model() -> None:
+    def mine(velocity_fn, noise, *, steps): ...
+
+    separator = Separator.from_pretrained("small")
+    separator.separate(noise(99), RATE, sampler=mine, steps=3)
+    assert Halving.settings == SamplerSettings(sampler=mine, steps=3)
+    separator.separate(noise(99), RATE, preset="best", seed=4)
+    assert Halving.settings == dataclasses.replace(PRESETS["best"], seed=4)
+
+
+def test_what_is_known_of_a_model() -> None:
+    separator = Separator(TINY, {"a": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}})
+    assert (separator.sample_rate, separator.segment, separator.num_parameters) == (RATE, 4096, 16)
+    assert repr(separator) == (
+        "Separator(0.0M parameters, 44100 Hz, chunks of 0.1 s, batch size 4, preset balanced)"
+    )
+
+
+def test_the_package_tells_its_names_and_version() -> None:
+    for name in diffsep_jax.__all__:
+        assert name in dir(diffsep_jax)
+        assert getattr(diffsep_jax, name)
+    assert diffsep_jax.__version__ == importlib.metadata.version("diffsep-jax")
+    assert (importlib.resources.files("diffsep_jax") / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="no attribute 'separate'"):
+        _ = diffsep_jax.separate
 
 
 def test_misspelt_option_in_python() -> None:

@@ -1,67 +1,129 @@
 """What a user says of the sampler, and what follows from it."""
 
+import functools
 import subprocess
 import sys
 
 import pytest
 
+from diffsep_jax import samplers
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.settings import PRESETS, SamplerOptions, SamplerSettings
+from diffsep_jax.inference.engine import RUNTIME_TYPES
+from diffsep_jax.inference.settings import (
+    PAPER,
+    PRESETS,
+    SamplerOptions,
+    SamplerSettings,
+    complete,
+)
+from diffsep_jax.samplers import ddim
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_without_options_it_is_the_models_preset(preset):
-    assert SamplerOptions().settings(preset) == PRESETS[preset]
-    assert SamplerOptions(preset="best").settings(preset) == PRESETS["best"]
-    assert SamplerOptions(seed=7).settings("fast") == SamplerSettings(sampler="direct", seed=7)
+    assert complete({}, preset) == PRESETS[preset]
+    assert complete({"preset": "best"}, preset) == PRESETS["best"]
+
+
+def test_every_option_is_a_setting_and_every_setting_is_somebodys():
+    settings = set(SamplerSettings.__dataclass_fields__)
+    assert SamplerOptions.__annotations__.keys() - {"preset"} == settings
+    assert settings - {"sampler"} == samplers.STEP_SETTINGS | samplers.DRAW_SETTINGS
+    assert settings - {"sampler"} == RUNTIME_TYPES.keys()
 
 
 def test_options_of_diffusion_draw_samples():
-    for options in ({"steps": 7}, {"eta": 0.1}, {"schedule": 3.0}, {"temperature": 0.5}):
-        found = SamplerOptions(**options).settings("fast")
+    """A seed too: where nothing is drawn it would have no effect."""
+    for options in (
+        {"steps": 7},
+        {"eta": 0.1},
+        {"schedule": 3.0},
+        {"temperature": 0.5},
+        {"seed": 7},
+    ):
+        found = complete(options, "fast")
         assert found == SamplerSettings(**vars(PRESETS["balanced"]) | options)
-    assert SamplerOptions().settings("fast", refines=True) == PRESETS["balanced"]
-    assert SamplerOptions(steps=7).settings("best").ensemble == PRESETS["best"].ensemble
+    assert complete({}, "fast", refines=True) == PRESETS["balanced"]
+    assert complete({"steps": 7}, "best").ensemble == PRESETS["best"].ensemble
 
 
 def test_a_sampler_alone_takes_the_papers_settings():
-    assert SamplerOptions(sampler="ddim").settings("best") == SamplerSettings()
-    assert SamplerOptions(sampler="ab2", steps=4).settings("fast") == SamplerSettings(
+    assert complete({"sampler": "ddim"}, "best") == PAPER
+    assert complete({"sampler": "ab2", "steps": 4}, "fast") == SamplerSettings(
         sampler="ab2", steps=4
     )
-    assert SamplerOptions(sampler="direct").settings() == SamplerSettings(sampler="direct")
+    assert complete({"sampler": "direct"}) == SamplerSettings(sampler="direct")
 
 
-def test_single_options_go_before_the_presets():
-    found = SamplerOptions(preset="best", steps=3, sampler="ab2").settings("fast")
+def test_options_take_precedence_over_the_preset():
+    found = complete({"preset": "best", "steps": 3, "sampler": "ab2"}, "fast")
     assert found == SamplerSettings(**vars(PRESETS["best"]) | {"steps": 3, "sampler": "ab2"})
+
+
+def test_none_is_as_if_it_were_not_given():
+    assert complete({"preset": "best", "sampler": None, "eta": None}) == PRESETS["best"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
+        ({"seed": 1.0}, "seed is 1.0; expected a whole number"),
+        ({"sampler": 3}, "sampler is 3; expected a name or a function"),
+    ],
+)
+def test_settings_of_another_type_are_refused_where_no_type_checker_runs(settings, message):
+    code = f"from diffsep_jax import SamplerSettings; SamplerSettings(**{settings!r})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stderr.rstrip().endswith(f"UserError: {message}")
+
+
+def test_a_frequency_that_plays_no_part_may_be_too_high_for_a_model():
+    for settings in (PRESETS["fast"], SamplerSettings(sampler="ab2"), SamplerSettings()):
+        settings.check_rate(44_100)
+    PRESETS["fast"].check_rate(8_000)
+    SamplerSettings(sampler="ab2").check_rate(8_000)
+    with pytest.raises(UserError, match=r"cutoff_hz is 5000.0; expected less than 4000.0"):
+        SamplerSettings().check_rate(8_000)
+
+
+def test_a_bound_parameter_is_no_setting():
+    method = SamplerSettings(sampler=functools.partial(ddim, eta=0.9)).method
+    assert "eta" not in method.uses
+    assert "steps" in method.uses
+
+
+def test_a_function_is_a_sampler():
+    def mine(velocity_fn, noise, *, steps): ...
+
+    assert complete({"sampler": mine, "steps": 3}, "fast") == SamplerSettings(sampler=mine, steps=3)
+    with pytest.raises(UserError, match="sampler mine makes no use of eta"):
+        complete({"sampler": mine, "eta": 0.2})
+    with pytest.raises(UserError, match="sampler is mine, which takes no start_sigma"):
+        complete({"preset": "balanced", "sampler": mine}).check_refines()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"preset": "fast", "steps": 5}, "preset fast makes no use of steps"),
+        ({"preset": "fast", "seed": 5}, "preset fast makes no use of seed"),
         ({"sampler": "direct", "eta": 0.4}, "sampler direct makes no use of eta"),
         ({"sampler": "direct", "crossover_hz": 9.0}, "makes no use of crossover_hz"),
         ({"sampler": "ab2", "eta": 0.4, "cutoff_hz": 9.0}, "no use of eta, cutoff_hz"),
         ({"preset": "fast", "sampler": "ab2"}, "sampler ab2 contradicts preset fast"),
         ({"preset": "best", "sampler": "direct"}, "sampler direct contradicts preset best"),
-        ({"steps": 0}, "steps 0, expected 1 to 1000000"),
+        ({"steps": 0}, "steps is 0; expected 1 to 1000000"),
+        ({"sampler": "euler"}, "sampler is euler; expected one of ddim, ab2, direct"),
     ],
 )
 def test_what_contradicts_is_refused(options, message):
     with pytest.raises(UserError, match=message):
-        SamplerOptions(**options).settings("fast")
+        complete(options, "fast")
 
 
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("sampler='dpm2m'", "sampler 'dpm2m', expected ddim, ab2, direct"),
-        ("preset='turbo'", "preset 'turbo', expected fast, balanced, best"),
-    ],
-)
-def test_unknown_names_are_refused_where_no_type_checker_runs(option, message):
-    code = f"from diffsep_jax.inference.settings import SamplerOptions; SamplerOptions({option})"
+def test_an_unknown_preset_is_refused_where_no_type_checker_runs():
+    code = "from diffsep_jax.inference.settings import complete; complete({'preset': 'turbo'})"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.stderr.rstrip().endswith(f"UserError: {message}")
+    expected = "UserError: preset is turbo; expected one of fast, balanced, best"
+    assert process.stderr.rstrip().endswith(expected)

@@ -1,6 +1,5 @@
 """The step over a mesh: what the devices say to each other, and that the result does not depend."""
 
-import collections
 import dataclasses
 
 import jax
@@ -10,11 +9,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from diffsep_jax.aot.collectives import collectives
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.training.program import abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh, state_sharding
+from launch.compile_for_tpu import collectives
 
 # Adam moves a parameter by the sign of a gradient that is zero but for rounding: with a large
 # learning rate one such parameter would be seen, so this one is small and the first moments, which
@@ -102,9 +101,9 @@ def test_the_step_holds_exactly_the_collectives_it_should(data, fsdp, micro_batc
     arguments = abstract_arguments(steps, micro.MODEL, layout.mesh, micro.BATCH_SIZE)
     with jax.set_mesh(layout.mesh):
         text = steps.step.lower(*arguments).compile().as_text()
-    found = collections.defaultdict(list)
-    for each in collectives(text):
-        found[each.kind].append(each.bytes // 4)  # all float32
+    found = {  # all float32
+        kind: [size // 4 for size in sizes] for kind, sizes in collectives(text).items()
+    }
     leaves = jax.tree.leaves(steps.state.params)
     split = [leaf.size for leaf in leaves if "fsdp" in leaf.sharding.spec]
     whole = [leaf.size for leaf in leaves if "fsdp" not in leaf.sharding.spec]

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import configs
 from diffsep_jax import samplers
-from diffsep_jax.model_config import flatten, unflatten
 from diffsep_jax.training.optimizer import OptimizerConfig
 from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
@@ -29,7 +29,7 @@ BATCH_SIZE = 2
 def random_params(model):
     """Parameters away from the start, whose output layers are zero."""
     rng = np.random.default_rng(0)
-    shapes = flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
 
     def draw(name, shape):
         noise = rng.standard_normal(shape, np.float32)
@@ -37,7 +37,9 @@ def random_params(model):
             return noise / math.sqrt(math.prod(shape[:-1]))
         return 0.1 * noise + name.endswith(("scale", "slope"))
 
-    return unflatten({name: np.float32(draw(name, leaf.shape)) for name, leaf in shapes.items()})
+    return unflatten_dict(
+        {name: np.float32(draw(name, leaf.shape)) for name, leaf in shapes.items()}, sep="/"
+    )
 
 
 def tiny():
@@ -97,7 +99,7 @@ def test_deterministic_sampling_agrees(each_step):
             sigmas = jnp.broadcast_to(sigma, x.shape[:1])
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
-        return samplers.ddim(velocity, noise, jax.random.key(0), num_steps=3)
+        return samplers.ddim(velocity, noise, steps=3)
 
     theirs = ddim(
         in_torch(model, params),

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from halving import Chunks
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import chunks as chunks_module
 from diffsep_jax.inference import track as track_module
 from diffsep_jax.inference.catalogue import separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, Fifo, Plan, cut, overlap_add, plan
-from diffsep_jax.inference.track import ChunkModel, measure
+from diffsep_jax.inference.settings import PAPER
+from diffsep_jax.inference.track import measure
 
 RATE = 44_100
 SEGMENT = 1000
@@ -24,7 +26,7 @@ def noise(num_frames: int, num_channels: int = 2, seed: int = 0) -> np.ndarray:
 
 
 def model(separate, *, target_rms: float = 1.0, batch_size: int = 3, rate: int = RATE):
-    return ChunkModel(separate, SEGMENT, 1, rate, batch_size, target_rms)
+    return Chunks(separate, SEGMENT, 1, rate, batch_size, target_rms)
 
 
 def identity(mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -41,19 +43,19 @@ def known(vocals: np.ndarray, gain: float = 1.0):
     return separate
 
 
-def separate_track(track, chunk_model, *, guess=None, overlap=DEFAULT_OVERLAP, on_progress=None):
+def separate_track(track, model, *, guess=None, overlap=DEFAULT_OVERLAP, on_progress=None):
     """(vocals, accompaniment) block by block."""
     tracks = separate_tracks(
-        [lambda: (track, guess)], chunk_model, overlap=overlap, on_progress=on_progress
+        [lambda: (track, guess)], model, PAPER, overlap=overlap, on_progress=on_progress
     )
     for separating in tracks:
         yield from separating.blocks()
 
 
-def run(mixture: np.ndarray, chunk_model: ChunkModel, rate: int = RATE, excerpt=None, **kwargs):
+def run(mixture: np.ndarray, model: Chunks, rate: int = RATE, excerpt=None, **kwargs):
     start, duration = excerpt or (0.0, None)
     track = measure(AudioArray(mixture, rate), start_seconds=start, duration_seconds=duration)
-    blocks = list(separate_track(track, chunk_model, **kwargs))
+    blocks = list(separate_track(track, model, **kwargs))
     return tuple(np.concatenate(stem) for stem in zip(*blocks, strict=True))
 
 
@@ -311,7 +313,7 @@ def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) ->
 
     for module in (chunks_module, track_module):
         monkeypatch.setattr(module, "Fifo", WatchedFifo)
-    long = ChunkModel(identity, 4096, 128, 11_025, 4, 1.0)
+    long = Chunks(identity, 4096, 128, 11_025, 4)
     done = 0
     for vocals, _ in separate_track(measure(LazyNoise()), long):
         done += len(vocals)

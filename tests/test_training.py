@@ -21,7 +21,7 @@ from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.interrupt import StopRequest
-from diffsep_jax.training.logging import RunLog
+from diffsep_jax.training.log import RunLog
 from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
@@ -189,10 +189,10 @@ def test_a_signal_while_there_is_nothing_to_save_ends_at_once(number, error):
         os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("line", ["3", "[]", '{"a": 1}', '{"step": "x"}', '{"step": 2, "ki', "\0"])
-def test_lines_of_the_log_that_are_no_records_go(tmp_path, line):
+@pytest.mark.parametrize("rest", ['{"step": 2, "ki', "\0\0", '{"step": 6, "kind": "train"}\n'])
+def test_a_resumed_run_drops_later_records_and_what_a_crash_cut_off(tmp_path, rest):
     whole = '{"step": 1, "kind": "train"}'
-    (tmp_path / "log.jsonl").write_text(f"{whole}\n{line}\n")
+    (tmp_path / "log.jsonl").write_text(f"{whole}\n{rest}")
     with RunLog(tmp_path, start_step=5, num_steps=6):
         pass
     assert (tmp_path / "log.jsonl").read_text() == whole + "\n"
@@ -221,7 +221,8 @@ def test_the_bar_shows_step_time_left_and_loss_on_a_narrow_terminal(tmp_path):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
     with RunLog(tmp_path, start_step=0, num_steps=400, console=console) as log:
-        log.progress(5, {"loss": 1.25, "gradient_norm": 0.5, "data_wait_seconds": 0.125})
+        log.progress(5)
+        log.write(5, "train", {"loss": 1.25, "gradient_norm": 0.5, "data_wait_seconds": 0.125})
     for words in ("5/400", "left", "loss 1.25", "0.125"):
         assert words in screen.getvalue()
 
@@ -382,7 +383,8 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (TrainConfig, {"num_steps": 0}, "num_steps is 0"),
         (TrainConfig, {"micro_batches": 0}, "micro_batches is 0"),
         (TrainConfig, {"stall_minutes": -1.0}, "stall_minutes is -1"),
-        (TrainConfig, {"profile_steps": (5, 2)}, "profile_steps is"),
+        (TrainConfig, {"profile_steps": (5, 2)}, "profile_steps is 5 2"),
+        (TrainConfig, {"profile_steps": (0, 2)}, "profile_steps is 0 2"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
         (TrainConfig, {"ema_half_life": 0.0}, "ema_half_life is 0.0"),
         (

@@ -7,8 +7,8 @@ import time
 import jax
 import micro
 
-from diffsep_jax.distributed import DistributedConfig, initialize
 from diffsep_jax.errors import one_line_errors
+from diffsep_jax.runtime import join_hosts
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import train
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
@@ -18,20 +18,12 @@ def main():
     """Trains like `train.py` does, on batches that need no audio."""
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir", type=pathlib.Path)
-    parser.add_argument("--coordinator")
-    parser.add_argument("--num-processes", type=int)
-    parser.add_argument("--process-id", type=int)
+    parser.add_argument("--multihost", action="store_true")
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--seconds-per-step", type=float, default=0.0)
     parser.add_argument("--config", default="{}", help="fields of TrainConfig, as Python")
     options = parser.parse_args()
-    initialize(
-        DistributedConfig(
-            coordinator=options.coordinator,
-            num_processes=options.num_processes,
-            process_id=options.process_id,
-        )
-    )
+    join_hosts(options.multihost)
     mesh_config = MeshConfig(fsdp=options.fsdp, min_shard_size=64)
     fields = {"checkpoint_every": 2, "mesh": mesh_config, **eval(options.config)}
     config = micro.train_config(**fields)

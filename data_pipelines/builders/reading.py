@@ -8,7 +8,7 @@ import soundfile
 from jaxtyping import Float32
 
 from data_pipelines.builders.recordings import Recording, StemFile
-from diffsep_jax.audio import AudioFile, finite_blocks, resample_blocks
+from diffsep_jax.audio.read import AudioFile, finite_blocks, resample_blocks
 
 FULL_SCALE = 32767 / 32768
 """Samples from here on are counted as clipped."""

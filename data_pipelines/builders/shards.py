@@ -20,7 +20,7 @@ from data_pipelines.record_format import INT16_SCALE, SILENT_DB, VERSION, Record
 from data_pipelines.segments import block_rms
 from data_pipelines.song_table import make_table, read_table
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import replacing
+from diffsep_jax.files import replacing
 
 MIXTURE_IS_SUM = 1e-3
 """Up to this relative error (-60 dB) a mixture file counts as the sum of its stems."""

@@ -12,9 +12,10 @@ from typing import get_args
 import tyro
 from rich.console import Console
 
+from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.synthesis import Split
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.output import check_writable, write_bytes
+from diffsep_jax.files import check_writable, write_bytes
 
 MOST_EXAMPLES = 100
 """On one page; a browser holds them all in memory."""
@@ -27,7 +28,11 @@ class Inspect:
     Attributes:
         spec: "embedded", a folder of songs, or the folder of a built data set; comes first.
         split: train, validation or test. Examples are augmented in train only, as in training.
-        config: name of the experiment in configs/ whose pipeline draws the examples.
+        augment: the augmentations, by default those of the paper's configs.
+        silent_kept: share of the segments with silent vocals that is kept; 0 with
+            `augment.silent_share`.
+        segment: samples of an example.
+        sample_rate: of the examples, in Hz.
         examples: how many, 1 to 100.
         seed: which examples.
         songs_listed: how many songs get a line of their own.
@@ -39,7 +44,10 @@ class Inspect:
 
     spec: tyro.conf.Positional[str]
     split: str = "train"
-    config: str = "diff_dmx_rt_musdb"
+    augment: AugmentConfig = AugmentConfig()
+    silent_kept: float = 0.05
+    segment: int = 131_072
+    sample_rate: int = 44_100
     examples: int = 6
     seed: int = 0
     songs_listed: int = 20
@@ -55,26 +63,20 @@ def main(args: Sequence[str]) -> None:
     split = _check(command)
 
     # Imported here, for they are slow: help and bad options answer at once.
-    import configs
-    from data_pipelines.augment import NO_AUGMENTATION
     from data_pipelines.inspect import contents, examples, page
+    from data_pipelines.pipeline import PipelineConfig
     from data_pipelines.sources import open_source
 
-    experiment = configs.get(command.config)
+    augment = command.augment if split == "train" else NO_AUGMENTATION
+    pipeline = PipelineConfig(batch_size=1, silent_kept=command.silent_kept, augment=augment)
     source = open_source(
         command.spec,
         split=split,
         num_songs=command.num_songs,
         seconds=command.song_seconds,
-        seed=experiment.data.seed,
         cache_dir=command.cache_dir,
-        sample_rate=experiment.model.sample_rate,
+        sample_rate=command.sample_rate,
     )
-    pipeline = experiment.data.pipeline
-    augmented = split == "train"
-    if not augmented:
-        pipeline = dataclasses.replace(pipeline, augment=NO_AUGMENTATION)
-
     found = contents.measure(source, spec=command.spec, split=split)
     console = Console()
     console.print(contents.summary_table(found))
@@ -83,12 +85,11 @@ def main(args: Sequence[str]) -> None:
     drawn = examples.draw(
         source,
         pipeline,
-        segment=experiment.model.segment,
-        num_steps=experiment.train.num_steps,
+        segment=command.segment,
         num_examples=command.examples,
         seed=command.seed,
     )
-    html = page.render(found, list(drawn), config=command.config, augmented=augmented)
+    html = page.render(found, list(drawn), augment=augment)
     data = html.encode()
     write_bytes(command.out, data)
     print(f"wrote {command.out} ({len(data) / 1e6:.1f} MB): open it in a browser")
@@ -98,9 +99,9 @@ def _check(command: Inspect) -> Split:
     """The split, if the options are sound; UserError otherwise."""
     if not 1 <= command.examples <= MOST_EXAMPLES:
         raise UserError(f"examples={command.examples}: expected 1 to {MOST_EXAMPLES}")
-    for name in ("seed", "songs_listed"):
-        if getattr(command, name) < 0:
-            raise UserError(f"{name}={getattr(command, name)}: expected 0 or more")
+    for name, least in (("seed", 0), ("songs_listed", 0), ("segment", 1), ("sample_rate", 1)):
+        if getattr(command, name) < least:
+            raise UserError(f"{name}={getattr(command, name)}: expected {least} or more")
     if command.out.is_dir():
         raise UserError(f"{command.out}: is a folder, expected the name of an HTML file")
     check_writable(command.out.parent)

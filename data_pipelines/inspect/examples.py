@@ -1,4 +1,4 @@
-"""Training examples drawn at random places of a run, with the songs that they are made from."""
+"""Training examples drawn at random places of a training, with the songs they are made from."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,21 +13,22 @@ from diffsep_jax.errors import UserError
 
 Audio = Float[np.ndarray, "time 2"]
 
+NUM_EXAMPLES = 1_000_000
+"""So many of a training's first examples are drawn from."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DrawnExample:
     """A row of a batch, as the model gets it.
 
     Attributes:
-        step: of the training run.
-        row: of that step's global batch.
+        number: in the order of training, whatever the size of a batch.
         places: (song's name, start in seconds) of each stretch that was read for it, in that order.
         audio: mixture, vocals and accompaniment (mixture - vocals), float32.
         sample_rate: of them, in Hz.
     """
 
-    step: int
-    row: int
+    number: int
     places: tuple[tuple[str, float], ...]
     audio: dict[str, Audio]
     sample_rate: int
@@ -43,32 +44,25 @@ def draw(
     config: PipelineConfig,
     *,
     segment: int,
-    num_steps: int,
     num_examples: int,
     seed: int,
 ) -> Iterator[DrawnExample]:
-    """Draws different examples of a run of `num_steps` steps, in their order, one by one.
+    """Draws different examples of a training, in their order, one by one.
 
-    `segment`: samples of an example. Raises `UserError` where a song is too short for it, and for
-    more examples than the run has.
+    `segment`: samples of an example. Raises `UserError` where a song is too short for it.
     """
-    total = num_steps * config.batch_size
-    if num_examples > total:
-        raise UserError(f"examples={num_examples}: the run has {total}; expected at most that")
     for song in range(len(source)):
         if source.num_samples(song) < segment:
             raise UserError(
                 f"{source.name(song)} has {source.num_samples(song)} samples, fewer than the"
-                f" config's segment of {segment}; remove the song or choose another --config"
+                f" segment of {segment}; remove the song or give a shorter --segment"
             )
-    chosen = np.random.default_rng(seed).choice(total, num_examples, replace=False)
-    for index in sorted(int(i) for i in chosen):
-        step, row = divmod(index, config.batch_size)
+    chosen = np.random.default_rng(seed).choice(NUM_EXAMPLES, num_examples, replace=False)
+    for number in sorted(int(i) for i in chosen):
         watched = _WatchedSource(source)
-        pair = example(watched, config, segment, index)
+        pair = example(watched, config, segment, number)
         yield DrawnExample(
-            step=step,
-            row=row,
+            number=number,
             places=tuple(watched.places),
             audio={**pair, "accompaniment": pair["mixture"] - pair["vocals"]},
             sample_rate=source.sample_rate,

@@ -1,9 +1,11 @@
 """The page: one HTML file with players, pictures and levels, which loads nothing from anywhere."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.inspect.contents import Contents, dbfs, decibels
 from data_pipelines.inspect.examples import DrawnExample
 from data_pipelines.segments import ACTIVITY_BLOCK, SILENCE
@@ -44,20 +46,23 @@ svg text { fill: var(--soft); font-size: 13px; }
 """
 
 
-def render(
-    contents: Contents, examples: Sequence[DrawnExample], *, config: str, augmented: bool
-) -> str:
+def render(contents: Contents, examples: Sequence[DrawnExample], *, augment: AugmentConfig) -> str:
     """The whole page as HTML."""
     name = escape(contents.spec)
     rows = "".join(
         f"<tr><th scope='row'>{what}</th><td>{escape(value)}</td></tr>\n"
         for what, value in contents.rows()
     )
-    treatment = "after augmentation" if augmented else "without augmentation, as in validation"
+    used = ", ".join(
+        f"{field.name} {getattr(augment, field.name)}"
+        for field in dataclasses.fields(augment)
+        if getattr(augment, field.name) != getattr(NO_AUGMENTATION, field.name)
+    )
+    treatment = f"augmented by {used}" if used else "without augmentation, as in validation"
     body = (
         f"<h1>What is in {name}</h1>\n<table>\n{rows}</table>\n"
         "<h2>Random examples, as the model gets them</h2>\n"
-        f"<p>Drawn by the pipeline of config {escape(config)}, {treatment}. Every song's "
+        f"<p>Drawn as training draws them, {treatment}. Every song's "
         "mixture is brought to an RMS of 0 dBFS, so peaks lie above full scale, and the players "
         f"are turned down. Vocals are active in a block of {ACTIVITY_BLOCK} samples where their "
         f"RMS is above {decibels(SILENCE):.0f} dBFS. The three waveforms of an example share one "
@@ -77,13 +82,13 @@ def _article(example: DrawnExample) -> str:
     }
     loudest = max(float(power.max()) for power in powers.values())
     places = " and ".join(f"{escape(name)} at {clock(at)}" for name, at in example.places)
-    heading = f"Step {example.step:,}, row {example.row}"
+    heading = f"Example {example.number:,}"
     parts = []
     for name, audio in example.audio.items():
         rms = decibels(float(np.sqrt(np.square(audio, dtype=np.float64).mean())))
         levels = f"peak {dbfs(decibels(float(np.abs(audio).max())))}, RMS {dbfs(rms)}"
         image = picture.svg(
-            f"Waveform and spectrogram: {name} of step {example.step:,}, row {example.row}",
+            f"Waveform and spectrogram: {name} of example {example.number:,}",
             audio,
             powers[name],
             example.sample_rate,

@@ -17,7 +17,7 @@ from data_pipelines.processes import map_unordered
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import check_writable, write_bytes, write_folder
+from diffsep_jax.files import check_writable, write_bytes, write_folder
 
 SETTINGS = "sung.json"
 """In the data set's folder: what its songs were rendered with."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from diffsep_jax.inference.settings import Sampler
-from diffsep_jax.output import check_writable
+from diffsep_jax.files import check_writable
+from diffsep_jax.inference.settings import SamplerOptions, complete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +24,10 @@ class Export:
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
 
-    sampler: Sampler = "ddim"
-    """ddim, ab2 or direct; as of `diffsep separate`."""
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=SamplerOptions
+    )
+    """The sampler, and the defaults of the exported program's other settings."""
 
     batch_size: int | None = None
     """Chunks of a call; None leaves it open until the program is compiled."""
@@ -44,18 +46,20 @@ def export(command: Export) -> None:
     from diffsep_jax.inference.pretrained import load_default_preset, load_model
 
     check_export(command.batch_size, command.platforms)
+    preset = load_default_preset(command.model)
+    settings = complete(command.sampling, preset)
     model, params = load_model(command.model)
     export_sampler(
         model,
         params,
         command.out,
-        sampler=command.sampler,
+        settings=settings,
         batch_size=command.batch_size,
         platforms=command.platforms,
-        default_preset=load_default_preset(command.model),
+        default_preset=preset,
     )
     size = (command.out / PROGRAM_FILE).stat().st_size
     print(
-        f"{command.model} -> {command.out}: {command.sampler} for {', '.join(command.platforms)},"
+        f"{command.model} -> {command.out}: {settings.sampler} for {', '.join(command.platforms)},"
         f" {size / 1e6:.1f} MB without parameters"
     )

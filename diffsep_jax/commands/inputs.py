@@ -1,15 +1,17 @@
 """Which files a command works on, and where the results of each go."""
 
+import dataclasses
 import os
+import re
 import string
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from diffsep_jax.encoding import FORMATS
+from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob
+from diffsep_jax.runtime import launched_as_one_of_several
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -140,6 +142,54 @@ def plan_jobs(
     return jobs
 
 
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One of several runs that share the inputs: it takes every `count`-th, from `index` on."""
+
+    index: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+def parse_shard(text: str) -> Shard:
+    """A shard such as "3/8", the first being 0/8. UserError for another text."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    shard = Shard(int(match[1]), int(match[2])) if match else Shard(0, 0)
+    if not shard.index < shard.count:
+        raise UserError(f"shard is {text}; expected I/N with I from 0 to N - 1, such as 0/4")
+    return shard
+
+
+def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
+    """This process's place in a SLURM job array; None outside of one.
+
+    Raises:
+      UserError: it is one of several processes, but the environment does not say which shard.
+    """
+    if (sign := launched_as_one_of_several(environment)) is not None:
+        raise UserError(
+            f"{sign}, so this is one of several processes, which would all do the same; expected a"
+            " --shard I/N for each, or one process in each job of an array"
+        )
+    if (index := environment.get("JOB_COMPLETION_INDEX")) is not None:
+        raise UserError(
+            f"JOB_COMPLETION_INDEX is {index}, and Kubernetes does not say of how many; expected"
+            f" --shard {index}/N"
+        )
+    if (task := environment.get("SLURM_ARRAY_TASK_ID")) is None:
+        return None
+    names = (f"SLURM_ARRAY_TASK_{name}" for name in ("MIN", "MAX", "COUNT"))
+    first, last, count = (int(environment.get(name, "0")) for name in names)
+    if last - first + 1 != count:
+        raise UserError(
+            f"SLURM_ARRAY_TASK_ID is {task}, of {count} jobs from {first} to {last}; expected an"
+            " array without gaps, or --shard"
+        )
+    return Shard(int(task) - first, count)
+
+
 def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:
     """What to do about two inputs whose results have one name."""
 
@@ -157,7 +207,7 @@ def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:
 
 def _listed(list_file: Path) -> list[Path]:
     try:
-        text = sys.stdin.read() if str(list_file) == "-" else list_file.read_text(encoding="utf-8")
+        text = list_file.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{list_file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -137,7 +137,6 @@ class JsonLines:
             seconds=round(seconds, 3),
             clipped=dict(result.clipped),
             peak=result.peak,
-            gain=result.gain,
         )
 
     def end(self, done: int, failed: int) -> None:
@@ -166,18 +165,12 @@ def real_time_factor(seconds: float, audio_seconds: float) -> str:
 
 def warnings(result: FileResult) -> list[str]:
     """What the user should know of the samples past full scale."""
-    lines = [
+    return [
         f"{result.job.outputs[stem]}: {count} samples past full scale were clipped (the peak is"
-        f" {result.peak:.2f}); wav in float32 keeps them, --clip rescale turns the stems down"
+        f" {result.peak:.2f}); wav in float32 keeps them"
         for stem, count in result.clipped.items()
         if count
     ]
-    if result.gain != 1:
-        lines.append(
-            f"{result.job.path}: the stems were multiplied by {result.gain:.4f} to stay below full"
-            " scale"
-        )
-    return lines
 
 
 def print_event(event: str, **values: Any) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -11,24 +12,24 @@ from typing import Annotated, Literal, NoReturn
 
 import tyro
 
-from diffsep_jax.audio import AudioFile
-from diffsep_jax.commands.inputs import DEFAULT_NAME, find_inputs, plan_jobs
-from diffsep_jax.commands.reporting import Report, Style, reporting
-from diffsep_jax.distributed import (
-    DAYS_SECONDS,
-    DistributedConfig,
-    initialize,
-    share,
-    wait_for_all,
+from diffsep_jax import runtime
+from diffsep_jax.audio.read import AudioFile
+from diffsep_jax.audio.write import OutputFormat
+from diffsep_jax.commands.inputs import (
+    DEFAULT_NAME,
+    find_inputs,
+    parse_shard,
+    plan_jobs,
+    shard_of_job,
 )
-from diffsep_jax.encoding import OutputFormat
+from diffsep_jax.commands.reporting import Report, Style, reporting
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
+from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.files import FileJob, FileOptions
-from diffsep_jax.inference.settings import SamplerOptions
-from diffsep_jax.output import check_writable
+from diffsep_jax.inference.settings import SamplerOptions, complete
 
-# JAX and all that needs it are imported in the functions: help and bad options answer at once.
+# Flax and what needs it are imported in the functions: help and bad options answer sooner.
 
 Stem = Literal["vocals", "accompaniment"]
 
@@ -79,7 +80,7 @@ class Separate:
     """How many seconds to separate; None: up to the end."""
 
     list: Path | None = None
-    """A text file with more inputs, one a line, # starts a comment; "-" is the standard input."""
+    """A text file with more inputs, one a line, # starts a comment."""
 
     resume: bool = False
     """Skip inputs whose results are all there."""
@@ -93,11 +94,9 @@ class Separate:
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
-    dry_run: bool = False
-    """Write nothing: print the plan, chunks, network calls and an estimate of the time."""
-
-    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
-    """Several processes share the inputs: which of them this is."""
+    shard: str | None = None
+    """I/N: every N-th input from number I on, for N runs that share a catalogue; None: the place in
+    a SLURM job array, else all."""
 
 
 def separate(command: Separate) -> None:
@@ -107,7 +106,7 @@ def separate(command: Separate) -> None:
     Ctrl-C and SIGTERM leave nothing half-written.
     """
     check_overlap(command.overlap)
-    settings = command.sampling.settings(refines=command.refine is not None)
+    settings = complete(command.sampling, refines=command.refine is not None)
     if command.batch_size < 1:
         raise UserError(f"batch size {command.batch_size}, expected at least 1")
     if not command.stems:
@@ -127,30 +126,30 @@ def separate(command: Separate) -> None:
         inputs,
         command.out,
         stems=command.stems,
-        extension=command.output.extension,
+        extension=command.output.format,
         name=command.name,
         refine=command.refine,
     )
+    if command.shard is None and (shard := shard_of_job(os.environ)) is not None:
+        if len(jobs) < shard.count:
+            raise UserError(
+                f"shard is {shard}, by this job's place in its array, of {len(jobs)} input(s);"
+                " expected an array of as many jobs at most, or --shard 0/1 if each has inputs of"
+                " its own"
+            )
+        note = f"note: shard {shard}, by this job's place in its array; --shard 0/1 takes all"
+        print(note, file=sys.stderr)
+    else:
+        shard = parse_shard(command.shard or "0/1")
+    own = jobs[shard.index :: shard.count]
+    jobs = [job for job in own if not (command.resume and _is_finished(job))]
     if len(jobs) == 1:
         AudioFile(jobs[0].path)  # UserError at once
     check_writable(command.out)
-
-    from diffsep_jax.cores import use_cores
-
-    use_cores(command.batch_size)
-    initialize(command.distributed)
-    _stop_at_signals()  # after JAX, which has a handler of its own
-    share_of_jobs = list(share(jobs))
-    jobs = [job for job in share_of_jobs if not (command.resume and _is_finished(job))]
-    finished_before = len(share_of_jobs) - len(jobs)
-    if command.dry_run:
-        from diffsep_jax.commands.plan import print_plan
-
-        print_plan(command, jobs, options)
-        return
+    runtime.use_cores(command.batch_size)
+    _stop_at_signals()
     with reporting(command.progress) as report:
-        failed = _separate(command, jobs, options, report, finished_before)
-    wait_for_all("separation", patience_seconds=DAYS_SECONDS)
+        failed = _separate(command, jobs, options, report, len(own) - len(jobs))
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
 
@@ -167,13 +166,12 @@ def _separate(
         report.begin(0, finished_before)
         report.end(0, 0)
         return 0
-    from diffsep_jax.compilation_cache import use_compilation_cache
     from diffsep_jax.inference.separator import Separator
 
-    use_compilation_cache()
+    runtime.use_compilation_cache()
     separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
     refines = command.refine is not None
-    settings = command.sampling.settings(separator.default_preset, refines=refines)
+    settings = complete(command.sampling, separator.default_preset, refines=refines)
     separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)
     report.begin(len(jobs), finished_before)
     results = separator.separate_files(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from diffsep_jax.audio import AudioFile, resample_blocks
+from diffsep_jax.audio.read import AudioFile, resample_blocks
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.results import Problem, ProblemKind
 from diffsep_jax.evaluation.scoring import Song

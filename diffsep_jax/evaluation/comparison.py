@@ -12,7 +12,7 @@ from rich.text import Text
 
 from diffsep_jax.evaluation.results import Score
 from diffsep_jax.evaluation.scoring import Song, score, score_references
-from diffsep_jax.evaluation.statistics import statistic, values_of
+from diffsep_jax.evaluation.summary import statistic, values_of
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
 

@@ -1,7 +1,8 @@
-"""Where estimates come from: a model that separates, or a folder that holds them already."""
+"""Where estimates come from: a model that separates, or finished files."""
 
 import dataclasses
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -16,13 +17,11 @@ from diffsep_jax.evaluation.checked_audio import (
     read_estimate,
     silence,
 )
-from diffsep_jax.evaluation.estimates import Estimate, EstimateFolder
 from diffsep_jax.evaluation.results import Condition, Problem
 from diffsep_jax.evaluation.scoring import Song
 from diffsep_jax.evaluation.sweep import is_deterministic, label
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.metrics import is_silent
 
 Waveform = Float32[np.ndarray, "time channel"]
 
@@ -31,10 +30,9 @@ Advance = Callable[[int], None]
 
 
 class Estimated(NamedTuple):
-    """Both stems in the song's shape, what they took, and what deserves a word."""
+    """The vocals in the song's shape, what they took, and what deserves a word."""
 
     vocals: Waveform
-    accompaniment: Waveform
     seconds: float | None
     seed: int | None
     problems: list[Problem]
@@ -42,7 +40,7 @@ class Estimated(NamedTuple):
 
 @runtime_checkable
 class Estimator(Protocol):
-    """Gives estimates of a song's stems, one for each repeat of each condition."""
+    """Gives estimates of a song's vocals, one for each repeat of each condition."""
 
     @property
     def conditions(self) -> tuple[Condition, ...]: ...
@@ -105,14 +103,14 @@ class SeparatorEstimates:
         for repeat in range(self.num_repeats(condition)):
             settings = self._seeded(point, repeat)
             start = time.perf_counter()
-            vocals, accompaniment = self._separator.separate(
+            vocals, _ = self._separator.separate(
                 mixture, song.sample_rate, overlap=self._overlap, settings=settings
             )
             seconds = time.perf_counter() - start
             name = f"{song.name}, {condition.name}, seed {settings.seed}"
             check_finite(vocals, name)
             problems = silence(vocals, name, song)
-            yield Estimated(vocals, accompaniment, seconds, settings.seed, problems)
+            yield Estimated(vocals, seconds, settings.seed, problems)
             advance(1)
 
     def _condition(self, point: SamplerSettings) -> Condition:
@@ -123,66 +121,51 @@ class SeparatorEstimates:
         return dataclasses.replace(point, seed=point.seed + repeat * point.ensemble)
 
 
-class FolderEstimates:
-    """Estimates that are there already."""
+class FileEstimates:
+    """Another program's finished vocals: one file for each track, found by a template of its path.
 
-    def __init__(self, folder: Path, tracks: list[str]) -> None:
-        """Raises UserError if it is no folder, or holds an estimate of none of the tracks."""
-        self._folder = EstimateFolder(folder)
-        self._folder.check(tracks)
+    `{track}` in the template stands for the track's name.
+    """
+
+    def __init__(self, template: str, tracks: Sequence[str]) -> None:
+        """Raises UserError if the template lacks {track}, or no track has a file."""
+        if "{track}" not in template:
+            raise UserError(
+                f"estimates is {template}; expected a path with {{track}} in it, for example"
+                " 'separated/{track}/vocals.wav'"
+            )
+        self._template = template
+        if not any(self._path(track).is_file() for track in tracks):
+            raise UserError(
+                f"estimates is {template}; expected a file for at least one of the {len(tracks)}"
+                f" tracks, such as {self._path(tracks[0])}"
+            )
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        return (Condition(name=str(self._folder.folder), settings={}),)
+        return (Condition(name=self._template, settings={}),)
 
     def num_repeats(self, condition: Condition) -> int:
         return 1
 
     def stamp(self, track: str) -> str:
-        try:
-            files = self._folder.find(track)
-        except UserError as error:
-            return str(error)
-        return "" if files is None else files.stamp()
+        path = self._path(track)
+        if not path.is_file():
+            return ""
+        stat = path.stat()
+        return f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
 
     def estimate(self, song: Song, condition: Condition, advance: Advance) -> Iterator[Estimated]:
-        try:
-            files = self._folder.find(song.name)
-        except UserError as error:
-            raise EstimateError("ambiguous estimate", str(error)) from None
-        if files is None:
-            raise EstimateError(
-                "missing estimate",
-                f"{song.name}: no estimate; looked for {self._folder.looked_for(song.name)}",
-            )
-        vocals, problems = read_estimate(files.vocals, song)
-        problems += silence(vocals, str(files.vocals), song)
-        accompaniment, told = _accompaniment(files, song, vocals)
-        problems += told
-        yield Estimated(vocals, accompaniment, None, None, problems)
+        path = self._path(song.name)
+        if not path.is_file():
+            raise EstimateError("missing estimate", f"{song.name}: no estimate at {path}")
+        vocals, problems = read_estimate(path, song)
+        problems += silence(vocals, str(path), song)
+        yield Estimated(vocals, None, None, problems)
         advance(1)
 
-
-def _accompaniment(files: Estimate, song: Song, vocals: Waveform) -> tuple[Waveform, list[Problem]]:
-    """The sum of its files; where there are none, or one is bad, the mixture less the vocals.
-
-    It decides only which frames BSS Eval leaves out, so a bad one costs the vocals no score; nor
-    does a silent one, which would leave out all of them.
-    """
-    instead = "mixture - vocals is taken in its place"
-    stems, problems = [], []
-    try:
-        for path in files.accompaniment:
-            stem, told = read_estimate(path, song)
-            stems.append(stem)
-            problems += told
-    except EstimateError as error:
-        message = f"{error}; {instead}"
-        return song.mixture - vocals, [Problem(kind="bad accompaniment", message=message)]
-    if not stems:
-        return song.mixture - vocals, []
-    accompaniment = sum(stems, np.zeros_like(vocals))
-    if is_silent(accompaniment) and not is_silent(song.accompaniment):
-        message = f"{files.accompaniment[0]}: silent, the song's is not; {instead}"
-        return song.mixture - vocals, [Problem(kind="bad accompaniment", message=message)]
-    return accompaniment, problems
+    def _path(self, track: str) -> Path:
+        """The track's file; an accented letter in its name may be one character or two."""
+        forms = (track, *(unicodedata.normalize(form, track) for form in ("NFC", "NFD")))
+        paths = [Path(self._template.replace("{track}", form)) for form in forms]
+        return next((path for path in paths if path.is_file()), paths[0])

@@ -16,7 +16,6 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from diffsep_jax.distributed import DAYS_SECONDS, is_primary, wait_for_all
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import provenance, result_files
 from diffsep_jax.evaluation.checked_audio import EstimateError
@@ -32,9 +31,10 @@ from diffsep_jax.evaluation.scoring import (
     score_references,
     with_calibration,
 )
-from diffsep_jax.evaluation.statistics import summarise
+from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.pages.document import printable
+from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
 
 
 @runtime_checkable
@@ -136,7 +136,7 @@ def evaluate(
                 line = f"problem: {printable(problem.message)}"
                 console.print(line, markup=False, soft_wrap=True)
     # A track more takes hours in a sweep.
-    wait_for_all("every track is scored", DAYS_SECONDS)
+    wait_for_all("every track is scored", LONG_BARRIER_SECONDS)
     if not is_primary():
         return None
     tracks = [_written(out, name, settings) for name in names]
@@ -211,7 +211,7 @@ def score_track(
                     dataclasses.replace(problem, condition=condition.name)
                     for problem in each.problems
                 ]
-                scored = score(song, each.vocals, each.accompaniment, metrics)
+                scored = score(song, each.vocals, song.mixture - each.vocals, metrics)
                 scores.append(dataclasses.replace(scored, seconds=each.seconds, seed=each.seed))
                 if calibrated:
                     samples.append(each.vocals)

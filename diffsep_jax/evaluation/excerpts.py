@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from diffsep_jax.evaluation.result_files import estimate_file, excerpt_file
 from diffsep_jax.evaluation.results import Excerpt
 from diffsep_jax.evaluation.scoring import Song
-from diffsep_jax.output import replacing
+from diffsep_jax.files import replacing
 
 Waveform = Float32[np.ndarray, "time channel"]
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.results import Condition, Result, Score
-from diffsep_jax.evaluation.statistics import bootstrap_interval, values_of
+from diffsep_jax.evaluation.summary import bootstrap_interval, values_of
 
 SIGNIFICANCE = 0.05
 

@@ -8,7 +8,7 @@ import scipy.signal
 from jaxtyping import Float32
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.output import replacing
+from diffsep_jax.files import replacing
 
 try:
     from matplotlib.figure import Figure

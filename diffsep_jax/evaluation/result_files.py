@@ -28,11 +28,10 @@ from diffsep_jax.evaluation.results import (
     Track,
     fingerprint,
 )
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 
 SUMMARY_FILE = "summary.json"
 REPORT_FILE = "report.html"
-PLOT_FILE = "sweep.png"
 
 # Goes up when files of before cannot be read any more.
 _FORMAT = 4
@@ -70,7 +69,7 @@ def files_of_result(out: pathlib.Path) -> list[pathlib.Path]:
     """The files in `out` that a result has; other files there may be the user's own."""
     stems = ("mixture", "vocals", "estimate", "estimate *")
     patterns = ("tracks/*.json", *(f"excerpts/*/{stem}.flac" for stem in stems))
-    patterns += (SUMMARY_FILE, REPORT_FILE, PLOT_FILE)
+    patterns += (SUMMARY_FILE, REPORT_FILE)
     return [path for pattern in patterns for path in sorted(out.glob(pattern)) if path.is_file()]
 
 

@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 ProblemKind = Literal[
     "missing estimate",
-    "ambiguous estimate",
     "unreadable estimate",
     "NaN in the estimate",
     "silent estimate",
     "channels differ",
     "length differs",
     "sample rate differs",
-    "bad accompaniment",
     "bad reference",
     "silent vocals",
     "silent accompaniment",
@@ -113,11 +111,11 @@ class Track:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Condition:
-    """One way to get estimates: a point of a sweep, or a folder of finished ones.
+    """One way to get estimates: a point of a sweep, or a template of finished files.
 
     Attributes:
         name: unique within a result.
-        settings: the fields of SamplerSettings; empty for a folder.
+        settings: the fields of SamplerSettings; empty for finished files.
     """
 
     name: str

@@ -7,23 +7,18 @@ there is nothing to filter.
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.results import Condition
 from diffsep_jax.inference.settings import (
     DEFAULT_PRESET,
     Preset,
-    Sampler,
     SamplerOptions,
     SamplerSettings,
+    complete,
 )
-
-
-def _sampler(text: str) -> str:
-    if text not in get_args(Sampler):
-        raise ValueError
-    return text
+from diffsep_jax.samplers import adams_bashforth_2, ddim
 
 
 def _cutoff(text: str) -> float:
@@ -31,7 +26,8 @@ def _cutoff(text: str) -> float:
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "sampler": _sampler,
+    "preset": str,
+    "sampler": str,
     "steps": int,
     "eta": float,
     "cutoff_hz": _cutoff,
@@ -65,7 +61,7 @@ def parse_sweep(
         if field not in _PARSERS or not listed:
             known = ", ".join(name.replace("_", "-") for name in _PARSERS)
             raise UserError(f"sweep {axis!r}, expected NAME=VALUE,VALUE,... with NAME of {known}")
-        if getattr(options, field) is not None:
+        if field in options:
             raise UserError(f"sweep {axis!r}: {field} is an option too; leave one of them out")
         if field in values:
             raise UserError(f"sweep {axis!r}: {name} was given before; list all values once")
@@ -76,51 +72,72 @@ def parse_sweep(
                 f"sweep {axis!r}: a value is no {_PARSERS[field].__name__.strip('_')};"
                 " expected for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000"
             ) from None
-    # Every sampler has its share of the other axes, and ddim makes use of all of them.
-    first = {name: each[0] for name, each in values.items()}
-    first |= {"sampler": "ddim"} if "sampler" in values else {}
-    base = dataclasses.replace(options, **first).settings(default)
-    grid = [
-        simplest(dataclasses.replace(base, **dict(zip(values, point, strict=True))))
-        for point in itertools.product(*values.values())
-    ]
+    presets = values.pop("preset", [options.get("preset")])
+    grid = []
+    for preset in presets:
+        first = {name: each[0] for name, each in values.items()}
+        if "sampler" in values:  # each has its share of the other axes; ddim uses all of them
+            first["sampler"] = "ddim"
+        if preset is not None:
+            first["preset"] = preset
+        base = complete(cast(SamplerOptions, {**options, **first}), default)
+        grid += [
+            simplest(dataclasses.replace(base, **dict(zip(values, point, strict=True))))
+            for point in itertools.product(*values.values())
+        ]
     points = list(dict.fromkeys(grid))
     samplers = [point.sampler for point in points]
     points.sort(key=lambda point: samplers.index(point.sampler))
     return Sweep(points, len(grid) - len(points))
 
 
+_PLAIN: dict[str, Any] = {
+    "steps": 1,
+    "eta": 0.0,
+    "cutoff_hz": 0.0,
+    "start_sigma": 1.0,
+    "schedule": 1.0,
+    "temperature": 1.0,
+    "crossover_hz": 0.0,
+    "ensemble": 1,
+    "seed": 0,
+}
+"""Values of settings that play no part."""
+
+
 def simplest(settings: SamplerSettings) -> SamplerSettings:
     """The settings that give the same vocals with all that plays no part at its plainest.
 
-    The direct estimate has no parameter. Fresh noise, and so its filter, is of ddim with eta above
-    0 and more than one step; a schedule is of more than one step.
+    A single step of the samplers here has neither a schedule nor fresh noise, and the filter is of
+    the noise that eta adds. Of others, all that they use plays a part.
     """
-    if settings.sampler == "direct":
-        return SamplerSettings(sampler="direct", steps=1, eta=0.0, cutoff_hz=0.0)
-    eta = settings.eta if settings.sampler == "ddim" and settings.steps > 1 else 0.0
-    cutoff_hz = settings.cutoff_hz if eta else 0.0
-    schedule = settings.schedule if settings.steps > 1 else 1.0
-    return dataclasses.replace(settings, eta=eta, cutoff_hz=cutoff_hz, schedule=schedule)
+    uses = settings.method.uses
+    useless = _PLAIN.keys() - uses
+    if settings.method.function in (ddim, adams_bashforth_2) and settings.steps == 1:
+        useless |= {"eta", "schedule"}
+    if "eta" in uses and ("eta" in useless or settings.eta == 0):
+        useless |= {"cutoff_hz"}
+    return dataclasses.replace(settings, **{name: _PLAIN[name] for name in useless})
 
 
 def is_deterministic(settings: SamplerSettings) -> bool:
-    """Whether the seed plays no part."""
+    """Whether the seed plays no part: nothing is drawn, at the start or later."""
     settings = simplest(settings)
-    return settings.sampler == "direct" or (settings.temperature == 0 and settings.eta == 0)
+    method = settings.method
+    draws_later = "noise_fn" in method.keywords and ("eta" not in method.uses or settings.eta > 0)
+    return method.function is None or (settings.temperature == 0 and not draws_later)
 
 
 def label(settings: SamplerSettings) -> str:
     """The parameters that play a part, by the paper's names: "T=50 eta=0.4 fc=5000"."""
     settings = simplest(settings)
-    if settings.sampler == "direct":
-        return "direct"
-    parts = [f"T={settings.steps}"]
-    if settings.sampler == "ddim":
+    method = settings.method
+    parts = [] if method.name == "ddim" else [method.name]
+    if "steps" in method.uses:
+        parts.append(f"T={settings.steps}")
+    if "eta" in method.uses:
         parts.append(f"eta={number_label(settings.eta)}")
-    else:
-        parts.insert(0, settings.sampler)
-    if settings.eta:
+    if "cutoff_hz" in method.uses and ("eta" not in method.uses or settings.eta):
         parts.append(f"fc={cutoff_label(settings.cutoff_hz)}")
     if settings.start_sigma < 1:
         parts.append(f"start={number_label(settings.start_sigma)}")

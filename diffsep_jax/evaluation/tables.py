@@ -12,7 +12,7 @@ from rich.text import Text
 
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS, OTHER_TRACKS, REFERENCES, Group
 from diffsep_jax.evaluation.results import Result, Statistic
-from diffsep_jax.evaluation.statistics import speak_of_other_tracks
+from diffsep_jax.evaluation.summary import speak_of_other_tracks
 from diffsep_jax.evaluation.sweep import cutoff_label, number_label
 from diffsep_jax.metrics import LIMIT_DB
 

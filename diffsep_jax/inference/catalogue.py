@@ -15,15 +15,19 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from diffsep_jax.decoding import Block
+from diffsep_jax.audio.read import Block
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.background import in_background
-from diffsep_jax.inference.track import ChunkModel, Track, TrackChunk, TrackStream
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.track import Track, TrackChunk, TrackStream
+
+if TYPE_CHECKING:
+    from diffsep_jax.inference.engine import ChunkSeparator
 
 # A track, and vocals to start from; raises UserError for bad files.
 Opener = Callable[[], tuple[Track, Track | None]]
@@ -129,7 +133,8 @@ class Separating:
 
 def separate_tracks(
     openers: Iterable[Opener],
-    model: ChunkModel,
+    model: "ChunkSeparator",
+    settings: SamplerSettings,
     *,
     overlap: float,
     on_progress: Progress | None = None,
@@ -137,12 +142,12 @@ def separate_tracks(
     """The tracks in order, each with its stems; one that is bad does not stop the others.
 
     Take a track's blocks before asking for the next track; what is left of them then is passed
-    over, and not computed. Either all tracks have vocals to start
-    from or none has.
+    over, and not computed. Either all tracks have vocals to start from or none has.
 
     Args:
       openers: called one after another, ahead of the track that is being taken.
       model: separates the chunks.
+      settings: how.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
       on_progress: called at the start of a track and after each of its chunks.
     """
@@ -150,7 +155,7 @@ def separate_tracks(
     left = threading.Event()
     opened = in_background(_open(openers, model, overlap), _OPENED_AHEAD, left)
     read = in_background(_read(opened), depth, left)
-    events = in_background(_separate(read, model), depth, left)
+    events = in_background(_separate(read, model, settings), depth, left)
     try:
         for begin in events:
             assert isinstance(begin, _Begin)
@@ -162,7 +167,7 @@ def separate_tracks(
         events.close()
 
 
-def _open(openers: Iterable[Opener], model: ChunkModel, overlap: float) -> Generator[_Begin]:
+def _open(openers: Iterable[Opener], model: "ChunkSeparator", overlap: float) -> Generator[_Begin]:
     for opener in openers:
         try:
             track, guess = opener()
@@ -192,7 +197,9 @@ def _read(opened: Generator[_Begin]) -> Generator[_Read]:
         opened.close()
 
 
-def _separate(events: Generator[_Read], model: ChunkModel) -> Generator[_Separated]:
+def _separate(
+    events: Generator[_Read], model: "ChunkSeparator", settings: SamplerSettings
+) -> Generator[_Separated]:
     """The same events in the same order, the chunks with their vocals.
 
     A batch is made of the next chunks that sound, of one track or of several.
@@ -212,18 +219,18 @@ def _separate(events: Generator[_Read], model: ChunkModel) -> Generator[_Separat
                     sounding.append(event)
             group.append(event)
             if len(sounding) == model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
-                under_way.append((group, _submit(sounding, model)))
+                under_way.append((group, _submit(sounding, model, settings)))
                 group, sounding = [], []
                 if len(under_way) == _UNDER_WAY:
                     yield from _results(*under_way.popleft())
-        under_way.append((group, _submit(sounding, model)))
+        under_way.append((group, _submit(sounding, model, settings)))
         while under_way:
             yield from _results(*under_way.popleft())
     finally:
         events.close()
 
 
-def _submit(chunks: list[TrackChunk], model: ChunkModel) -> Any:
+def _submit(chunks: list[TrackChunk], model: "ChunkSeparator", settings: SamplerSettings) -> Any:
     """Gives the chunks to the model and does not wait for it; None if there are none."""
     if not chunks:
         return None
@@ -235,7 +242,7 @@ def _submit(chunks: list[TrackChunk], model: ChunkModel) -> Any:
         mixture[i], starts[i] = chunk.mixture, chunk.position
         if guesses is not None:
             guesses[i] = chunk.guess
-    return model.separate(mixture, starts, *(() if guesses is None else (guesses,)))
+    return model(mixture, starts, settings, guesses)
 
 
 def _results(group: list[_Read], vocals: Any) -> Iterator[_Separated]:

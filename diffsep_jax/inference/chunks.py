@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from jaxtyping import Float32
 
-from diffsep_jax.decoding import Block
+from diffsep_jax.audio.read import Block
 from diffsep_jax.errors import UserError
 
 DEFAULT_OVERLAP = 0.2

@@ -1,7 +1,7 @@
 """The compiled chunk program: mixture chunks in, vocals chunks out, on all devices."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Float32, Int32
 
-from diffsep_jax import diffusion, samplers
+from diffsep_jax import diffusion
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import PAPER, SamplerSettings
 from diffsep_jax.noise import KEY_TYPE, crossover, white_noise
+from diffsep_jax.samplers import Sampler
 from diffsep_jax.separation_model import Params, SeparationModel
 
 CHANNELS = 2
@@ -23,9 +24,6 @@ CHUNKS, SAME = P("data"), P()
 
 # Steps of the positional noise: the sampler starts from step 0, its move i refreshes by step i + 1.
 _START = 0
-
-ITERATIVE: tuple[Literal["ddim", "ab2"], ...] = ("ddim", "ab2")
-"""The samplers that call the generator; `direct` does not."""
 
 RUNTIME_TYPES: dict[str, type[np.generic]] = {
     "seed": np.uint32,
@@ -38,20 +36,22 @@ RUNTIME_TYPES: dict[str, type[np.generic]] = {
     "crossover_hz": np.float32,
     "ensemble": np.int32,
 }
-"""The runtime values of a sampler, in the order of its arguments. A cutoff of 0 is none."""
+"""Types of the settings in a program, of which a sampler takes those that it uses."""
 
 
 class ChunkSeparator:
-    """Separates batches of chunks with one model; one compilation for each sampler.
+    """One model call: a batch of mixture chunks in, their vocals out.
 
-    A refinement is one more. All of `RUNTIME_TYPES` are runtime values.
-    The conditioner runs once per chunk, however many steps and seeds. Chunks are split over the
-    devices, and each device works on its own without talking to the others.
+    One compilation for each sampler, and one more for each that refines given vocals: all settings
+    but the sampler are runtime values. The conditioner runs once per chunk, however many steps and
+    seeds. Chunks are split over the devices, and each device works on its own without talking to
+    the others.
 
     Attributes:
         segment: samples of a chunk.
         stride: samples in a frame of the networks' bottlenecks; `segment` is a multiple of it.
         sample_rate: Hz.
+        target_rms: level of a mixture that the model was trained for.
         min_overlap: samples that chunks must overlap by.
         batch_size: chunks of a call; the size asked for, rounded up to a multiple of the devices.
     """
@@ -69,15 +69,14 @@ class ChunkSeparator:
         self.segment = model.segment
         self.stride = max(model.generator.stride, model.conditioner.stride)
         self.sample_rate = model.sample_rate
+        self.target_rms = model.target_rms
         self.min_overlap = model.min_overlap
-        self.batch_size = whole_batch(batch_size, devices)
-        mesh = chunk_mesh(devices)
-        self._by_chunk = NamedSharding(mesh, CHUNKS)
-        self._everywhere = NamedSharding(mesh, SAME)
+        self.batch_size = batch_size + -batch_size % len(devices)
+        self._model, self._mesh = model, chunk_mesh(devices)
+        self._by_chunk = NamedSharding(self._mesh, CHUNKS)
+        self._everywhere = NamedSharding(self._mesh, SAME)
         self._params = jax.device_put(params, self._everywhere)
-
-        self._iterative = {name: sampling_program(model, mesh, name) for name in ITERATIVE}
-        self._direct = direct_program(model, mesh)
+        self._programs: dict[Sampler, Any] = {}
 
     def __call__(
         self,
@@ -91,34 +90,30 @@ class ChunkSeparator:
         Args:
             mixture: chunks at the model's level and rate.
             start: position in the track of each chunk's first sample, which the noise depends on.
-            settings: runtime values.
+            settings: how to sample.
             guess: vocals to start from at `settings.start_sigma`, scaled as `mixture`; None is the
                 direct estimate.
         """
-        chunks = jax.device_put((mixture, start), self._by_chunk)
-        if settings.sampler == "direct":
-            return self._direct(self._params, *chunks)
-        if guess is not None:
-            guess = jax.device_put(guess, self._by_chunk)
+        sampler = settings.method
+        if sampler not in self._programs:
+            self._programs[sampler] = sampling_program(self._model, self._mesh, sampler)
+        chunks = jax.device_put((mixture, start, guess), self._by_chunk)
         values = jax.device_put(runtime_values(settings), self._everywhere)
-        program = self._iterative[settings.sampler]
-        return program(self._params, *chunks, guess, *values)
+        return self._programs[sampler](self._params, *chunks, values)
 
     @property
     def num_compilations(self) -> int:
         """Programs compiled so far."""
-        programs = (*self._iterative.values(), self._direct)
-        return sum(program._cache_size() for program in programs)
+        return sum(program._cache_size() for program in self._programs.values())
 
 
-def runtime_values(settings: SamplerSettings) -> list[np.ndarray]:
-    """The last arguments of a sampler's program, typed."""
-    return [np.asarray(getattr(settings, name), dtype) for name, dtype in RUNTIME_TYPES.items()]
-
-
-def whole_batch(batch_size: int, devices: Sequence[jax.Device]) -> int:
-    """The batch size, rounded up to a multiple of the devices."""
-    return batch_size + -batch_size % len(devices)
+def runtime_values(settings: SamplerSettings) -> dict[str, np.ndarray]:
+    """The last argument of a chunk program: the settings that the sampler uses, typed."""
+    return {
+        name: np.asarray(getattr(settings, name), dtype)
+        for name, dtype in RUNTIME_TYPES.items()
+        if name in settings.method.uses
+    }
 
 
 def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
@@ -126,47 +121,37 @@ def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
 
 
-def sampling_program(
-    model: SeparationModel, mesh: Mesh, sampler: Literal["ddim", "ab2"] = "ddim"
-) -> Any:
+def sampling_program(model: SeparationModel, mesh: Mesh, sampler: Sampler = PAPER.method) -> Any:
     """`sampling_function`, jitted.
 
     It may be lowered with `abstract_arguments`, for devices that are not here.
     """
+    in_specs = (SAME, CHUNKS, CHUNKS, CHUNKS, SAME)
     function = sampling_function(model, sampler)
-    return _on_each_device(function, mesh, num_chunked=3, num_runtime_values=len(RUNTIME_TYPES))
-
-
-def direct_program(model: SeparationModel, mesh: Mesh) -> Any:
-    """`direct_function`, jitted."""
-    return _on_each_device(direct_function(model), mesh, num_chunked=2, num_runtime_values=0)
+    return jax.jit(
+        jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=CHUNKS, check_vma=False)
+    )
 
 
 def sampling_function(
-    model: SeparationModel, sampler: Literal["ddim", "ab2"] = "ddim"
+    model: SeparationModel, sampler: Sampler
 ) -> Callable[..., Float[Array, "batch segment 2"]]:
-    """A sampler, for one device.
+    """A sampler of a model, for one device.
 
-    (params, mixture, start, guess, *runtime values in the order of `RUNTIME_TYPES`) -> vocals, the
-    mean over `ensemble` seeds from `seed` up. A `guess` of None stands for the direct estimate.
+    (params, mixture, start, guess, `runtime_values`) -> vocals, the mean over `ensemble` seeds from
+    `seed` up. A `guess` of None stands for the direct estimate.
     """
 
-    def sample(
+    def separate(
         params: Params,
         mixture: Float[Array, "batch segment 2"],
         start: Array,
         guess: Float[Array, "batch segment 2"] | None,
-        seed: Array,
-        steps: Array,
-        eta: Array,
-        cutoff_hz: Array,
-        start_sigma: Array,
-        schedule: Array,
-        temperature: Array,
-        crossover_hz: Array,
-        ensemble: Array,
+        values: dict[str, Array],
     ) -> Float[Array, "batch segment 2"]:
         conditioning = model.condition(params, mixture)
+        if sampler.function is None:
+            return conditioning.estimate
         if guess is None:
             guess = conditioning.estimate
 
@@ -175,84 +160,56 @@ def sampling_function(
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
         def draw(member: Array) -> Array:
-            key = jax.random.key(seed + member.astype(jnp.uint32), impl=KEY_TYPE)
+            key = jax.random.key(values["seed"] + member.astype(jnp.uint32), impl=KEY_TYPE)
 
             def noise(step: int | Array) -> Array:
                 return white_noise(key, step, start, length=model.segment, channels=CHANNELS)
 
-            x = temperature * noise(_START)
-            # At 1 the two are equal, up to what a device makes of sin(pi/2).
-            x = jnp.where(start_sigma < 1, diffusion.diffuse(guess, x, start_sigma), x)
-            grid: dict[str, Any] = {
-                "num_steps": steps,
-                "start_sigma": start_sigma,
-                "schedule": schedule,
-            }
-            if sampler == "ab2":
-                return samplers.adams_bashforth_2(velocity, x, key, **grid)
-            return samplers.ddim(
+            x = values["temperature"] * noise(_START)
+            if "start_sigma" in values:
+                level = values["start_sigma"]
+                # At 1 the two are equal, up to what a device makes of sin(pi/2).
+                x = jnp.where(level < 1, diffusion.diffuse(guess, x, level), x)
+            return sampler(
                 velocity,
                 x,
-                key,
-                **grid,
-                eta=eta,
-                cutoff_hz=cutoff_hz,
-                sample_rate=model.sample_rate,
+                values,
                 noise_fn=lambda move: noise(move + 1),
+                sample_rate=model.sample_rate,
             )
 
         total = jax.lax.fori_loop(
             jnp.int32(0),
-            ensemble,
+            values["ensemble"],
             lambda member, total: total + draw(member),
             jnp.zeros(mixture.shape, jnp.float32),
         )
-        sampled = total / ensemble.astype(jnp.float32)
+        sampled = total / values["ensemble"].astype(jnp.float32)
         return jax.lax.cond(
-            crossover_hz > 0,
-            lambda: crossover(guess, sampled, crossover_hz, model.sample_rate),
+            values["crossover_hz"] > 0,
+            lambda: crossover(guess, sampled, values["crossover_hz"], model.sample_rate),
             lambda: sampled,
         )
 
-    return sample
-
-
-def direct_function(model: SeparationModel) -> Callable[..., Float[Array, "batch segment 2"]]:
-    """The direct estimate, for one device: (params, mixture, start) -> vocals."""
-
-    def estimate(
-        params: Params, mixture: Float[Array, "batch segment 2"], start: Array
-    ) -> Float[Array, "batch segment 2"]:
-        del start  # no noise
-        return model.condition(params, mixture).estimate
-
-    return estimate
+    return separate
 
 
 def abstract_arguments(
-    model: SeparationModel, mesh: Mesh, batch_size: int, params: Params | None = None
+    model: SeparationModel,
+    mesh: Mesh,
+    batch_size: int,
+    settings: SamplerSettings = PAPER,
 ) -> tuple[Any, ...]:
-    """A sampler's arguments without data or guess; the direct estimate's are the first three.
-
-    `params`: abstract parameters; all that training has by default.
-    """
+    """A chunk program's arguments without data or guess; the parameters are all of training's."""
 
     def array(shape: tuple[int, ...], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
 
-    if params is None:
-        params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
     return (
         jax.tree.map(lambda leaf: array(leaf.shape, leaf.dtype, SAME), params),
         array((batch_size, model.segment, CHANNELS), jnp.float32, CHUNKS),
         array((batch_size,), jnp.int32, CHUNKS),
         None,
-        *(array((), dtype, SAME) for dtype in RUNTIME_TYPES.values()),
-    )
-
-
-def _on_each_device(function: Any, mesh: Mesh, *, num_chunked: int, num_runtime_values: int) -> Any:
-    specs = (SAME, *(CHUNKS,) * num_chunked, *(SAME,) * num_runtime_values)
-    return jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=CHUNKS, check_vma=False)
+        {name: array((), x.dtype, SAME) for name, x in runtime_values(settings).items()},
     )

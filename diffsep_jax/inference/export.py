@@ -20,24 +20,19 @@ import jax
 import jax.export
 import jaxlib
 import numpy as np
+from flax.traverse_util import unflatten_dict
 from jaxtyping import Array
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import new_folder, write_bytes
 from diffsep_jax.inference import engine
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, plan
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_params
-from diffsep_jax.inference.settings import (
-    DEFAULT_PRESET,
-    Preset,
-    Sampler,
-    SamplerSettings,
-)
-from diffsep_jax.model_config import unflatten
+from diffsep_jax.inference.settings import DEFAULT_PRESET, PAPER, Preset, SamplerSettings
 from diffsep_jax.models.attention import Backend
-from diffsep_jax.output import new_folder, write_bytes
 from diffsep_jax.separation_model import Params, SeparationModel
 
-FORMAT = "diffsep-jax export 1"
+FORMAT = "diffsep-jax export 2"
 PROGRAM_FILE = "sampler.jaxexport"
 ABOUT_FILE = "export.json"
 
@@ -55,21 +50,22 @@ def export_sampler(
     params: Params,
     directory: Path,
     *,
-    sampler: Sampler = "ddim",
+    settings: SamplerSettings = PAPER,
     batch_size: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
     default_preset: Preset = DEFAULT_PRESET,
 ) -> dict[str, Any]:
     """Writes a sampler and its model into a folder; each file appears whole or not at all.
 
-    The program is (params, mixture, start, *runtime values) -> vocals, the arguments of
-    `engine.sampling_function` without a guess; `direct` has no runtime values. params is a dict by
-    the names of model.safetensors.
+    The program is (params, mixture, start, values) -> vocals, the arguments of
+    `engine.sampling_function` without a guess. params is a dict by the names of model.safetensors,
+    values one of the settings that the sampler uses.
 
     Args:
       model, params: as `load_model` gives them. Of `model.compute` the type counts; attention and
         convolution are the platforms' own.
       directory: it is made if it does not exist; files of these names in it are replaced.
+      settings: the sampler, and the defaults of the values in export.json.
       batch_size: chunks of a call; None leaves it open until the program is compiled.
       platforms: for TPUs alone attention is their own kernel, which cannot be lowered in one
         program with others; where there are others, TPUs run the attention that every platform has.
@@ -79,34 +75,47 @@ def export_sampler(
       What export.json holds.
 
     Raises:
-      UserError: an unknown sampler or platform, no platform or one twice, a batch size below 1, a
-        folder that cannot be written.
+      UserError: an unknown platform, no platform or one twice, a batch size below 1, a frequency
+        that is too high for the model, a folder that cannot be written.
     """
-    SamplerSettings(sampler=sampler)
     check_export(batch_size, platforms)
+    settings.check_rate(model.sample_rate)
     stored = stored_params(params)
     batch: Any = jax.export.symbolic_shape("batch")[0] if batch_size is None else batch_size
-    arguments = {
+    arguments: dict[str, Any] = {
         "params": {name: _like(leaf.shape, leaf.dtype) for name, leaf in stored.items()},
         "mixture": _like((batch, model.segment, engine.CHANNELS), np.float32),
         "start": _like((batch,), np.int32),
     }
-    if sampler != "direct":
-        arguments |= {name: _like((), dtype) for name, dtype in engine.RUNTIME_TYPES.items()}
-    program = _program(_for_platforms(model, platforms), sampler)
-    exported = jax.export.export(jax.jit(program), platforms=platforms)(*arguments.values())
+    values = engine.runtime_values(settings)
+    sample = engine.sampling_function(_for_platforms(model, platforms), settings.method)
+
+    @jax.jit
+    def program(
+        params: dict[str, Array], mixture: Array, start: Array, values: dict[str, Array]
+    ) -> Array:
+        return sample(unflatten_dict(params, sep="/"), mixture, start, None, values)
+
+    exported = jax.export.export(program, platforms=platforms)(*arguments.values(), values)
     stride = max(model.generator.stride, model.conditioner.stride)
     overlap = max(DEFAULT_OVERLAP, model.min_overlap / model.segment)
     about = {
         "format": FORMAT,
-        "sampler": sampler,
+        "sampler": settings.method.name,
         "platforms": list(platforms),
         "sample_rate": model.sample_rate,
         "target_rms": model.target_rms,
         "segment": model.segment,
         "hop": plan(model.segment, model.segment, overlap, stride).hop,
         "batch_size": batch_size,
-        "arguments": [_describe(name, value) for name, value in arguments.items()],
+        "arguments": [
+            {"name": "params", "file": WEIGHTS_FILE},
+            *(_describe(name, arguments[name]) for name in ("mixture", "start")),
+        ],
+        "values": [
+            {"name": name, "dtype": str(value.dtype), "default": getattr(settings, name)}
+            for name, value in values.items()
+        ],
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "calling_convention_version": exported.calling_convention_version,
@@ -138,32 +147,10 @@ def _for_platforms(model: SeparationModel, platforms: Sequence[str]) -> Separati
     return dataclasses.replace(model, compute=compute)
 
 
-def _program(model: SeparationModel, sampler: Sampler) -> Any:
-    if sampler == "direct":
-        estimate = engine.direct_function(model)
-
-        def direct(params: dict[str, Array], mixture: Array, start: Array) -> Array:
-            return estimate(unflatten(params), mixture, start)
-
-        return direct
-    sample_chunks = engine.sampling_function(model, sampler)
-
-    def sample(params: dict[str, Array], mixture: Array, start: Array, *values: Array) -> Array:
-        return sample_chunks(unflatten(params), mixture, start, None, *values)
-
-    return sample
-
-
 def _like(shape: tuple[Any, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def _describe(name: str, value: Any) -> dict[str, Any]:
-    """An argument; a runtime value with the default of `SamplerSettings`."""
-    if isinstance(value, dict):
-        return {"name": name, "file": WEIGHTS_FILE}
+def _describe(name: str, value: jax.ShapeDtypeStruct) -> dict[str, Any]:
     shape = [size if isinstance(size, int) else str(size) for size in value.shape]
-    described = {"name": name, "dtype": str(value.dtype), "shape": shape}
-    if name in engine.RUNTIME_TYPES:
-        described["default"] = getattr(SamplerSettings(), name)
-    return described
+    return {"name": name, "dtype": str(value.dtype), "shape": shape}

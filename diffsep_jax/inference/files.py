@@ -5,13 +5,17 @@ import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from diffsep_jax.audio import SAMPLE_RATES, AudioFile, AudioSource, Resampled
-from diffsep_jax.encoding import OutputFormat, stems_writer
+from diffsep_jax.audio.read import SAMPLE_RATES, AudioFile
+from diffsep_jax.audio.write import OutputFormat, stems_writer
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import Separating, separate_tracks
-from diffsep_jax.inference.track import STEMS, ChunkModel, Track, check_excerpt, measure
-from diffsep_jax.output import new_folder
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.track import STEMS, Track, check_excerpt, measure
+
+if TYPE_CHECKING:
+    from diffsep_jax.inference.engine import ChunkSeparator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class FileOptions:
         if self.sample_rate is not None:
             if not low <= self.sample_rate <= high:
                 raise UserError(f"sample rate {self.sample_rate}, expected {low} to {high} Hz")
-            self.output.check(self.sample_rate, 2)
+            self.output.check(self.sample_rate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,6 @@ class FileResult:
       audio_seconds: length of the separated part.
       clipped: samples of each stem that were past full scale, and were cut off there.
       peak: the largest sample of all stems; full scale is 1.
-      gain: that the stems were multiplied by, if the format's `clip` is "rescale"; else 1.
     """
 
     job: FileJob
@@ -76,13 +79,12 @@ class FileResult:
     audio_seconds: float = 0.0
     clipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     peak: float = 0.0
-    gain: float = 1.0
 
 
 def open_job(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
     """Reads the job's files through. UserError if one is bad or the output format can't hold it."""
-    source = _source(job.path, options.sample_rate)
-    options.output.check(source.sample_rate, source.num_channels, str(job.path))
+    source = AudioFile(job.path, sample_rate=options.sample_rate)
+    options.output.check(source.sample_rate, str(job.path))
     track = measure(
         source,
         start_seconds=options.start_seconds,
@@ -97,7 +99,8 @@ def open_job(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
 
 def separate_files(
     jobs: Iterable[FileJob],
-    model: ChunkModel,
+    model: "ChunkSeparator",
+    settings: SamplerSettings,
     options: FileOptions,
     *,
     overlap: float,
@@ -111,6 +114,7 @@ def separate_files(
     Args:
       jobs: the files.
       model: separates the chunks.
+      settings: how.
       options: the same for all.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
       on_progress: called with (job, chunks done, chunks in all).
@@ -123,7 +127,7 @@ def separate_files(
             on_progress(current, done, total)
 
     openers = ((lambda job=job: open_job(job, options)) for job in jobs)
-    tracks = separate_tracks(openers, model, overlap=overlap, on_progress=report)
+    tracks = separate_tracks(openers, model, settings, overlap=overlap, on_progress=report)
     with contextlib.closing(tracks):
         for current, separating in zip(jobs, tracks, strict=True):
             try:
@@ -134,18 +138,13 @@ def separate_files(
 
 def _write(job: FileJob, separating: Separating, output: OutputFormat) -> FileResult:
     track = separating.track
-    with contextlib.ExitStack() as stack:
-        for folder in dict.fromkeys(path.parent for path in job.outputs.values()):
-            stack.enter_context(new_folder(folder))
-        writer = stack.enter_context(
-            stems_writer(
-                job.outputs,
-                output,
-                sample_rate=track.source.sample_rate,
-                num_channels=track.source.num_channels,
-                num_frames=track.end - track.start,
-            )
-        )
+    with stems_writer(
+        job.outputs,
+        output,
+        sample_rate=track.source.sample_rate,
+        num_channels=track.source.num_channels,
+        num_frames=track.end - track.start,
+    ) as writer:
         for blocks in separating.blocks():
             for stem, block in zip(STEMS, blocks, strict=True):
                 if stem in job.outputs:
@@ -155,12 +154,4 @@ def _write(job: FileJob, separating: Separating, output: OutputFormat) -> FileRe
         audio_seconds=track.seconds,
         clipped=writer.clipped,
         peak=writer.peak,
-        gain=writer.gain,
     )
-
-
-def _source(path: Path, sample_rate: int | None) -> AudioSource:
-    source = AudioFile(path)
-    if sample_rate is None or sample_rate == source.sample_rate:
-        return source
-    return Resampled(source, sample_rate)

@@ -14,17 +14,12 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import write_bytes
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
-from diffsep_jax.model_config import (
-    FORMAT,
-    flatten,
-    model_from_json,
-    model_to_json,
-    unflatten,
-)
-from diffsep_jax.output import write_bytes
+from diffsep_jax.model_config import FORMAT, model_from_json, model_to_json
 from diffsep_jax.separation_model import Params, SeparationModel
 
 StoredDtype = Literal["float32", "float16"]
@@ -86,7 +81,7 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
             if config.get(_LAYOUT) != _layout_digest(config, found):
                 _check_layout(weights_path, model, found)
             tensors = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in found}
-            return model, unflatten(tensors)
+            return model, unflatten_dict(tensors, sep="/")
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
 
@@ -117,12 +112,6 @@ def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
         raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
     except (TypeError, ValueError) as error:  # bad JSON and bad Unicode are ValueErrors
         raise UserError(f"{config_path}: not a model's config ({error})") from None
-
-
-def abstract_params(model: SeparationModel) -> Params:
-    """Shapes and types of the parameters that `load_model` gives, without a file."""
-    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
-    return unflatten(_stored(params))
 
 
 def save_model(
@@ -172,7 +161,8 @@ def _model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str, str]) -> None:
     """UserError unless these are the model's parameters."""
     half = all(layout.startswith("F16 ") for layout in found.values())
-    expected = _layout(flatten(abstract_params(model)), "F16" if half else "F32")
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    expected = _layout(_stored(params), "F16" if half else "F32")
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise UserError(
@@ -182,7 +172,7 @@ def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str
 
 
 def _stored(params: Params) -> dict[str, Any]:
-    flat = flatten(params).items()
+    flat = flatten_dict(params, sep="/").items()
     return {name: leaf for name, leaf in flat if not name.startswith(_TRAINING_ONLY)}
 
 

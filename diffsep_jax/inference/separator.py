@@ -5,12 +5,13 @@ import operator
 import os
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
+import jax
 import numpy as np
 from jaxtyping import Float32, Num
 
-from diffsep_jax.audio import AudioArray
+from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.catalogue import Progress, separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
@@ -22,8 +23,9 @@ from diffsep_jax.inference.settings import (
     Preset,
     SamplerOptions,
     SamplerSettings,
+    complete,
 )
-from diffsep_jax.inference.track import STEMS, ChunkModel, measure
+from diffsep_jax.inference.track import STEMS, measure
 from diffsep_jax.separation_model import Params, SeparationModel
 
 
@@ -35,10 +37,15 @@ class Separation(NamedTuple):
 
 
 class Separator:
-    """Separates singing from music with one model; compiles once, whatever the options.
+    """Separates singing from music with one model; compiles once for each sampler.
 
-    `sampling` of the methods are the fields of `SamplerOptions`, None as the model's preset has it;
-    complete `settings` stand in place of all of them.
+    How to sample is said by the options in `SamplerOptions`, such as `preset="best"`, `steps=20` or
+    `sampler=my_function`; the rest is as the model's preset has it. Complete `settings` stand in
+    place of all of them.
+
+    Attributes:
+      default_preset: how to sample where the options do not say.
+      num_parameters: of both networks.
     """
 
     def __init__(
@@ -58,9 +65,31 @@ class Separator:
         """
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}, expected at least 1")
-        self._separate_chunks = ChunkSeparator(model, params, batch_size=batch_size)
-        self._target_rms = model.target_rms
+        self._chunks = ChunkSeparator(model, params, batch_size=batch_size)
         self.default_preset = default_preset
+        self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    def __repr__(self) -> str:
+        return (
+            f"Separator({self.num_parameters / 1e6:.1f}M parameters, {self.sample_rate} Hz,"
+            f" chunks of {self.segment / self.sample_rate:.1f} s,"
+            f" batch size {self.batch_size}, preset {self.default_preset})"
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """The model's, in Hz; audio of other rates is resampled to it and back."""
+        return self._chunks.sample_rate
+
+    @property
+    def segment(self) -> int:
+        """Samples of a chunk at the model's rate."""
+        return self._chunks.segment
+
+    @property
+    def batch_size(self) -> int:
+        """Chunks separated at once: the size asked for, up to a multiple of the devices."""
+        return self._chunks.batch_size
 
     @classmethod
     def from_pretrained(
@@ -77,19 +106,18 @@ class Separator:
         overlap: float = DEFAULT_OVERLAP,
         refines: bool = False,
         settings: SamplerSettings | None = None,
-        **sampling: Any,
+        **sampling: Unpack[SamplerOptions],
     ) -> None:
         """Compiles the program that these options run, so that no time taken later includes it.
 
         `refines`: the program that starts from given vocals. Raises UserError for options out of
         range, as `separate` does.
         """
-        checked = self._settings(settings, sampling, refines)
-        one_step = dataclasses.replace(checked, steps=1, ensemble=1)  # both are runtime values
-        model = self.chunk_model(one_step, overlap, refines=refines)
-        silence = np.zeros((model.batch_size, model.segment, 2), np.float32)
-        starts = np.zeros(model.batch_size, np.int32)
-        np.asarray(model.separate(silence, starts, *((silence,) if refines else ())))
+        settings = self._settings(settings, sampling, overlap, refines=refines)
+        one_step = dataclasses.replace(settings, steps=1, ensemble=1)  # both are runtime values
+        silence = np.zeros((self.batch_size, self.segment, 2), np.float32)
+        starts = np.zeros(self.batch_size, np.int32)
+        np.asarray(self._chunks(silence, starts, one_step, silence if refines else None))
 
     def separate(
         self,
@@ -100,7 +128,7 @@ class Separator:
         refine: Num[np.ndarray, "..."] | None = None,
         on_progress: Progress | None = None,
         settings: SamplerSettings | None = None,
-        **sampling: Any,
+        **sampling: Unpack[SamplerOptions],
     ) -> Separation:
         """Separates a waveform in memory.
 
@@ -118,17 +146,18 @@ class Separator:
           UserError: a waveform of another kind, with no sample or with NaN; options out of range.
         """
         audio, rate = _samples(waveform, "waveform"), operator.index(sample_rate)
-        refines = refine is not None
-        model = self.chunk_model(
-            self._settings(settings, sampling, refines), overlap, refines=refines
-        )
+        settings = self._settings(settings, sampling, overlap, refines=refine is not None)
         track = measure(AudioArray(audio, rate))
         guess = None
         if refine is not None:
             guess = measure(AudioArray(_samples(refine, "refine"), rate, "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
         for separating in separate_tracks(
-            [lambda: (track, guess)], model, overlap=overlap, on_progress=on_progress
+            [lambda: (track, guess)],
+            self._chunks,
+            settings,
+            overlap=overlap,
+            on_progress=on_progress,
         ):
             done = 0
             for blocks in separating.blocks():
@@ -147,7 +176,7 @@ class Separator:
         overlap: float = DEFAULT_OVERLAP,
         on_progress: Progress | None = None,
         settings: SamplerSettings | None = None,
-        **sampling: Any,
+        **sampling: Unpack[SamplerOptions],
     ) -> dict[str, Path]:
         """Separates an audio file of any length, in bounded memory, into both stems.
 
@@ -166,7 +195,7 @@ class Separator:
           UserError: bad audio, options out of range, a folder that cannot be written.
         """
         options = options or FileOptions()
-        extension = options.output.extension
+        extension = options.output.format
         outputs = {stem: Path(out_dir) / f"{stem}.{extension}" for stem in STEMS}
         job = FileJob(Path(path), outputs, None if refine is None else Path(refine))
 
@@ -189,7 +218,7 @@ class Separator:
         overlap: float = DEFAULT_OVERLAP,
         on_progress: Callable[[FileJob, int, int], None] | None = None,
         settings: SamplerSettings | None = None,
-        **sampling: Any,
+        **sampling: Unpack[SamplerOptions],
     ) -> Generator[FileResult]:
         """Separates many files in one pass: batches of chunks go across files.
 
@@ -201,53 +230,38 @@ class Separator:
         """
         jobs = list(jobs)
         refines = any(job.refine is not None for job in jobs)
-        model = self.chunk_model(
-            self._settings(settings, sampling, refines), overlap, refines=refines
-        )
         return separate_files(
-            jobs, model, options or FileOptions(), overlap=overlap, on_progress=on_progress
+            jobs,
+            self._chunks,
+            self._settings(settings, sampling, overlap, refines=refines),
+            options or FileOptions(),
+            overlap=overlap,
+            on_progress=on_progress,
         )
 
     def _settings(
-        self, settings: SamplerSettings | None, sampling: dict[str, Any], refines: bool
+        self,
+        settings: SamplerSettings | None,
+        sampling: SamplerOptions,
+        overlap: float,
+        *,
+        refines: bool,
     ) -> SamplerSettings:
+        """Every setting. UserError for what this model cannot do, and for a bad overlap."""
         if settings is not None and sampling:
             raise UserError(f"settings are complete; expected no {', '.join(sampling)} beside them")
-        return settings or SamplerOptions(**sampling).settings(self.default_preset, refines=refines)
-
-    def chunk_model(
-        self, settings: SamplerSettings, overlap: float, *, refines: bool = False
-    ) -> ChunkModel:
-        """The model with these options, for one chunk after another. UserError if they are bad."""
-        check_overlap(overlap)
+        settings = settings or complete(sampling, self.default_preset, refines=refines)
         if refines:
             settings.check_refines()
-        chunks = self._separate_chunks
-        if overlap * chunks.segment < chunks.min_overlap:
-            least = chunks.min_overlap
+        check_overlap(overlap)
+        least = self._chunks.min_overlap
+        if overlap * self.segment < least:
             raise UserError(
-                f"overlap {overlap}, expected {least / chunks.segment:.3g} or more with this model:"
+                f"overlap {overlap}, expected {least / self.segment:.3g} or more with this model:"
                 f" {least} samples, two frames of its transform"
             )
-        nyquist = chunks.sample_rate / 2
-        for name in ("cutoff_hz", "crossover_hz"):
-            if (frequency := getattr(settings, name)) >= nyquist:
-                raise UserError(
-                    f"{name} {frequency}, expected less than {nyquist}: "
-                    f"half of the model's {chunks.sample_rate} Hz"
-                )
-
-        def separate(mixture: Any, starts: Any, guess: Any = None) -> Any:
-            return chunks(mixture, starts, settings, guess)
-
-        return ChunkModel(
-            separate=separate,
-            segment=chunks.segment,
-            stride=chunks.stride,
-            sample_rate=chunks.sample_rate,
-            batch_size=chunks.batch_size,
-            target_rms=self._target_rms,
-        )
+        settings.check_rate(self.sample_rate)
+        return settings
 
 
 def _samples(waveform: Num[np.ndarray, "*shape"], name: str) -> Float32[np.ndarray, "time channel"]:

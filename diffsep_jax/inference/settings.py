@@ -1,10 +1,14 @@
-"""How to sample: the options of separation that change no compiled program. Imports no JAX."""
+"""How to sample: the options of separation, none of which but the sampler compiles a program."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import Annotated, Any, Literal, TypedDict
+
+import tyro
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.samplers import SAMPLERS, Sampler, find_sampler
 
 # Steps are counted in int32, and each refreshes noise of its own.
 MAX_STEPS = 1_000_000
@@ -18,19 +22,22 @@ MIN_SCHEDULE, MAX_SCHEDULE = 0.1, 8
 # float32 would divide 0 by 0.
 MIN_START_SIGMA = 1e-6
 
-Sampler = Literal["ddim", "ab2", "direct"]
 Preset = Literal["fast", "balanced", "best"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """Every runtime option of the sampler; by default the paper's. See `SamplerOptions`.
+    """How to sample, completely; by default as in the paper. See `SamplerOptions`.
+
+    Attributes:
+      sampler: a name of `samplers.SAMPLERS`, or a function as `register_sampler` takes it. Each
+        function is compiled once: pass the same object again, no new lambda.
 
     Raises:
-      UserError: a value out of its range.
+      UserError: an unknown sampler, or a value out of its range.
     """
 
-    sampler: Sampler = "ddim"
+    sampler: str | Callable[..., Any] = "ddim"
     steps: int = 50
     eta: float = 0.4
     cutoff_hz: float = 5000.0
@@ -42,135 +49,157 @@ class SamplerSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.sampler not in get_args(Sampler):
-            raise UserError(f"sampler {self.sampler!r}, expected 'ddim', 'ab2' or 'direct'")
+        find_sampler(self.sampler)
+        for name in ("steps", "ensemble", "seed"):
+            if not isinstance(value := getattr(self, name), Integral):
+                raise UserError(f"{name} is {value!r}; expected a whole number")
         if not 1 <= self.steps <= MAX_STEPS:
-            raise UserError(f"steps {self.steps}, expected 1 to {MAX_STEPS}")
+            raise UserError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}")
         if not 0 <= self.eta <= 1:
-            raise UserError(f"eta {self.eta}, expected 0 to 1")
+            raise UserError(f"eta is {self.eta}; expected 0 to 1")
         if not 0 <= self.cutoff_hz < float("inf"):
-            raise UserError(f"cutoff_hz {self.cutoff_hz}, expected 0 (white noise) or more Hz")
+            raise UserError(f"cutoff_hz is {self.cutoff_hz}; expected 0 (white noise) or more Hz")
         if not MIN_START_SIGMA <= self.start_sigma <= 1:
-            raise UserError(f"start_sigma {self.start_sigma}, expected {MIN_START_SIGMA:g} to 1")
+            raise UserError(f"start_sigma is {self.start_sigma}; expected {MIN_START_SIGMA:g} to 1")
         if not MIN_SCHEDULE <= self.schedule <= MAX_SCHEDULE:
-            raise UserError(f"schedule {self.schedule}, expected {MIN_SCHEDULE} to {MAX_SCHEDULE}")
+            raise UserError(
+                f"schedule is {self.schedule}; expected {MIN_SCHEDULE} to {MAX_SCHEDULE}"
+            )
         if not 0 <= self.temperature <= 2:
-            raise UserError(f"temperature {self.temperature}, expected 0 to 2")
+            raise UserError(f"temperature is {self.temperature}; expected 0 to 2")
         if not 0 <= self.crossover_hz < float("inf"):
-            raise UserError(f"crossover_hz {self.crossover_hz}, expected 0 (off) Hz or more")
+            raise UserError(f"crossover_hz is {self.crossover_hz}; expected 0 (off) Hz or more")
         if not 1 <= self.ensemble <= MAX_ENSEMBLE:
-            raise UserError(f"ensemble {self.ensemble}, expected 1 to {MAX_ENSEMBLE}")
+            raise UserError(f"ensemble is {self.ensemble}; expected 1 to {MAX_ENSEMBLE}")
         if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed {self.seed}, expected 0 to 2^32 - 1")
+            raise UserError(f"seed is {self.seed}; expected 0 to 2^32 - 1")
+
+    @property
+    def method(self) -> Sampler:
+        """The sampler, with its function."""
+        return find_sampler(self.sampler)
+
+    def check_rate(self, sample_rate: int) -> None:
+        """UserError if a frequency that plays a part is not below half of a model's rate in Hz."""
+        for name in ("cutoff_hz", "crossover_hz"):
+            frequency = getattr(self, name)
+            if name in self.method.uses and frequency >= sample_rate / 2:
+                raise UserError(
+                    f"{name} is {frequency}; expected less than {sample_rate / 2}, half of the"
+                    f" model's {sample_rate} Hz"
+                )
 
     def check_refines(self) -> None:
-        """UserError unless these settings make use of a file to start from."""
-        if self.sampler == "direct":
+        """UserError unless these settings make use of given vocals."""
+        if self.method.function is None:
+            others = ", ".join(name for name, each in SAMPLERS.items() if each.function)
             raise UserError(
-                "sampler direct, also of preset fast, starts from no file; to refine one, take ddim"
-                " or ab2"
+                f"sampler is {self.sampler}, as in preset fast, and refines nothing; expected one"
+                f" of {others}"
             )
-        if self.start_sigma == 1 and not self.crossover_hz:
+        if self.crossover_hz:
+            return
+        if "start_sigma" not in self.method.uses:
             raise UserError(
-                "start_sigma 1 is pure noise and keeps nothing of the file to refine; "
-                "expected less than 1, for example 0.3, or a crossover_hz"
+                f"sampler is {self.method.name}, which takes no start_sigma and keeps nothing of"
+                " the vocals to refine; expected one that does, or a crossover_hz"
+            )
+        if self.start_sigma == 1:
+            raise UserError(
+                "start_sigma is 1, pure noise, which keeps nothing of the vocals to refine;"
+                " expected less than 1, for example 0.3, or a crossover_hz"
             )
 
 
-PRESETS: Mapping[str, SamplerSettings] = {
+PAPER = SamplerSettings()
+"""What a sampler takes that is chosen without a preset."""
+
+PRESETS: Mapping[Preset, SamplerSettings] = {
     "fast": SamplerSettings(sampler="direct"),
     "balanced": SamplerSettings(steps=5, start_sigma=0.5),
     "best": SamplerSettings(steps=10, start_sigma=0.5, ensemble=4),
 }
 """What each costs and scores is measured in docs/separate.md."""
 
-USELESS: Mapping[Sampler, frozenset[str]] = {
-    "ddim": frozenset(),
-    "ab2": frozenset({"eta", "cutoff_hz"}),
-    "direct": frozenset(SamplerSettings.__dataclass_fields__) - {"sampler", "seed"},
-}
-"""Options that play no part with a sampler."""
-
 DEFAULT_PRESET: Preset = "balanced"
 """Of a model whose config.json names none."""
 
+_OF_THE_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplerOptions:
-    """How to sample. What is not given (None) is as the preset has it.
 
-    Without a preset it is the model's own; with a sampler and no preset, the paper's settings.
+class SamplerOptions(TypedDict, total=False):
+    """How to sample, as far as it is given and not None. The rest is as the preset has it."""
 
-    Raises:
-      UserError: an unknown preset or sampler.
-    """
+    preset: Annotated[Preset, tyro.conf.arg(help_behavior_hint="(default: the model's)")]
+    """See docs/separate.md; options given with it take precedence."""
 
-    preset: Preset | None = None
-    """fast, balanced or best, see docs/separate.md; options given with it take precedence."""
+    sampler: Annotated[
+        str | Callable[..., Any],
+        tyro.conf.arg(
+            constructor=str,
+            metavar="{" + ",".join(SAMPLERS) + "}",
+            help="; ".join(f"{name}: {each.help}" for name, each in SAMPLERS.items())
+            + ". Without a preset, the other options are then the paper's.",
+            help_behavior_hint="(default: the preset's)",
+        ),
+    ]
+    """The sampler: a name, or in Python a function."""
 
-    sampler: Sampler | None = None
-    """ddim: the paper's; ab2: second order, for few steps; direct: one pass without diffusion."""
+    steps: Annotated[int, _OF_THE_PRESET]
+    """Network calls for each chunk, 1 to 1,000,000."""
 
-    steps: int | None = None
-    """Network calls of ddim and ab2 for each chunk, 1 to 1,000,000."""
-
-    eta: float | None = None
+    eta: Annotated[float, _OF_THE_PRESET]
     """Share of fresh noise in each step of ddim: 0 (none) to 1."""
 
-    cutoff_hz: float | None = None
-    """Corner in Hz of the high-pass filter on the fresh noise; 0, not None, leaves it white."""
+    cutoff_hz: Annotated[float, _OF_THE_PRESET]
+    """Corner in Hz of the high-pass filter on the fresh noise; 0 leaves it white."""
 
-    start_sigma: float | None = None
+    start_sigma: Annotated[float, _OF_THE_PRESET]
     """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
 
-    schedule: float | None = None
+    schedule: Annotated[float, _OF_THE_PRESET]
     """Noise levels are start_sigma (i/T)^schedule, 0.1 to 8: 1 is even, more puts more low."""
 
-    temperature: float | None = None
+    temperature: Annotated[float, _OF_THE_PRESET]
     """Scale of the noise at the start: 1 draws a sample, lower is cautious; 0 to 2."""
 
-    crossover_hz: float | None = None
+    crossover_hz: Annotated[float, _OF_THE_PRESET]
     """Below it the direct estimate (or refine) is kept, above it is the sample; 0 is off."""
 
-    ensemble: int | None = None
-    """Mean of this many separations by ddim or ab2: seed, seed + 1, ...; as many times slower."""
+    ensemble: Annotated[int, _OF_THE_PRESET]
+    """Mean of this many separations: seed, seed + 1, ...; as many times slower."""
 
-    seed: int | None = None
+    seed: Annotated[int, _OF_THE_PRESET]
     """Seed of the noise: the same seed gives the same vocals."""
 
-    def __post_init__(self) -> None:
-        for name, known in (("preset", tuple(PRESETS)), ("sampler", get_args(Sampler))):
-            if getattr(self, name) not in (None, *known):
-                raise UserError(f"{name} {getattr(self, name)!r}, expected {', '.join(known)}")
 
-    def settings(
-        self, default: Preset = DEFAULT_PRESET, *, refines: bool = False
-    ) -> SamplerSettings:
-        """Every option, by the preset that is asked for, or else the model's.
+def complete(
+    options: SamplerOptions, default: Preset = DEFAULT_PRESET, *, refines: bool = False
+) -> SamplerSettings:
+    """Every setting, by the preset that the options name, or else by `default`, the model's.
 
-        Options of diffusion, and vocals to start from (`refines`), draw samples whatever the
-        model's preset: by `DEFAULT_PRESET` if that draws none, by ddim for options of ddim alone.
+    A sampler without a preset takes the paper's settings. Options of diffusion, and vocals to start
+    from (`refines`), draw samples even if the model's preset draws none: then by `DEFAULT_PRESET`.
 
-        Raises UserError for values out of range, and for options that contradict each other.
-        """
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        preset = given.pop("preset", None)
-        if preset is None and self.sampler is not None:
-            base = SamplerSettings()
-        else:
-            base = PRESETS[preset or default]
-        sampler, named = base.sampler, f"preset {preset}"
-        if self.sampler is not None:
-            sampler, named = self.sampler, f"sampler {self.sampler}"
-            if preset is not None and (sampler == "direct") != (base.sampler == "direct"):
-                raise UserError(f"{named} contradicts preset {preset}; give one of them")
-        useless = given.keys() & USELESS[sampler]
-        refines_anyhow = refines and sampler == "direct"
-        if preset is None and self.sampler is None and (useless or refines_anyhow):
-            base = PRESETS[DEFAULT_PRESET]
-            if given.keys() & USELESS[base.sampler]:
-                base = dataclasses.replace(base, sampler="ddim")
-        elif useless:
-            told = ", ".join(name for name in given if name in useless)
-            raise UserError(f"{named} makes no use of {told}; leave one of them out")
-        return dataclasses.replace(base, **given)
+    Raises:
+      UserError: values out of range, or options that contradict each other.
+      TypeError: an unknown option.
+    """
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if unknown := given.keys() - SamplerOptions.__annotations__.keys():
+        raise TypeError(f"unknown options of the sampler: {', '.join(sorted(unknown))}")
+    preset, sampler = given.pop("preset", None), given.get("sampler")
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"preset is {preset}; expected one of {', '.join(PRESETS)}")
+    base = PAPER if preset is None and sampler is not None else PRESETS[preset or default]
+    method = base.method if sampler is None else find_sampler(sampler)
+    named = f"preset {preset or default}" if sampler is None else f"sampler {method.name}"
+    draws = method.function is not None
+    if preset is not None and draws != (base.method.function is not None):
+        raise UserError(f"{named} contradicts preset {preset}; give one of them")
+    if preset is None and sampler is None and not draws and (given or refines):
+        base = PRESETS[DEFAULT_PRESET]
+        method, named = base.method, f"preset {DEFAULT_PRESET}"
+    if useless := [name for name in given if name not in {"sampler", *method.uses}]:
+        raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
+    return dataclasses.replace(base, **given)

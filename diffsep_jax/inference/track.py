@@ -14,15 +14,17 @@ of the two is the mixture to one rounding.
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from diffsep_jax.audio import AudioSource, finite_blocks, resample_blocks
-from diffsep_jax.decoding import Block
+from diffsep_jax.audio.read import AudioSource, Block, finite_blocks, resample_blocks
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.chunks import Chunk, Fifo, cut, overlap_add, plan
+
+if TYPE_CHECKING:  # commands answer without the networks
+    from diffsep_jax.inference.engine import ChunkSeparator
 
 # In the order in which `TrackStream.stems` gives them.
 STEMS = ("vocals", "accompaniment")
@@ -36,30 +38,6 @@ _RESAMPLER_SECONDS = 0.25
 
 # More than encoders of mp3 and aac add to the ends.
 _PADDING_SECONDS = 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class ChunkModel:
-    """What a track needs to know of a model.
-
-    Attributes:
-      separate: (mixture chunks at the model's level `[batch, segment, 2]`, position of each chunk's
-        first sample in the track at the model's rate) -> vocals chunks, which may still be being
-        computed. Always called with `batch_size` chunks. With a guess of the vocals, its chunks are
-        a third argument.
-      segment: samples of a chunk.
-      stride: samples in a frame of the model's deepest level; `segment` is a multiple of it.
-      sample_rate: in Hz.
-      batch_size: chunks of a call.
-      target_rms: level of a mixture that the model was trained for.
-    """
-
-    separate: Callable[..., Any]
-    segment: int
-    stride: int
-    sample_rate: int
-    batch_size: int
-    target_rms: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +124,7 @@ class TrackStream:
     """
 
     def __init__(
-        self, track: Track, model: ChunkModel, *, overlap: float, guess: Track | None = None
+        self, track: Track, model: "ChunkSeparator", *, overlap: float, guess: Track | None = None
     ) -> None:
         """Plans the chunks.
 

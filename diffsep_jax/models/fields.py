@@ -1,12 +1,8 @@
 """Checks of the networks' fields: a bad one is refused by its name, with what is expected."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from diffsep_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from diffsep_jax.models.conditioner import Conditioner
-    from diffsep_jax.models.generator import Generator
 
 
 def require(condition: bool, field: str, value: object, expected: str) -> None:
@@ -57,8 +53,8 @@ def check_divides(network: object, owner: str, field: str, widths: dict[str, int
         require(width % divisor == 0, f"{owner}.{field}", divisor, f"a divisor of {width}, {what},")
 
 
-def check_common(network: "Generator | Conditioner", owner: str) -> None:
-    """The fields that both networks have, by themselves and with each other."""
+def check_common(network: Any, owner: str) -> None:
+    """The fields that both waveform networks have, by themselves and with each other."""
     check_wholes(network, owner, "widths", "factors")
     levels = len(network.factors)
     if len(network.widths) != levels + 1:

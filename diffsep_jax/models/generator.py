@@ -1,7 +1,6 @@
 """The generator: a U-Net over the noisy vocals, told the noise level and the conditioner's view."""
 
 import math
-from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ from jaxtyping import Array, Float
 from diffsep_jax.errors import UserError
 from diffsep_jax.models import fields, layers
 from diffsep_jax.models.compute import DEFAULT, Compute
+from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.product import Dense
 from diffsep_jax.models.transformer import SelfAttention
 
@@ -87,16 +87,15 @@ class Generator(nn.Module):
         self,
         x: Float[Array, "batch time 2"],
         sigma: Float[Array, "batch"],
-        embeddings: Sequence[Array],
         mixture: Float[Array, "batch time 2"],
-        estimate: Float[Array, "batch time 2"],
+        conditioning: Conditioning,
         *,
         compute: Compute = DEFAULT,
     ) -> Float[Array, "batch time 2"]:
         """The network's output for noisy vocals x at noise level sigma.
 
-        `embeddings` come shallowest first, one for each injection level; `mixture` and `estimate`
-        are read only if `use_mixture` and `use_estimate` say so. The output is float32.
+        The conditioning has an embedding for each injection level; the mixture and the direct
+        estimate are read only if `use_mixture` and `use_estimate` say so. The output is float32.
         """
         levels = range(len(self.factors))
         first_injection = len(levels) - self.injection_levels
@@ -111,7 +110,7 @@ class Generator(nn.Module):
         inputs = [
             x,
             *([mixture] if self.use_mixture else []),
-            *([estimate] if self.use_estimate else []),
+            *([conditioning.estimate] if self.use_estimate else []),
         ]
         folded = [layers.fold_time(each.astype(compute.dtype), self.patch_size) for each in inputs]
         h = layers.conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(
@@ -120,7 +119,7 @@ class Generator(nn.Module):
 
         def run_level(h: Array, level: int, side: str) -> Array:
             if level >= first_injection:
-                embedded = embeddings[level - first_injection]
+                embedded = conditioning.embeddings[level - first_injection]
                 h = self._inject(h, embedded, compute, f"{side}_inject_{level}")
             for i in range(self.blocks[level]):
                 block = compute.block(layers.ResidualBlock)

@@ -48,6 +48,14 @@ def band_power(
     return np.diff(at_edges, axis=0) / np.diff(bins)[:, None]
 
 
+def brightness(
+    power: Float[np.ndarray, "band frame"], loudest: float
+) -> UInt8[np.ndarray, "band frame"]:
+    """255 at the power `loudest`, 0 at `RANGE_DB` below it and less."""
+    decibels = 10.0 * np.log10(power / loudest + 1e-12)
+    return np.clip(255.0 * (1.0 + decibels / RANGE_DB), 0, 255).astype(np.uint8)
+
+
 def svg(
     title: str,
     audio: Float32[np.ndarray, "time channel"],
@@ -62,9 +70,7 @@ def svg(
     `peak` is the amplitude at the waveform's edge and `loudest` the power at 0 dB, both > 0: give
     the pictures that are to be compared the same two.
     """
-    decibels = 10.0 * np.log10(power / loudest + 1e-12)
-    levels = np.clip(255.0 * (1.0 + decibels / RANGE_DB), 0, 255).astype(np.uint8)
-    image = base64.b64encode(_png(levels[::-1])).decode()
+    image = base64.b64encode(png(brightness(power, loudest)[::-1])).decode()
     title = escape(title)
     return (
         f'<svg viewBox="0 0 {_LEFT + COLUMNS + 6} {_BOTTOM + 20}" role="img" aria-label="{title}">'
@@ -107,7 +113,7 @@ def _axes(seconds: float, sample_rate: int) -> str:
     return "".join(texts)
 
 
-def _png(levels: UInt8[np.ndarray, "row column"]) -> bytes:
+def png(levels: UInt8[np.ndarray, "row column"]) -> bytes:
     """A png of 256 colours: black, violet, orange, pale yellow."""
     positions = np.linspace(0.0, 255.0, len(_MAGMA))
     palette = np.stack(

@@ -6,7 +6,6 @@ from typing import Literal
 from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.training.optimizer import OptimizerConfig
-from diffsep_jax.training.profiling import check_profile_steps
 from diffsep_jax.training.sharding import MeshConfig
 
 Freeze = Literal["none", "generator", "conditioner"]
@@ -47,8 +46,8 @@ class TrainConfig:
             checkpoint is saved at each validation.
         tensorboard: also write scalars, audio and spectrograms to WORKDIR/tensorboard.
         profile_steps: first and last step of a profile in WORKDIR/profile.
-        stall_minutes: without a finished step for so long, each process says on stderr where it
-            hangs; 0 is never.
+        stall_minutes: if no step finishes for this long, each process shows on stderr where all of
+            its threads are, and again after each such period; 0 turns this off.
     """
 
     num_steps: int = 1_000_000
@@ -82,12 +81,20 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
                 raise UserError(f"{field.name} is {value}; 1 or more is expected")
-        if not self.stall_minutes >= 0:
-            raise UserError(f"stall_minutes is {self.stall_minutes}; 0 or more is expected")
+        if not 0 <= self.stall_minutes <= 1e6:
+            raise UserError(f"stall_minutes is {self.stall_minutes}; 0 to 1e6 is expected")
         still = {"generator": "utterance_sdr_ddim", "conditioner": "utterance_sdr_direct"}
         if self.best_by == still.get(self.freeze):
             raise UserError(
                 f"best_by is {self.best_by}, which does not change with a frozen {self.freeze};"
                 " loss is the plain choice"
             )
-        check_profile_steps(self.profile_steps)
+        if (
+            self.profile_steps is not None
+            and not 1 <= self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            first, last = self.profile_steps
+            raise UserError(
+                f"profile_steps is {first} {last}; the first and the last step are expected,"
+                " 1 <= first <= last"
+            )

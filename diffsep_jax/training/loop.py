@@ -1,6 +1,7 @@
 """The training loop: one function, read from top to bottom."""
 
 import contextlib
+import faulthandler
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,24 +9,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from diffsep_jax.distributed import is_primary, wait_for_all
 from diffsep_jax.errors import UserError
-from diffsep_jax.flops import train_step_flops
-from diffsep_jax.model_config import flatten, unflatten
+from diffsep_jax.runtime import is_primary, wait_for_all
 from diffsep_jax.separation_model import Params, SeparationModel
-from diffsep_jax.training.checkpoint import BestBy, Checkpoints
+from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.config import BestMetric, TrainConfig
 from diffsep_jax.training.interrupt import StopRequest, raise_stopped
-from diffsep_jax.training.logging import RunLog
-from diffsep_jax.training.meter import Meter
+from diffsep_jax.training.log import Meter, RunLog
 from diffsep_jax.training.optimizer import learning_rate_schedule
 from diffsep_jax.training.profiling import StepProfiler
 from diffsep_jax.training.program import (
     abstract_arguments,
     describe_memory,
+    example_seconds_at_peak,
     train_program,
 )
 from diffsep_jax.training.run_config import keep_run_config, read_model_config
@@ -33,7 +33,6 @@ from diffsep_jax.training.sharding import BatchLayout, with_shardings
 from diffsep_jax.training.step import Metrics, TrainState, run_keys
 from diffsep_jax.training.tensorboard import TensorBoard
 from diffsep_jax.training.validation import make_validate
-from diffsep_jax.training.watchdog import Watchdog, to_stderr
 
 HostBatch = dict[str, np.ndarray]
 
@@ -66,24 +65,29 @@ def train(
             `[row, time, 2]`, from songs at unit RMS.
         validation_batches: the same rows of the batches that are validated on.
         workdir: for checkpoints, config and log.
-        stop: entered; it hears of Ctrl-C and SIGTERM.
+        stop: an active StopRequest that handles Ctrl-C and SIGTERM.
         settings: whatever else is to be recorded with the run; a restart logs what changed.
-        init_from: name of the model that `initial_params` are of, recorded with the run.
-        initial_params: what a run without a checkpoint starts from; by default random ones.
+        init_from: name of the model that `initial_params` come from, recorded with the run.
+        initial_params: what a run without a checkpoint starts from; random by default.
 
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt, SIGTERM saves and raises
     PreemptedError. Raises UserError if the loss is not finite, a checkpoint cannot be written, or
     the run in `workdir` is of another model, seed, batch size or `init_from`. Call it from the
-    main thread, which Python's signals go to.
+    main thread, which receives Python's signals.
 
-    A stop does not wait for a validation that is due: the run makes up for it when it goes on.
+    A stop does not wait for a validation that is due: the run makes up for it when it resumes.
     """
     mesh, primary = layout.mesh, is_primary()
     changes = keep_run_config(
         workdir,
         model,
         fixed={"train.seed": config.seed, "batch_size": layout.batch_size}
-        | ({} if config.optimizer.method == "adamw" else {"train.optimizer.method": "muon"})
+        | (
+            {}
+            if config.optimizer.method == "adamw"
+            # Muon's state is of the matrices that are trained alone.
+            else {"train.optimizer.method": "muon", "train.freeze": config.freeze}
+        )
         | ({} if init_from is None else {"init_from": init_from}),
         settings=settings or {},
     )
@@ -96,54 +100,50 @@ def train(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.noting())
-        watchdog = stack.enter_context(
-            Watchdog(to_stderr, config.stall_minutes, num_processes=jax.process_count())
-        )
+        stack.callback(faulthandler.cancel_dump_traceback_later)
+        restart_watchdog(config.stall_minutes)
+
+        checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, config.best_by)
+        stack.callback(checkpoints.close)
+        stack.enter_context(jax.set_mesh(mesh))
         warnings: list[str] = []
-        with watchdog.phase("restoring"):
-            best_by = best_metric(config.best_by)
-            checkpoints = Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, best_by)
-            stack.callback(close_checkpoints, checkpoints, watchdog)
-            stack.enter_context(jax.set_mesh(mesh))
-            state = checkpoints.restore(program.state, warnings.append)
+        state = checkpoints.restore(program.state, warnings.append)
         if state is None:
-            with watchdog.phase("compiling"):
-                state = program.init(init_key)
+            state = program.init(init_key)
             if initial_params is not None:
-                given = flatten(initial_params)  # exports lack the L_lat head
-
-                def start(fresh: Params) -> Params:
-                    leaves = flatten(fresh).items()
-                    return unflatten(
-                        {k: jax.device_put(given.get(k, v), v.sharding) for k, v in leaves}
-                    )
-
-                state = state._replace(params=start(state.params), ema=start(state.ema))
+                state = state._replace(
+                    params=replace_leaves(state.params, initial_params),
+                    ema=replace_leaves(state.ema, initial_params),
+                )
         start_step = int(state.step)
-        watchdog.step_done(start_step)
+
+        board = None
+        if config.tensorboard and primary:
+            board = stack.enter_context(TensorBoard(workdir / "tensorboard", start_step=start_step))
         log = stack.enter_context(
-            RunLog(workdir, start_step=start_step, num_steps=config.num_steps, writes=primary)
+            RunLog(
+                workdir,
+                start_step=start_step,
+                num_steps=config.num_steps,
+                writes=primary,
+                board=board,
+            )
         )
         for line in (*warnings, *(f"changed since the run's last start: {c}" for c in changes)):
             log.say(line)
         if start_step:
             log.say(f"resumed from the checkpoint of step {start_step}")
         validation_on_device = [layout.put(batch) for batch in validation_batches]
-        board = None
-        if config.tensorboard and primary:
-            board = stack.enter_context(TensorBoard(workdir / "tensorboard", start_step=start_step))
 
         def is_validated_at(step: int) -> bool:
             due = step % config.validate_every == 0 or step == config.num_steps
             return step > 0 and due and bool(validation_on_device)
 
         def validate(step: int, state: TrainState) -> dict[str, float]:
-            with watchdog.phase("validating"):
-                report, segments = run_validation(state.ema, validation_on_device)
-                log.write(step, "validation", report)
-                if board is not None:
-                    board.scalars(step, "validation", report)
-                    board.segments(step, segments, model.sample_rate)
+            report, segments = run_validation(state.ema, validation_on_device)
+            log.write(step, "validation", report)
+            if board is not None:
+                board.segments(step, segments, model.sample_rate)
             return report
 
         if is_validated_at(start_step) and not checkpoints.is_scored(start_step):
@@ -151,10 +151,9 @@ def train(
         if start_step >= config.num_steps:
             return state
 
-        with watchdog.phase("compiling"):
-            arguments = abstract_arguments(program, model, mesh, layout.batch_size)
-            step_fn = program.step.lower(*arguments).compile()
-            wait_for_all("compiled")
+        arguments = abstract_arguments(program, model, mesh, layout.batch_size)
+        step_fn = program.step.lower(*arguments).compile()
+        wait_for_all("compiled")
         log.say(describe_memory(step_fn))
         if stopped_by := stop.vote():
             raise_stopped(stopped_by, f"nothing was to be saved after step {start_step}")
@@ -163,30 +162,24 @@ def train(
         )
         batches = train_batches(start_step)
         stack.callback(getattr(batches, "close", lambda: None))
-        meter = Meter(
-            start_step, layout.batch_size, train_step_flops(model, 1, config.freeze), mesh
-        )
+        example_seconds = example_seconds_at_peak(model, config, mesh)
+        meter = Meter(start_step, layout.batch_size, example_seconds)
         pending: tuple[int, Metrics] | None = None  # of the step that is still running
-
-        def read_pending() -> dict[str, float]:
-            assert pending is not None
-            with watchdog.phase("waiting for the devices"):
-                values = read_metrics(*pending, checkpoints)
-            watchdog.step_done(pending[0])
-            return values
 
         # Fetch, start the step, then read the metrics of the one before: the device always has the
         # next step queued. Validation and saving come after the metrics of their own step were
         # found finite, so no bad state is ever saved; saving comes last, with the validation's
         # result.
         for step in range(start_step + 1, config.num_steps + 1):
-            with watchdog.phase("waiting for data"), meter.waiting_for_data():
+            restart_watchdog(config.stall_minutes)
+            with meter.timing("data_wait"):
                 batch = layout.put(next(batches))
             profiler.before_step(step)
-            state, metrics = step_fn(state, batch, step_key)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, batch, step_key)
             profiler.after_step(step, metrics)
             if pending is not None:
-                read_pending()
+                read_metrics(*pending, checkpoints)
             pending = (step, metrics)
             log.progress(step)
             checkpoints.check()
@@ -198,41 +191,44 @@ def train(
             logs = step % config.log_every == 0 or last
             report: dict[str, float] | None = None
             if logs or validates or saves:
-                values = read_pending()
+                values = read_metrics(*pending, checkpoints)
                 pending = None
             if logs:
                 values["learning_rate"] = float(schedule(step - 1))
                 values |= meter.rates(step)
                 log.write(step, "train", values)
-                log.progress(step, values)
-                if board is not None:
-                    board.scalars(step, "train", values)
             if validates and not stopped_by:
-                with meter.paused():
+                with meter.timing("validation"):
                     report = validate(step, state)
             if saves:
-                with watchdog.phase("saving"), meter.saving():
+                with meter.timing("save_wait"):
                     checkpoints.save(state, report)
             if stopped_by:
                 raise_stopped(stopped_by, f"saved step {step}")
     return state
 
 
+def restart_watchdog(stall_minutes: float) -> None:
+    """Shows on stderr where every thread is if it is not called again in time; 0 turns it off."""
+    if stall_minutes:
+        faulthandler.dump_traceback_later(60 * stall_minutes, repeat=True, file=2)  # stderr
+
+
+def replace_leaves(params: Params, given: Params) -> Params:
+    """`params` with the leaves that `given` has: all but the L_lat head if it is an export."""
+    flat = flatten_dict(given)
+    return unflatten_dict(
+        {
+            name: jax.device_put(flat.get(name, leaf), leaf.sharding)
+            for name, leaf in flatten_dict(params).items()
+        }
+    )
+
+
 def has_checkpoint(workdir: pathlib.Path) -> bool:
-    """Whether a run in `workdir` goes on from a checkpoint."""
+    """Whether a run in `workdir` resumes from a checkpoint."""
     folder = workdir / CHECKPOINTS
     return folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir())
-
-
-def best_metric(name: BestMetric) -> BestBy:
-    """A loss is best when it is low, an SDR when it is high."""
-    return BestBy(name, higher_is_better=name != "loss")
-
-
-def close_checkpoints(checkpoints: Checkpoints, watchdog: Watchdog) -> None:
-    """Waits for the last save."""
-    with watchdog.phase("saving"):
-        checkpoints.close()
 
 
 def load_trained(
@@ -241,17 +237,15 @@ def load_trained(
     """A run's model and the averaged parameters of its newest checkpoint, on one device.
 
     `best_by`: of the best checkpoint by that number instead. Raises UserError if there is none. A
-    run that is going on there is not disturbed.
+    run that is training there is not disturbed.
     """
     model = read_model_config(workdir)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    best = None if best_by is None else best_metric(best_by)
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None, best=best)
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None, best_by=best_by or "loss")
     try:
-        shardings = jax.tree.map(lambda _: device, abstract)
-        wanted = with_shardings(abstract, shardings)
-        return model, checkpoints.restore_ema(wanted, best=best is not None)
+        wanted = with_shardings(abstract, jax.tree.map(lambda _: device, abstract))
+        return model, checkpoints.restore_ema(wanted, best=best_by is not None)
     finally:
         checkpoints.close()
 

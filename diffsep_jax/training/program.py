@@ -1,5 +1,6 @@
 """What a training run compiles: the first state and the step, laid out over a mesh."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,11 +12,12 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PRNGKeyArray
 
 from diffsep_jax.noise import KEY_TYPE
+from diffsep_jax.runtime import CHIPS, count_flops
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import make_optimizer
 from diffsep_jax.training.sharding import batch_sharding, state_sharding, with_shardings
-from diffsep_jax.training.step import TrainState, init_state, train_step
+from diffsep_jax.training.step import TrainState, gradients_of_rows, init_state, train_step
 
 
 class TrainProgram(NamedTuple):
@@ -51,6 +53,33 @@ def train_program(model: SeparationModel, config: TrainConfig, mesh: Mesh) -> Tr
             donate_argnums=0,
         ),
     )
+
+
+def example_seconds_at_peak(
+    model: SeparationModel, config: TrainConfig, mesh: Mesh
+) -> float | None:
+    """Seconds that one training example takes if all chips of the mesh run at their peak.
+
+    Counts model FLOPs: nothing is computed twice to save memory, and attention in full. None if the
+    chips' peak is not known.
+    """
+    chip = CHIPS.get(mesh.devices.flat[0].device_kind)
+    if chip is None:
+        return None
+    compute = dataclasses.replace(
+        model.compute, attention="plain", convolution="native", remat="none"
+    )
+    model = dataclasses.replace(model, compute=compute)
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    audio = jax.ShapeDtypeStruct((1, model.segment, 2), jnp.float32)
+    flops = count_flops(
+        functools.partial(gradients_of_rows, model, dataclasses.replace(config, micro_batches=1)),
+        params,
+        {"mixture": audio, "vocals": audio},
+        jax.ShapeDtypeStruct((1,), jnp.float32),
+        audio,
+    )
+    return None if flops is None else flops / (chip.flops * mesh.size)
 
 
 def describe_memory(compiled: Any) -> str:

@@ -5,10 +5,12 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from diffsep_jax.distributed import is_primary
+from flax.traverse_util import flatten_dict
+
 from diffsep_jax.errors import UserError
-from diffsep_jax.model_config import flatten, model_from_json, model_to_json
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
+from diffsep_jax.model_config import model_from_json, model_to_json
+from diffsep_jax.runtime import is_primary
 from diffsep_jax.separation_model import SeparationModel
 
 FILE_NAME = "run_config.json"
@@ -74,9 +76,9 @@ def has_untrained_generator(workdir: pathlib.Path) -> bool:
 
 
 def _differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
-    there, here = flatten(theirs), flatten(ours)
+    there, here = flatten_dict(theirs, sep="."), flatten_dict(ours, sep=".")
     return [
-        (name.replace("/", "."), there.get(name, "missing"), here.get(name, "missing"))
+        (name, there.get(name, "missing"), here.get(name, "missing"))
         for name in sorted(there.keys() | here.keys())
         if there.get(name, "missing") != here.get(name, "missing")
     ]

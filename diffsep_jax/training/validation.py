@@ -100,7 +100,7 @@ def make_validate(
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
         steps = config.validation_sampler_steps
-        ddim = samplers.ddim(velocity, noise_of(batch), run_keys(config.seed)[2], num_steps=steps)
+        ddim = samplers.ddim(velocity, noise_of(batch), steps=steps)
         return {**separated, "ddim": ddim}
 
     losses_fn, separate_fn = by_rows(losses_by_level, P()), by_rows(separate, BATCH_SPEC)

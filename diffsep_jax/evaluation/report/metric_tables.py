@@ -19,7 +19,7 @@ from diffsep_jax.evaluation.report.values import (
     reference_value,
 )
 from diffsep_jax.evaluation.results import Result, Statistic
-from diffsep_jax.evaluation.statistics import comparable_tracks
+from diffsep_jax.evaluation.summary import comparable_tracks
 from diffsep_jax.pages.document import escape
 
 _EMPTY = ' class="none"'

@@ -21,9 +21,9 @@ from diffsep_jax.evaluation.report.values import (
     number,
 )
 from diffsep_jax.evaluation.results import Result
-from diffsep_jax.evaluation.statistics import speak_of_other_tracks
+from diffsep_jax.evaluation.summary import speak_of_other_tracks
 from diffsep_jax.evaluation.tables import gain_lines
-from diffsep_jax.output import write_bytes
+from diffsep_jax.files import write_bytes
 from diffsep_jax.pages.document import document, escape
 
 _BOXES = (

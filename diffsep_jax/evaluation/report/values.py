@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS
 from diffsep_jax.evaluation.results import Result, Score, Track
-from diffsep_jax.evaluation.statistics import values_of
+from diffsep_jax.evaluation.summary import values_of
 from diffsep_jax.evaluation.tables import INFINITE_DB
 
 LEAD = "utterance_sdr"

@@ -1,0 +1,1 @@
+"""What songs and augmentations teach, by short trainings of one network."""

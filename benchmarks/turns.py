@@ -1,0 +1,37 @@
+"""Times programs in turns, so that whatever else the machine does falls on all of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+Name = TypeVar("Name")
+
+
+class Seconds(NamedTuple):
+    """Medians over the turns, and the fastest: by the clock, and of all processors."""
+
+    clock: float
+    processor: float
+    fastest: float
+
+
+def take_turns(
+    runs: Mapping[Name, Callable[[], Any]], repeats: int, warm_up: int = 1
+) -> dict[Name, Seconds]:
+    """Each program's seconds over `repeats` turns, after `warm_up` turns that do not count."""
+    taken: dict[Name, list[tuple[float, float]]] = {name: [] for name in runs}
+    for turn in range(warm_up + repeats):
+        for name, run in runs.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            run()
+            elapsed = time.perf_counter() - clock, time.process_time() - processor
+            if turn >= warm_up:
+                taken[name].append(elapsed)
+    seconds = {}
+    for name, each in taken.items():
+        clocks, processors = zip(*each, strict=True)
+        seconds[name] = Seconds(
+            statistics.median(clocks), statistics.median(processors), min(clocks)
+        )
+    return seconds

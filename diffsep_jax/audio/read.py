@@ -1,0 +1,352 @@
+"""Audio as blocks of float32 samples: arrays, files, resampling in a stream.
+
+FFmpeg decodes all formats but Ogg Vorbis, which libsndfile does.
+
+One rule decides whether a file is whole: what decodes is compared with the length that its header
+states, in seconds or in bytes. Some formats state none, and their end cannot be checked: raw AAC,
+mp3 without the tag of an encoder, MPEG-TS, wma, and rarities such as voc and avr. Encoder delay and
+padding stay as FFmpeg leaves them.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import av
+import numpy as np
+import soundfile as sf
+import soxr
+from av.container import InputContainer
+from jaxtyping import Float32
+
+from diffsep_jax.errors import UserError
+
+Block = Float32[np.ndarray, "time channel"]
+
+BLOCK_FRAMES = 65_536
+
+# Outside these a header is damaged, and resampling would blow a block up without bound.
+SAMPLE_RATES = (1_000, 1_000_000)
+
+# What may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
+# pad and trim by a frame or two.
+_EXACT_SECONDS, _LOSSY_SECONDS = 0.001, 0.1
+
+_MPEG_FRAME = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]"  # how one begins in mp2 and mp3
+
+
+@runtime_checkable
+class AudioSource(Protocol):
+    """Mono or stereo audio that can be read from its start more than once, block by block."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def sample_rate(self) -> int: ...
+    @property
+    def num_channels(self) -> int: ...
+    def blocks(self) -> Iterator[Block]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioArray:
+    """Audio in memory as an `AudioSource`: float32 `[time, channel]` at `sample_rate` Hz."""
+
+    audio: Block
+    sample_rate: int
+    name: str = "waveform"
+
+    def __post_init__(self) -> None:
+        _check_format(self.name, self.sample_rate, self.num_channels)
+
+    @property
+    def num_channels(self) -> int:
+        return self.audio.shape[1]
+
+    def blocks(self) -> Iterator[Block]:
+        for start in range(0, len(self.audio), BLOCK_FRAMES):
+            yield self.audio[start : start + BLOCK_FRAMES]
+
+
+class AudioFile:
+    """An audio file as an `AudioSource`.
+
+    Args:
+      path: of the file.
+      stream: which of its audio streams.
+      sample_rate: in Hz, to which `blocks` resamples; None is the file's own.
+
+    Raises:
+      UserError: missing, empty, not audio, smaller than its header states, not mono or stereo, no
+        such stream. `blocks` raises it where samples are missing or cannot be decoded.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], stream: int = 0, sample_rate: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        self._stream = stream
+        try:
+            if self.path.is_dir():
+                raise UserError(f"{path}: is a folder, expected an audio file")
+            if not self.path.is_file():
+                os.stat(self.path)  # says why, unless it is there and is a pipe or a device
+                raise UserError(f"{path}: not a regular file, and audio is read twice")
+            if self.path.stat().st_size == 0:
+                raise UserError(f"{path}: the file is empty, expected audio")
+            with contextlib.closing(self._frames()) as frames:
+                first = next(frames, None)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
+        except av.FFmpegError:
+            raise UserError(
+                f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
+                "mp4 or another format of FFmpeg, whole"
+            ) from None
+        if first is None:
+            raise UserError(f"{path}: no samples, expected at least one")
+        # The header of a stream may give half of the true rate.
+        self._own_rate = first.sample_rate
+        self.num_channels: int = first.layout.nb_channels
+        _check_format(self.name, self._own_rate, self.num_channels)
+        self.sample_rate: int = sample_rate or self._own_rate
+        with self.path.open("rb") as file:
+            is_vorbis = file.read(35).endswith(b"\x01vorbis")
+        # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
+        self._is_for_sndfile = is_vorbis and _ogg_streams(self.path)[0] == 1
+
+    def blocks(self) -> Iterator[Block]:
+        """The samples from the start, in blocks of up to `BLOCK_FRAMES`; PCM full scale is 1."""
+        blocks = self._decode_vorbis() if self._is_for_sndfile else self._decode()
+        return resample_blocks(blocks, self._own_rate, self.sample_rate)
+
+    def _decode_vorbis(self) -> Iterator[Block]:
+        decoded = 0
+        try:
+            with sf.SoundFile(self.path) as file:
+                while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                    decoded += len(block)
+                    yield block
+                missing = (file.frames - decoded) / self._own_rate
+        except sf.SoundFileError:
+            seconds = decoded / self._own_rate
+            raise self._damaged(f"it cannot be decoded after {seconds:.3f} s") from None
+        if missing > 0:
+            raise self._damaged(f"{missing:.3f} s are missing")
+
+    def _decode(self) -> Iterator[Block]:
+        resampler = av.AudioResampler("fltp", frame_size=BLOCK_FRAMES)
+        decoded = 0
+        try:
+            for frame in self._frames():
+                shape = frame.sample_rate, frame.layout.nb_channels
+                if shape != (self._own_rate, self.num_channels):
+                    raise self._damaged(f"rate or channels change at sample {decoded}")
+                decoded += frame.samples
+                frame.pts = None  # in joined files time starts again
+                for block in resampler.resample(frame):
+                    yield np.ascontiguousarray(block.to_ndarray().T)
+            for block in resampler.resample(None):
+                yield np.ascontiguousarray(block.to_ndarray().T)
+        except OSError as error:
+            raise UserError(
+                f"{self.name}: cannot be read any more: {error.strerror or error}; is the disk"
+                " still there?"
+            ) from None
+
+    def _frames(self) -> Generator[av.AudioFrame]:
+        """What decodes of the stream. UserError if the file is not whole, FFmpegError if no audio.
+
+        That it is smaller than its header states is raised before the first frame.
+        """
+        options = {
+            "protocol_whitelist": "file",  # a playlist must not make FFmpeg fetch anything
+            "max_probe_packets": "1",  # FFmpeg would search every wav for DTS, which takes long
+        }
+        with self.path.open("rb") as file:
+            is_mpeg = re.match(_MPEG_FRAME, file.read(2))
+        with av.open(
+            f"file:{self.path}",
+            format="mp3" if is_mpeg else None,  # a short one is taken for something else
+            options=options,
+            metadata_errors="replace",
+        ) as container:
+            streams = container.streams.audio
+            if not streams:
+                raise UserError(f"{self.name}: has no audio stream, expected audio")
+            if self._stream not in range(len(streams)):
+                raise UserError(
+                    f"{self.name}: has no audio stream {self._stream}, expected 0 to"
+                    f" {len(streams) - 1}"
+                )
+            stream = streams[self._stream]
+            if stream.codec_context is None:
+                raise UserError(f"{self.name}: FFmpeg has no decoder for its audio; convert it")
+            self._check_size(container, stream)
+            if stream.codec_context.codec.lossless:
+                # Otherwise FFmpeg gives noise where a checksum is wrong.
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            decoded, end = 0.0, 0.0
+            is_broken = False
+            try:
+                for packet in container.demux():
+                    if packet.pts is not None and packet.time_base is not None:
+                        time = (packet.pts + (packet.duration or 0)) * packet.time_base
+                        end = max(end, float(time))
+                    if packet.stream.index == stream.index:
+                        for frame in stream.decode(packet):
+                            decoded += frame.samples / frame.sample_rate
+                            yield frame
+            except OSError:  # some of FFmpeg's errors, too
+                raise
+            except av.FFmpegError:
+                is_broken = True
+            stated, is_of_stream = _stated_seconds(container, stream)
+            missing = stated - (decoded if is_of_stream else max(decoded, end))
+            is_exact = stream.codec_context.codec.lossless or container.format.name == "mp3"
+            if missing > (_EXACT_SECONDS if is_exact and is_of_stream else _LOSSY_SECONDS):
+                raise self._damaged(f"{missing:.3f} of {stated:.3f} s are missing")
+            if is_broken:
+                raise self._damaged(f"it cannot be decoded after {decoded:.3f} s")
+
+    def _check_size(self, container: InputContainer, stream: av.AudioStream) -> None:
+        """UserError unless the file ends where its header states, as far as that states it."""
+        stated, size = _stated_bytes(self.path), self.path.stat().st_size
+        bit_rate = (stream if len(container.streams) == 1 else container).bit_rate
+        seconds = 8 * abs(stated - size) / (bit_rate or 1)
+        if stated > size and seconds > _EXACT_SECONDS:
+            raise self._damaged(f"about {seconds:.3f} s are missing at its end")
+        is_avi = container.format.name == "avi"  # a large one goes on with another RIFF
+        if 0 < stated < size and seconds > _EXACT_SECONDS and not is_avi:
+            with self.path.open("rb") as file:
+                file.seek(stated)
+                rest = file.read(4)
+            if not re.match(
+                rb"(?!RIFF)([ -~]{4}|ID3|TAG|\0{4})", rest
+            ):  # neither a chunk nor a tag
+                raise self._damaged(f"about {seconds:.3f} s follow the end that its header states")
+        if container.format.name == "ogg" and not _ogg_streams(self.path)[1]:
+            raise self._damaged("the last page of its Ogg stream is missing")
+
+    def _damaged(self, what: str) -> UserError:
+        return UserError(
+            f"{self.name}: truncated or damaged: {what}; get the whole file, or save what can be"
+            " read with: ffmpeg -i INPUT rest.wav"
+        )
+
+
+def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[float, bool]:
+    """Length by the header, and whether it is that of `stream` or that of the longest one.
+
+    0 where the header states none: FFmpeg would guess.
+    """
+    seconds = float((stream.duration or 0) * (stream.time_base or 0))
+    file_seconds = (container.duration or 0) / av.time_base
+    match container.format.name.split(",")[0]:
+        case "flv" | "matroska":
+            return (0.0 if seconds else file_seconds), False
+        case "mov":  # an edit list may leave less, and a picture may last longer
+            return min(seconds, file_seconds), True
+        case "mp3":  # the length is in the tag that also tells the encoder's delay
+            return (seconds if stream.start_time else 0.0), True
+        case "flac":  # one cut out of another starts later and has that one's header
+            return (0.0 if stream.start_time else seconds), True
+        case "caf" if stream.codec_context.name.startswith("pcm"):
+            return stream.frames / (stream.sample_rate or math.inf), True  # 0 Hz: a damaged header
+        case "aiff" | "ape" | "au" | "caf" | "nistsphere" | "tta" | "wv":
+            return seconds, True
+    return 0.0, True
+
+
+def _stated_bytes(path: Path) -> int:
+    """Size of a RIFF (wav, avi), RF64, AIFF, Wave64 or mp3 file by its header, or 0."""
+    with path.open("rb") as file:
+        header = file.read(64)
+    match header[:4]:
+        case b"RIFF":
+            size = int.from_bytes(header[4:8], "little")
+            # Programs that cannot go back to the header leave it empty, or just under 2^31 or 2^32.
+            return size + 8 if 100 < size % 2**31 < 2**31 - 2**16 else 0
+        case b"FORM" | b"RIFX":
+            return int.from_bytes(header[4:8], "big") + 8
+        case b"RF64" | b"BW64":
+            return int.from_bytes(header[20:28], "little") + 8
+        case b"riff":
+            return int.from_bytes(header[16:24], "little")
+    # The tag of an encoder in the first frame: a name, flags, how many frames, how many bytes.
+    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", header, re.DOTALL)
+    if tag and re.match(_MPEG_FRAME, header):
+        return int.from_bytes(tag[1])
+    return 0
+
+
+def _ogg_streams(path: Path) -> tuple[int, bool]:
+    """How many streams begin in an Ogg file, and whether its last page is whole and ends one."""
+    begun, flags = 0, 0
+    with path.open("rb") as file:
+        while (page := file.read(27))[:4] == b"OggS" and len(page) == 27:
+            flags = page[5]
+            begun += flags >> 1 & 1
+            file.seek(sum(file.read(page[26])), os.SEEK_CUR)
+        return begun, bool(flags & 4) and file.tell() <= path.stat().st_size
+
+
+def finite_blocks(source: AudioSource) -> Iterator[Block]:
+    """The blocks of `source`. UserError at a NaN or inf, or when there was not one sample."""
+    position = 0
+    for block in source.blocks():
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+            first = position + int(np.argmin(finite))
+            raise UserError(
+                f"{source.name}: NaN or infinity at sample {first} "
+                f"({first / source.sample_rate:.3f} s), expected finite samples; repair the file"
+            )
+        position += len(block)
+        yield block
+    if position == 0:
+        raise UserError(
+            f"{source.name}: no samples at {source.sample_rate} Hz, expected at least one"
+        )
+
+
+def read_audio(path: str | os.PathLike[str], stream: int = 0) -> tuple[Block, int]:
+    """A whole file: float32 `[time, channel]` and its sample rate in Hz. UserError if bad."""
+    source = AudioFile(path, stream)
+    return np.concatenate(list(finite_blocks(source))), source.sample_rate
+
+
+def resample_blocks(blocks: Iterable[Block], from_rate: int, to_rate: int) -> Iterator[Block]:
+    """The same audio at another rate in Hz; the result does not depend on how it was cut.
+
+    n samples become floor(n to_rate / from_rate + 1/2).
+    """
+    if from_rate == to_rate:
+        yield from blocks
+        return
+    stream = None
+    for block in blocks:
+        if stream is None:
+            stream = soxr.ResampleStream(
+                from_rate, to_rate, block.shape[1], dtype="float32", quality="VHQ"
+            )
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    if stream is not None:
+        yield stream.resample_chunk(np.zeros((0, block.shape[1]), np.float32), last=True)
+
+
+def _check_format(name: str, sample_rate: int, num_channels: int) -> None:
+    if num_channels not in (1, 2):
+        raise UserError(
+            f"{name}: {num_channels} channels, expected mono or stereo; "
+            "mix it down first, e.g. ffmpeg -i INPUT -ac 2 stereo.wav"
+        )
+    low, high = SAMPLE_RATES
+    if not low <= sample_rate <= high:
+        raise UserError(f"{name}: sample rate {sample_rate} Hz, expected {low} to {high} Hz")

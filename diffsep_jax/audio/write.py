@@ -1,0 +1,254 @@
+"""Stems as wav, flac, mp3 or Ogg Vorbis, written by libsndfile: all files whole, or none.
+
+Float32 comes back bit for bit, PCM as it was rounded, mp3 and Vorbis near it. In every format there
+are as many samples as were written, each in its place.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile as sf
+
+from diffsep_jax.audio.read import BLOCK_FRAMES, AudioFile, Block
+from diffsep_jax.errors import UserError
+from diffsep_jax.files import replacing
+
+FORMATS = ("wav", "flac", "mp3", "ogg")
+
+# With libsndfile's names. The first is the default.
+_SUBTYPES = {
+    "wav": {"float32": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24", "pcm32": "PCM_32"},
+    "flac": {"pcm24": "PCM_24", "pcm16": "PCM_16"},
+}
+_SAMPLE_RATES = {
+    "flac": range(1, 655_351),
+    "mp3": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+    "ogg": range(8_000, 200_001),  # libsndfile crashes outside
+}
+# Constant bitrates in kbps, by the sample rate from which they hold. With lower ones the first
+# frame has no room for the tag that states the length, or LAME changes the sample rate.
+_MP3_BITRATES = {
+    32_000: (64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    16_000: (64, 80, 96, 112, 128, 144, 160),
+    8_000: (32, 40, 48, 56, 64),
+}
+# By what LAME multiplies samples at a bitrate, 0.95 at lower ones, as room for its overshoot. It is
+# undone, as the stems have to add up to the mixture.
+_LAME_LEVELS = {192: 0.97, 224: 0.98, 256: 1.0, 320: 1.0}
+_OGG_QUALITY = 0.8  # 0 to 1; about 256 kbps in stereo
+_LARGEST_WAV_BYTES = 2**32 - 2**16  # of samples; their number and the header's have 32 bits
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OutputFormat:
+    """How stems are written.
+
+    Attributes:
+      format: wav, flac, mp3 or ogg (Vorbis of about 256 kbps).
+      subtype: of wav, float32 (the default) or PCM; of flac, pcm24 (the default) or pcm16.
+      bitrate_kbps: of mp3, constant; 320 by default, or the highest at a low sample rate.
+
+    Raises:
+      UserError: values that do not go together.
+    """
+
+    format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
+    subtype: Literal["float32", "pcm16", "pcm24", "pcm32"] | None = None
+    bitrate_kbps: (
+        Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320] | None
+    ) = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UserError(f"format is {self.format}; expected one of {', '.join(FORMATS)}")
+        known = _SUBTYPES.get(self.format, {})
+        if self.subtype is not None and self.subtype not in known:
+            expected = f"one of {', '.join(known)}" if known else "none"
+            raise UserError(f"subtype is {self.subtype} with {self.format}; expected {expected}")
+        if self.bitrate_kbps is not None and self.format != "mp3":
+            raise UserError(
+                f"bitrate_kbps is {self.bitrate_kbps} with {self.format}; expected format mp3"
+            )
+
+    @property
+    def sample_type(self) -> str | None:
+        """`subtype` or its default; None for mp3 and ogg."""
+        return self.subtype or next(iter(_SUBTYPES.get(self.format, {})), None)
+
+    def mp3_kbps(self, sample_rate: int) -> int:
+        """`bitrate_kbps` or its default at this rate in Hz."""
+        return self.bitrate_kbps or _bitrates(sample_rate)[-1]
+
+    def check(self, sample_rate: int, name: str = "") -> None:
+        """UserError, which starts with `name`, unless the format holds this sample rate in Hz."""
+        start = f"{name}: " if name else ""
+        rates = _SAMPLE_RATES.get(self.format, (sample_rate,))
+        if sample_rate not in rates:
+            expected = f"{rates[0]} to {rates[-1]}"
+            if self.format == "mp3":
+                expected = f"one of {', '.join(map(str, rates))}"
+            raise UserError(
+                f"{start}sample rate is {sample_rate} Hz with {self.format}; expected {expected} Hz"
+            )
+        if self.bitrate_kbps is not None and self.bitrate_kbps not in _bitrates(sample_rate):
+            raise UserError(
+                f"{start}bitrate_kbps is {self.bitrate_kbps} at {sample_rate} Hz; expected one of"
+                f" {', '.join(map(str, _bitrates(sample_rate)))}"
+            )
+
+
+class StemsWriter:
+    """Given by `stems_writer`.
+
+    Attributes:
+      clipped: by stem, samples past full scale, which were clipped; none in float32.
+      peak: the largest magnitude over all stems, before clipping.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], output: OutputFormat, sample_rate: int) -> None:
+        self.clipped = dict.fromkeys(paths, 0)
+        self.peak = 0.0
+        self.files: dict[str, sf.SoundFile] = {}
+        self._paths = paths
+        self._subtype = output.sample_type
+        self._gain = np.float32(1)
+        if output.format == "mp3":
+            self._gain = np.float32(1 / _LAME_LEVELS.get(output.mp3_kbps(sample_rate), 0.95))
+
+    def write(self, stem: str, block: Block) -> None:
+        """Appends float32 samples `[time, channel]`, finite, to a stem."""
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        samples, clipped = to_samples(block, self._subtype)
+        self.clipped[stem] += clipped
+        if self._gain != 1:
+            samples = samples * self._gain
+        with _sndfile_errors(self._paths[stem]):
+            for start in range(0, len(samples), BLOCK_FRAMES):  # libvorbis takes them on its stack
+                self.files[stem].write(np.ascontiguousarray(samples[start:][:BLOCK_FRAMES]))
+
+
+@contextlib.contextmanager
+def stems_writer(
+    paths: Mapping[str, Path],
+    output: OutputFormat,
+    *,
+    sample_rate: int,
+    num_channels: int,
+    num_frames: int,
+) -> Iterator[StemsWriter]:
+    """Writes a file for each stem, of exactly `num_frames` samples, in bounded memory.
+
+    The files appear under their names when all are whole; on any error or interrupt none does, and
+    earlier ones stay. A wav of more than 4 GiB is an RF64.
+
+    Raises:
+      UserError: the format does not hold this sample rate, or a file cannot be written.
+    """
+    output.check(sample_rate, str(next(iter(paths.values()), "")))
+    options = _sndfile_options(output, sample_rate, num_channels * num_frames)
+    writer = StemsWriter(paths, output, sample_rate)
+    with contextlib.ExitStack() as renaming:
+        temporaries = {
+            stem: renaming.enter_context(replacing(path)) for stem, path in paths.items()
+        }
+        with contextlib.ExitStack() as closing:
+            for stem, path in paths.items():
+                closing.enter_context(_sndfile_errors(path))
+                writer.files[stem] = closing.enter_context(
+                    sf.SoundFile(temporaries[stem], "w", sample_rate, num_channels, **options)
+                )
+            yield writer
+        for stem, path in paths.items():
+            _check_whole(temporaries[stem], path, num_frames)
+
+
+def write_wav(path: Path, audio: Block, sample_rate: int) -> None:
+    """Writes `[time, channel]` to a float32 wav. UserError if it cannot be written."""
+    num_frames, num_channels = audio.shape
+    with stems_writer(
+        {"audio": path},
+        OutputFormat(),
+        sample_rate=sample_rate,
+        num_channels=num_channels,
+        num_frames=num_frames,
+    ) as writer:
+        writer.write("audio", audio)
+
+
+def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
+    """What libsndfile writes without a change, and how many samples were clipped for that.
+
+    PCM of less than 32 bits is in the high bits of an int32, rounded to nearest. Its full scale is
+    -2^(bits-1) ... 2^(bits-1) - 1: +1 is clipped, -1 is not.
+
+    Args:
+      block: float32 samples.
+      subtype: of wav or flac; None if the encoder takes floats from -1 to 1.
+    """
+    if subtype == "float32":
+        return block, 0
+    if subtype is None:
+        return np.clip(block, -1, 1), int(np.count_nonzero(np.abs(block) > 1))
+    bits = int(subtype.removeprefix("pcm"))
+    full_scale = 2.0 ** (bits - 1)
+    rounded = np.rint(block.astype(np.float64) * full_scale)
+    held = np.clip(rounded, -full_scale, full_scale - 1)
+    return held.astype(np.int32) << (32 - bits), int(np.count_nonzero(held != rounded))
+
+
+def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -> dict[str, Any]:
+    """What `soundfile.SoundFile` has to know."""
+    if output.format == "ogg":
+        return {"format": "OGG", "subtype": "VORBIS", "compression_level": 1 - _OGG_QUALITY}
+    if output.format == "mp3":
+        # Its levels go from 0, the highest bitrate, to 1, the lowest one of LAME.
+        lowest, highest = 32 if sample_rate >= 32_000 else 8, _bitrates(sample_rate)[-1]
+        return {
+            "format": "MP3",
+            "subtype": "MPEG_LAYER_III",
+            "bitrate_mode": "CONSTANT",
+            "compression_level": (highest - output.mp3_kbps(sample_rate)) / (highest - lowest),
+        }
+    assert output.sample_type is not None
+    num_bytes = num_samples * int(output.sample_type[-2:]) // 8
+    is_large = output.format == "wav" and num_bytes > _LARGEST_WAV_BYTES
+    return {
+        "format": "RF64" if is_large else output.format.upper(),
+        "subtype": _SUBTYPES[output.format][output.sample_type],
+    }
+
+
+def _bitrates(sample_rate: int) -> tuple[int, ...]:
+    """Of mp3, in kbps."""
+    return next(rates for least, rates in _MP3_BITRATES.items() if sample_rate >= least)
+
+
+def _check_whole(temporary: Path, path: Path, num_frames: int) -> None:
+    """UserError unless all samples are in the file that will be `path`.
+
+    libsndfile does not report a disk that fills up while it closes a file of compressed samples.
+    """
+    try:
+        read_back = sum(len(block) for block in AudioFile(temporary).blocks())
+    except UserError as error:
+        found = str(error).removeprefix(f"{temporary}: ").split(";")[0]
+        raise UserError(
+            f"{path}: cannot be written: read back, it is {found}. Is the disk full?"
+        ) from None
+    if read_back < num_frames:
+        raise UserError(
+            f"{path}: cannot be written: read back, it has {read_back} of {num_frames} samples. Is"
+            " the disk full?"
+        )
+
+
+@contextlib.contextmanager
+def _sndfile_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sf.SoundFileError as error:
+        raise UserError(f"{path}: cannot be written: {error} Is the disk full?") from None

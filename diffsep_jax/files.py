@@ -1,0 +1,136 @@
+"""Files and folders that are written whole or not at all."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from diffsep_jax.errors import UserError
+
+
+def check_writable(folder: Path) -> None:
+    """UserError unless a file can be written in `folder`, which need not exist. Leaves nothing."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written: {_reason(error)}; choose another folder"
+        ) from None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and its missing parents. UserError if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {_reason(error)}") from None
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """`make_folder`; if the block raises, the folders that were made and are empty are removed."""
+    missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    try:
+        make_folder(folder)
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; the file written there becomes `path` when the block ends.
+
+    It is on the disk before it takes its name. If the block raises, the temporary file is removed,
+    with the folders that had to be made, and an earlier `path` stays. Half-written versions of
+    `path` that killed processes left are removed first.
+
+    Raises:
+      UserError: naming `path`, which is a folder or cannot be written. OSError in the block, too,
+        becomes a UserError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with new_folder(path.parent), write_errors(path):
+        if path.is_dir():  # os.replace would find that only after the work
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _remove_leftovers(path)
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a new folder of files, whole or not at all. UserError if that fails.
+
+    A half-written version that a killed process left is removed first.
+    """
+    part = folder.with_name(f".{folder.name}.tmp")
+    with write_errors(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            for name, data in files.items():
+                (part / name).write_bytes(data)
+                _sync(part / name)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """OSError in the block becomes a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {_reason(error)}") from None
+
+
+def _remove_leftovers(path: Path) -> None:
+    leftover = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.tmp")
+    for file in os.listdir(path.parent):
+        found = leftover.fullmatch(file)
+        if found and not _is_running(int(found[1])):
+            (path.parent / file).unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether this is another process of this machine, which may be writing the same file."""
+    if process == os.getpid() or os.name != "posix":  # elsewhere signal 0 is not harmless
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Waits until the content is on the disk: after a power cut, a new name may be all there is."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

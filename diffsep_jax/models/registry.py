@@ -1,0 +1,78 @@
+"""The families of networks. A new family is an entry in `FAMILIES`; nothing else lists them."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner
+from diffsep_jax.models.spectral.generator import SpectralGenerator
+from diffsep_jax.models.spectral.transform import FRAME
+
+AnyGenerator = Generator | SpectralGenerator
+AnyConditioner = Conditioner | SpectralConditioner
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """What sets a family of networks apart.
+
+    Attributes:
+        generator: (x, sigma, mixture, conditioning) -> velocity, or a correction to the one that
+            the direct estimate implies.
+        conditioner: mixture -> Conditioning.
+        interface: what a generator and its conditioner must have in common, in words.
+        interface_of: that of either network.
+        min_overlap: samples that chunks must overlap by: what a network sees of where its chunk
+            ends.
+        preconditioned: the generator corrects the direct estimate by itself, for audio of unit
+            RMS; `target_rms` and `estimate_error` of the model must be 1 and None.
+    """
+
+    generator: type[AnyGenerator]
+    conditioner: type[AnyConditioner]
+    interface: str
+    interface_of: Callable[[Any], Any]
+    min_overlap: int = 0
+    preconditioned: bool = False
+
+
+def injection_rates(network: Generator | Conditioner) -> list[int]:
+    """Samples per frame of each injection level, shallowest first."""
+    strides = [
+        network.patch_size * math.prod(network.factors[:level])
+        for level in range(len(network.factors))
+    ]
+    return strides[len(strides) - network.injection_levels :]
+
+
+FAMILIES = {
+    "waveform": Family(
+        generator=Generator,
+        conditioner=Conditioner,
+        interface="injection levels",
+        interface_of=injection_rates,
+    ),
+    "spectral": Family(
+        generator=SpectralGenerator,
+        conditioner=SpectralConditioner,
+        interface="bands",
+        interface_of=lambda network: network.bands,
+        min_overlap=2 * FRAME,
+        preconditioned=True,
+    ),
+}
+
+
+def family_name(network: AnyGenerator | AnyConditioner) -> str:
+    """The family of a network. Raises UserError for a class that is in none."""
+    for name, family in FAMILIES.items():
+        if isinstance(network, (family.generator, family.conditioner)):
+            return name
+    raise UserError(
+        f"the network is a {type(network).__name__}; a class of the families"
+        f" {', '.join(FAMILIES)} is expected"
+    )

@@ -1,0 +1,164 @@
+"""What a program runs on: CPU cores, other hosts, compiled programs on disk, known chips."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import platformdirs
+
+from diffsep_jax.errors import UserError
+
+MIN_COMPILE_SECONDS = 0.1
+"""Programs that compile faster are not kept. JAX's default of 1 s would leave out small models."""
+
+BARRIER_SECONDS = 1800
+LONG_BARRIER_SECONDS = 7 * 24 * 3600
+"""Timeout where one process may have far more to do than another."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+    """A vendor's figures for one chip.
+
+    Attributes:
+        flops: bfloat16 operations per second with float32 sums, dense, a multiply-add counted as
+            two.
+        memory: bytes, with 1 GB = 1e9 even where the vendor may mean 2**30.
+    """
+
+    flops: float
+    memory: float
+
+
+# By `jax.Device.device_kind`. Sources: Google's Cloud TPU documentation, NVIDIA's data sheets.
+CHIPS = {
+    "TPU v4": Chip(flops=275e12, memory=32e9),
+    "TPU v5 lite": Chip(flops=197e12, memory=16e9),
+    "TPU v5e": Chip(flops=197e12, memory=16e9),
+    "TPU v5": Chip(flops=459e12, memory=95e9),  # v5p
+    "TPU v6 lite": Chip(flops=918e12, memory=32e9),
+    "TPU v6e": Chip(flops=918e12, memory=32e9),
+    "NVIDIA A100-SXM4-40GB": Chip(flops=312e12, memory=40e9),
+    "NVIDIA A100-SXM4-80GB": Chip(flops=312e12, memory=80e9),
+    "NVIDIA H100 80GB HBM3": Chip(flops=989e12, memory=80e9),
+    "NVIDIA H200": Chip(flops=989e12, memory=141e9),
+    "NVIDIA L4": Chip(flops=121e12, memory=24e9),
+}
+
+
+def use_cores(batch_size: int) -> None:
+    """Makes each CPU core a JAX device, at most `batch_size` of them. Call it before JAX is used.
+
+    XLA's CPU compiler runs little but large matrix products on several cores; with one chunk per
+    core, the whole program runs in parallel. A number of devices set by jax_num_cpu_devices,
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS stays. No effect where JAX finds GPUs or TPUs.
+    """
+    in_flags = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if in_flags or jax.config.values["jax_num_cpu_devices"] > 0:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", max(1, min(cores or 1, batch_size)))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, so that a second start compiles nothing.
+
+    The folder is diffsep-jax/compiled in $XDG_CACHE_HOME, else where the platform keeps caches.
+    JAX's own variables take precedence: JAX_COMPILATION_CACHE_DIR names another folder, or turns
+    the cache off if it is empty; JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS sets the threshold.
+    """
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = platformdirs.user_cache_path("diffsep-jax", appauthor=False) / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def join_hosts(multihost: bool) -> None:
+    """With `multihost`, joins this process to the run's others. Call it before JAX is used.
+
+    JAX finds them under SLURM, Open MPI and Kubernetes and on TPU slices. Elsewhere each process
+    needs JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      UserError: the others cannot be reached; or this is one process of several and `multihost`
+        is not set, so that each would do all of the work.
+    """
+    if not multihost:
+        sign = launched_as_one_of_several(os.environ)
+        if sign is None and jax.process_count() > 1:
+            sign = f"JAX finds {jax.process_count()} hosts"
+        if sign is not None:
+            raise UserError(
+                f"{sign}, so this is one of several processes; add --multihost to join them, or"
+                " start a single process"
+            )
+        return
+    address = os.environ.get("JAX_COORDINATOR_ADDRESS", "HOST:0")
+    if not re.fullmatch(r".+:\d+", address):
+        raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r}; expected HOST:PORT.")
+    arguments: dict[str, Any] = {}
+    for name in ("num_processes", "process_id"):
+        value = os.environ.get(f"JAX_{name.upper()}")
+        if value is not None:
+            if not value.isdecimal():
+                raise UserError(f"JAX_{name.upper()} is {value!r}; expected a whole number.")
+            arguments[name] = int(value)
+    try:
+        jax.distributed.initialize(**arguments)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"--multihost: cannot join the other processes: {reason.rstrip('.')}; without SLURM,"
+            " Open MPI, Kubernetes or a TPU slice, set JAX_COORDINATOR_ADDRESS to HOST:PORT,"
+            " JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from None
+
+
+def launched_as_one_of_several(environment: Mapping[str, str]) -> str | None:
+    """The NAME=VALUE by which a launcher says that it started several processes, if it does."""
+    task_counts = ["OMPI_COMM_WORLD_SIZE"]
+    if "SLURM_PROCID" in environment:
+        in_step = "SLURM_STEP_NUM_TASKS" in environment
+        task_counts.append("SLURM_STEP_NUM_TASKS" if in_step else "SLURM_NTASKS")
+    signs = [name for name in task_counts if environment.get(name, "1") != "1"]
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+        signs.append("TPU_WORKER_HOSTNAMES")
+    coordinators = ("MEGASCALE_COORDINATOR_ADDRESS", "JAX_COORDINATOR_ADDRESS")
+    signs += [name for name in coordinators if name in environment]
+    return f"{signs[0]}={environment[signs[0]]}" if signs else None
+
+
+def wait_for_all(what: str, timeout_seconds: int = BARRIER_SECONDS) -> None:
+    """Returns once every process has called it; each `what` works once.
+
+    The processes meet at the coordinator, not on the devices, whose collectives give up within
+    seconds if one process compiles for minutes longer than another.
+    """
+    if jax.process_count() > 1:
+        from orbax.checkpoint import multihost  # slow to import
+
+        everyone = set(range(jax.process_count()))
+        multihost.sync_global_processes(what, timeout=timeout_seconds, processes=everyone)
+
+
+def is_primary() -> bool:
+    """Whether this process writes the log and the exported model."""
+    return jax.process_index() == 0
+
+
+def count_flops(function: Callable[..., Any], *arguments: Any) -> float | None:
+    """FLOPs of `function` as written, a loop's body once; None if JAX_PLATFORMS excludes the CPU.
+
+    Only XLA for CPUs counts without compiling. `arguments` may be abstract.
+    """
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+    with jax.default_device(cpu):
+        costs = jax.jit(function).lower(*arguments).cost_analysis() or {}
+    return costs.get("flops")

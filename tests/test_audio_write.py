@@ -1,0 +1,424 @@
+"""Written stems: what comes back from each format, what is clipped, and all of them or none."""
+
+import contextlib
+import itertools
+import resource
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import signal as dsp
+
+from diffsep_jax.audio import write as write_module
+from diffsep_jax.audio.read import AudioFile, read_audio
+from diffsep_jax.audio.write import (
+    FORMATS,
+    OutputFormat,
+    StemsWriter,
+    stems_writer,
+    to_samples,
+    write_wav,
+)
+from diffsep_jax.errors import UserError
+
+RATE = 44_100
+LENGTHS = (1, 2, 1151, 1152, 1153, RATE + 7)
+PCM = [("wav", "pcm16"), ("wav", "pcm24"), ("wav", "pcm32"), ("flac", "pcm16"), ("flac", "pcm24")]
+
+
+def noise(num_frames: int = 30_011, num_channels: int = 2, seed: int = 0) -> np.ndarray:
+    """Noise below an eighth of the rate, which lossy codecs keep; its peak is near 0.5."""
+    white = np.random.default_rng(seed).normal(0, 0.3, (num_frames + 200, num_channels))
+    b, a = dsp.butter(6, 0.25)
+    return dsp.lfilter(b, a, white, axis=0)[200:].astype(np.float32)
+
+
+def write(
+    folder: Path,
+    output: OutputFormat,
+    stems: Mapping[str, np.ndarray],
+    *,
+    rate: int = RATE,
+    block: int = 5000,
+) -> tuple[dict[str, Path], StemsWriter]:
+    paths = {name: folder / f"{name}.{output.format}" for name in stems}
+    num_frames, num_channels = next(iter(stems.values())).shape
+    with stems_writer(
+        paths, output, sample_rate=rate, num_channels=num_channels, num_frames=num_frames
+    ) as writer:
+        for start in range(0, num_frames, block):
+            for name, audio in stems.items():
+                writer.write(name, audio[start : start + block])
+    return paths, writer
+
+
+def decode(folder: Path, output: OutputFormat, audio: np.ndarray, rate: int = RATE) -> np.ndarray:
+    paths, _ = write(folder, output, {"a": audio}, rate=rate)
+    decoded, decoded_rate = read_audio(paths["a"])
+    assert decoded_rate == rate
+    assert sf.info(paths["a"]).frames == len(audio)
+    if output.format == "mp3" and rate < 32_000:  # FFmpeg does not always take off all padding
+        assert 0 <= len(decoded) - len(audio) < 576
+    else:
+        assert len(decoded) == len(audio)
+    return decoded[: len(audio)]
+
+
+def snr_db(audio: np.ndarray, decoded: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(audio).sum() / np.square(decoded - audio).sum()))
+
+
+@given(
+    block=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(0, 9), st.integers(1, 2)),
+        elements=st.floats(-2, 2, width=32),
+    ),
+    bits=st.sampled_from([16, 24, 32]),
+)
+def test_pcm_is_the_nearest_number_or_is_counted(block: np.ndarray, bits: int) -> None:
+    samples, clipped = to_samples(block, f"pcm{bits}")
+    assert not (samples & (1 << (32 - bits)) - 1).any()
+    samples = samples >> (32 - bits)
+    scaled = block.astype(np.float64) * 2.0 ** (bits - 1)
+    too_high, too_low = scaled >= 2 ** (bits - 1) - 0.5, scaled < -(2 ** (bits - 1)) - 0.5
+    assert clipped == np.count_nonzero(too_high | too_low)
+    assert (samples[too_high] == 2 ** (bits - 1) - 1).all()
+    assert (samples[too_low] == -(2 ** (bits - 1))).all()
+    held = ~(too_high | too_low)
+    assert (np.abs(samples - scaled)[held] <= 0.5).all()
+
+
+def test_full_scale_is_past_full_scale_only_above() -> None:
+    block = np.array([[1.0], [-1.0], [1 - 2.0**-15], [-1.00001]], np.float32)
+    samples, clipped = to_samples(block, "pcm16")
+    assert (samples >> 16).ravel().tolist() == [32767, -32768, 32767, -32768]
+    assert clipped == 1
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 96_000])
+@pytest.mark.parametrize(("format_", "subtype"), PCM)
+def test_pcm_comes_back_as_it_was_rounded(
+    tmp_path: Path, format_: str, subtype: str, rate: int
+) -> None:
+    output = OutputFormat(format=format_, subtype=subtype)
+    for num_frames, num_channels in itertools.product(LENGTHS, (1, 2)):
+        audio = 2 * noise(num_frames, num_channels)  # some of it past full scale
+        samples, _ = to_samples(audio, subtype)
+        expected = (samples / 2.0**31).astype(np.float32)
+        assert np.array_equal(decode(tmp_path, output, audio, rate), expected)
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_float_wav_comes_back_bitwise(tmp_path: Path, num_channels: int) -> None:
+    """Over full scale, too."""
+    audio = np.random.default_rng(0).normal(0, 1, (30_011, num_channels)).astype(np.float32)
+    write_wav(tmp_path / "a.wav", audio, 48_000)
+    info = sf.info(tmp_path / "a.wav")
+    assert (info.samplerate, info.channels, info.subtype) == (48_000, num_channels, "FLOAT")
+    decoded, rate = read_audio(tmp_path / "a.wav")
+    assert rate == 48_000
+    assert np.array_equal(decoded, audio)
+
+
+@pytest.mark.parametrize("subtype", ["float32", "pcm16", "pcm24", "pcm32"])
+def test_a_wav_past_4_gib_is_rf64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtype: str
+) -> None:
+    output = OutputFormat(subtype=subtype)
+    frame_bytes = 2 * int(subtype[-2:]) // 8
+    paths, shape = {"a": tmp_path / "a.wav"}, {"sample_rate": RATE, "num_channels": 2}
+
+    def format_of(num_bytes: int) -> str:
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            stems_writer(paths, output, num_frames=num_bytes // frame_bytes, **shape) as writer,
+        ):
+            found = writer.files["a"].format
+            raise KeyboardInterrupt
+        return found
+
+    assert format_of(2**32 - 2**16) == "WAV"
+    assert format_of(2**32 - 2**15) == "RF64"
+
+    monkeypatch.setattr(write_module, "_LARGEST_WAV_BYTES", 0)
+    decode(tmp_path, output, noise(100))
+    data = bytearray((tmp_path / "a.wav").read_bytes())
+    num_frames = 2**32 // frame_bytes + 12_345  # what follows is a hole in the file
+    size = len(data) + (num_frames - 100) * frame_bytes
+    data[20:44] = b"".join(
+        number.to_bytes(8, "little") for number in (size - 8, num_frames * frame_bytes, num_frames)
+    )
+    with (tmp_path / "a.wav").open("wb") as file:
+        file.write(data)
+        file.truncate(size)
+    assert sf.info(tmp_path / "a.wav").frames == num_frames
+    assert AudioFile(tmp_path / "a.wav").num_channels == 2
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("format_", ["mp3", "ogg"])
+def test_lossy_formats_keep_length_time_and_level(tmp_path: Path, format_: str, rate: int) -> None:
+    if (format_, rate) == ("mp3", 96_000):
+        with pytest.raises(UserError, match=r"a\.mp3: sample rate is 96000 Hz with mp3; expected"):
+            write(tmp_path, OutputFormat(format="mp3"), {"a": noise()}, rate=rate)
+        return
+    output = OutputFormat(format=format_)
+    for num_frames, num_channels in itertools.product(LENGTHS, (1, 2)):
+        audio = noise(num_frames, num_channels)
+        decoded = decode(tmp_path, output, audio, rate)
+        if num_frames > RATE:
+            correlation = dsp.correlate(decoded[:, 0], audio[:, 0], method="fft")
+            assert np.argmax(correlation) == num_frames - 1  # no delay
+            # Vorbis couples the channels, which costs noise that differs between them a little.
+            least_db, tolerance = {"mp3": (30, 0.002), "ogg": (12, 0.05)}[format_]
+            assert snr_db(audio, decoded) > least_db
+            level = float((audio * decoded).sum() / np.square(audio).sum())
+            assert level == pytest.approx(1, abs=tolerance)
+
+
+@pytest.mark.parametrize("format_", ["mp3", "ogg"])
+def test_another_decoder_finds_the_same_samples(tmp_path: Path, format_: str) -> None:
+    audio = noise()
+    paths, _ = write(tmp_path, OutputFormat(format=format_), {"a": audio})
+    with av.open(str(paths["a"])) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+    decoded = np.concatenate(frames, axis=1).T
+    assert decoded.shape == audio.shape
+    assert snr_db(audio, decoded) > 15
+
+
+@pytest.mark.parametrize("bitrate_kbps", [64, 128, 160, 192, 224, 256, 320])
+def test_mp3_has_its_bitrate_and_the_level_of_the_samples(
+    tmp_path: Path, bitrate_kbps: int
+) -> None:
+    """LAME alone would lower the level by up to 5% below 256 kbps."""
+    output = OutputFormat(format="mp3", bitrate_kbps=bitrate_kbps)
+    tones = np.sin(2 * np.pi * np.array([220, 1554]) * np.arange(10 * RATE)[:, None] / RATE)
+    audio = (0.9 * tones).astype(np.float32)
+    decoded = decode(tmp_path, output, audio)
+    assert float((audio * decoded).sum() / np.square(audio).sum()) == pytest.approx(1, abs=0.002)
+    size = (tmp_path / "a.mp3").stat().st_size
+    assert 8 * size / 10 / 1000 == pytest.approx(bitrate_kbps, rel=0.01)
+
+
+@pytest.mark.parametrize(("rate", "kbps"), [(8_000, 64), (22_050, 160), (44_100, 320)])
+def test_mp3_has_the_highest_bitrate_by_default(tmp_path: Path, rate: int, kbps: int) -> None:
+    paths, _ = write(tmp_path, OutputFormat(format="mp3"), {"a": noise(10 * rate, 1)}, rate=rate)
+    size = paths["a"].stat().st_size
+    assert 8 * size / 10 / 1000 == pytest.approx(kbps, rel=0.03)
+
+
+def test_vorbis_has_about_256_kbps(tmp_path: Path) -> None:
+    white = np.random.default_rng(0).normal(0, 0.1, (10 * RATE, 2)).astype(np.float32)
+    paths, _ = write(tmp_path, OutputFormat(format="ogg"), {"a": white})
+    assert 200 < 8 * paths["a"].stat().st_size / 10 / 1000 < 320
+
+
+@pytest.mark.parametrize(
+    ("format_", "subtype"), [*PCM, ("wav", "float32"), ("mp3", None), ("ogg", None)]
+)
+def test_samples_past_full_scale_are_counted_by_stem(
+    tmp_path: Path, format_: str, subtype: str | None
+) -> None:
+    loud, quiet = noise(seed=1), noise(seed=2)
+    loud /= np.abs(loud).max()
+    loud[[5, 5000, 9999], 1] = 1.5, -1.25, 1.125
+    loud[loud == 1] = 0.99
+    _, writer = write(
+        tmp_path, OutputFormat(format=format_, subtype=subtype), {"loud": loud, "quiet": quiet}
+    )
+    assert writer.clipped == {"loud": 0 if subtype == "float32" else 3, "quiet": 0}
+    assert writer.peak == 1.5
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(
+    tmp_path: Path, format_: str, error: type[BaseException]
+) -> None:
+    """The second stem fails when the first one is whole."""
+    paths = {name: tmp_path / f"{name}.{format_}" for name in ("a", "b")}
+    for path in paths.values():
+        path.write_bytes(b"old")
+
+    def write_and_fail() -> None:
+        with stems_writer(
+            paths,
+            OutputFormat(format=format_),
+            sample_rate=RATE,
+            num_channels=2,
+            num_frames=200,
+        ) as writer:
+            writer.write("a", np.zeros((200, 2), np.float32))
+            writer.write("b", np.zeros((100, 2), np.float32))
+            raise error
+
+    with pytest.raises(error):
+        write_and_fail()
+    assert sorted(tmp_path.iterdir()) == sorted(paths.values())
+    assert {path.read_bytes() for path in paths.values()} == {b"old"}
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_interrupt_is_never_lost_in_an_encoder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], format_: str
+) -> None:
+    audio = noise(20_000)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def write_until_interrupted(seconds: float) -> None:
+        with stems_writer(
+            {"a": tmp_path / "a"},
+            OutputFormat(format=format_),
+            sample_rate=RATE,
+            num_channels=2,
+            num_frames=len(audio),
+        ) as writer:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                writer.write("a", audio)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for milliseconds in range(1, 40, 3):
+            with pytest.raises(KeyboardInterrupt):
+                write_until_interrupted(milliseconds / 1000)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@contextlib.contextmanager
+def files_up_to(num_bytes: int) -> Iterator[None]:
+    """The system refuses to let a file grow past a limit, in place of a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_full_disk_is_one_line_at_the_block_that_does_not_fit(
+    tmp_path: Path, format_: str
+) -> None:
+    subtype = "pcm16" if format_ == "wav" else None
+    output = OutputFormat(format=format_, subtype=subtype)
+    blocks = [noise(70_000, seed=seed) for seed in range(20)]
+    written = []
+
+    def write_blocks() -> None:
+        with stems_writer(
+            {"b": tmp_path / "b"}, output, sample_rate=RATE, num_channels=2, num_frames=1_400_000
+        ) as writer:
+            for block in blocks:
+                writer.write("b", block)
+                written.append(block)
+
+    with (
+        files_up_to(120_000),
+        pytest.raises(UserError, match=r"b: cannot be written: .*Is the disk full\?$"),
+    ):
+        write_blocks()
+    assert len(written) < 5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("missing", [64, 1000, 10_000])
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_disk_that_is_full_at_the_end_is_one_line(
+    tmp_path: Path, format_: str, missing: int
+) -> None:
+    """Encoders keep the last samples to themselves until the file is closed."""
+    output = OutputFormat(format=format_)
+    paths, _ = write(tmp_path, output, {"a": noise(30_011)})
+    data = paths["a"].read_bytes()
+    with (
+        files_up_to(len(data) - missing),
+        pytest.raises(UserError, match=r"a\.\w+: cannot be written.*Is the disk full\?$"),
+    ):
+        write(tmp_path, output, {"a": noise(30_011)})
+    assert list(tmp_path.iterdir()) == [paths["a"]]
+    assert paths["a"].read_bytes() == data
+
+
+def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
+    for name in (".a.flac.99999998.tmp", ".a.flac.99999999.tmp", ".b.flac.1.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    write(tmp_path, OutputFormat(format="flac"), {"a": noise(100)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.flac.1.tmp", "a.flac"]
+
+
+def test_unwritable_place(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file: cannot be made: File exists"):
+        write_wav(tmp_path / "file" / "a.wav", noise(), RATE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "flac", "subtype": "float32"}, "with flac; expected one of pcm24, pcm16"),
+        ({"format": "mp3", "subtype": "pcm16"}, "subtype is pcm16 with mp3; expected none"),
+        ({"bitrate_kbps": 320}, "bitrate_kbps is 320 with wav; expected format mp3"),
+        ({"format": "ogg", "bitrate_kbps": 192}, "bitrate_kbps is 192 with ogg; expected"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        OutputFormat(**options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("format", "aiff", "format is aiff; expected one of wav, flac, mp3, ogg"),
+        ("subtype", "pcm8", "subtype is pcm8 with wav; expected one of float32, pcm16, pcm24"),
+    ],
+)
+def test_unknown_names_are_refused(field: str, value: str, message: str) -> None:
+    """What the types forbid, which nobody checks for a user of Python."""
+    output = OutputFormat()
+    object.__setattr__(output, field, value)
+    with pytest.raises(UserError, match=message):
+        output.__post_init__()
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "message"),
+    [
+        ({"format": "mp3"}, 96_000, "is 96000 Hz with mp3; expected one of 8000, 11025"),
+        ({"format": "ogg"}, 200_001, "is 200001 Hz with ogg; expected 8000 to 200000 Hz"),
+        ({"format": "ogg"}, 7_999, "is 7999 Hz with ogg; expected 8000 to 200000 Hz"),
+        ({"format": "flac"}, 655_360, "is 655360 Hz with flac; expected 1 to 655350 Hz"),
+        ({"format": "mp3", "bitrate_kbps": 320}, 22_050, "320 at 22050 Hz; .* one of 64, 80"),
+        ({"format": "mp3", "bitrate_kbps": 48}, 44_100, "48 at 44100 Hz; .* one of 64, 80"),
+    ],
+)
+def test_rates_that_a_format_does_not_have_name_the_file(
+    options: dict[str, object], rate: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^song.wav: .*{message}") as error:
+        OutputFormat(**options).check(rate, "song.wav")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("format_", ["flac", "ogg"])
+def test_the_highest_rates_are_written(tmp_path: Path, format_: str) -> None:
+    rate = {"flac": 655_350, "ogg": 200_000}[format_]
+    decode(tmp_path, OutputFormat(format=format_), noise(1000), rate)
