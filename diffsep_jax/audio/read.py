@@ -1,6 +1,6 @@
 """Audio as blocks of float32 samples: arrays, files, resampling in a stream.
 
-FFmpeg decodes all formats but Ogg Vorbis, which libsndfile does.
+FFmpeg decodes all formats but Ogg Vorbis and ALAC in CAF, which libsndfile does.
 
 One rule decides whether a file is whole: what decodes is compared with the length that its header
 states, in seconds or in bytes. Some formats state none, and their end cannot be checked: raw AAC,
@@ -100,33 +100,42 @@ class AudioFile:
                 raise UserError(f"{path}: not a regular file, and audio is read twice")
             if self.path.stat().st_size == 0:
                 raise UserError(f"{path}: the file is empty, expected audio")
-            with contextlib.closing(self._frames()) as frames:
-                first = next(frames, None)
+            with self.path.open("rb") as file:
+                header = file.read(35)
+            # Most of these FFmpeg cannot decode.
+            is_alac_in_caf = header.startswith(b"caff") and header[28:32] == b"alac"
+            if is_alac_in_caf:
+                if _caf_end(self.path) > self.path.stat().st_size:
+                    raise self._damaged("its end is missing")
+                with sf.SoundFile(self.path) as file:
+                    first = (file.samplerate, file.channels) if file.frames else None
+            else:
+                with contextlib.closing(self._frames()) as frames:
+                    frame = next(frames, None)
+                # The header of a stream may give half of the true rate.
+                first = (frame.sample_rate, frame.layout.nb_channels) if frame else None
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
-        except av.FFmpegError:
+        except (av.FFmpegError, sf.SoundFileError):
             raise UserError(
                 f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
                 "mp4 or another format of FFmpeg, whole"
             ) from None
         if first is None:
             raise UserError(f"{path}: no samples, expected at least one")
-        # The header of a stream may give half of the true rate.
-        self._own_rate = first.sample_rate
-        self.num_channels: int = first.layout.nb_channels
+        self._own_rate, self.num_channels = first
         _check_format(self.name, self._own_rate, self.num_channels)
         self.sample_rate: int = sample_rate or self._own_rate
-        with self.path.open("rb") as file:
-            is_vorbis = file.read(35).endswith(b"\x01vorbis")
+        is_vorbis = header.endswith(b"\x01vorbis")
         # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
-        self._is_for_sndfile = is_vorbis and _ogg_streams(self.path)[0] == 1
+        self._is_for_sndfile = is_alac_in_caf or (is_vorbis and _ogg_streams(self.path)[0] == 1)
 
     def blocks(self) -> Iterator[Block]:
         """The samples from the start, in blocks of up to `BLOCK_FRAMES`; PCM full scale is 1."""
-        blocks = self._decode_vorbis() if self._is_for_sndfile else self._decode()
+        blocks = self._decode_by_sndfile() if self._is_for_sndfile else self._decode()
         return resample_blocks(blocks, self._own_rate, self.sample_rate)
 
-    def _decode_vorbis(self) -> Iterator[Block]:
+    def _decode_by_sndfile(self) -> Iterator[Block]:
         decoded = 0
         try:
             with sf.SoundFile(self.path) as file:
@@ -284,6 +293,19 @@ def _stated_bytes(path: Path) -> int:
     if tag and re.match(_MPEG_FRAME, header):
         return int.from_bytes(tag[1])
     return 0
+
+
+def _caf_end(path: Path) -> int:
+    """Where the last chunk of a CAF file ends by its header; 0 where that goes on to the end."""
+    end, size = 8, path.stat().st_size
+    with path.open("rb") as file:
+        while end + 12 <= size:
+            file.seek(end + 4)
+            length = int.from_bytes(file.read(8), signed=True)
+            if length < 0:
+                return 0
+            end += 12 + length
+    return end
 
 
 def _ogg_streams(path: Path) -> tuple[int, bool]:

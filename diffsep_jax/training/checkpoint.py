@@ -12,6 +12,7 @@ import logging
 import math
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -260,9 +261,12 @@ def _silence_abandoned_reads() -> None:
     """
 
     def is_abandoned(error: BaseException | None) -> bool:
-        texts = ("Event loop is closed", "Encountered error while reading array index")
-        return str(error).startswith(texts)
+        return str(error).startswith(
+            ("Event loop is closed", "Encountered error while reading array index", never_awaited)
+        )
 
+    never_awaited = "coroutine '_read_array_index_and_device_put' was never awaited"
+    warnings.filterwarnings("ignore", message=never_awaited)
     report = sys.unraisablehook
 
     def report_others(unraisable: Any) -> None:
