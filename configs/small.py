@@ -54,7 +54,7 @@ def get() -> Experiment:
         ),
         train=TrainConfig(
             num_steps=400_000,
-            loss_weights=LossWeights(latent=0.0, reconstruction=0.15, log_floor=0.05),
+            loss_weights=LossWeights(latent=0.0, reconstruction=0.15, log_floor=0.2),
             sigma_distribution="few_steps",
             stratified_sigma=True,
             optimizer=OptimizerConfig(

@@ -36,13 +36,17 @@ def test_options_of_diffusion_draw_samples():
     """A seed too: where nothing is drawn it would have no effect."""
     for options in (
         {"steps": 7},
-        {"eta": 0.1},
         {"schedule": 3.0},
         {"temperature": 0.5},
         {"seed": 7},
     ):
         found = complete(options, "fast")
         assert found == SamplerSettings(**vars(PRESETS["balanced"]) | options)
+    for preset in PRESETS:
+        found = complete({"eta": 0.1, "cutoff_hz": 0.0}, preset)
+        expected = {"sampler": "ddim", "eta": 0.1, "cutoff_hz": 0.0}
+        base = PRESETS["best" if preset == "best" else "balanced"]
+        assert found == SamplerSettings(**vars(base) | expected)
     assert complete({}, "fast", refines=True) == PRESETS["balanced"]
     assert complete({"steps": 7}, "best").ensemble == PRESETS["best"].ensemble
 

@@ -179,7 +179,8 @@ def complete(
     """Every setting, by the preset that the options name, or else by `default`, the model's.
 
     A sampler without a preset takes the paper's settings. Options of diffusion, and vocals to start
-    from (`refines`), draw samples even if the model's preset draws none: then by `DEFAULT_PRESET`.
+    from (`refines`), draw samples even if the model's preset draws none: then by `DEFAULT_PRESET`,
+    and by the paper's sampler where the preset's has no use for an option (eta, cutoff_hz).
 
     Raises:
       UserError: values out of range, or options that contradict each other.
@@ -197,9 +198,12 @@ def complete(
     draws = method.function is not None
     if preset is not None and draws != (base.method.function is not None):
         raise UserError(f"{named} contradicts preset {preset}; give one of them")
-    if preset is None and sampler is None and not draws and (given or refines):
-        base = PRESETS[DEFAULT_PRESET]
-        method, named = base.method, f"preset {DEFAULT_PRESET}"
+    if preset is None and sampler is None and (given or refines):
+        if not draws:
+            base, named = PRESETS[DEFAULT_PRESET], f"preset {DEFAULT_PRESET}"
+        if not base.method.uses.issuperset(given):
+            base = dataclasses.replace(base, sampler=PAPER.sampler)
+        method = base.method
     if useless := [name for name in given if name not in {"sampler", *method.uses}]:
         raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
     return dataclasses.replace(base, **given)
