@@ -32,22 +32,21 @@ from diffsep_jax.files import check_writable, make_folder
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
 from diffsep_jax.inference.separator import Separator
-from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.runtime import use_compilation_cache, use_cores
 
 SONG_SECONDS = 60.0
 TRAIN_STEPS = 400
 
 # The draws of which an estimate is the mean.
-DIRECT, DIFFUSION = "direct estimate", "diffusion, T=5"
-ESTIMATES = {
-    DIRECT: [SamplerSettings(sampler="direct")],
-    DIFFUSION: [SamplerSettings(steps=5)],
-}
+SAMPLE = SamplerSettings(sampler="ab2", steps=8, schedule=3)
+DIRECT, DIFFUSION = "direct estimate", "diffusion, T=8"
+ESTIMATES = {DIRECT: [PRESETS["fast"]], DIFFUSION: [SAMPLE]}
 MORE_ESTIMATES = {
-    "diffusion, T=1": [SamplerSettings(steps=1)],
-    "diffusion, T=10": [SamplerSettings(steps=10)],
-    "4 draws' mean, T=5": [SamplerSettings(steps=5, seed=seed) for seed in range(4)],
+    "preset balanced": [PRESETS["balanced"]],
+    "diffusion, T=2": [dataclasses.replace(SAMPLE, steps=2)],
+    "the paper's sampler, T=20": [SamplerSettings(steps=20)],
+    "8 draws' mean, T=8": [dataclasses.replace(SAMPLE, seed=seed) for seed in range(8)],
 }
 
 PLAN = f"""\

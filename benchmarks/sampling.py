@@ -40,6 +40,7 @@ from diffsep_jax.inference.engine import (
 from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.models.compute import Dtype
+from diffsep_jax.models.generator import Generator
 from diffsep_jax.runtime import use_cores
 from diffsep_jax.samplers import find_sampler
 from diffsep_jax.separation_model import Params, SeparationModel
@@ -82,6 +83,8 @@ def main(args: Arguments) -> None:
     """Times everything in turns and prints a table."""
     use_cores(args.batch_size)
     model, params = load(args.model, args.segment, args.dtype)
+    if args.torch and not isinstance(model.generator, Generator):
+        raise UserError(f"--torch: {args.model} is no waveform model, such as tiny; leave it out")
     programs = {name: Compiled(model, params, name, args.batch_size) for name in args.samplers}
     runs: dict[str, Callable[[], Any]] = {}
     for sampler, program in programs.items():

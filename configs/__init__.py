@@ -9,7 +9,6 @@ NAMES = (
     "tiny",
     "tiny_spectral",
     "small",
-    "small_spectral",
     "medium",
     "large",
     "diff_dmx_rt_musdb",

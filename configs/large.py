@@ -3,12 +3,12 @@
     python train.py large --workdir runs/conditioner --data.source SUNG --train.freeze generator
 
 About 20 GFLOP for the conditioner and 10 for each step of the sampler per second of audio, 24M
-parameters, in bfloat16. The stages are those of `small_spectral`.
+parameters, in bfloat16. The stages are those of `small`.
 """
 
 import dataclasses
 
-from configs import small_spectral
+from configs import small
 from configs.experiment import Experiment
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
@@ -19,7 +19,7 @@ BANDS = ((16, 4), (20, 8), (12, 16), (8, 32), (4, 88))
 
 def get() -> Experiment:
     """The experiment."""
-    base = small_spectral.get()
+    base = small.get()
     model = dataclasses.replace(
         base.model,
         segment=262_144,

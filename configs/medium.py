@@ -1,14 +1,14 @@
-"""`small_spectral` at twice the work, for CPU days or a small GPU; no weights of it are shipped.
+"""`small` at twice the work, for CPU days or a small GPU; no weights of it are shipped.
 
     python train.py medium --workdir runs/conditioner --data.source SUNG --train.freeze generator
 
 About 5 GFLOP for the conditioner and 2.5 for each step of the sampler per second of audio, 9.2M
-parameters. The stages are those of `small_spectral`.
+parameters. The stages are those of `small`.
 """
 
 import dataclasses
 
-from configs import small_spectral
+from configs import small
 from configs.experiment import Experiment
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
@@ -16,7 +16,7 @@ from diffsep_jax.models.spectral.generator import SpectralGenerator
 
 def get() -> Experiment:
     """The experiment."""
-    base = small_spectral.get()
+    base = small.get()
     model = dataclasses.replace(
         base.model,
         conditioner=SpectralConditioner(widths=(128, 192, 256), blocks=(2, 2, 2)),

@@ -1,21 +1,23 @@
-"""The shipped weights: the paper's two networks made narrow, for two CPU cores.
+"""The shipped weights: the spectral family for two CPU cores, in two stages.
 
-    python train.py small --workdir runs/small
+    python -m data_pipelines.build sung --out SUNG --hours 10 --workers 2
+    python -m data_pipelines.build music --out MUSIC
+    python train.py small --workdir runs/conditioner --train.freeze generator \\
+        --data.source SUNG MUSIC --data.weights 3 1
+    python train.py small --workdir runs/generator --train.freeze conditioner \\
+        --data.source SUNG MUSIC --data.weights 3 1 --init-from runs/conditioner/model
 
-What is ours, and off in the paper's configs: patches of 16 samples before both networks; gated
-skips in the conditioner, and attention in its bottleneck only; mixture and direct estimate as
-further inputs of the generator, and preconditioning about that estimate; stratified noise levels;
-twice the weight on the direct estimate; and the augmentations, of which the paper names remix,
-polarity and channel flip. Why: `docs/method.md`. Hardware, time and scores of the run
-that made the shipped weights: `diffsep_jax/pretrained/small/README.md`.
+The networks, the losses, the noise levels, the stages and most augmentations are ours; the paper
+names remix, polarity, channel flip and pitch: `docs/method.md`. Hardware, time and scores of the
+run that made the weights: `diffsep_jax/pretrained/small/README.md`.
 """
 
 from configs.experiment import DataConfig, Experiment
 from data_pipelines.augment import AugmentConfig
 from data_pipelines.pipeline import PipelineConfig
 from diffsep_jax.losses import LossWeights
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner
+from diffsep_jax.models.spectral.generator import SpectralGenerator
 from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import OptimizerConfig
@@ -23,39 +25,16 @@ from diffsep_jax.training.optimizer import OptimizerConfig
 
 def get() -> Experiment:
     """The experiment."""
-    model = SeparationModel(
-        segment=32_768,
-        estimate_error=0.3,
-        conditioner=Conditioner(
-            widths=(96, 160, 192, 240, 256),
-            factors=(2, 2, 2, 2),
-            patch_size=16,
-            attention_levels=0,
-            injection_levels=2,
-            transformer_layers=2,
-            transformer_width=160,
-            transformer_heads=4,
-            skips="gate",
-        ),
-        generator=Generator(
-            widths=(64, 96, 128, 128, 128),
-            factors=(2, 2, 2, 2),
-            blocks=(1, 1, 1, 1),
-            patch_size=16,
-            attention_levels=0,
-            injection_levels=2,
-            fourier_features=64,
-            embedding_width=64,
-            use_mixture=True,
-            use_estimate=True,
-        ),
-    )
     return Experiment(
-        model=model,
+        model=SeparationModel(
+            segment=131_072,
+            conditioner=SpectralConditioner(widths=(96, 128, 192), blocks=(1, 1, 2)),
+            generator=SpectralGenerator(widths=(48, 64, 96)),
+        ),
         data=DataConfig(
             num_songs=240,
             pipeline=PipelineConfig(
-                batch_size=8,
+                batch_size=4,
                 silent_kept=0.0,
                 augment=AugmentConfig(
                     remix_probability=0.8,
@@ -74,15 +53,22 @@ def get() -> Experiment:
             ),
         ),
         train=TrainConfig(
-            num_steps=2_900,
-            loss_weights=LossWeights(reconstruction=2.0),
+            num_steps=400_000,
+            loss_weights=LossWeights(latent=0.0, reconstruction=0.15, log_floor=0.2),
+            sigma_distribution="few_steps",
             stratified_sigma=True,
-            ema_decay=0.998,
-            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=150),
-            log_every=20,
-            validate_every=250,
-            validation_batches=3,
-            validation_sampler_steps=10,
-            checkpoint_every=100,
+            optimizer=OptimizerConfig(
+                method="muon",
+                learning_rate=2e-3,
+                warmup_steps=100,
+                schedule="constant",
+                b2=0.99,
+            ),
+            ema_half_life=0.12,
+            log_every=50,
+            validate_every=2_000,
+            validation_batches=8,
+            validation_sampler_steps=8,
+            checkpoint_every=500,
         ),
     )

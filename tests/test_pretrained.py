@@ -62,9 +62,9 @@ def test_without_shipped_models_an_unknown_name_asks_for_a_directory(monkeypatch
 
 def test_the_shipped_model_fits_its_limits():
     _, params = load_model("small")
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 4_000_000
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 14_000_000
     folder = pretrained.model_dir("small")
-    assert (folder / "model.safetensors").stat().st_size < 16e6
+    assert (folder / "model.safetensors").stat().st_size < 30e6
     assert (folder / "README.md").is_file()
 
 

@@ -12,6 +12,7 @@ from diffsep_jax.inference.engine import RUNTIME_TYPES
 from diffsep_jax.inference.settings import (
     PAPER,
     PRESETS,
+    REFINE,
     SamplerOptions,
     SamplerSettings,
     complete,
@@ -36,14 +37,19 @@ def test_options_of_diffusion_draw_samples():
     """A seed too: where nothing is drawn it would have no effect."""
     for options in (
         {"steps": 7},
-        {"eta": 0.1},
         {"schedule": 3.0},
         {"temperature": 0.5},
         {"seed": 7},
     ):
         found = complete(options, "fast")
         assert found == SamplerSettings(**vars(PRESETS["balanced"]) | options)
-    assert complete({}, "fast", refines=True) == PRESETS["balanced"]
+    for preset in PRESETS:
+        found = complete({"eta": 0.1, "cutoff_hz": 0.0}, preset)
+        expected = {"sampler": "ddim", "eta": 0.1, "cutoff_hz": 0.0}
+        base = PRESETS["best" if preset == "best" else "balanced"]
+        assert found == SamplerSettings(**vars(base) | expected)
+    assert complete({}, "fast", refines=True) == REFINE
+    assert complete({"preset": "best"}, "fast", refines=True) == PRESETS["best"]
     assert complete({"steps": 7}, "best").ensemble == PRESETS["best"].ensemble
 
 
@@ -100,7 +106,7 @@ def test_a_function_is_a_sampler():
     with pytest.raises(UserError, match="sampler mine makes no use of eta"):
         complete({"sampler": mine, "eta": 0.2})
     with pytest.raises(UserError, match="sampler is mine, which takes no start_sigma"):
-        complete({"preset": "balanced", "sampler": mine}).check_refines()
+        complete({"sampler": mine}).check_refines()
 
 
 @pytest.mark.parametrize(

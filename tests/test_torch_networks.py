@@ -12,7 +12,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import configs
 from diffsep_jax import samplers
-from diffsep_jax.inference.pretrained import load_model
 from diffsep_jax.training.optimizer import OptimizerConfig
 from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
@@ -48,7 +47,7 @@ def tiny():
     return model, random_params(model)
 
 
-MODELS = {"tiny": tiny, "small": lambda: load_model("small")}
+MODELS = {"tiny": tiny}
 
 
 def audio(model, seed):

@@ -30,7 +30,7 @@ from diffsep_jax.runtime import use_compilation_cache
 from diffsep_jax.training.optimizer import Method, OptimizerConfig, direction
 
 CROSS_FADE = 8_192
-WEIGHTS = configs.get("small_spectral").train.loss_weights
+WEIGHTS = configs.get("small").train.loss_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def train(command: Train) -> None:
         return conditioning.estimate  # type: ignore[union-attr]
 
     def loss_of(params: Any, mixture: Array, vocals: Array) -> Array:
-        """L_rec of config `small_spectral`."""
+        """L_rec of config `small`."""
         error = losses.reconstruction_loss(apply(params, mixture), vocals)
         return WEIGHTS.reconstruction * losses.logarithmic(error, WEIGHTS.log_floor).mean()
 

@@ -116,10 +116,13 @@ PAPER = SamplerSettings()
 
 PRESETS: Mapping[Preset, SamplerSettings] = {
     "fast": SamplerSettings(sampler="direct"),
-    "balanced": SamplerSettings(steps=5, start_sigma=0.5),
-    "best": SamplerSettings(steps=10, start_sigma=0.5, ensemble=4),
+    "balanced": SamplerSettings(sampler="ab2", steps=4, schedule=3.0, crossover_hz=5000.0),
+    "best": SamplerSettings(sampler="ab2", steps=8, schedule=3.0, ensemble=8),
 }
 """What each costs and scores is measured in docs/separate.md."""
+
+REFINE = SamplerSettings(sampler="ab2", steps=8, start_sigma=0.5)
+"""How given vocals are worked over without a preset."""
 
 DEFAULT_PRESET: Preset = "balanced"
 """Of a model whose config.json names none."""
@@ -178,8 +181,10 @@ def complete(
 ) -> SamplerSettings:
     """Every setting, by the preset that the options name, or else by `default`, the model's.
 
-    A sampler without a preset takes the paper's settings. Options of diffusion, and vocals to start
-    from (`refines`), draw samples even if the model's preset draws none: then by `DEFAULT_PRESET`.
+    A sampler without a preset takes the paper's settings, vocals to start from (`refines`) without
+    either take `REFINE`. Options of diffusion draw samples even if the model's preset draws none:
+    then by `DEFAULT_PRESET`, and by the paper's sampler where that preset's has no use for an
+    option (eta, cutoff_hz).
 
     Raises:
       UserError: values out of range, or options that contradict each other.
@@ -197,9 +202,14 @@ def complete(
     draws = method.function is not None
     if preset is not None and draws != (base.method.function is not None):
         raise UserError(f"{named} contradicts preset {preset}; give one of them")
-    if preset is None and sampler is None and not draws and (given or refines):
-        base = PRESETS[DEFAULT_PRESET]
-        method, named = base.method, f"preset {DEFAULT_PRESET}"
+    if preset is None and sampler is None and (given or refines):
+        if refines:
+            base = REFINE
+        elif not draws:
+            base, named = PRESETS[DEFAULT_PRESET], f"preset {DEFAULT_PRESET}"
+        if not base.method.uses.issuperset(given):
+            base = dataclasses.replace(base, sampler=PAPER.sampler)
+        method = base.method
     if useless := [name for name in given if name not in {"sampler", *method.uses}]:
         raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
     return dataclasses.replace(base, **given)
