@@ -88,9 +88,11 @@ def test_samplers_come_one_after_the_other():
 def test_presets_are_an_axis():
     points = parse_sweep(["preset=fast,balanced,best"], PLAIN).points
     assert [label(point) for point in points] == [label(each) for each in PRESETS.values()]
-    names = labels("preset=balanced,best", "steps=2,4", base=SamplerOptions(eta=0.0))
+    names = labels("preset=balanced,best", "steps=2,4", base=SamplerOptions(temperature=0.5))
     assert names == [
-        f"T={steps} eta=0 start=0.5{rest}" for rest in ("", " ensemble=4") for steps in (2, 4)
+        label(dataclasses.replace(PRESETS[preset], steps=steps, temperature=0.5))
+        for preset in ("balanced", "best")
+        for steps in (2, 4)
     ]
     with pytest.raises(UserError, match="preset fast makes no use of steps"):
         parse_sweep(["preset=fast,balanced", "steps=2,4"], PLAIN)
