@@ -58,16 +58,16 @@ Vocals taken out of music by diffusion: about four minutes, nothing to download.
 """
 
 WHAT_TO_EXPECT = """
-[bold]What to expect.[/] The shipped model, small, was trained for under an hour on two CPU \
-cores, on songs rendered from a seed; it has never heard a person sing. It lifts the voice out \
-of songs of that kind. In a recording, expect drums and instruments that leak, dull consonants and \
-lost syllables: it shows that the method works from end to end, and is no tool for production. The \
+[bold]What to expect.[/] The shipped model, small, was trained for three hours on two CPU cores, on \
+songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. In \
+a record, expect instruments that leak, lost syllables, and voices missed under music unlike what \
+it heard: it shows that the method works from end to end, and is no tool for production. The \
 paper's models have over twenty times its parameters and took a week on four A100.
 
 [bold]Why the direct estimate scores higher.[/] SDR rewards the mean of all the vocals that a \
 mixture allows, and the direct estimate is trained to be that mean. Diffusion draws one of these \
-vocals, and even a perfect draw has twice the error: about 3 dB less, by design. T=1 is near the \
-mean, and the mean of several draws approaches it."""
+vocals, and even a perfect draw has twice the error: about 3 dB less, by design. With few steps it \
+is near the mean, and the mean of several draws approaches it."""
 
 YOUR_SONGS = """
 To train on your own songs: SONGS/<song>/vocals.wav, with mixture.wav or any other stems beside it.

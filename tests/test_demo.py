@@ -107,7 +107,7 @@ def test_demo_writes_what_it_says(
     assert np.array_equal(stems["accompaniment"], stems["mixture"] - stems["vocals"])
     assert sorted(path.stem for path in out.iterdir()) == sorted((*names, "demo"))
     printed = capsys.readouterr().out
-    for said in ("real song", "CC BY-NC-SA 3.0", "stempeg", "T=5", "utterance SDR", "parameters"):
+    for said in ("real song", "CC BY-NC-SA 3.0", "stempeg", "T=8", "utterance SDR", "parameters"):
         assert said in printed
     for named in ("[/b]", "out [i]"):
         assert named in printed.replace("\n", "")

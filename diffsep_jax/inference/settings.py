@@ -116,7 +116,7 @@ PAPER = SamplerSettings()
 
 PRESETS: Mapping[Preset, SamplerSettings] = {
     "fast": SamplerSettings(sampler="direct"),
-    "balanced": SamplerSettings(sampler="ab2", steps=4, schedule=3.0, crossover_hz=5000.0),
+    "balanced": SamplerSettings(sampler="ab2", steps=4, schedule=3.0, crossover_hz=3500.0),
     "best": SamplerSettings(sampler="ab2", steps=8, schedule=3.0, ensemble=8),
 }
 """What each costs and scores is measured in docs/separate.md."""
