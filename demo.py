@@ -59,9 +59,9 @@ Vocals taken out of music by diffusion: about four minutes, nothing to download.
 
 WHAT_TO_EXPECT = """
 [bold]What to expect.[/] The shipped model, small, was trained for three hours on two CPU cores, \
-on songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. In \
-a record, expect instruments that leak, lost syllables, and voices missed under music unlike what \
-it heard: it shows that the method works from end to end, and is no tool for production. The \
+on songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. \
+In a record, expect instruments that leak, lost syllables, and voices missed under music unlike \
+what it heard: it shows that the method works from end to end, and is no tool for production. The \
 paper's models have over twenty times its parameters and took a week on four A100.
 
 [bold]Why the direct estimate scores higher.[/] SDR rewards the mean of all the vocals that a \
