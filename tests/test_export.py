@@ -100,7 +100,7 @@ def test_the_batch_size_is_open_or_fixed(tmp_path, params):
 
 
 def test_the_folder_is_a_model_directory_with_a_description(tmp_path, params):
-    settings = PRESETS["best"]
+    settings = SamplerSettings(steps=10, start_sigma=0.5, ensemble=4)
     about = export_sampler(micro.MODEL, params, tmp_path, settings=settings, platforms=["cpu"])
     model, loaded = load_model(str(tmp_path))
     assert model == micro.MODEL

@@ -117,7 +117,7 @@ PAPER = SamplerSettings()
 PRESETS: Mapping[Preset, SamplerSettings] = {
     "fast": SamplerSettings(sampler="direct"),
     "balanced": SamplerSettings(sampler="ab2", steps=4, schedule=3.0, crossover_hz=3500.0),
-    "best": SamplerSettings(sampler="ab2", steps=8, schedule=3.0, ensemble=8),
+    "best": SamplerSettings(sampler="ab2", steps=8, schedule=3.0, crossover_hz=2000.0),
 }
 """What each costs and scores is measured in docs/separate.md."""
 
