@@ -62,7 +62,7 @@ WHAT_TO_EXPECT = """
 on songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. \
 In a record, expect instruments that leak, lost syllables, and voices missed under music unlike \
 what it heard: it shows that the method works from end to end, and is no tool for production. The \
-paper's models have over twenty times its parameters and took a week on four A100.
+paper's models have 16 to 22 times its parameters and took a week on four A100.
 
 [bold]Why the direct estimate scores higher.[/] SDR rewards the mean of all the vocals that a \
 mixture allows, and the direct estimate is trained to be that mean. Diffusion draws one of these \

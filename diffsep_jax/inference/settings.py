@@ -183,8 +183,8 @@ def complete(
 
     A sampler without a preset takes the paper's settings, vocals to start from (`refines`) without
     either take `REFINE`. Options of diffusion draw samples even if the model's preset draws none:
-    then by `DEFAULT_PRESET`, and by the paper's sampler where that preset's has no use for an
-    option (eta, cutoff_hz).
+    then by `DEFAULT_PRESET`; and by the paper's sampler where the preset's has no use for one of
+    them (eta, cutoff_hz).
 
     Raises:
       UserError: values out of range, or options that contradict each other.
