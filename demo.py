@@ -39,7 +39,7 @@ SONG_SECONDS = 60.0
 TRAIN_STEPS = 400
 
 # The draws of which an estimate is the mean.
-SAMPLE = SamplerSettings(sampler="ab2", steps=8, schedule=3)
+SAMPLE = SamplerSettings(sampler="ab2", steps=8, schedule=3.0)
 DIRECT, DIFFUSION = "direct estimate", "diffusion, T=8"
 ESTIMATES = {DIRECT: [PRESETS["fast"]], DIFFUSION: [SAMPLE]}
 MORE_ESTIMATES = {

@@ -64,7 +64,7 @@ def test_options_reach_the_sampler(tmp_path: Path) -> None:
     )
     assert Halving.guess is None
     run(song(tmp_path / "a.wav"), "--out", tmp_path)
-    assert Halving.settings == PRESETS["fast"]  # the model's own
+    assert Halving.settings == PRESETS["balanced"]  # the model's own
 
 
 def test_an_earlier_result_is_refined(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, .
     assert Halving.settings == PRESETS["fast"]
     run(path, "--out", tmp_path, "--preset", "best", "--seed", 7)
     assert Halving.settings == dataclasses.replace(PRESETS["best"], seed=7)
-    run(path, "--out", tmp_path, "--seed", 7)  # the model's own preset draws nothing
+    run(path, "--out", tmp_path, "--seed", 7)
     assert Halving.settings == dataclasses.replace(PRESETS["balanced"], seed=7)
 
 
