@@ -1,4 +1,4 @@
-"""What the shipped model does, in about four minutes on two CPU cores:  python demo.py
+"""What the shipped model does, in about three minutes on two CPU cores:  python demo.py
 
 Scores it on songs that it never saw, separates a real song, trains a tiny model from scratch.
 """
@@ -50,7 +50,7 @@ MORE_ESTIMATES = {
 }
 
 PLAN = f"""\
-Vocals taken out of music by diffusion: about four minutes, nothing to download.
+Vocals taken out of music by diffusion: about three minutes, nothing to download.
   1  score the model {{model}} on {{num_songs}} embedded songs that it never saw
   2  separate a real song: {excerpt.TITLE},
      {excerpt.ORIGIN}, {excerpt.LICENCE}
