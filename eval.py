@@ -149,7 +149,7 @@ def check(command: Evaluate) -> Sweep:
     check_overlap(command.overlap)
     if command.name is not None and (not command.name.strip() or command.name in ANCHORS):
         raise UserError(
-            f"name is {command.name!r}; expected a name that is none of {', '.join(ANCHORS)}"
+            f"name is {command.name!r}; expected a name other than {', '.join(ANCHORS)}"
         )
     if command.estimates is not None and command.model is not None:
         raise UserError("--model and --estimates, expected one of them")

@@ -368,7 +368,7 @@ def test_estimates_of_another_program_are_scored_with_their_problems(
     assert printed.err.count("\n") == len(result.problems)
     assert "1 x missing estimate" in printed.out
 
-    # One is mended: it alone is scored again, with the reference that may have been.
+    # One file is repaired: only its track is scored again, and the one with the bad reference.
     (separated / "two").mkdir()
     shutil.copy(separated / "one" / "vocals.wav", separated / "two" / "vocals.wav")
     scored_again = []
@@ -377,12 +377,12 @@ def test_estimates_of_another_program_are_scored_with_their_problems(
         "append_rows",
         lambda out, rows: (scored_again.append(rows[0]["track"]), scores.append_rows(out, rows)),
     )
-    mended = run(tmp_path, estimates=estimates, name="theirs")
+    rerun = run(tmp_path, estimates=estimates, name="theirs")
     printed = capsys.readouterr()  # of the tracks that were scored before too
-    assert printed.err.count("problem: ") == len(mended.problems)
-    assert "missing estimate" not in kinds(mended)
+    assert printed.err.count("problem: ") == len(rerun.problems)
+    assert "missing estimate" not in kinds(rerun)
     assert sorted(scored_again) == ["broken", "two"]
-    assert mended.tracks == result.tracks
+    assert rerun.tracks == result.tracks
 
 
 def test_a_model_that_gives_nan_is_a_problem_of_its_tracks(tmp_path, songs, monkeypatch):
@@ -543,7 +543,7 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"data": "embedded", "song_seconds": float("nan")}, "seconds=nan: expected at least"),
         ({"data": "embedded", "song_seconds": float("inf")}, "seconds=inf: expected at least"),
         ({"model": model, "sweep": ("steps=none",)}, "a value is no int"),
-        ({"model": model, "name": "mixture"}, "name is 'mixture'; expected a name that is none of"),
+        ({"model": model, "name": "mixture"}, "name is 'mixture'; expected a name other than"),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():
             run(tmp_path, **options)

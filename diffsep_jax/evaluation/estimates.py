@@ -26,7 +26,7 @@ Waveform = Float32[np.ndarray, "time channel"]
 
 
 def problem(kind: str, message: str) -> dict[str, str]:
-    """What keeps a track from a score, or must be known beside it: one line, and what to count."""
+    """An entry of a row's `problems`. `message` is one line; problems are counted by `kind`."""
     return {"kind": kind, "message": message}
 
 

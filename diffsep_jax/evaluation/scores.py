@@ -195,7 +195,7 @@ def _is_bad(result: Result, track: str) -> bool:
 def read_result(out: Path) -> Result:
     """The evaluation in a folder.
 
-    Raises UserError if there is none, it has not come to its end, or a file is damaged.
+    Raises UserError if there is none, it is incomplete, or a file is damaged.
     """
     path = out / RUN_FILE
     if not path.is_file():
