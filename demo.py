@@ -38,15 +38,14 @@ from diffsep_jax.runtime import use_compilation_cache, use_cores
 SONG_SECONDS = 60.0
 TRAIN_STEPS = 400
 
-# The draws of which an estimate is the mean.
 SAMPLE = SamplerSettings(sampler="ab2", steps=8, schedule=3.0)
 DIRECT, DIFFUSION = "direct estimate", "diffusion, T=8"
-ESTIMATES = {DIRECT: [PRESETS["fast"]], DIFFUSION: [SAMPLE]}
+ESTIMATES = {DIRECT: PRESETS["fast"], DIFFUSION: SAMPLE}
 MORE_ESTIMATES = {
-    "preset balanced": [PRESETS["balanced"]],
-    "diffusion, T=2": [dataclasses.replace(SAMPLE, steps=2)],
-    "the paper's sampler, T=20": [SamplerSettings(steps=20)],
-    "8 draws' mean, T=8": [dataclasses.replace(SAMPLE, seed=seed) for seed in range(8)],
+    "preset balanced": PRESETS["balanced"],
+    "diffusion, T=2": dataclasses.replace(SAMPLE, steps=2),
+    "the paper's sampler, T=20": SamplerSettings(steps=20),
+    "8 draws' mean, T=8": dataclasses.replace(SAMPLE, ensemble=8),
 }
 
 PLAN = f"""\
@@ -113,7 +112,7 @@ def main(command: Demo) -> None:
     console.print("[bold]1[/]  compiling, rendering the songs, scoring")
     separator = Separator(model, params)
     for name in (DIRECT, DIFFUSION):
-        separator.warm_up(settings=ESTIMATES[name][0])
+        separator.warm_up(settings=ESTIMATES[name])
     rows = []
     for i in progress.track(range(len(songs)), "   songs", console=console):
         sung, played = songs.segment(i, 0, songs.num_samples(i))
@@ -166,22 +165,18 @@ def score(
     vocals: np.ndarray,
     accompaniment: np.ndarray,
     sample_rate: int,
-    estimates: Mapping[str, Sequence[SamplerSettings]],
+    estimates: Mapping[str, SamplerSettings],
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """A row of scores for each of the named estimates of a song, and the estimates themselves.
 
-    Each is the mean of the draws that it lists, and its seconds include every draw. A score is None
-    where the true vocals are silent.
+    A score is None where the true vocals are silent.
     """
     mixture = vocals + accompaniment
     silent = metrics.is_silent(vocals)
     rows, separated = [], {}
-    for name, draws in estimates.items():
+    for name, settings in estimates.items():
         start = time.perf_counter()
-        drawn = [
-            separator.separate(mixture, sample_rate, settings=settings).vocals for settings in draws
-        ]
-        separated[name] = np.mean(drawn, axis=0)
+        separated[name] = separator.separate(mixture, sample_rate, settings=settings).vocals
         rows.append(
             {
                 "songs": songs,
