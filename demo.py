@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import train
-from data_pipelines import excerpt
+from data_pipelines.embedded import excerpt
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax import metrics
 from diffsep_jax.audio.write import write_wav

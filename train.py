@@ -22,8 +22,8 @@ import configs
 from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.combined import CombinedSongs
+from data_pipelines.embedded.synthesis import Split
 from data_pipelines.segments import Source
-from data_pipelines.synthesis import Split
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
@@ -34,9 +34,8 @@ from diffsep_jax.inference.pretrained import (
     save_model,
 )
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
-from diffsep_jax.model_config import model_to_json
+from diffsep_jax.models.model import Params, SeparationModel, model_to_json
 from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
-from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import has_checkpoint, load_trained, train
 from diffsep_jax.training.run_config import has_untrained_generator

@@ -40,10 +40,10 @@ from diffsep_jax.inference.engine import (
 from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.models.compute import Dtype
-from diffsep_jax.models.generator import Generator
+from diffsep_jax.models.model import Params, SeparationModel
+from diffsep_jax.models.waveform.generator import Generator
 from diffsep_jax.runtime import use_cores
 from diffsep_jax.samplers import find_sampler
-from diffsep_jax.separation_model import Params, SeparationModel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from benchmarks.torch_layers import (
 )
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.models import conditioner, generator
-from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 
 OUR_LAYOUT = {"kernel", "offset", "mix"}

@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmarks.torch_layers import Audio
 from benchmarks.torch_networks import TorchModel, alpha_beta
 from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.noise import high_pass_gain
 from diffsep_jax.samplers import move_coefficients
-from diffsep_jax.separation_model import Params, SeparationModel
 
 
 def ddim(

@@ -27,9 +27,9 @@ from benchmarks.torch_networks import TorchModel, Trainer
 from benchmarks.torch_spectral import StageOneTrainer, TorchSpectralModel
 from benchmarks.turns import take_turns
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.noise import KEY_TYPE
-from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.program import abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, batch_sharding, make_mesh

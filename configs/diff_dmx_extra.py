@@ -10,7 +10,7 @@ import dataclasses
 
 from configs import diff_dmx_rt_musdb
 from configs.experiment import Experiment
-from diffsep_jax.models.conditioner import Conditioner
+from diffsep_jax.models.waveform.conditioner import Conditioner
 
 
 def get() -> Experiment:

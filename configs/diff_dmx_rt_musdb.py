@@ -10,9 +10,9 @@ the clipping and the level of the audio are ours: the paper does not give them.
 from configs.experiment import DataConfig, Experiment
 from data_pipelines.pipeline import PipelineConfig
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
-from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.models.model import SeparationModel
+from diffsep_jax.models.waveform.conditioner import Conditioner
+from diffsep_jax.models.waveform.generator import Generator
 from diffsep_jax.training.config import TrainConfig
 
 

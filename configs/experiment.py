@@ -5,7 +5,7 @@ import dataclasses
 from data_pipelines.combined import check_weights
 from data_pipelines.pipeline import PipelineConfig
 from diffsep_jax.errors import UserError
-from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 
 

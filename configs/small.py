@@ -18,9 +18,9 @@ from configs.experiment import DataConfig, Experiment
 from data_pipelines.augment import AugmentConfig
 from data_pipelines.pipeline import PipelineConfig
 from diffsep_jax.losses import LossWeights
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
-from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import OptimizerConfig
 

@@ -8,9 +8,9 @@ Too small to separate anything well; every part of the larger configs is in it.
 from configs.experiment import DataConfig, Experiment
 from data_pipelines.augment import AugmentConfig
 from data_pipelines.pipeline import PipelineConfig
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
-from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.models.model import SeparationModel
+from diffsep_jax.models.waveform.conditioner import Conditioner
+from diffsep_jax.models.waveform.generator import Generator
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import OptimizerConfig
 

@@ -8,9 +8,9 @@ import dataclasses
 from configs import tiny
 from configs.experiment import Experiment
 from diffsep_jax.losses import LossWeights
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
-from diffsep_jax.separation_model import SeparationModel
 
 BANDS = ((4, 16), (3, 64), (3, 256))
 

@@ -34,8 +34,8 @@ import configs
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference import engine
 from diffsep_jax.models.convolution import choose_convolution
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.runtime import CHIPS
-from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.program import abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh

@@ -14,9 +14,9 @@ from diffsep_jax import cli
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import separator as separator_module
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
-from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.models.model import Params, SeparationModel
+from diffsep_jax.models.waveform.conditioner import Conditioner
+from diffsep_jax.models.waveform.generator import Generator
 
 RATE = 44_100
 

@@ -19,9 +19,10 @@ from recordings import (
     write_musdb18hq_song,
 )
 
-from data_pipelines import build, excerpt
+from data_pipelines import build
 from data_pipelines.builders.patterns import STEMS, Patterns
 from data_pipelines.builders.shards import write_shard
+from data_pipelines.embedded import excerpt
 from data_pipelines.sources import open_source
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError

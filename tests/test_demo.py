@@ -13,7 +13,7 @@ import soundfile as sf
 
 import configs
 import demo
-from data_pipelines.excerpt import load_excerpt
+from data_pipelines.embedded.excerpt import load_excerpt
 from diffsep_jax import metrics
 from diffsep_jax.audio.read import AudioFile, read_audio
 from diffsep_jax.errors import UserError, one_line_errors

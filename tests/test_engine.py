@@ -13,8 +13,8 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.noise import KEY_TYPE, white_noise
-from diffsep_jax.separation_model import SeparationModel
 
 SETTINGS = SamplerSettings(steps=4, eta=0.6, cutoff_hz=3000.0, seed=3)
 ITERATIVE = ("ddim", "ab2")

@@ -14,11 +14,11 @@ import pytest
 import configs
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.conditioner import Conditioner
 from diffsep_jax.models.convolution import WINOGRAD_CHANNELS, convolution_fn
-from diffsep_jax.models.generator import Generator
 from diffsep_jax.models.layers import GroupNorm, Join, average_pool, conv, fold_time, unfold_time
-from diffsep_jax.separation_model import SeparationModel, precondition
+from diffsep_jax.models.model import SeparationModel, precondition
+from diffsep_jax.models.waveform.conditioner import Conditioner
+from diffsep_jax.models.waveform.generator import Generator
 
 TINY = configs.get("tiny").model
 FAMILIES = {"waveform": TINY, "spectral": micro.SPECTRAL}

@@ -10,14 +10,13 @@ import pytest
 
 from diffsep_jax import diffusion, samplers
 from diffsep_jax.errors import UserError
-from diffsep_jax.model_config import model_from_json, model_to_json
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.conditioner import Conditioner, Conditioning
+from diffsep_jax.models.model import SeparationModel, model_from_json, model_to_json
 from diffsep_jax.models.spectral import transform
 from diffsep_jax.models.spectral.bands import join_bands, split_bands, spread
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator, gaussian_velocity
-from diffsep_jax.separation_model import SeparationModel
+from diffsep_jax.models.waveform.conditioner import Conditioner, Conditioning
 
 FRAME = transform.FRAME
 BANDS = ((4, 16), (3, 64), (3, 256))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from data_pipelines import composition
+from data_pipelines.embedded import composition
 from data_pipelines.sung import amplifier, arrangement, band, soundfont
 from data_pipelines.sung.arrangement import KINDS, arrange
 from data_pipelines.sung.drummer import KITS, ORCHESTRA_KIT

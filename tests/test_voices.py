@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.composition import Note
+from data_pipelines.embedded.composition import Note
+from data_pipelines.embedded.synthesis import render_song
 from data_pipelines.sung import hibari, sinsy, stock, voices, world
 from data_pipelines.sung.song import VOICE_SHARES
 from data_pipelines.sung.syllables import Treatment
-from data_pipelines.synthesis import render_song
 from diffsep_jax.errors import UserError
 
 RATE = 44100

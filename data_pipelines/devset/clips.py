@@ -20,7 +20,7 @@ from data_pipelines.devset.mixing import Clip, mix
 from data_pipelines.devset.pitched import sing_line
 from data_pipelines.devset.sources import EXCERPT_SECONDS, Band, Table, Voice
 from data_pipelines.devset.tonality import find_tonality
-from data_pipelines.excerpt import LICENCE, TITLE, load_excerpt
+from data_pipelines.embedded.excerpt import LICENCE, TITLE, load_excerpt
 from data_pipelines.packages import Package, fetch
 from diffsep_jax.errors import UserError
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.random import Generator
 
-from data_pipelines.composition import Note
 from data_pipelines.devset.tonality import Tonality
+from data_pipelines.embedded.composition import Note
 
 _BELOW, _ABOVE = 5, 8
 _REST_SECONDS = 0.7

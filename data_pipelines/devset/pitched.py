@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines.composition import Note
 from data_pipelines.devset.lines import SAMPLE_RATE, Take
 from data_pipelines.devset.melody import compose_melody, harmonise
 from data_pipelines.devset.tonality import Tonality
 from data_pipelines.dsp import db_to_gain, pan
-from data_pipelines.singer import Manner
+from data_pipelines.embedded.composition import Note
+from data_pipelines.embedded.singer import Manner
 from data_pipelines.sung.syllables import Treatment
 from data_pipelines.sung.world import Analysis, analyse, resynthesise
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.signal
 from jaxtyping import Float
 
-from data_pipelines.composition import SCALES
+from data_pipelines.embedded.composition import SCALES
 
 _WINDOW, _HOP = 8_192, 1_024
 _LOWEST_HZ, _HIGHEST_HZ, _FLOOR_DB = 80.0, 2_000.0, -45.0

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
-from data_pipelines.synthesis import Split
+from data_pipelines.embedded.synthesis import Split
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from numpy.random import Generator
 
-from data_pipelines.composition import Composition, Note
+from data_pipelines.embedded.composition import Composition, Note
 from data_pipelines.sung import drummer, parts
 from data_pipelines.sung.parts import Part, Sound, draw, player
 

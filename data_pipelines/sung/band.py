@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines import dsp, instruments
-from data_pipelines.backing import chord_track
-from data_pipelines.composition import Composition, Note
-from data_pipelines.drums import drum_track
-from data_pipelines.lead import lead_track
+from data_pipelines import dsp
+from data_pipelines.embedded import instruments
+from data_pipelines.embedded.backing import chord_track
+from data_pipelines.embedded.composition import Composition, Note
+from data_pipelines.embedded.drums import drum_track
+from data_pipelines.embedded.lead import lead_track
 from data_pipelines.sung import amplifier, oneshots, soundfont
 from data_pipelines.sung.arrangement import Kind, arrange
 from data_pipelines.sung.parts import Part

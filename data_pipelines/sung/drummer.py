@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.random import Generator
 
-from data_pipelines.composition import Composition, Note
+from data_pipelines.embedded.composition import Composition, Note
 from data_pipelines.sung import oneshots
 from data_pipelines.sung.parts import Part, bars, player
 

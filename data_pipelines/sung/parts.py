@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from numpy.random import Generator
 
-from data_pipelines.composition import Composition, Note, Section
+from data_pipelines.embedded.composition import Composition, Note, Section
 
 Sound = Literal["programs", "drums", "amplifier", "saw", "glide", "noise", "one-shots"]
 

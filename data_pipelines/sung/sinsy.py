@@ -14,8 +14,8 @@ import soxr
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines.articulation import pitch_track
-from data_pipelines.composition import Note
+from data_pipelines.embedded.articulation import pitch_track
+from data_pipelines.embedded.composition import Note
 from data_pipelines.sung.syllables import Treatment
 from data_pipelines.sung.world import RATE, analyse, count_frames, synthesise
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.composition import Note
+from data_pipelines.embedded.composition import Note
 from diffsep_jax.errors import UserError
 
 BEND_HOP = 256

@@ -15,8 +15,8 @@ from jaxtyping import Float, Inexact
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.composition import Note
-from data_pipelines.singer import Manner
+from data_pipelines.embedded.composition import Note
+from data_pipelines.embedded.singer import Manner
 
 Syllable = tuple[int, int, int]
 

@@ -18,13 +18,14 @@ import soxr
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines import dsp, phonetics
-from data_pipelines.composition import Note
-from data_pipelines.singer import Singer, random_singer
+from data_pipelines import dsp
+from data_pipelines.embedded import phonetics
+from data_pipelines.embedded.composition import Note
+from data_pipelines.embedded.singer import Singer, random_singer
+from data_pipelines.embedded.voice import sing as synthesise
+from data_pipelines.embedded.voice import write_lyrics
 from data_pipelines.sung import hibari, sinsy, stock, texts, world
 from data_pipelines.sung.syllables import Treatment, recite, shorten
-from data_pipelines.voice import sing as synthesise
-from data_pipelines.voice import write_lyrics
 from diffsep_jax.errors import UserError
 
 Delivery = Literal["sung", "rapped", "spoken"]

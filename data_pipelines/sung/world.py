@@ -14,8 +14,8 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.articulation import pitch_track
-from data_pipelines.composition import Note
+from data_pipelines.embedded.articulation import pitch_track
+from data_pipelines.embedded.composition import Note
 from data_pipelines.sung import syllables
 from data_pipelines.sung.syllables import Speech, Treatment
 

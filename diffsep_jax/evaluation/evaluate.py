@@ -42,7 +42,7 @@ from diffsep_jax.evaluation.scoring import (
 )
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_dir
 from diffsep_jax.metrics import is_silent
-from diffsep_jax.model_config import model_to_json
+from diffsep_jax.models.model import model_to_json
 from diffsep_jax.pages.document import printable
 from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
 

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Float32, Int32
 from diffsep_jax import diffusion
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import PAPER, SamplerSettings
+from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.noise import KEY_TYPE, crossover, white_noise
 from diffsep_jax.samplers import Sampler
-from diffsep_jax.separation_model import Params, SeparationModel
 
 CHANNELS = 2
 

@@ -30,7 +30,7 @@ from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, plan
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_params
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PAPER, Preset, SamplerSettings
 from diffsep_jax.models.attention import Backend
-from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.models.model import Params, SeparationModel
 
 FORMAT = "diffsep-jax export 2"
 PROGRAM_FILE = "sampler.jaxexport"

@@ -19,8 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
-from diffsep_jax.model_config import FORMAT, model_from_json, model_to_json
-from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.models.model import FORMAT, Params, SeparationModel, model_from_json, model_to_json
 
 StoredDtype = Literal["float32", "float16"]
 

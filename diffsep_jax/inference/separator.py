@@ -26,7 +26,7 @@ from diffsep_jax.inference.settings import (
     complete,
 )
 from diffsep_jax.inference.track import STEMS, measure
-from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.models.model import Params, SeparationModel
 
 
 class Separation(NamedTuple):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.models.conditioner import Conditioner
-from diffsep_jax.models.generator import Generator
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator
 from diffsep_jax.models.spectral.transform import FRAME
+from diffsep_jax.models.waveform.conditioner import Conditioner
+from diffsep_jax.models.waveform.generator import Generator
 
 AnyGenerator = Generator | SpectralGenerator
 AnyConditioner = Conditioner | SpectralConditioner

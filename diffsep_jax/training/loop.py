@@ -14,8 +14,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import is_primary, wait_for_all
-from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.config import BestMetric, TrainConfig
 from diffsep_jax.training.interrupt import StopRequest, raise_stopped

@@ -11,9 +11,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PRNGKeyArray
 
+from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.noise import KEY_TYPE
 from diffsep_jax.runtime import CHIPS, count_flops
-from diffsep_jax.separation_model import SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import make_optimizer
 from diffsep_jax.training.sharding import batch_sharding, state_sharding, with_shardings

@@ -9,9 +9,8 @@ from flax.traverse_util import flatten_dict
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes
-from diffsep_jax.model_config import model_from_json, model_to_json
+from diffsep_jax.models.model import SeparationModel, model_from_json, model_to_json
 from diffsep_jax.runtime import is_primary
-from diffsep_jax.separation_model import SeparationModel
 
 FILE_NAME = "run_config.json"
 

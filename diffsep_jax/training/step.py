@@ -11,11 +11,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
+from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.spectral.bands import spread
 from diffsep_jax.models.spectral.generator import gaussian_velocity
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.noise import KEY_TYPE
-from diffsep_jax.separation_model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES, gather, mean_and_scatter
 

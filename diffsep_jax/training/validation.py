@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from diffsep_jax import diffusion, losses, metrics, samplers
-from diffsep_jax.separation_model import Params, SeparationModel
+from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES
 from diffsep_jax.training.step import Batch, draw_noise, run_keys

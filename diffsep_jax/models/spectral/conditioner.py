@@ -7,7 +7,6 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.product import Dense
 from diffsep_jax.models.spectral.bands import (
     BandDense,
@@ -20,6 +19,7 @@ from diffsep_jax.models.spectral.bands import (
     split_bands,
 )
 from diffsep_jax.models.spectral.transform import FRAME, inverse_stft, mdct, stft
+from diffsep_jax.models.waveform.conditioner import Conditioning
 
 INITIAL_MASK = 0.3
 """What an untrained network multiplies the mixture by."""

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float
 from diffsep_jax.diffusion import alpha_beta
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.layers import NoiseLevelEmbedding
 from diffsep_jax.models.product import Dense
 from diffsep_jax.models.spectral.bands import (
@@ -34,6 +33,7 @@ from diffsep_jax.models.spectral.bands import (
     spread,
 )
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients, inverse_mdct, mdct, mdst
+from diffsep_jax.models.waveform.conditioner import Conditioning
 
 
 class GaussianVelocity(NamedTuple):

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 from diffsep_jax.errors import UserError
 from diffsep_jax.models import fields, layers
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.conditioner import Conditioning
 from diffsep_jax.models.product import Dense
 from diffsep_jax.models.transformer import SelfAttention
+from diffsep_jax.models.waveform.conditioner import Conditioning
 
 
 class Generator(nn.Module):

@@ -5,10 +5,10 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.backing import bass_track, chord_track
-from data_pipelines.composition import Composition
-from data_pipelines.drums import drum_track
-from data_pipelines.lead import lead_track
+from data_pipelines.embedded.backing import bass_track, chord_track
+from data_pipelines.embedded.composition import Composition
+from data_pipelines.embedded.drums import drum_track
+from data_pipelines.embedded.lead import lead_track
 
 
 def play(

@@ -10,11 +10,12 @@ import scipy.ndimage
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines import dsp, tract
-from data_pipelines.articulation import articulate, pitch_track
-from data_pipelines.composition import Note
-from data_pipelines.phonetics import Syllable, random_syllable
-from data_pipelines.singer import Singer
+from data_pipelines import dsp
+from data_pipelines.embedded import tract
+from data_pipelines.embedded.articulation import articulate, pitch_track
+from data_pipelines.embedded.composition import Note
+from data_pipelines.embedded.phonetics import Syllable, random_syllable
+from data_pipelines.embedded.singer import Singer
 
 HOP = 128
 """Samples between two values of a control track."""

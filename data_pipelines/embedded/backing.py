@@ -4,9 +4,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines import dsp, instruments
-from data_pipelines.composition import Composition, Note
-from data_pipelines.lead import continuous
+from data_pipelines import dsp
+from data_pipelines.embedded import instruments
+from data_pipelines.embedded.composition import Composition, Note
+from data_pipelines.embedded.lead import continuous
 
 
 def bass_track(rng: Generator, score: Composition, n: int, sample_rate: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.composition import Composition
+from data_pipelines.embedded.composition import Composition
 
 # Patterns over sixteen sixteenths; in twelve-step bars they are cut.
 _KICKS = (

@@ -9,9 +9,15 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.composition import Note
-from data_pipelines.phonetics import CONSONANTS, VOWELS, Formants, Syllable, random_syllable
-from data_pipelines.singer import Manner, Singer
+from data_pipelines.embedded.composition import Note
+from data_pipelines.embedded.phonetics import (
+    CONSONANTS,
+    VOWELS,
+    Formants,
+    Syllable,
+    random_syllable,
+)
+from data_pipelines.embedded.singer import Manner, Singer
 
 _SILENCE = 0.05
 """Seconds between notes from which on the voice stops between them."""

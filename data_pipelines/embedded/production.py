@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines import band, dsp, voice
-from data_pipelines.composition import Composition, Note, compose
-from data_pipelines.singer import Singer, random_singer
+from data_pipelines import dsp
+from data_pipelines.embedded import band, voice
+from data_pipelines.embedded.composition import Composition, Note, compose
+from data_pipelines.embedded.singer import Singer, random_singer
 
 
 def produce(

@@ -1,7 +1,7 @@
 """Embedded songs: composed, rendered and cached from a seed, with no download.
 
-    python -m data_pipelines.synthesis --split train --num-songs 100 --workers 2
-    python -m data_pipelines.synthesis --split test --num-songs 3 --write songs/
+    python -m data_pipelines.embedded.synthesis --split train --num-songs 100 --workers 2
+    python -m data_pipelines.embedded.synthesis --split test --num-songs 3 --write songs/
 
 The first fills the cache ahead of a training, the second writes wav files to listen to.
 """
@@ -20,7 +20,7 @@ from jaxtyping import Float, Int16
 from rich.progress import track
 
 from data_pipelines.cache import cache_folder, write_npy
-from data_pipelines.production import produce
+from data_pipelines.embedded.production import produce
 from data_pipelines.segments import block_rms
 from diffsep_jax.errors import UserError, one_line_errors
 

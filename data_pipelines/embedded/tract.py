@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.singer import Singer
+from data_pipelines.embedded.singer import Singer
 
 FRAME_HOP = 512
 """Samples between two shapes of the tract."""

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.composition import Note
+from data_pipelines.embedded.composition import Note
 
 HOP = 128
 """Samples between two values of a control track."""
