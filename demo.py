@@ -28,7 +28,7 @@ from diffsep_jax.audio.write import write_wav
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.tables import Table, rich_table
-from diffsep_jax.files import check_writable, make_folder
+from diffsep_jax.files import check_writable, make_folder, write_bytes
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
 from diffsep_jax.inference.separator import Separator
@@ -94,7 +94,7 @@ class Demo:
 def main(command: Demo) -> None:
     """The demo from its beginning to its end."""
     # Here, as it raises UserError where matplotlib is missing.
-    from diffsep_jax.evaluation.plots import save_spectrograms
+    from diffsep_jax.plots import spectrograms
 
     use_cores(DEFAULT_BATCH_SIZE)
     use_compilation_cache()
@@ -139,7 +139,7 @@ def main(command: Demo) -> None:
     }
     for name in (DIFFUSION, DIRECT):
         panels[f"vocals, {name}: utterance SDR {sdr[name]:.1f} dB"] = separated[name]
-    save_spectrograms(out / "demo.png", panels, rate)
+    write_bytes(out / "demo.png", spectrograms(panels, rate, columns=2))
 
     console.print(rich_table(table_of(rows)))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
@@ -214,6 +214,7 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
         lines,
         "mixture: taken as the estimate; silence would score 0 dB\n"
         "RTF: real-time factor, seconds of work per second of song",
+        num_left=2,
     )
 
 

@@ -74,9 +74,10 @@ def main(command: Evaluate) -> None:
     sweep = check(command)
     from diffsep_jax.evaluation import estimates, scores, tables
     from diffsep_jax.evaluation.evaluate import evaluate, track_names, weights_digest
-    from diffsep_jax.evaluation.report import missing_packages, write_report
+    from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.evaluation.summary import summarise
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.pages import missing_packages
     from diffsep_jax.runtime import (
         is_primary,
         join_hosts,

@@ -151,7 +151,7 @@ def test_files_of_a_result(tmp_path, songs, halving):
 def test_without_the_pages_packages_there_are_scores_and_a_note(
     tmp_path, songs, halving, monkeypatch, capsys
 ):
-    monkeypatch.setattr("diffsep_jax.evaluation.report.missing_packages", lambda: "pages need x")
+    monkeypatch.setattr("diffsep_jax.pages.missing_packages", lambda: "pages need x")
     run(tmp_path)
     assert "note: pages need x; no page was written" in capsys.readouterr().err
     assert "report.html" not in scored.tree(tmp_path / "out")

@@ -17,7 +17,6 @@ from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS
 from diffsep_jax.evaluation.scores import Result
 from diffsep_jax.evaluation.summary import LEAD, Interval, bootstrap_interval
 from diffsep_jax.evaluation.tables import Table, interval
-from diffsep_jax.pages.document import printable
 
 SIGNIFICANCE = 0.05
 
@@ -95,7 +94,7 @@ class Comparison:
         seeds = "" if not noise else f", seeds alone ±{noise:.2f} on the mean"
         left_out = ""
         if names := self.left_out:
-            listed = ", ".join(map(printable, names[:_MOST_NAMES]))
+            listed = ", ".join(names[:_MOST_NAMES])
             more = len(names) - _MOST_NAMES
             listed += f" and {more} more" if more > 0 else ""
             left_out = f"; {len(names)} left out, without a score ({listed})"

@@ -43,7 +43,6 @@ from diffsep_jax.evaluation.scoring import (
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_dir
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.models.model import model_to_json
-from diffsep_jax.pages.document import printable
 from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
 
 
@@ -136,8 +135,7 @@ def evaluate(
                 append_rows(out, rows)
             bar.update(task, completed=(place + 1) * num_estimates)
             for each in (each for row in rows for each in row.get("problems", ())):
-                line = f"problem: {printable(each['message'])}"
-                console.print(line, markup=False, soft_wrap=True)
+                console.print(f"problem: {each['message']}", markup=False, soft_wrap=True)
     # A sweep of one more track takes hours.
     wait_for_all("every track is scored", LONG_BARRIER_SECONDS)
     if not is_primary():
