@@ -137,20 +137,11 @@ def test_one_draw_does_not_tell_the_seeds_part():
     assert found.verdict == "B is better, by more than chance"
 
 
-@pytest.mark.parametrize(
-    ("num_broken", "names"),
-    [
-        (1, "song 0"),
-        (5, "song 0, song 1, song 2, song 3, song 4"),
-        (8, "song 0, song 1, song 2, song 3, song 4 and 3 more"),
-    ],
-)
-def test_tracks_without_a_score_are_named_as_left_out(num_broken, names):
-    b = [[None]] * num_broken + values()[num_broken:].tolist()
+def test_tracks_without_a_score_are_counted_as_left_out():
+    b = [[None]] * 8 + values()[8:].tolist()
     found = compared(values(), b)
-    assert found.left_out == tuple(NAMES[:num_broken])
-    assert len(found.differences) == 20 - num_broken
-    assert f"; {num_broken} left out, without a score ({names})" in str(found)
+    assert found.differences.keys() == set(NAMES[8:])
+    assert "; 8 left out, without a score" in str(found)
     assert compared(values(), [[None]] * 20) is None
 
 

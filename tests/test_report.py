@@ -205,9 +205,7 @@ def test_where_the_best_was_not_kept_the_page_says_so(tmp_path):
     result = sweep_of(tmp_path, ("a",))
     # In the order of the table of tracks, which goes by the best.
     assert heard(result) == [("two", {"estimate": 2.0}), ("one", {"estimate": 1.0})]
-    assert "in the order of b, the best condition; of its estimates none were kept" in render(
-        result
-    )
+    assert "in the order of b, the best condition, whose estimates were not kept" in render(result)
 
 
 def test_each_metric_has_a_plot_and_each_table_one_protocol(text):

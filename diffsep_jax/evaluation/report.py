@@ -165,7 +165,6 @@ def render(result: Result, summary: Summary) -> str:
         folded=list(tables.metric_tables(result, summary)) if shown is not result else [],
         other_tracks=OTHER_TRACKS if tracks_differ(result) else "",
         tracks=tables.track_table(result, best, list(result.protocols)),
-        points=_points(result),
         anchors=ANCHORS,
         decibels=tables.decibels,
         interval=tables.interval,
@@ -314,18 +313,9 @@ def _title(metric: Metric) -> str:
     return f"{metric.title}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
-def _points(result: Result) -> tables.Table | None:
-    """A row of sampler settings for each condition that has some."""
-    names = list(dict.fromkeys(name for each in result.conditions.values() for name in each))
-    rows = [
-        [name, *(_text(settings.get(each)) for each in names)]
-        for name, settings in result.conditions.items()
-    ]
-    header = ["vocals", *(name.replace("_", " ") for name in names)]
-    return tables.Table("settings of the sampler", header, rows) if names else None
-
-
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_text(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     if isinstance(value, float):

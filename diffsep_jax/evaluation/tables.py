@@ -36,7 +36,7 @@ from diffsep_jax.evaluation.summary import (
     real_time_factor,
     tracks_differ,
 )
-from diffsep_jax.evaluation.sweep import cutoff_label, number_label
+from diffsep_jax.evaluation.sweep import SHORT_NAMES, cutoff_label, number_label
 from diffsep_jax.metrics import LIMIT_DB
 
 INFINITE_DB = LIMIT_DB - 0.01
@@ -166,14 +166,12 @@ def sweep_table(result: Result, summary: Summary) -> Table:
             sampler,
             "" if sampler == "direct" else str(settings["steps"]),
             number_label(settings["eta"]) if sampler == "ddim" else "",
-            *(number_label(settings[key]) for key in ("start_sigma", "schedule", "temperature")),
-            number_label(settings["crossover_hz"]),
-            str(settings["ensemble"]),
+            *(number_label(settings[field]) for field in SHORT_NAMES),
         )
         column = settings["cutoff_hz"] or 0.0
         columns[column] = None
         cells.setdefault(row, {})[column] = decibels(summary["", name, LEAD].median)
-    titles = ("sampler", "T", "eta", "start", "p", "temperature", "crossover", "ensemble")
+    titles = ("sampler", "T", "eta", *SHORT_NAMES.values())
     varied = [i for i in range(len(titles)) if len({row[i] for row in cells}) > 1 or 0 < i < 3]
     return Table(
         f"median {GROUP_TITLES['utterance']}, dB",
