@@ -69,7 +69,7 @@ vocals, and even a perfect draw has twice the error: about 3 dB less, by design.
 is near the mean, and the mean of several draws approaches it."""
 
 YOUR_SONGS = """
-To train on your own songs: SONGS/<song>/vocals.wav, with mixture.wav or any other stems in the same folder.
+To train on your own songs: SONGS/<song>/vocals.wav, and mixture.wav or any other stems with it.
   .venv/bin/python train.py small --workdir runs/mine --data.source SONGS
   .venv/bin/diffsep separate SONG.mp3 --model runs/mine/model --out separated"""
 

@@ -30,9 +30,10 @@ class Evaluate:
 
     Attributes:
         model: name of a shipped model, or a model directory; unset: small.
-        estimates: path of the vocals by another program, to be scored in place of a model, with
-            {track} for the song's name: 'separated/{track}/vocals.wav'.
-        name: of the estimates in tables; unset: the sampler settings, or the path of --estimates.
+        estimates: path of another program's vocals, to be scored instead of a model's; {track}
+            stands for the song's name: 'separated/{track}/vocals.wav'.
+        name: name of the estimates in tables; unset: the sampler settings, or the path of
+            --estimates.
         data: "embedded" (test songs that are not used in training), or a folder of songs.
         out: folder for the result; the same command again continues where it stopped.
         sampling: options of the sampler.

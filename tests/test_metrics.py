@@ -260,9 +260,5 @@ def test_calibration_needs_samples_and_an_error(reference):
     ],
 )
 def test_the_other_scores_refuse_bad_input_too(reference, score):
-    with pytest.raises(UserError, match="the estimate's shape is"):
-        score(reference, reference[:-1])
     with pytest.raises(UserError, match="the estimate has NaN"):
         score(reference, np.full_like(reference, np.nan))
-    with pytest.raises(UserError, match="expected at least one sample"):
-        score(np.zeros((0, 2)), np.zeros((0, 2)))

@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -115,25 +115,16 @@ def evaluate(
         collect_rows(out, names, lambda name, rows: _is_done(estimator, name, rows))
     wait_for_all("the earlier scores are collected")
     known = rows_by_track(out)
-    num_estimates = sum(map(estimator.num_repeats, estimator.conditions))
     mine = range(jax.process_index(), len(names), jax.process_count())
     console = rich.console.Console(stderr=True, highlight=False)
     with rich.progress.Progress(
-        *rich.progress.Progress.get_default_columns(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+        console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("estimates", total=len(mine) * num_estimates)
-        for place, i in enumerate(mine):
+        for i in bar.track(mine, description="tracks"):
             name = names[i]
             if (rows := known.get(name)) is None:
-                about = notes.get(name, {})
-                rows = score_track(
-                    songs, i, estimator, out, metrics, about, lambda: bar.advance(task)
-                )
+                rows = score_track(songs, i, estimator, out, metrics, notes.get(name, {}))
                 append_rows(out, rows)
-            bar.update(task, completed=(place + 1) * num_estimates)
             for each in (each for row in rows for each in row.get("problems", ())):
                 console.print(f"problem: {each['message']}", markup=False, soft_wrap=True)
     # Another process may have one track more, which takes hours in a sweep.
@@ -167,11 +158,10 @@ def score_track(
     out: Path,
     metrics: Sequence[str],
     about: Mapping[str, Any],
-    advance: Callable[[], None],
 ) -> list[Row]:
     """The rows of the song at `position`, anchors first; writes its excerpts.
 
-    `advance` is called after each estimate.
+    `about` is what the data says about the track: part and bandwidth_hz, both optional.
     """
     name, num_samples = songs.name(position), songs.num_samples(position)
     facts: Row = {"audio_seconds": num_samples / songs.sample_rate}
@@ -220,7 +210,6 @@ def score_track(
                 if condition in kept and condition not in heard:
                     # A copy: a view would keep the whole estimate in memory.
                     heard[condition] = each.vocals[loudest_part(song)].copy()
-                advance()
             scored = with_calibration(song, scored, samples)
         except EstimateError as error:
             heard.pop(condition, None)
