@@ -174,10 +174,8 @@ def refuse_without_effect(command: Evaluate, option: str, fields: Sequence[str])
     plain = Evaluate(out=command.out)
     for field in fields:
         if getattr(command, field) != getattr(plain, field):
-            name = (
-                f"--{field.replace('_', '-')}" if field != "sampling" else "the sampler's options"
-            )
-            raise UserError(f"{name} and {option} are given; expected one of them")
+            name = "a sampler option" if field == "sampling" else f"--{field.replace('_', '-')}"
+            raise UserError(f"{name} is given with {option}, where it has no effect; leave it out")
 
 
 def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_damage_is_one_line(tmp_path, result, text):
 
 
 def test_another_format_and_no_result_are_reported(tmp_path, result):
-    with pytest.raises(UserError, match=r"no run\.json here; expected the --out of eval\.py"):
+    with pytest.raises(UserError, match=r"has no run\.json; expected a folder that eval\.py wrote"):
         scores.read_result(tmp_path)
     scored.write_result(tmp_path, result)
     path = tmp_path / "run.json"

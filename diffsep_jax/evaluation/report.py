@@ -78,7 +78,7 @@ def main(args: Sequence[str]) -> None:
     """Runs the command. Raises UserError if there is no result, or the page cannot be written."""
     command = tyro.cli(Report, args=args, prog="python -m diffsep_jax.evaluation.report")
     if not command.folders:
-        raise UserError("no folder was given; expected at least one that eval.py wrote")
+        raise UserError("folders is empty; expected at least one folder that eval.py wrote")
     several = len(command.folders) > 1 or bool(command.conditions)
     table = command.table or ("terminal" if several else None)
     html = command.html or (command.folders[0] / REPORT_FILE if table is None else None)
@@ -98,7 +98,7 @@ def main(args: Sequence[str]) -> None:
             raise UserError(f"html is {html}, a folder; expected the name of an HTML file")
         write_report(html, result, summary)
         size = html.stat().st_size / 1e6
-        print(f"wrote {html} ({size:.1f} MB): open it in a browser", file=sys.stderr)
+        print(f"wrote {html} ({size:.1f} MB); open it in a browser", file=sys.stderr)
     if table == "csv":
         print(tables.csv_text(result, summary), end="")
     elif table == "markdown":
@@ -229,8 +229,8 @@ def _card(result: Result, track: str, conditions: Sequence[str]) -> dict[str, An
         sounds[label], rate = _read(Path(each["file"]), each["gain"])
         if sounds[label].shape != sounds["mixture"].shape or not sounds[label].size:
             raise UserError(
-                f"{each['file']}: differs in shape from the mixture's excerpt, or is empty; score"
-                " again into another folder"
+                f"{each['file']}: shape is {sounds[label].shape}; expected that of the mixture's"
+                f" excerpt, {sounds['mixture'].shape}. Score again into another folder"
             )
     first = next(iter(scores))
     sounds[first.replace("estimate", "error", 1)] = sounds["reference"] - sounds[first]
@@ -255,7 +255,7 @@ def _read(path: Path, gain: float) -> tuple[Waveform, int]:
         audio, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError):
         raise UserError(
-            f"{path}: missing or damaged; expected the excerpt that eval.py wrote. Copy the whole"
+            f"{path} is missing or damaged; expected the excerpt that eval.py wrote. Copy the whole"
             " result folder, or score again into another one"
         ) from None
     return audio / np.float32(gain), sample_rate

@@ -136,8 +136,9 @@ def merge(results: Sequence[Result]) -> Result:
         for metric, text in common.items():
             if other.protocols[metric] != text:
                 raise UserError(
-                    f"the protocols differ: {metric} is {text!r} in {_name(first)} and"
-                    f" {other.protocols[metric]!r} in {_name(other)}; score one of them again"
+                    f"the protocol of {metric} is {text!r} in {_name(first)} and"
+                    f" {other.protocols[metric]!r} in {_name(other)}; expected the same. Score"
+                    " one of them again"
                 )
         merged = dataclasses.replace(
             merged,
@@ -179,7 +180,7 @@ def read_result(out: Path) -> Result:
     """The evaluation in a folder. UserError if there is none, or it is incomplete or damaged."""
     path = out / RUN_FILE
     if not path.is_file():
-        raise UserError(f"{out}: no {RUN_FILE} here; expected the --out of eval.py")
+        raise UserError(f"{out} has no {RUN_FILE}; expected a folder that eval.py wrote")
     run = _read_run(path)
     by_track = rows_by_track(out)
     with _damage_reported(path):
