@@ -151,7 +151,7 @@ def track_table(result: Result, condition: str, metrics: Sequence[str] = (LEAD,)
         f"{GROUP_TITLES['utterance']} of each track, dB",
         header,
         rows,
-        "mixture: taken as the estimate; best gain: the mixture times a constant\n"
+        "mixture: as the estimate; best gain: the mixture times a constant\n"
         f"{titles[0]}: the repeats' mean ± spread",
     )
 
