@@ -1,6 +1,6 @@
-"""What the shipped model does, in about three minutes on two CPU cores:  python demo.py
+"""Shows what the shipped model does, in about three minutes on two CPU cores:  python demo.py
 
-Scores it on songs that it never saw, separates a real song, trains a tiny model from scratch.
+Scores it on songs not used in training, separates a real song, trains a tiny model from scratch.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from diffsep_jax.audio.write import write_wav
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.tables import Table, rich_table
-from diffsep_jax.files import check_writable, make_folder
+from diffsep_jax.files import check_writable, make_folder, write_bytes
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
 from diffsep_jax.inference.separator import Separator
@@ -49,8 +49,8 @@ MORE_ESTIMATES = {
 }
 
 PLAN = f"""\
-Vocals taken out of music by diffusion: about three minutes, nothing to download.
-  1  score the model {{model}} on {{num_songs}} embedded songs that it never saw
+Separates vocals from music by diffusion: about three minutes, nothing to download.
+  1  score the model {{model}} on {{num_songs}} embedded songs not used in training
   2  separate a real song: {excerpt.TITLE},
      {excerpt.ORIGIN}, {excerpt.LICENCE}
   3  train the config tiny from scratch for about a minute
@@ -59,8 +59,8 @@ Vocals taken out of music by diffusion: about three minutes, nothing to download
 WHAT_TO_EXPECT = """
 [bold]What to expect.[/] The shipped model, small, was trained for three hours on two CPU cores, \
 on songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. \
-In a record, expect instruments that leak, lost syllables, and voices missed under music unlike \
-what it heard: it shows that the method works from end to end, and is no tool for production. The \
+In real recordings, expect instruments that leak, lost syllables, and missed voices under music \
+unlike its training data: it shows that the method works, and is no tool for production. The \
 paper's models have 16 to 22 times its parameters and took a week on four A100.
 
 [bold]Why the direct estimate scores higher.[/] SDR rewards the mean of all the vocals that a \
@@ -69,7 +69,7 @@ vocals, and even a perfect draw has twice the error: about 3 dB less, by design.
 is near the mean, and the mean of several draws approaches it."""
 
 YOUR_SONGS = """
-To train on your own songs: SONGS/<song>/vocals.wav, with mixture.wav or any other stems beside it.
+To train on your own songs: SONGS/<song>/vocals.wav, and mixture.wav or any other stems with it.
   .venv/bin/python train.py small --workdir runs/mine --data.source SONGS
   .venv/bin/diffsep separate SONG.mp3 --model runs/mine/model --out separated"""
 
@@ -79,7 +79,7 @@ class Demo:
     """Scores the shipped model, separates a real song, trains a tiny model from scratch.
 
     Attributes:
-        out: folder for the audio, the picture and the training run, which starts anew each time.
+        out: folder for the audio, the picture and the training run, which is replaced each time.
         model: name of a shipped model, or a model directory.
         num_songs: embedded test songs to score, 60 s each.
         skip_training: leave the training run out.
@@ -92,9 +92,9 @@ class Demo:
 
 
 def main(command: Demo) -> None:
-    """The demo from its beginning to its end."""
+    """Runs the demo."""
     # Here, as it raises UserError where matplotlib is missing.
-    from diffsep_jax.evaluation.plots import save_spectrograms
+    from diffsep_jax.plots import spectrograms
 
     use_cores(DEFAULT_BATCH_SIZE)
     use_compilation_cache()
@@ -106,7 +106,7 @@ def main(command: Demo) -> None:
     mixture = vocals + accompaniment
     model, params = load_model(command.model)
     console = Console(highlight=False)
-    # Where a value is the user's, its brackets are no markup.
+    # Brackets in what the user typed are no markup.
     console.print(PLAN.format(model=command.model, num_songs=command.num_songs), markup=False)
 
     console.print("[bold]1[/]  compiling, rendering the songs, scoring")
@@ -139,7 +139,7 @@ def main(command: Demo) -> None:
     }
     for name in (DIFFUSION, DIRECT):
         panels[f"vocals, {name}: utterance SDR {sdr[name]:.1f} dB"] = separated[name]
-    save_spectrograms(out / "demo.png", panels, rate)
+    write_bytes(out / "demo.png", spectrograms(panels, rate, columns=2))
 
     console.print(rich_table(table_of(rows)))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
@@ -191,7 +191,7 @@ def score(
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The rows by songs and estimate, with the medians over tracks with vocals."""
+    """A line for each songs and condition, with medians over the tracks that have vocals."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["songs"], row["condition"]), []).append(row)
@@ -212,13 +212,14 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
         "utterance SDR of the vocals, dB",
         ["songs", "vocals", "mixture", "output", "gain", "seconds", "RTF"],
         lines,
-        "mixture: taken as the estimate; silence would score 0 dB\n"
+        "mixture: the mixture as the estimate; silence would score 0 dB\n"
         "RTF: real-time factor, seconds of work per second of song",
+        num_left=2,
     )
 
 
 def train_tiny(console: Console, workdir: pathlib.Path, num_steps: int) -> None:
-    """Trains the config tiny from scratch, and says how the loss fell."""
+    """Trains the config tiny from scratch and prints how the loss fell."""
     shutil.rmtree(workdir, ignore_errors=True)
     options = (f"--workdir={workdir}", f"--train.num-steps={num_steps}", "--train.log-every=5")
     console.print(f"\n[bold]3[/]  python train.py tiny {escape(' '.join(options))}")

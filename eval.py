@@ -1,7 +1,7 @@
 """Scores a model:  python eval.py --model NAME_OR_DIR --data SOURCE --out DIR [--steps 50 ...]
 
-Composes a source of songs, what gives estimates, and the metrics; writes scores and a page into DIR
-and prints tables. The same command again goes on where it ended. See docs/evaluation.md.
+Combines a source of songs, estimates of their vocals, and metrics; writes scores and a page into
+DIR and prints tables. The same command again continues where it stopped. See docs/evaluation.md.
 """
 
 import dataclasses
@@ -26,26 +26,27 @@ from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Scores estimates of vocals, by a model or in files, on songs whose vocals are known.
+    """Scores estimated vocals, by a model or in files, on songs whose vocals are known.
 
     Attributes:
         model: name of a shipped model, or a model directory; unset: small.
-        estimates: path of another program's finished vocals, in place of a model, with {track} for
-            the song's name: 'separated/{track}/vocals.wav'.
-        name: of the estimates in tables; unset: the sampler's settings, or the path of --estimates.
-        data: "embedded" (the test songs that no training sees), or a folder of songs.
-        out: folder for the result; the same command again goes on where it ended.
+        estimates: path of another program's vocals, to be scored instead of a model's; {track}
+            stands for the song's name: 'separated/{track}/vocals.wav'.
+        name: name of the estimates in tables; unset: the sampler settings, or the path of
+            --estimates.
+        data: "embedded" (test songs that are not used in training), or a folder of songs.
+        out: folder for the result; the same command again continues where it stopped.
         sampling: options of the sampler.
         repeats: separations of each song, with the seeds seed, seed + 1, ...
         sweep: grid of settings, for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000.
-        metrics: all; quick, all but BSS Eval, which takes longest; or sdr, SDR and SI-SDR of whole
-            tracks alone. Unset: all, but sdr in a sweep.
+        metrics: all; quick (all but BSS Eval, which takes longest); or sdr (only SDR and SI-SDR of
+            whole tracks). Unset: sdr in a sweep, otherwise all.
         overwrite: replace a result of other settings in --out.
-        overlap: share of each chunk that is cross-faded with the next, 0 to 0.5.
-        batch_size: chunks separated at once.
-        num_songs: how many embedded songs.
+        overlap: share of each chunk that is cross-faded with the next one, 0 to 0.5.
+        batch_size: number of chunks separated at once.
+        num_songs: number of embedded songs.
         song_seconds: length of an embedded song.
-        cache_dir: where rendered and resampled songs are kept; unset: the user's cache folder.
+        cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.
         multihost: share the songs with the other processes that were started with this command.
     """
 
@@ -70,13 +71,14 @@ class Evaluate:
 
 
 def main(command: Evaluate) -> None:
-    """Scores every song. What can be wrong is found before a song is rendered."""
+    """Scores every song. All options are checked before any song is rendered."""
     sweep = check(command)
     from diffsep_jax.evaluation import estimates, scores, tables
     from diffsep_jax.evaluation.evaluate import evaluate, track_names, weights_digest
-    from diffsep_jax.evaluation.report import missing_packages, write_report
+    from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.evaluation.summary import summarise
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.pages import missing_packages
     from diffsep_jax.runtime import (
         is_primary,
         join_hosts,
@@ -90,9 +92,8 @@ def main(command: Evaluate) -> None:
     join_hosts(command.multihost)
     split = available_split(command.data, "test")
     if split == "train":
-        print(
-            f"note: {command.data} has no test songs; its train songs are scored", file=sys.stderr
-        )
+        note = f"note: {command.data} has no test songs; its train songs are scored"
+        print(note, file=sys.stderr)
     source = open_source(
         command.data,
         split="test",
@@ -117,7 +118,7 @@ def main(command: Evaluate) -> None:
         estimator = estimates.SeparatorEstimates(
             separator, points, repeats=command.repeats, overlap=command.overlap
         )
-    if command.overwrite:  # now that nothing is known to keep the new result from coming
+    if command.overwrite:  # only now that nothing is known to prevent a new result
         if is_primary():
             scores.remove_result(command.out)
         wait_for_all("the earlier result is removed")
@@ -145,18 +146,15 @@ def main(command: Evaluate) -> None:
 
 
 def check(command: Evaluate) -> Sweep:
-    """The points to score, which may be one. UserError for what is wrong with the options."""
+    """The points to score, at least one. UserError if the options are wrong."""
     check_overlap(command.overlap)
     if command.name is not None and (not command.name.strip() or command.name in ANCHORS):
         raise UserError(
             f"name is {command.name!r}; expected a name other than {', '.join(ANCHORS)}"
         )
-    if command.estimates is not None and command.model is not None:
-        raise UserError("--model and --estimates, expected one of them")
-    if command.estimates is not None and (command.sweep or command.repeats != 1):
-        raise UserError("--estimates are finished, expected no --sweep and no --repeats")
     if command.estimates is not None:
-        refuse_without_effect(command, "--estimates", ("sampling", "overlap"))
+        useless = ("model", "sampling", "overlap", "repeats", "sweep")
+        refuse_without_effect(command, "--estimates", useless)
     if command.data != "embedded":
         refuse_without_effect(command, f"--data {command.data}", ("num_songs", "song_seconds"))
     check_writable(command.out)
@@ -167,25 +165,21 @@ def check(command: Evaluate) -> Sweep:
         preset = load_default_preset(command.model or "small")
     sweep = parse_sweep(command.sweep, command.sampling, preset)
     if command.sweep:
-        print(
-            f"{len(sweep.points)} points; {sweep.num_same} more would be the same as some of them"
-        )
+        print(f"{len(sweep.points)} points; {sweep.num_same} equivalent ones left out")
     return sweep
 
 
 def refuse_without_effect(command: Evaluate, option: str, fields: Sequence[str]) -> None:
-    """UserError if one of the fields, which `option` makes useless, was given."""
+    """UserError if one of the fields was given, which have no effect together with `option`."""
     plain = Evaluate(out=command.out)
     for field in fields:
         if getattr(command, field) != getattr(plain, field):
-            told = (
-                "the sampler's options" if field == "sampling" else f"--{field.replace('_', '-')}"
-            )
-            raise UserError(f"{told} beside {option}, where they have no effect; leave them out")
+            name = "a sampler option" if field == "sampling" else f"--{field.replace('_', '-')}"
+            raise UserError(f"{name} is given with {option}, where it has no effect; leave it out")
 
 
 def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
-    """What decides the numbers, but for the model."""
+    """Everything that determines the numbers, except the model."""
     wanted = command.metrics or ("sdr" if command.sweep else "all")
     groups = {
         "all": ["utterance", "spectral", "chunk"],
@@ -207,25 +201,27 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
 
 
 def read_notes(data: str) -> dict[str, dict[str, Any]]:
-    """What meta.json at the root of a folder of songs says of them; nothing if it is not there.
+    """What meta.json at the root of a folder of songs says about them; nothing if there is none.
 
-    It is {name of the song: {"part": text, "bandwidth_hz": number, ...}, ...}; both may be missing,
-    and other keys are left out. Raises UserError if it is something else.
+    It is {name of the song: {"part": text, "bandwidth_hz": number, ...}, ...}; both are optional,
+    and other keys are ignored. Raises UserError if it is anything else.
     """
     path = pathlib.Path(data) / "meta.json"
     if data == "embedded" or not path.is_file():
         return {}
-    keys = ("part", "bandwidth_hz")
+    notes = {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        notes = {name: {key: each.get(key) for key in keys} for name, each in found.items()}
+        for name, found in json.loads(path.read_text(encoding="utf-8")).items():
+            part, hz = found.get("part"), found.get("bandwidth_hz")
+            if not (part is None or (isinstance(part, str) and part)):
+                raise UserError(f"{path}: part of {name} is {part!r}; expected a word")
+            if not (hz is None or (isinstance(hz, int | float) and hz > 0)):
+                raise UserError(f"{path}: bandwidth_hz of {name} is {hz!r}; expected Hz above 0")
+            notes[name] = {"part": part, "bandwidth_hz": hz}
+    except UserError:
+        raise
     except (OSError, ValueError, AttributeError):
         raise UserError(f"{path}: expected a JSON object with an object for each song") from None
-    for name, (part, hz) in ((name, each.values()) for name, each in notes.items()):
-        if part is not None and not (isinstance(part, str) and part):
-            raise UserError(f"{path}: part of {name} is {part!r}; expected a word")
-        if hz is not None and not (isinstance(hz, int | float) and hz > 0):
-            raise UserError(f"{path}: bandwidth_hz of {name} is {hz!r}; expected Hz above 0")
     return notes
 
 

@@ -1,7 +1,7 @@
-"""Measures of one separated track against the truth.
+"""Metrics of one separated track against the truth.
 
 Utterance SDR and SI-SDR; the multi-resolution STFT distance; level by band; leakage where nobody
-sings; the calibration of several samples. docs/evaluation.md says what each of them hears.
+sings; the calibration of several samples. docs/evaluation.md says what each of them tells.
 """
 
 import math
@@ -16,9 +16,9 @@ from jaxtyping import Float, Float64
 from diffsep_jax.errors import UserError
 
 LIMIT_DB = -20 * math.log10(sys.float_info.epsilon)
-"""Ratios without a term for silence stay within 313 dB, where float64 tells no error from none."""
+"""Ratios without a term for silence stay within 313 dB, the precision of float64."""
 
-# Added to both energies of the ratio by the Sound Demixing Challenge.
+# The Sound Demixing Challenge adds it to both energies of the ratio.
 _EPSILON = 1e-7
 
 BANDS = {
@@ -27,16 +27,16 @@ BANDS = {
     "5_10khz": (5_000.0, 10_000.0),
     "10_16khz": (10_000.0, 16_000.0),
 }
-"""Bands of level and calibration by name, from and to a frequency in Hz."""
+"""Bands of level and calibration: lowest and highest frequency in Hz."""
 
-# Of the spectra: windows of the multi-resolution distance and the least power that counts in it;
-# the window of bands; how many samples of windows are transformed at once.
+# Spectra: windows of the multi-resolution distance and the smallest power in it; the window of
+# bands; the number of samples in the windows that are transformed at once.
 _SIZES, _CLAMP = (256, 512, 1024, 2048, 4096), 1e-8
 _BAND_SIZE, _HOPS_PER_WINDOW = 4096, 4
 _SAMPLES_AT_ONCE = 2**16
 
-# Of the leakage: samples in a block, and the level of the vocals, relative to the whole mixture's,
-# below which nobody sings in it.
+# Leakage: samples in a block, and the level of the vocals, relative to that of the whole mixture,
+# below which nobody sings in the block.
 _BLOCK, _UNSUNG_DB = 2048, -60.0
 
 
@@ -46,12 +46,12 @@ def sdr(
     """Utterance SDR in dB, by the Sound Demixing Challenge's formula.
 
     10 log10((sum s^2 + 1e-7) / (sum (s - s_hat)^2 + 1e-7)), over the whole track and all channels,
-    in float64. Of a silent reference (`is_silent`) it says nothing about the vocals.
+    in float64. For a silent reference (`is_silent`) it says nothing about the vocals.
 
     Raises:
-      UserError: the shapes differ, there are no samples, or a sample is NaN or infinite.
+      UserError: see `check_pair`.
     """
-    _check(reference, estimate)
+    check_pair(reference, estimate)
     exact_reference = np.asarray(reference, np.float64)
     error = exact_reference - np.asarray(estimate, np.float64)
     ratio = (_energy(exact_reference) + _EPSILON) / (_energy(error) + _EPSILON)
@@ -65,27 +65,24 @@ def si_sdr(
 
     10 log10(sum (a s)^2 / sum (a s - s_hat)^2) with a = sum s s_hat / sum s^2: one scale for the
     whole track, all channels and all times together, so that a wrong balance between channels or
-    passages counts as error, as does a wrong polarity not (a may be negative). Means are not
-    removed. In float64, within +-`LIMIT_DB`, which stands for infinity: an estimate with nothing of
-    the reference in it, silence too, gives -`LIMIT_DB`. NaN if the reference is silent
+    passages counts as error; a wrong polarity does not, as a may be negative. Means are not
+    removed. In float64, within +-`LIMIT_DB`, which stands for infinity: an estimate that contains
+    nothing of the reference, such as silence, gives -`LIMIT_DB`. NaN if the reference is silent
     (`is_silent`).
 
     Raises:
-      UserError: as `sdr`.
+      UserError: see `check_pair`.
     """
-    _check(reference, estimate)
+    check_pair(reference, estimate)
     if is_silent(reference):
         return math.nan
     exact_reference = np.asarray(reference, np.float64)
     exact_estimate = np.asarray(estimate, np.float64)
     scale = float(np.sum(exact_reference * exact_estimate)) / _energy(exact_reference)
     target = scale * exact_reference
-    signal, noise = _energy(target), _energy(target - exact_estimate)
-    if signal == 0:
+    if (signal := _energy(target)) == 0:
         return -LIMIT_DB
-    if noise == 0:
-        return LIMIT_DB
-    return min(max(10 * math.log10(signal / noise), -LIMIT_DB), LIMIT_DB)
+    return -_ratio_db(_energy(target - exact_estimate), signal)
 
 
 def best_gain(
@@ -110,13 +107,13 @@ def mr_stft(
 
     averaged over windows of 256, 512, 1024, 2048 and 4096 samples and over channels. The norms and
     the mean are over all frames and bins. Windows are periodic Hann windows, a quarter of a window
-    apart; frame i is centred on sample i x hop, and zeros surround the track. Samples are at full
-    scale 1, from which the clamp of 1e-8 gets its meaning. In float64, in bounded memory.
+    apart; frame i is centred on sample i x hop, and the track is padded with zeros. The clamp of
+    1e-8 assumes samples at full scale 1. In float64, in bounded memory.
 
     Raises:
-      UserError: as `sdr`.
+      UserError: see `check_pair`.
     """
-    _check(reference, estimate)
+    check_pair(reference, estimate)
     num_channels = reference.shape[1]
     distances = []
     for size in _SIZES:
@@ -145,9 +142,9 @@ def level_error_db(
     quarter apart, so that a band's edge is 20 Hz wide.
 
     Raises:
-      UserError: as `sdr`.
+      UserError: see `check_pair`.
     """
-    _check(reference, estimate)
+    check_pair(reference, estimate)
     ours, theirs = (_band_energies(audio, sample_rate) for audio in (reference, estimate))
     return {band: _ratio_db(theirs[band], ours[band]) for band in ours}
 
@@ -157,18 +154,18 @@ def leakage_db(
     mixture: Float[np.ndarray, "_time _channel"],
     estimate: Float[np.ndarray, "_time _channel"],
 ) -> float:
-    """How much of the mixture is left where nobody sings, in dB; the lower the better.
+    """How much of the mixture is left where nobody sings, in dB; lower is better.
 
     10 log10 of the estimate's over the mixture's energy, both summed over the blocks of 2,048
-    samples in which the RMS of the true vocals is more than 60 dB below that of the whole mixture.
-    The samples after the last whole block are in none. The mixture as estimate has 0 dB, silence
+    samples in which the RMS of the true vocals is more than 60 dB below that of the whole mixture;
+    samples after the last whole block are left out. The mixture as the estimate gives 0 dB, silence
     -`LIMIT_DB`. NaN if there is no such block, or the mixture is silent in all of them.
 
     Raises:
-      UserError: as `sdr`.
+      UserError: see `check_pair`.
     """
-    _check(vocals, estimate)
-    _check(vocals, mixture)
+    check_pair(vocals, estimate)
+    check_pair(vocals, mixture)
     sung, mixed, estimated = map(_block_energies, (vocals, mixture, estimate))
     threshold = 10 ** (_UNSUNG_DB / 10) * _BLOCK * np.mean(np.square(mixture, dtype=np.float64))
     unsung = sung < threshold * mixture.shape[1]
@@ -180,25 +177,25 @@ def calibration(
     samples: Sequence[Float[np.ndarray, "_time _channel"]],
     sample_rate: int,
 ) -> dict[str, float]:
-    """Whether samples of the vocals spread as far as they err, in each of `BANDS`; 1 is honest.
+    """Whether samples of the vocals spread as far as they err, in each of `BANDS`; 1 is ideal.
 
-    If the truth v and the n samples are drawn alike from one posterior of variance s^2, the mean
-    of the samples errs by E (v - mean)^2 = s^2 (1 + 1/n), while their variance (with n - 1 below)
-    is s^2 on average. So
+    If the truth v and the n samples are drawn from the same posterior of variance s^2, the mean of
+    the samples has a squared error of E (v - mean)^2 = s^2 (1 + 1/n), while their variance (with
+    n - 1 in the denominator) is s^2 on average. The calibration is therefore
 
         (n + 1) / n  x  variance / (v - mean)^2
 
-    with both energies summed over the band as `level_error_db` does. Below 1 the samples claim to
-    know more than they do, above 1 they add what they need not. NaN where the mean has no error.
+    with both energies summed over the band as in `level_error_db`. Below 1 the samples are too
+    certain, above 1 they vary more than they need to. NaN where the mean has no error.
 
     Raises:
-      UserError: as `sdr`; there are fewer than two samples.
+      UserError: see `check_pair`; or there are fewer than two samples.
     """
     count = len(samples)
     if count < 2:
-        raise UserError(f"{count} samples of the vocals, expected at least 2 to see their spread")
+        raise UserError(f"the number of samples is {count}; expected at least 2")
     for sample in samples:
-        _check(reference, sample)
+        check_pair(reference, sample)
     mean = sum(samples, np.zeros(reference.shape)) / count
     error = _band_energies(reference - mean, sample_rate)
     spreads = [_band_energies(sample - mean, sample_rate) for sample in samples]
@@ -215,17 +212,17 @@ def is_silent(reference: Float[np.ndarray, "time channel"]) -> bool:
     return _energy(np.asarray(reference, np.float64)) < _EPSILON
 
 
-def _check(reference: np.ndarray, estimate: np.ndarray) -> None:
+def check_pair(reference: np.ndarray, estimate: np.ndarray) -> None:
+    """UserError unless both have the same shape, at least one sample, and only finite samples."""
     if reference.shape != estimate.shape:
         raise UserError(
-            f"the reference's shape is {reference.shape} and the estimate's {estimate.shape}; "
-            "a score compares [time, channel] arrays of one shape"
+            f"the estimate's shape is {estimate.shape}; expected {reference.shape}, the reference's"
         )
     if reference.size == 0:
-        raise UserError(f"no samples to score: the shape is {reference.shape}")
+        raise UserError(f"the shape is {reference.shape}; expected at least one sample")
     for name, samples in (("reference", reference), ("estimate", estimate)):
         if not np.isfinite(samples).all():
-            raise UserError(f"the {name} holds NaN or infinite samples; a score needs finite ones")
+            raise UserError(f"the {name} has NaN or infinite samples; expected finite ones")
 
 
 def _energy(samples: np.ndarray) -> float:
@@ -233,7 +230,7 @@ def _energy(samples: np.ndarray) -> float:
 
 
 def _ratio_db(numerator: float, denominator: float) -> float:
-    """In dB within +-`LIMIT_DB`; NaN over nothing."""
+    """In dB within +-`LIMIT_DB`; NaN if the denominator is 0."""
     if denominator == 0:
         return math.nan
     if numerator == 0:
@@ -259,9 +256,9 @@ def _band_energies(audio: np.ndarray, sample_rate: int) -> dict[str, float]:
 def _powers(
     audio: Float[np.ndarray, "time channel"], size: int
 ) -> Iterator[Float64[np.ndarray, "channel frame bin"]]:
-    """Power spectra under Hann windows of `size` samples, some frames at a time.
+    """Power spectra with Hann windows of `size` samples, some frames at a time.
 
-    Frame i is centred on sample i x size / 4; zeros surround the track.
+    Frame i is centred on sample i x size / 4; the track is padded with zeros.
     """
     hop = size // _HOPS_PER_WINDOW
     window = scipy.signal.get_window("hann", size)

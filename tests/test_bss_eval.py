@@ -176,22 +176,15 @@ def test_exactly_singular_equations(monkeypatch):
 def test_bad_input_is_refused_in_one_line(track):
     references, estimates = track
     bad = {
-        r"one shape": (references, estimates[:, 1:]),
+        "the estimate's shape is": (references, estimates[:, 1:]),
         r"the shape is \(2, 0, 2\)": (references[:, :0], estimates[:, :0]),
-        "the references hold NaN": (np.where(references > 0.3, np.nan, references), estimates),
-        "the estimates hold NaN or inf": (references, np.where(estimates > 0, np.inf, estimates)),
+        "the reference has NaN": (np.where(references > 0.3, np.nan, references), estimates),
+        "the estimate has NaN or inf": (references, np.where(estimates > 0, np.inf, estimates)),
     }
     for message, stems in bad.items():
         with pytest.raises(UserError, match=message) as caught:
             score(*stems)
         assert "\n" not in str(caught.value)
-    for message, options in {
-        "a window of 0 samples": {"window_seconds": 0.0},
-        "a hop of -500 samples": {"hop_seconds": -1.0},
-        "a filter of 0 samples": {"num_taps": 0},
-    }.items():
-        with pytest.raises(UserError, match=message):
-            score(references, estimates, **options)
 
 
 def disagreements(sample_rate, num_taps, some_cases):

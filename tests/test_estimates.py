@@ -103,7 +103,7 @@ def bad_estimates(folder):
     whole = write(folder / "cut.wav", audio).read_bytes()
     (folder / "cut.wav").write_bytes(whole[:-1000])
     return [
-        (write(folder / "mono.wav", audio[:, 0]), "channels differ", "1 channels, expected 2"),
+        (write(folder / "mono.wav", audio[:, 0]), "channels differ", "1 channels; expected 2"),
         (write(folder / "long.wav", np.pad(audio, ((0, 1), (0, 0)))), "length differs", "22051"),
         (write(folder / "short.wav", audio[:-1]), "length differs", "22049 samples"),
         (write(folder / "fast.wav", audio, 44_100), "length differs", "expected 44100"),
@@ -133,7 +133,7 @@ def test_a_mono_estimate_of_a_mono_song_is_spread_as_the_song_was(tmp_path):
     assert np.array_equal(found, spread["vocals"])
     assert problems == []
     for stem in spread:  # one stem in the middle makes no mono song
-        with pytest.raises(EstimateError, match="1 channels, expected 2"):
+        with pytest.raises(EstimateError, match="1 channels; expected 2"):
             read_estimate(path, dataclasses.replace(SONG, **{stem: spread[stem]}))
 
 

@@ -12,6 +12,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import matplotlib.image
 import micro
 import numpy as np
 import pytest
@@ -21,7 +22,6 @@ from tensorboardX.proto import event_pb2
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.pages import picture
 from diffsep_jax.runtime import CHIPS, Chip, count_flops
 from diffsep_jax.training import tensorboard
 from diffsep_jax.training.checkpoint import Checkpoints
@@ -29,7 +29,7 @@ from diffsep_jax.training.loop import restart_watchdog
 from diffsep_jax.training.profiling import StepProfiler
 from diffsep_jax.training.program import example_seconds_at_peak
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.tensorboard import TensorBoard, spectrograms
+from diffsep_jax.training.tensorboard import TensorBoard
 
 
 class HungError(Exception):
@@ -212,26 +212,12 @@ def test_segments_are_heard_at_one_gain_and_seen(tmp_path):
     ]
     assert len(images) == tensorboard.NUM_SEGMENTS
     for image in images:
-        assert image.encoded_image_string.startswith(b"\x89PNG")
-        assert (image.width, image.height) == (334, 4 * 128 + 3 * 3)  # columns of 3 samples
+        picture = matplotlib.image.imread(io.BytesIO(image.encoded_image_string))
+        assert picture.shape == (image.height, image.width, 4)
+        assert picture[..., :3].std() > 0
     silent = values["segment_0/mixture"][6].audio
     samples, _ = soundfile.read(io.BytesIO(silent.encoded_audio_string))
     assert not samples.any()
-
-
-def test_the_spectrogram_shows_a_tone_at_its_frequency_and_time():
-    rate, time_ = 44_100, np.arange(44_100) / 44_100
-    tone = np.sin(2 * np.pi * 1000 * time_) * (time_ > 0.5)
-    audio = np.stack([tone, tone], axis=1).astype(np.float32)
-    levels = spectrograms([audio, 0 * audio], rate)
-    upper, lower = levels[: picture.BANDS], levels[picture.BANDS + tensorboard.GAP :]
-    loudest = np.argwhere(upper == 255)
-    octaves = np.log2(picture.HIGHEST_HZ / picture.LOWEST_HZ) / picture.BANDS
-    frequency = picture.HIGHEST_HZ / 2 ** ((loudest[:, 0].mean() + 0.5) * octaves)
-    assert abs(np.log2(frequency / 1000)) < octaves
-    assert loudest[:, 1].min() > levels.shape[1] / 2
-    assert not lower.any()
-    assert not upper[:, : levels.shape[1] // 2 - 25].any()
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipelines.segments import SILENCE, Source
-from diffsep_jax.pages.document import clock, printable
+from diffsep_jax.pages import clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,11 @@ def decibels(amplitude: float) -> float:
 def dbfs(level_db: float) -> str:
     """A level in words: "-12.3 dBFS", or "silence"."""
     return f"{level_db:+.1f} dBFS" if math.isfinite(level_db) else "silence"
+
+
+def printable(text: str) -> str:
+    """Text on one line, with "?" for the bytes in file names that are not UTF-8."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def _extremes(songs: tuple[SongFacts, ...], field: str) -> tuple[SongFacts, SongFacts]:

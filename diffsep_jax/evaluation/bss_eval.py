@@ -1,4 +1,4 @@
-"""BSS Eval of separated tracks: SDR, ISR, SIR and SAR by frame, with the meaning of museval's v4.
+"""BSS Eval of separated tracks: SDR, ISR, SIR and SAR by frame, as defined by museval's v4.
 
 An estimate e_j of the reference s_j (all channels) is split by least squares. P_j projects it onto
 s_j's channels delayed by 0 to `num_taps` - 1 samples, P_all onto the channels of all references:
@@ -9,14 +9,14 @@ s_j's channels delayed by 0 to `num_taps` - 1 samples, P_all onto the channels o
     SDR = |s_j|^2 / |e_j - s_j|^2            ISR = |s_j|^2 / |e_spat|^2
     SIR = |P_j e_j|^2 / |e_interf|^2         SAR = |P_all e_j|^2 / |e_artif|^2     (in dB)
 
-That is Vincent, Gribonval and Fevotte 2006 for spatial images (Vincent et al. 2007). As Stoeter,
-Liutkus and Ito 2018 have it, the filters of the projections are fitted once, on the whole track;
-each frame is cut out, filtered with them and scored by itself.
+This is Vincent, Gribonval and Fevotte 2006 for spatial images (Vincent et al. 2007). As in Stoeter,
+Liutkus and Ito 2018, the filters of the projections are fitted once, on the whole track; each frame
+is cut out, filtered with them and scored by itself.
 
-Everything is float64. The filters solve normal equations of correlations; those are sums over
-blocks, and the energies of a frame are those of its spectrum, so nothing is as long as the track.
-Programs are compiled for one shape of block and one of frame, which the sample rate, the window,
-the taps and the numbers of stems and channels give: the length of the track compiles nothing.
+Everything is float64. The filters solve normal equations of correlations, which are sums over
+blocks, and the energies of a frame are those of its spectrum, so no array is as long as the track.
+Programs are compiled for one shape of block and one of frame, which depend on the sample rate, the
+window, the taps and the numbers of stems and channels, but not on the length of the track.
 """
 
 import functools
@@ -29,17 +29,16 @@ import scipy.fft
 import scipy.linalg
 from jaxtyping import Array, Complex128, Float, Float64
 
-from diffsep_jax.errors import UserError
-from diffsep_jax.metrics import LIMIT_DB
+from diffsep_jax.metrics import LIMIT_DB, check_pair
 
 METRICS = ("sdr", "isr", "sir", "sar")
 
 _BLOCKS, _FRAMES = 16, 8
-"""Blocks of a call that correlates, frames of a call that scores."""
+"""Blocks per call that correlates, frames per call that scores."""
 
 
 class FrameScores(NamedTuple):
-    """Scores in dB, a row for each stem and a column for each frame; NaN where one is silent."""
+    """Scores in dB by stem and frame; NaN if any stem is silent in the frame."""
 
     sdr: Float64[np.ndarray, "stem frame"]
     isr: Float64[np.ndarray, "stem frame"]
@@ -60,19 +59,18 @@ def bss_eval(
 
     Stem i of the estimates is an estimate of stem i of the references; all references count as
     sources of interference. Frames start at multiples of the hop; samples after the last whole
-    window are in no frame, but in the filters' fit. A track shorter than a window is one frame. A
-    frame in which any reference or estimate is all zeros is NaN for every stem. (museval adds the
-    channels first, and takes left = -right for silence too.)
+    window belong to no frame but count in the fit of the filters. A track shorter than a window is
+    one frame. A frame in which any reference or estimate is all zeros is NaN for every stem.
+    (museval adds the channels first, so left = -right counts as silence there.)
 
-    Besides the arrays it takes about 0.4 GiB in stereo, whatever the length. It runs in float64 on
-    the default device, or on the host's processor where that is a TPU.
+    Takes about 0.4 GiB in stereo in addition to the arrays, regardless of the length. Runs in
+    float64 on the default device, or on the CPU if that is a TPU.
 
     Raises:
-      UserError: the shapes differ, there are no samples, a sample is NaN or infinite, or an option
-        is below one sample.
+      UserError: see `metrics.check_pair`.
     """
     window, hop = (round(seconds * sample_rate) for seconds in (window_seconds, hop_seconds))
-    _check(references, estimates, window=window, hop=hop, num_taps=num_taps)
+    check_pair(references, estimates)
     num_stems, num_samples, num_channels = references.shape
     num_frames = 1 if num_samples <= window else 1 + (num_samples - window) // hop
     scores = np.full((len(METRICS), num_stems, num_frames), np.nan)
@@ -93,9 +91,9 @@ def bss_eval(
 
 
 def median_over_frames(scores: FrameScores, stem: int) -> dict[str, float | None]:
-    """A stem's score of a track: the median over the frames that are not NaN.
+    """A stem's scores of a track: medians over the frames that are not NaN.
 
-    Returns `chunk_sdr`, `chunk_isr`, `chunk_sir` and `chunk_sar` in dB, None where no frame counts.
+    Returns `chunk_sdr`, `chunk_isr`, `chunk_sir` and `chunk_sar` in dB, None if all frames are NaN.
     """
     medians: dict[str, float | None] = {}
     for name, values in zip(METRICS, scores, strict=True):
@@ -105,30 +103,12 @@ def median_over_frames(scores: FrameScores, stem: int) -> dict[str, float | None
 
 
 def num_frames_scored(scores: FrameScores) -> int:
-    """How many frames count, that is, are not NaN; the same ones for every stem and metric."""
+    """The number of frames that are not NaN; they are the same for every stem and metric."""
     return int(np.count_nonzero(~np.isnan(scores.sdr[0])))
 
 
-def _check(
-    references: np.ndarray, estimates: np.ndarray, *, window: int, hop: int, num_taps: int
-) -> None:
-    if references.shape != estimates.shape:
-        raise UserError(
-            f"the references' shape is {references.shape} and the estimates' {estimates.shape}; "
-            "BSS Eval compares [stem, time, channel] arrays of one shape"
-        )
-    if references.size == 0:
-        raise UserError(f"no samples to score: the shape is {references.shape}")
-    for name, samples in (("references", references), ("estimates", estimates)):
-        if not np.isfinite(samples).all():
-            raise UserError(f"the {name} hold NaN or infinite samples; BSS Eval needs finite ones")
-    for name, number in (("window", window), ("hop", hop), ("filter", num_taps)):
-        if number < 1:
-            raise UserError(f"a {name} of {number} samples, expected at least 1")
-
-
 def _device() -> jax.Device:
-    """The default device; the host's processor where that has no float64 FFT."""
+    """The default device, or the CPU if that has no float64 FFT."""
     has_float64 = jax.default_backend() in ("cpu", "gpu")
     return jax.local_devices(backend=None if has_float64 else "cpu")[0]
 
@@ -148,7 +128,7 @@ def _signals(
 def _frames(
     references: np.ndarray, estimates: np.ndarray, starts: list[int], window: int
 ) -> Float64[np.ndarray, "frame 2 stem channel time"]:
-    """`_FRAMES` frames: zeros after those asked for, and after the end of the track."""
+    """`_FRAMES` frames, padded with zeros after the last of `starts` and after the track's end."""
     num_stems, num_samples, num_channels = references.shape
     frames = np.zeros((_FRAMES, 2, num_stems, num_channels, window))
     for frame, start in zip(frames, starts, strict=False):
@@ -160,7 +140,7 @@ def _frames(
 def _correlations(
     references: np.ndarray, estimates: np.ndarray, num_taps: int
 ) -> Float64[np.ndarray, "signal reference tap"]:
-    """sum_n z[n] r[n - tap], z all channels of references and estimates, r those of references."""
+    """sum_n z[n] r[n - tap]: z are all channels of references and estimates, r of references."""
     length = _fft_length(32 * num_taps)
     history = num_taps - 1
     chunk = _BLOCKS * (length - history)
@@ -169,13 +149,13 @@ def _correlations(
     shape = (num_signals, num_signals // 2, length // 2 + 1)
     spectra = jnp.zeros(shape, jnp.complex128)
     for start in range(0, num_samples, chunk):
-        # Before the track and after it there are zeros.
+        # The track is padded with zeros.
         chunk_signals = np.zeros((num_signals, history + chunk))
         span = slice(max(start - history, 0), min(start + chunk, num_samples))
         first = span.start - (start - history)
         samples = _signals(references, estimates, span).reshape(num_signals, -1)
         chunk_signals[:, first : first + samples.shape[1]] = samples
-        # Waits, or the calls would queue up with their chunks and hold the whole track.
+        # Without waiting, calls would queue up and keep the whole track in memory.
         spectra = jax.block_until_ready(_add_cross_spectra(spectra, chunk_signals, history))
     return np.asarray(jnp.fft.irfft(spectra, length)[..., :num_taps])
 
@@ -186,9 +166,10 @@ def _add_cross_spectra(
     signals: Float64[Array, "signal time"],
     history: int,
 ) -> Complex128[Array, "signal reference frequency"]:
-    """Adds the blocks of a chunk. The references' blocks begin `history` samples earlier.
+    """Adds the blocks of a chunk.
 
-    So a lag of up to `history` samples stays within the block, and nothing wraps around.
+    The references' blocks begin `history` samples earlier, so that lags of up to `history` samples
+    stay within the block and nothing wraps around.
     """
     num_signals, num_references, num_bins = spectra.shape
     length = 2 * (num_bins - 1)
@@ -198,8 +179,8 @@ def _add_cross_spectra(
     current = jnp.pad(current, ((0, 0), (0, 0), (history, 0)))
     index = np.arange(num_blocks)[:, None] * step + np.arange(length)[None, :]
     current, delayed = jnp.fft.rfft(current), jnp.fft.rfft(signals[:num_references, index])
-    # A sum for each pair compiles to one pass over the spectra; a batched product takes five times
-    # as long on a CPU.
+    # One sum per pair compiles to a single pass over the spectra; a batched product takes five
+    # times as long on a CPU.
     sums = [
         jnp.stack([(current[i] * delayed[j].conj()).sum(axis=0) for j in range(num_references)])
         for i in range(num_signals)
@@ -213,7 +194,7 @@ def _fit(
     Float64[np.ndarray, "stem channel channel tap"],
     Float64[np.ndarray, "stem channel stem channel tap"],
 ]:
-    """Filters onto a stem's own reference [its channel, the estimate's], and onto all of them."""
+    """Filters onto a stem's own reference [its channel, the estimate's], and onto all stems'."""
     num_references = num_stems * num_channels
     num_taps = correlations.shape[-1]
     of_references, of_estimates = np.split(correlations, 2)
@@ -243,8 +224,8 @@ def _fit(
 def _solve(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
     """Least squares by the normal equations, which may be singular.
 
-    As museval does: the tiny diagonal gives silent channels filters of zeros and changes nothing
-    else; where the elimination fails, as for two equal channels, it is the least-norm solution.
+    As in museval, the tiny diagonal gives silent channels filters of zeros and changes nothing
+    else; if the elimination fails, as for two equal channels, the least-norm solution is taken.
     """
     diagonal = np.finfo(np.float64).eps * np.eye(len(gram))
     try:
@@ -261,8 +242,8 @@ def _energies(
 ) -> Float64[Array, "part stem frame"]:
     """Energies of s, e - s, e_spat, P_own e, e_interf, P_all e and e_artif.
 
-    The spectra are longer than frame and filter together: by Parseval's theorem they have the
-    energies of the whole filtered frames, their tails included.
+    The spectra are longer than frame and filter together, so by Parseval's theorem they have the
+    energies of the whole filtered frames including their tails.
     """
     num_bins = own.shape[-1]
     length = 2 * (num_bins - 1)
@@ -303,5 +284,5 @@ def _decibels(
     noise = np.stack([error, spatial, interference, artifacts])
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = 10 * (np.log10(signal) - np.log10(noise))
-    # Nothing over nothing: no error was found.
+    # 0 / 0 has no error either.
     return np.where(noise == 0, LIMIT_DB, np.clip(scores, -LIMIT_DB, LIMIT_DB))

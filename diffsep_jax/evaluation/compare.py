@@ -17,14 +17,13 @@ from diffsep_jax.evaluation.protocols import GROUP_TITLES, METRICS
 from diffsep_jax.evaluation.scores import Result
 from diffsep_jax.evaluation.summary import LEAD, Interval, bootstrap_interval
 from diffsep_jax.evaluation.tables import Table, interval
-from diffsep_jax.pages.document import printable
 
 SIGNIFICANCE = 0.05
 
-# Wilcoxon's p of n differences is 2^(1 - n) at the least: 0.0625 of five.
+# The smallest p-value of Wilcoxon's test for n differences is 2^(1 - n): 0.0625 for five.
 _FEWEST_TRACKS = 6
 
-_MOST_NAMES, _MOST_CONDITIONS = 5, 6
+_MOST_CONDITIONS = 6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,43 +33,49 @@ class Comparison:
     Attributes:
         metric: its name.
         a, b: names of the conditions.
-        differences: B - A by track, means over repeats; of metrics that have a best value, of the
-            distances to it.
-        left_out: tracks that have no score in A or in B.
-        median: of the differences.
-        median_interval: its 95% confidence interval by bootstrap over tracks.
-        mean: of the differences.
-        p_value: of Wilcoxon's signed-rank test, two-sided: how often differences like these would
-            come if neither was better. None if all are zero.
-        seed_noise: standard error of the mean that the seeds alone give; None where a condition has
-            one repeat of what draws noise, so that it cannot be known.
+        differences: B - A by track, of the means over repeats; for metrics with a best value, of
+            the distances to it.
+        left_out: number of tracks that have no score in A or in B.
+        median_interval: 95% confidence interval of the median by bootstrap over tracks.
+        p_value: of Wilcoxon's signed-rank test, two-sided: how often such differences would occur
+            if neither were better. None if all differences are zero.
+        seed_noise: standard error of the mean due to the seeds alone; None if it is unknown, as
+            a condition that draws noise has only one repeat.
     """
 
     metric: str
     a: str
     b: str
     differences: dict[str, float]
-    left_out: tuple[str, ...]
-    median: float
+    left_out: int
     median_interval: Interval | None
-    mean: float
     p_value: float | None
     seed_noise: float | None
 
     @property
+    def median(self) -> float:
+        """Of the differences."""
+        return float(np.median(list(self.differences.values())))
+
+    @property
+    def mean(self) -> float:
+        """Of the differences."""
+        return float(np.mean(list(self.differences.values())))
+
+    @property
     def better(self) -> int:
-        """Tracks on which B is better."""
+        """Number of tracks on which B is better."""
         sign = 1 if METRICS[self.metric].higher_is_better else -1
         return sum(sign * difference > 0 for difference in self.differences.values())
 
     @property
     def worse(self) -> int:
-        """Tracks on which A is better."""
+        """Number of tracks on which A is better."""
         return sum(difference != 0 for difference in self.differences.values()) - self.better
 
     @property
     def verdict(self) -> str:
-        """One line: which is better, and whether that is more than chance."""
+        """Which is better, and whether that is more than chance."""
         ends = self.median_interval
         if self.p_value is None:
             return "no difference"
@@ -89,16 +94,10 @@ class Comparison:
         return f"{winner} is better, by more than chance"
 
     def __str__(self) -> str:
-        """The comparison in a line."""
+        """The comparison in one line."""
+        left_out = f"; {self.left_out} left out, without a score" if self.left_out else ""
         p_value = "" if self.p_value is None else f", Wilcoxon p = {self.p_value:.2g}"
-        noise = self.seed_noise
-        seeds = "" if not noise else f", seeds alone ±{noise:.2f} on the mean"
-        left_out = ""
-        if names := self.left_out:
-            listed = ", ".join(map(printable, names[:_MOST_NAMES]))
-            more = len(names) - _MOST_NAMES
-            listed += f" and {more} more" if more > 0 else ""
-            left_out = f"; {len(names)} left out, without a score ({listed})"
+        seeds = f", seeds alone ±{self.seed_noise:.2f} on the mean" if self.seed_noise else ""
         return (
             f"median {self.median:+.2f} {interval(self.median_interval)}, mean {self.mean:+.2f};"
             f" {self.b} better on {self.better}, worse on {self.worse} of {len(self.differences)}"
@@ -112,7 +111,7 @@ def compare(result: Result, a: str, b: str, metric: str = LEAD) -> Comparison | 
         {track: METRICS[metric].to_compare(values) for track, values in found.items()}
         for found in (result.values(a, metric), result.values(b, metric))
     )
-    both = [track for track in result.tracks if track in ours and track in theirs]
+    both = [track for track in ours if track in theirs]
     if not both:
         return None
     differences = np.array([theirs[track].mean() - ours[track].mean() for track in both])
@@ -121,10 +120,8 @@ def compare(result: Result, a: str, b: str, metric: str = LEAD) -> Comparison | 
         a=a,
         b=b,
         differences=dict(zip(both, differences.tolist(), strict=True)),
-        left_out=tuple(track for track in result.tracks if track not in both),
-        median=float(np.median(differences)),
+        left_out=len(result.tracks) - len(both),
         median_interval=bootstrap_interval(differences[:, None], np.median),
-        mean=float(differences.mean()),
         p_value=_p_value(differences),
         seed_noise=_seed_noise(
             result, a, b, [(ours[each], theirs[each]) for each in both], both[0]
@@ -133,7 +130,7 @@ def compare(result: Result, a: str, b: str, metric: str = LEAD) -> Comparison | 
 
 
 def comparison_lines(result: Result, best_first: Sequence[str]) -> Iterator[str]:
-    """Of two conditions a line for each metric, of more the best one against each of the next."""
+    """For two conditions a line per metric; for more, the best against each of the next six."""
     if len(best_first) == 2:
         a, b = result.conditions
         for metric in result.protocols:
@@ -148,11 +145,22 @@ def comparison_lines(result: Result, best_first: Sequence[str]) -> Iterator[str]
                 yield f"{winner} - {other}: {found}"
 
 
+def difference_table(comparison: Comparison) -> Table:
+    """The differences of one metric by track, the largest first."""
+    group = METRICS[comparison.metric].group
+    by_gain = sorted(comparison.differences.items(), key=lambda item: -item[1])
+    return Table(
+        title=f"{comparison.b} - {comparison.a}, dB: {GROUP_TITLES[group]}",
+        header=["track", "difference"],
+        rows=[[name, f"{difference:+.2f}"] for name, difference in by_gain],
+    )
+
+
 def _p_value(differences: Float[np.ndarray, "track"]) -> float | None:
     if not differences.any():
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of ties and of few tracks, where it is approximate
+        warnings.simplefilter("ignore")  # with ties and with few tracks it is approximate
         return float(scipy.stats.wilcoxon(differences).pvalue)
 
 
@@ -163,10 +171,16 @@ def _seed_noise(
     pairs: Sequence[tuple[Float[np.ndarray, "repeat_a"], Float[np.ndarray, "repeat_b"]]],
     track: str,
 ) -> float | None:
-    """The standard error of the mean over tracks; `track` is one of those that `pairs` are of.
+    """The standard error of the mean over tracks that the seeds cause.
 
-    Where both conditions have the same seeds, their differences by seed tell it: equal noise often
-    moves both alike. Otherwise the variances of the two add up.
+    If both conditions have the same seeds, it follows from the differences by seed, as equal noise
+    often moves both alike; otherwise their variances add up.
+
+    Args:
+        result: has both conditions.
+        a, b: names of the conditions.
+        pairs: values of A and B for each track.
+        track: one of these tracks; all have the same seeds.
     """
     seeds = [[row["seed"] for row in result.repeats(name, track)] for name in (a, b)]
     draws = [_draws(result.conditions.get(name, {})) for name in (a, b)]
@@ -183,18 +197,6 @@ def _seed_noise(
 
 
 def _draws(settings: dict[str, object]) -> bool:
-    """Whether these settings draw noise; finished files, which have none, do not."""
+    """Whether these settings draw noise; files of other programs have no settings and do not."""
     no_noise = settings.get("temperature") == 0 and not settings.get("eta")
     return not no_noise and settings.get("sampler", "direct") != "direct"
-
-
-def difference_table(comparison: Comparison) -> Table:
-    """The tracks of one metric, those that gain most first."""
-    metric = METRICS[comparison.metric]
-    what = f"{comparison.b} - {comparison.a}"
-    by_gain = sorted(comparison.differences.items(), key=lambda item: -item[1])
-    return Table(
-        title=f"{what}, dB: {GROUP_TITLES[metric.group]}",
-        header=["track", "difference"],
-        rows=[[name, f"{difference:+.2f}"] for name, difference in by_gain],
-    )

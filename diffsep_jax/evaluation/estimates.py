@@ -1,7 +1,7 @@
-"""Where estimates come from: a model that separates, or another program's finished files.
+"""Where estimates come from: a model that separates, or audio files by another program.
 
-No file is repaired silently: an estimate with other channels or another length is not scored, one
-of another sample rate is resampled and reported.
+No file is repaired silently: an estimate with other channels or of another length is not scored,
+one at another sample rate is resampled and reported.
 """
 
 import dataclasses
@@ -12,17 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
 from diffsep_jax.audio.read import AudioFile, resample_blocks
 from diffsep_jax.errors import UserError
-from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.evaluation.scoring import Song, Waveform
 from diffsep_jax.evaluation.sweep import is_deterministic, label
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.metrics import is_silent
-
-Waveform = Float32[np.ndarray, "time channel"]
 
 
 def problem(kind: str, message: str) -> dict[str, str]:
@@ -48,7 +45,7 @@ class Estimated(NamedTuple):
 
 
 class SeparatorEstimates:
-    """Estimates by a model. Repeats differ in their seed; what draws nothing is not repeated."""
+    """Estimates by a model. Repeats differ in their seed; deterministic settings have one."""
 
     def __init__(
         self,
@@ -58,10 +55,9 @@ class SeparatorEstimates:
         repeats: int,
         overlap: float,
     ) -> None:
-        """Compiles what the points need, so that no time taken later includes it.
+        """Compiles all programs, so that times taken later exclude it.
 
-        `points` are the settings by the names of their conditions. Raises UserError for settings
-        out of range.
+        `points` are the settings by condition. Raises UserError for settings out of range.
         """
         if repeats < 1:
             raise UserError(f"repeats is {repeats}; expected at least 1")
@@ -79,15 +75,15 @@ class SeparatorEstimates:
 
     @property
     def conditions(self) -> dict[str, dict[str, Any]]:
-        """The sampler's settings by the condition's name."""
+        """The sampler's settings by condition."""
         return {name: dataclasses.asdict(point) for name, point in self._points.items()}
 
     def num_repeats(self, condition: str) -> int:
-        """How many estimates `estimate` gives."""
+        """The number of estimates that `estimate` gives."""
         return 1 if is_deterministic(self._points[condition]) else self._repeats
 
     def stamp(self, track: str) -> str:
-        """Changes when a track's estimates would be others, the settings being equal: never."""
+        """Identifies the version of a track's estimates: there is only one for equal settings."""
         return ""
 
     def estimate(self, song: Song, condition: str) -> Iterator[Estimated]:
@@ -105,21 +101,21 @@ class SeparatorEstimates:
             yield Estimated(vocals, seconds, settings.seed, silence(vocals, name, song))
 
     def _seeded(self, point: SamplerSettings, repeat: int) -> SamplerSettings:
-        """An ensemble takes as many seeds as it has members."""
+        """An ensemble uses as many seeds as it has members."""
         return dataclasses.replace(point, seed=point.seed + repeat * point.ensemble)
 
 
 def condition_names(
     points: Sequence[SamplerSettings], name: str | None
 ) -> dict[str, SamplerSettings]:
-    """The points by the names of their conditions: the settings' label, after `name` if given."""
+    """The points by condition, which is named by the settings, with `name` before or instead."""
     if name is not None and len(points) == 1:
         return {name: points[0]}
     return {f"{name} {label(each)}" if name else label(each): each for each in points}
 
 
 class FileEstimates:
-    """Another program's finished vocals: one file for each track, found by a template of its path.
+    """Vocals by another program: one file for each track, found by a template of its path.
 
     `{track}` in the template stands for the track's name.
     """
@@ -127,7 +123,7 @@ class FileEstimates:
     def __init__(self, template: str, tracks: Sequence[str], name: str | None = None) -> None:
         """Raises UserError if the template lacks {track}, or no track has a file.
 
-        `name` is the condition's; the template if None.
+        `name` is that of the condition; None: the template.
         """
         if "{track}" not in template:
             raise UserError(
@@ -164,7 +160,7 @@ class FileEstimates:
         yield Estimated(vocals, problems=[*problems, *silence(vocals, str(path), song)])
 
     def _path(self, track: str) -> Path:
-        """The track's file; an accented letter in its name may be one character or two."""
+        """The track's file; an accented letter may be encoded as one character or as two."""
         forms = (track, *(unicodedata.normalize(form, track) for form in ("NFC", "NFD")))
         paths = [Path(self._template.replace("{track}", form)) for form in forms]
         return next((path for path in paths if path.is_file()), paths[0])
@@ -174,7 +170,7 @@ Estimator = SeparatorEstimates | FileEstimates
 
 
 def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[dict[str, str]]]:
-    """The audio in the song's shape, and its problems.
+    """The audio in the song's shape and at its sample rate, and its problems.
 
     Raises EstimateError if it cannot be read, or its channels or its length are not the song's.
     """
@@ -185,34 +181,30 @@ def read_estimate(path: Path, song: Song) -> tuple[Waveform, list[dict[str, str]
         raise EstimateError("unreadable estimate", str(error)) from None
     if not blocks:
         raise EstimateError("unreadable estimate", f"{path}: no samples")
-    audio = np.concatenate(blocks)
+    audio, rate = np.concatenate(blocks), source.sample_rate
     num_samples, num_channels = song.vocals.shape
-    if audio.shape[1] == 1 and _is_mono(song):
+    if audio.shape[1] == 1 and song.is_mono:
         audio = np.repeat(audio, num_channels, axis=1)
     if audio.shape[1] != num_channels:
         raise EstimateError(
             "channels differ",
-            f"{path}: {audio.shape[1]} channels, expected {num_channels} as the reference of"
+            f"{path}: {audio.shape[1]} channels; expected {num_channels} as in the reference of"
             f" {song.name}",
         )
-    expected = num_samples * source.sample_rate / song.sample_rate
-    # At another rate each program rounds the length in its own way.
-    if abs(len(audio) - expected) > (source.sample_rate != song.sample_rate):
+    expected = num_samples * rate / song.sample_rate
+    # Programs round the length at another rate in different ways.
+    if abs(len(audio) - expected) > (rate != song.sample_rate):
         raise EstimateError(
             "length differs",
-            f"{path}: {len(audio)} samples ({len(audio) / source.sample_rate:.3f} s at"
-            f" {source.sample_rate} Hz), expected {round(expected)} as the reference of"
-            f" {song.name}",
+            f"{path}: {len(audio)} samples ({len(audio) / rate:.3f} s at {rate} Hz); expected"
+            f" {round(expected)} as in the reference of {song.name}",
         )
     check_finite(audio, str(path))
-    if source.sample_rate == song.sample_rate:
+    if rate == song.sample_rate:
         return audio, []
-    resampled = np.concatenate(list(resample_blocks([audio], source.sample_rate, song.sample_rate)))
+    resampled = np.concatenate(list(resample_blocks([audio], rate, song.sample_rate)))
     missing = max(0, num_samples - len(resampled))
-    message = (
-        f"{path}: {source.sample_rate} Hz, resampled to {song.sample_rate} Hz, at which songs are"
-        " scored"
-    )
+    message = f"{path}: {rate} Hz, resampled to {song.sample_rate} Hz, at which songs are scored"
     padded = np.pad(resampled, ((0, missing), (0, 0)))[:num_samples]
     return padded, [problem("sample rate differs", message)]
 
@@ -222,9 +214,7 @@ def check_finite(audio: Waveform, name: str) -> None:
     finite = np.isfinite(audio).all(axis=1)
     if not finite.all():
         first = int(np.argmin(finite))
-        raise EstimateError(
-            "NaN in the estimate", f"{name}: NaN or infinity at sample {first}, expected none"
-        )
+        raise EstimateError("NaN in the estimate", f"{name}: NaN or infinity at sample {first}")
 
 
 def silence(audio: Waveform, name: str, song: Song) -> list[dict[str, str]]:
@@ -233,8 +223,3 @@ def silence(audio: Waveform, name: str, song: Song) -> list[dict[str, str]]:
         return []
     message = f"{name}: the estimate is silent, the vocals of {song.name} are not"
     return [problem("silent estimate", message)]
-
-
-def _is_mono(song: Song) -> bool:
-    """Whether its channels are all equal, as in what sources make of a mono file."""
-    return all(bool(np.all(stem == stem[:, :1])) for stem in (song.vocals, song.accompaniment))

@@ -1,7 +1,7 @@
-"""Scores a source of songs, each track kept as soon as it is done.
+"""Scores a source of songs, writing each track's rows as soon as it is done.
 
-Memory holds one song, and its repeats where their calibration is asked for. Several processes share
-the songs by position.
+Memory holds one song, and its repeats if their calibration is measured. Several processes share the
+songs by position.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -43,13 +43,12 @@ from diffsep_jax.evaluation.scoring import (
 from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_dir
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.models.model import model_to_json
-from diffsep_jax.pages.document import printable
 from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
 
 
 @runtime_checkable
 class Songs(Protocol):
-    """What is needed of a source of songs; `segment` gives (vocals, accompaniment)."""
+    """What evaluation needs of a source; `segment` returns (vocals, accompaniment)."""
 
     @property
     def sample_rate(self) -> int: ...
@@ -60,13 +59,13 @@ class Songs(Protocol):
 
 
 def track_names(songs: Songs) -> list[str]:
-    """The names of the tracks. UserError unless they differ, for each names a folder."""
+    """The names of the tracks. UserError unless they are unique, as they name folders."""
     names = [songs.name(i) for i in range(len(songs))]
     seen: dict[str, str] = {}
     for name in names:
-        key = name.casefold()  # one folder, on the file systems that ignore case
+        key = name.casefold()  # some file systems ignore case
         if key in seen:
-            raise UserError(f"songs named {seen[key]!r} and {name!r}, expected names that differ")
+            raise UserError(f"songs are named {seen[key]!r} and {name!r}; expected unique names")
         seen[key] = name
     return names
 
@@ -83,17 +82,17 @@ def evaluate(
 ) -> Result | None:
     """Scores every song that has no scores in `out` yet, and reads the result.
 
-    Problems are printed as they come, those of an earlier run too, with a progress bar where
-    standard error is a terminal.
+    Prints problems, also those of an earlier run, and a progress bar if standard error is a
+    terminal.
 
     Args:
         songs: the source.
-        estimator: gives the estimates.
-        out: folder of the result, whose settings are these: see `scores.check_same_settings`.
-        settings: all that decides the numbers.
-        metrics: names, of `protocols.METRICS`; utterance_sdr, by which tracks are ranked, is one.
+        estimator: provides the estimates.
+        out: folder of the result; see `scores.check_same_settings`.
+        settings: everything that determines the numbers.
+        metrics: names from `protocols.METRICS`, utterance_sdr included, which ranks tracks.
         command: as typed.
-        notes: what the data says of its tracks, by their names: part and bandwidth_hz, or neither.
+        notes: what the data says about its tracks, by name: part and bandwidth_hz, both optional.
 
     Returns:
         The result in process 0, None in others.
@@ -113,32 +112,22 @@ def evaluate(
             "tracks": names,
         }
         write_run(out, run)
-        collect_rows(out, names, lambda name, rows: _is_done(out, estimator, name, rows))
+        collect_rows(out, names, lambda name, rows: _is_done(estimator, name, rows))
     wait_for_all("the earlier scores are collected")
     known = rows_by_track(out)
-    num_estimates = sum(map(estimator.num_repeats, estimator.conditions))
     mine = range(jax.process_index(), len(names), jax.process_count())
     console = rich.console.Console(stderr=True, highlight=False)
     with rich.progress.Progress(
-        *rich.progress.Progress.get_default_columns(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+        console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("estimates", total=len(mine) * num_estimates)
-        for place, i in enumerate(mine):
+        for i in bar.track(mine, description="tracks"):
             name = names[i]
             if (rows := known.get(name)) is None:
-                about = notes.get(name, {})
-                rows = score_track(
-                    songs, i, estimator, out, metrics, about, lambda: bar.advance(task)
-                )
+                rows = score_track(songs, i, estimator, out, metrics, notes.get(name, {}))
                 append_rows(out, rows)
-            bar.update(task, completed=(place + 1) * num_estimates)
             for each in (each for row in rows for each in row.get("problems", ())):
-                line = f"problem: {printable(each['message'])}"
-                console.print(line, markup=False, soft_wrap=True)
-    # A sweep of one more track takes hours.
+                console.print(f"problem: {each['message']}", markup=False, soft_wrap=True)
+    # Another process may have one track more, which takes hours in a sweep.
     wait_for_all("every track is scored", LONG_BARRIER_SECONDS)
     if not is_primary():
         return None
@@ -146,10 +135,10 @@ def evaluate(
     return read_result(out)
 
 
-def _is_done(out: Path, estimator: Estimator, name: str, rows: Sequence[Row]) -> bool:
-    """Whether every repeat of every condition has a row, of today's files, and its excerpt.
+def _is_done(estimator: Estimator, name: str, rows: Sequence[Row]) -> bool:
+    """Whether every repeat of every condition has a row for the present version of its file.
 
-    A track whose reference is bad is never done, for the reference may have been repaired.
+    A track with a bad reference is never done, as the reference may have been repaired.
     """
     expected = {(anchor, 0) for anchor in ANCHORS} | {
         (condition, repeat)
@@ -157,12 +146,8 @@ def _is_done(out: Path, estimator: Estimator, name: str, rows: Sequence[Row]) ->
         for repeat in range(estimator.num_repeats(condition))
     }
     stamp = estimator.stamp(name)
-    files = [out / row["excerpt"]["file"] for row in rows if "excerpt" in row]
-    files += [file.with_name("vocals.flac") for file in files[:1]]
-    return (
-        {(row["condition"], row["repeat"]) for row in rows} == expected
-        and all(row.get("stamp", "") == stamp for row in rows if row["condition"] not in ANCHORS)
-        and all(file.is_file() for file in files)
+    return {(row["condition"], row["repeat"]) for row in rows} == expected and all(
+        row.get("stamp", "") == stamp for row in rows if row["condition"] not in ANCHORS
     )
 
 
@@ -173,11 +158,10 @@ def score_track(
     out: Path,
     metrics: Sequence[str],
     about: Mapping[str, Any],
-    advance: Callable[[], None],
 ) -> list[Row]:
     """The rows of the song at `position`, anchors first; writes its excerpts.
 
-    `advance` is called after each estimate.
+    `about` is what the data says about the track: part and bandwidth_hz, both optional.
     """
     name, num_samples = songs.name(position), songs.num_samples(position)
     facts: Row = {"audio_seconds": num_samples / songs.sample_rate}
@@ -192,7 +176,7 @@ def score_track(
     try:
         vocals, accompaniment = songs.segment(position, 0, num_samples)
         if not (np.isfinite(vocals).all() and np.isfinite(accompaniment).all()):
-            raise UserError("NaN or infinity in a stem, expected finite samples")
+            raise UserError("NaN or infinity in a stem; expected finite samples")
     except UserError as error:
         return [row(MIXTURE, 0, problems=[problem("bad reference", f"{name}: {error}")])]
     song = Song(
@@ -202,9 +186,10 @@ def score_track(
         sample_rate=songs.sample_rate,
         bandwidth_hz=about.get("bandwidth_hz"),
     )
-    rows = [row(anchor, 0, **found) for anchor, found in score_anchors(song, metrics).items()]
+    anchors = score_anchors(song, metrics)
     if problems := _problems_of(song, metrics):
-        next(each for each in rows if each["condition"] == MIXTURE)["problems"] = problems
+        anchors[MIXTURE]["problems"] = problems
+    rows = [row(anchor, 0, **found) for anchor, found in anchors.items()]
     kept = list(estimator.conditions)
     kept = kept[: 1 if len(kept) > MOST_CONDITIONS else None]
     heard: dict[str, Waveform] = {}
@@ -223,13 +208,12 @@ def score_track(
                 if calibrated:
                     samples.append(each.vocals)
                 if condition in kept and condition not in heard:
-                    # A copy: of a view, the whole estimate would stay.
+                    # A copy: a view would keep the whole estimate in memory.
                     heard[condition] = each.vocals[loudest_part(song)].copy()
-                advance()
             scored = with_calibration(song, scored, samples)
         except EstimateError as error:
             heard.pop(condition, None)
-            # Not a single repeat counts, for a mean over some of them would be one of others.
+            # No repeat counts: a mean over only some of them would not be comparable.
             scored = [
                 row(condition, repeat, **stamp)
                 for repeat in range(estimator.num_repeats(condition))
@@ -237,24 +221,26 @@ def score_track(
             scored[0]["problems"] = [error.problem]
         rows += scored
     if heard:
-        for condition, excerpt in keep_excerpt(out, song, heard).items():
-            next(each for each in rows if each["condition"] == condition)["excerpt"] = excerpt
+        excerpts = keep_excerpt(out, song, heard)
+        for first in (first for first in rows if first["repeat"] == 0):
+            if first["condition"] in excerpts:
+                first["excerpt"] = excerpts[first["condition"]]
     return rows
 
 
 def _problems_of(song: Song, metrics: Sequence[str]) -> list[dict[str, str]]:
-    """What is wrong with the reference, though it can be scored by."""
+    """What is wrong with a reference that can be used all the same."""
     if is_silent(song.vocals):
-        message = f"{song.name}: {SILENT_VOCALS}, so that only the leakage is defined"
+        message = f"{song.name}: {SILENT_VOCALS}, so only the leakage is defined"
         return [problem("silent vocals", message)]
     if is_silent(song.accompaniment) and any(METRICS[m].group == "chunk" for m in metrics):
-        message = f"{song.name}: the true accompaniment is silent, so that BSS Eval is undefined"
+        message = f"{song.name}: the true accompaniment is silent, so BSS Eval is undefined"
         return [problem("silent accompaniment", message)]
     return []
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that compute scores."""
+    """Versions of Python and of the packages that compute scores."""
     packages = ("diffsep-jax", "jax", "jaxlib", "numpy", "scipy", "soxr")
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in packages
@@ -262,7 +248,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """What this process computes on, and how many processes there are."""
+    """The device and machine of this process, and the number of processes."""
     device = jax.local_devices()[0]
     return {
         "platform": device.platform,
@@ -276,7 +262,7 @@ def hardware() -> dict[str, Any]:
 
 
 def weights_digest(name_or_dir: str) -> str:
-    """Identifies the model, whatever its default preset. UserError if there is no such model."""
+    """Identifies a model, regardless of its default preset. UserError if it does not exist."""
     config = model_to_json(load_config(name_or_dir))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     with (model_dir(name_or_dir) / WEIGHTS_FILE).open("rb") as file:

@@ -1,5 +1,8 @@
 """A few seconds of each track to listen to, where the singing is loudest."""
 
+import hashlib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,6 @@ import soundfile
 from jaxtyping import Float32
 
 from diffsep_jax.evaluation.protocols import MIXTURE
-from diffsep_jax.evaluation.scores import excerpt_name
 from diffsep_jax.evaluation.scoring import Song
 from diffsep_jax.files import replacing
 
@@ -18,9 +20,11 @@ Waveform = Float32[np.ndarray, "time channel"]
 SECONDS = 6.0
 
 MOST_CONDITIONS = 8
-"""Of more conditions only the first is kept: an estimate takes some 0.5 MB of each track."""
+"""Of more conditions only the first is kept: an estimate takes about 0.5 MB per track."""
 
 _STEP_SECONDS = 0.1
+
+_LONGEST_NAME = 200  # in bytes: file systems take 255, and a temporary name is longer
 
 
 def loudest_part(song: Song) -> slice:
@@ -37,36 +41,48 @@ def loudest_part(song: Song) -> slice:
 def keep_excerpt(
     out: Path, song: Song, estimates: Mapping[str, Waveform]
 ) -> dict[str, dict[str, Any]]:
-    """Writes the excerpts' files as 16-bit FLAC, with one gain for all so that none clips.
+    """Writes the excerpts as 16-bit FLAC files, with one gain for all so that none clips.
 
     Args:
         out: folder of the result.
-        song: whose mixture and vocals are written too.
-        estimates: `loudest_part` of estimated vocals by their conditions.
+        song: its mixture and vocals are written too.
+        estimates: `loudest_part` of estimated vocals by condition.
 
     Returns:
-        For the mixture and each condition what its row keeps as `excerpt`. The true vocals lie
-        beside the mixture, as vocals.flac.
+        The `excerpt` of the rows of the mixture and of each condition. The true vocals are in the
+        folder of the mixture, as vocals.flac.
 
     Raises:
         UserError: a file cannot be written.
     """
     part = loudest_part(song)
-    heard: list[tuple[str | None, str, Waveform]] = [
-        (MIXTURE, "mixture", song.mixture[part]),
-        (None, "vocals", song.vocals[part]),
-    ]
+    stems = {"mixture": song.mixture[part], "vocals": song.vocals[part]}
+    files = {MIXTURE: excerpt_name(song.name, "mixture")}
     for condition, audio in estimates.items():
         stem = f"estimate {condition}" if len(estimates) > 1 else "estimate"
-        heard.append((condition, stem, audio))
-    gain = 1 / max(1.0, *(float(np.abs(audio).max()) for _, _, audio in heard))
-    excerpts = {}
-    for name, stem, audio in heard:
-        file = excerpt_name(song.name, stem)
-        with replacing(out / file) as temporary:
+        stems[stem] = audio
+        files[condition] = excerpt_name(song.name, stem)
+    gain = 1 / max(1.0, *(float(np.abs(audio).max()) for audio in stems.values()))
+    for stem, audio in stems.items():
+        with replacing(out / excerpt_name(song.name, stem)) as temporary:
             samples = audio * np.float32(gain)
             soundfile.write(temporary, samples, song.sample_rate, format="FLAC", subtype="PCM_16")
-        if name is not None:
-            start = part.start / song.sample_rate
-            excerpts[name] = {"file": file, "start_seconds": start, "gain": gain}
-    return excerpts
+    start = part.start / song.sample_rate
+    return {
+        condition: {"file": file, "start_seconds": start, "gain": gain}
+        for condition, file in files.items()
+    }
+
+
+def excerpt_name(track: str, stem: str) -> str:
+    """The file of an excerpt, relative to the result's folder."""
+    return f"excerpts/{_file_name(track)}/{_file_name(stem)}.flac"
+
+
+def _file_name(name: str) -> str:
+    """A valid file name anywhere: special characters are percent-encoded, long names hashed."""
+    encoded = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
+    data = os.fsencode(encoded)
+    if len(data) <= _LONGEST_NAME:
+        return encoded
+    return f"{encoded[:40]}~{hashlib.sha256(data).hexdigest()[:16]}"

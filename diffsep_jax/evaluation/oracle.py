@@ -1,14 +1,12 @@
-"""The ideal ratio mask: what a mask on the mixture's spectrogram reaches, given the true stems."""
+"""The ideal ratio mask: the best that masking can reach, as it is given the true stems."""
 
 import numpy as np
 import scipy.signal
 from jaxtyping import Float
 
-from diffsep_jax.errors import UserError
-
 WINDOW, HOP = 4096, 1024
 
-# Samples that are masked at once, and what the frames at their ends see of their neighbours.
+# Samples that are masked at once, and the overlap that the frames at their ends need.
 _CHUNK, _CONTEXT = 512 * HOP, WINDOW
 
 
@@ -18,22 +16,14 @@ def ideal_ratio_mask(
 ) -> tuple[Float[np.ndarray, "_time _channel"], Float[np.ndarray, "_time _channel"]]:
     """Estimates of vocals and accompaniment: the mixture, masked by the stems' true spectrograms.
 
-    The masks are |V| / (|V| + |A| + eps) and the same with |A| above, with eps = 2.2e-16, in every
-    channel by itself, on the spectrogram of vocals + accompaniment: `scipy.signal.stft` with Hann
-    windows of 4096 samples, 1024 apart, at any sample rate, in float64. docs/evaluation.md tells
-    how that differs from the oracle of sigsep (sigsep-mus-oracle, IRM.py).
+    The masks are |V| / (|V| + |A| + eps) and |A| / (|V| + |A| + eps), with eps = 2.2e-16, for each
+    channel separately, on the spectrogram of vocals + accompaniment: `scipy.signal.stft` with Hann
+    windows of 4096 samples, 1024 apart, at any sample rate, in float64. docs/evaluation.md
+    says how this differs from the oracle of sigsep (sigsep-mus-oracle, IRM.py).
 
     Long tracks are masked in pieces that overlap, with the same result in bounded memory. The
-    estimates have the type of the stems.
-
-    Raises:
-      UserError: the shapes differ.
+    estimates have the dtype of the stems, which must have the same shape.
     """
-    if vocals.shape != accompaniment.shape:
-        raise UserError(
-            f"the vocals' shape is {vocals.shape} and the accompaniment's {accompaniment.shape}; "
-            "the mask needs two [time, channel] arrays of one shape"
-        )
     estimates = np.empty_like(vocals), np.empty_like(accompaniment)
     for start in range(0, len(vocals), _CHUNK):
         first = max(0, start - _CONTEXT)

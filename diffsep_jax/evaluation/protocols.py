@@ -1,4 +1,4 @@
-"""The metrics of an evaluation and the protocol behind each: no number goes without one."""
+"""The metrics of an evaluation, each with its protocol, which is reported with every number."""
 
 import dataclasses
 from typing import Literal
@@ -13,9 +13,9 @@ Group = Literal["utterance", "spectral", "chunk", "calibration"]
 
 GROUP_TITLES: dict[Group, str] = {
     "utterance": "utterance SDR (whole track, Sound Demixing Challenge 2023)",
-    "spectral": "spectra (MR-STFT: lower is better; level, dB: 0 is best; leakage, dB: lower)",
+    "spectral": "spectra (MR-STFT: lower is better; level: 0 dB is best; leakage: lower is better)",
     "chunk": "chunk SDR (BSS Eval v4 as museval: median over 1 s frames, then over tracks)",
-    "calibration": "calibration (spread of the repeats over their mean's error: 1 is honest)",
+    "calibration": "calibration (spread of the repeats over the error of their mean: 1 is best)",
 }
 """Title of each group's table."""
 
@@ -28,10 +28,10 @@ class Metric:
         name: key in the rows of a result.
         title: heading in tables.
         group: the table that it belongs to.
-        protocol: what its number means.
+        protocol: meaning of its number. Results with other protocols cannot be merged.
         unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
-        best: the ideal value where deviating to either side is worse; otherwise None.
+        best: the ideal value if a deviation to either side is worse; otherwise None.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Metric:
 
     @property
     def full_title(self) -> str:
-        """The title with its protocol, where others have the same title."""
+        """The title, with the group if other metrics have the same title."""
         return f"{self.group} {self.title}" if self.title == "SDR" else self.title
 
     def to_compare(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -145,11 +145,8 @@ METRICS = {metric.name: metric for metric in _METRICS}
 SILENCE, MIXTURE, GAIN, MASK = "silence", "mixture", "best constant gain", "ideal ratio mask"
 
 ANCHORS = (SILENCE, MIXTURE, GAIN, MASK)
-"""Conditions that stand beside every other one: three floors that need no separation, and what a
-mask can reach. The gain is the best one for each track."""
+"""Conditions with which every estimate is compared: three that need no separation, and the best
+that masking can reach. The gain is the best one for each track."""
 
-OTHER_TRACKS = (
-    "The rows of a metric are not all of the same tracks: rows of other tracks do not compare like"
-    " with like"
-)
-"""Printed where that is so."""
+OTHER_TRACKS = "Some rows of a metric are over different tracks (see n), and are not comparable"
+"""Printed if that is the case."""

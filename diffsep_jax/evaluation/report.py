@@ -1,4 +1,4 @@
-"""Results as one HTML page, and in order:  python -m diffsep_jax.evaluation.report A [B ...]
+"""Results as one HTML page, or ranked in tables:  python -m diffsep_jax.evaluation.report A [B ...]
 
 The page loads nothing from anywhere; its template is report.html.jinja.
 """
@@ -6,7 +6,6 @@ The page loads nothing from anywhere; its template is report.html.jinja.
 import base64
 import dataclasses
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,9 @@ import tyro
 from jaxtyping import Float32
 from rich.console import Console
 
+from diffsep_jax import pages
 from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.evaluation import tables
 from diffsep_jax.evaluation.compare import compare, comparison_lines, difference_table
 from diffsep_jax.evaluation.protocols import (
     ANCHORS,
@@ -27,39 +28,27 @@ from diffsep_jax.evaluation.protocols import (
     MIXTURE,
     OTHER_TRACKS,
     Group,
+    Metric,
 )
 from diffsep_jax.evaluation.scores import REPORT_FILE, Result, Row, merge, read_result
 from diffsep_jax.evaluation.summary import (
     LEAD,
     Summary,
-    comparable_tracks,
     over_gain,
     ranked,
     real_time_factor,
-    rows_are_of_other_tracks,
     summarise,
+    tracks_differ,
+    values_by_condition,
 )
 from diffsep_jax.evaluation.sweep import line_and_steps, number_label
-from diffsep_jax.evaluation.tables import (
-    Table,
-    csv_text,
-    decibels,
-    gain_lines,
-    interval,
-    markdown,
-    metric_tables,
-    rich_table,
-    show,
-    track_table,
-)
 from diffsep_jax.files import write_bytes
-from diffsep_jax.pages.document import audio_uri, clock
 
 MANY = 6
 """With more conditions than these, the tables of all of them are folded."""
 
 MOST_TRACKS, MOST_HEARD = 3, 3
-"""Worst tracks, and best; estimates of each. With its picture a sound takes 0.2 MB of the page."""
+"""Worst tracks, and best; estimates of each. A sound with its picture takes 0.2 MB of the page."""
 
 PLAYBACK_PEAK_DB = -1.0
 
@@ -68,13 +57,15 @@ Waveform = Float32[np.ndarray, "time channel"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """Writes an HTML page of results, or prints them in order, the best first.
+    """Writes an HTML page of results, or prints them ranked, the best first.
 
     Attributes:
-        folders: folders that eval.py wrote, of the same songs.
-        conditions: names of the conditions to take, such as two points of a sweep; unset: all.
-        html: the page; unset: report.html in the folder, if it is one and no table is printed.
-        table: print the tables in this format; unset: terminal, for several folders or conditions.
+        folders: results to show: folders that eval.py wrote, of the same songs.
+        conditions: names of the conditions to show, such as two points of a sweep; unset: all.
+        html: file to write the page to; unset: report.html in the folder, if there is only one
+            folder and no table is printed.
+        table: format of the tables to print; unset: terminal, if several folders or conditions are
+            given.
     """
 
     folders: tyro.conf.Positional[tuple[Path, ...]]
@@ -87,7 +78,7 @@ def main(args: Sequence[str]) -> None:
     """Runs the command. Raises UserError if there is no result, or the page cannot be written."""
     command = tyro.cli(Report, args=args, prog="python -m diffsep_jax.evaluation.report")
     if not command.folders:
-        raise UserError("no folder was given; expected at least one that eval.py wrote")
+        raise UserError("folders is empty; expected at least one folder that eval.py wrote")
     several = len(command.folders) > 1 or bool(command.conditions)
     table = command.table or ("terminal" if several else None)
     html = command.html or (command.folders[0] / REPORT_FILE if table is None else None)
@@ -107,22 +98,22 @@ def main(args: Sequence[str]) -> None:
             raise UserError(f"html is {html}, a folder; expected the name of an HTML file")
         write_report(html, result, summary)
         size = html.stat().st_size / 1e6
-        print(f"wrote {html} ({size:.1f} MB): open it in a browser", file=sys.stderr)
+        print(f"wrote {html} ({size:.1f} MB); open it in a browser", file=sys.stderr)
     if table == "csv":
-        print(csv_text(result, summary), end="")
+        print(tables.csv_text(result, summary), end="")
     elif table == "markdown":
-        print("\n".join(map(markdown, metric_tables(result, summary))), end="")
+        print("\n".join(map(tables.markdown, tables.metric_tables(result, summary))), end="")
     elif table == "terminal":
         console = Console(highlight=False)
-        show(console, result, summary)
+        tables.show(console, result, summary)
         if len(result.conditions) == 2 and (found := compare(result, *result.conditions)):
-            console.print(rich_table(difference_table(found)))
+            console.print(tables.rich_table(difference_table(found)))
         for line in comparison_lines(result, ranked(result, summary)):
             console.print(line, markup=False)
 
 
 def read_results(folders: Sequence[Path]) -> Result:
-    """The results of the folders as one; conditions of one name take the folder's into theirs.
+    """The results of the folders as one; conditions that share a name are named by their folders.
 
     Raises UserError if one cannot be read, or they are not of the same songs.
     """
@@ -147,27 +138,17 @@ def write_report(path: Path, result: Result, summary: Summary) -> None:
     Raises UserError if an excerpt that the page plays is missing or damaged, a package is missing,
     or `path` cannot be written.
     """
-    write_bytes(path, render(result, summary).encode("utf-8", "replace"))
+    write_bytes(path, render(result, summary).encode())
 
 
 def render(result: Result, summary: Summary) -> str:
     """The whole page as HTML. Raises UserError as `write_report` does."""
-    if missing := missing_packages():
-        raise UserError(missing)
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("diffsep_jax.evaluation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"sha256": _sha256, "text": _text}
     order = ranked(result, summary)
     best = order[0]
     shown = result if len(order) <= MANY else result.renamed({best: best})
-    return environment.get_template("report.html.jinja").render(
+    return pages.render(
+        "diffsep_jax.evaluation",
+        "report.html.jinja",
         result=result,
         estimates=_setting(result, "name", "model", "estimates"),
         data=_setting(result, "data"),
@@ -176,45 +157,38 @@ def render(result: Result, summary: Summary) -> str:
         lead=summary["", best, LEAD],
         over_gain=over_gain(result, best)[0].median,
         real_time_factor=real_time_factor(result, best),
-        gain_lines=list(gain_lines(result, best)),
+        gain_lines=list(tables.gain_lines(result, best)),
         cards=_cards(result, order),
         comparisons=list(comparison_lines(result, order)),
         quality=_quality(result, summary),
         groups=_groups(shown, summary),
-        folded=list(metric_tables(result, summary)) if shown is not result else [],
-        other_tracks=OTHER_TRACKS if rows_are_of_other_tracks(result) else "",
-        tracks=track_table(result, best, list(result.protocols)),
-        points=_points(result),
+        folded=list(tables.metric_tables(result, summary)) if shown is not result else [],
+        other_tracks=OTHER_TRACKS if tracks_differ(result) else "",
+        tracks=tables.track_table(result, best, list(result.protocols)),
         anchors=ANCHORS,
-        decibels=decibels,
-        interval=interval,
+        decibels=tables.decibels,
+        interval=tables.interval,
+        text=_text,
+        sha256=_sha256,
     )
 
 
-def missing_packages() -> str | None:
-    """What to install before a page can be written; None if it is there."""
-    needed = ("jinja2", "matplotlib")
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        return f"pages need {' and '.join(missing)}; pip install 'diffsep-jax[eval]'"
-    return None
-
-
 def _sha256(text: str) -> str:
-    """As the page's policy names the one script that may run."""
+    """The name by which the page's policy allows its one script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _setting(result: Result, *names: str) -> str:
-    """What the runs have under the first of the names that they have, each value once."""
+    """The runs' values of the first of these settings that each run has; every value once."""
     found = [
-        next((run["settings"][n] for n in names if n in run["settings"]), None)
+        next((str(run["settings"][name]) for name in names if name in run["settings"]), "")
         for run in result.runs.values()
     ]
-    return ", ".join(dict.fromkeys(str(value) for value in found if value is not None))
+    return ", ".join(dict.fromkeys(found))
 
 
 def _cards(result: Result, order: Sequence[str]) -> list[dict[str, Any]]:
-    """The worst and the best tracks by the best condition, each with what can be heard of it."""
+    """The worst and the best tracks of the best condition, each with its sounds and its picture."""
     kept = {row["condition"] for row in result.rows if "excerpt" in row}
     heard = [name for name in order if name in kept][:MOST_HEARD]
     if not heard:
@@ -222,8 +196,8 @@ def _cards(result: Result, order: Sequence[str]) -> list[dict[str, Any]]:
     ranks, values = result.values(order[0], LEAD), result.values(heard[0], LEAD)
     tracks = [
         track
-        for track in result.tracks
-        if track in ranks and track in values and _excerpt(result, heard[0], track)
+        for track in ranks
+        if track in values and _excerpt(result, heard[0], track) is not None
     ]
     tracks.sort(key=lambda track: ranks[track].mean())
     if len(tracks) > 2 * MOST_TRACKS:
@@ -237,7 +211,7 @@ def _excerpt(result: Result, condition: str, track: str) -> Row | None:
 
 
 def _card(result: Result, track: str, conditions: Sequence[str]) -> dict[str, Any]:
-    from diffsep_jax.evaluation import plots
+    from diffsep_jax import plots
 
     mixture = _excerpt(result, MIXTURE, track)
     assert mixture is not None  # it is kept with each estimate
@@ -255,23 +229,24 @@ def _card(result: Result, track: str, conditions: Sequence[str]) -> dict[str, An
         sounds[label], rate = _read(Path(each["file"]), each["gain"])
         if sounds[label].shape != sounds["mixture"].shape or not sounds[label].size:
             raise UserError(
-                f"{each['file']}: differs in shape from the mixture's excerpt, or is empty; score"
-                " again into another folder"
+                f"{each['file']}: shape is {sounds[label].shape}; expected that of the mixture's"
+                f" excerpt, {sounds['mixture'].shape}. Score again into another folder"
             )
     first = next(iter(scores))
     sounds[first.replace("estimate", "error", 1)] = sounds["reference"] - sounds[first]
     peak = max(float(np.abs(audio).max()) for audio in sounds.values())
     volume = np.float32(10 ** (PLAYBACK_PEAK_DB / 20) / peak if peak > 0 else 1.0)
     start, seconds = mixture["start_seconds"], len(sounds["mixture"]) / rate
+    span = (start, start + seconds, result.audio_seconds[track])
     return {
         "track": track,
         "scores": scores,
-        "span": [clock(start), clock(start + seconds), clock(result.audio_seconds[track])],
+        "span": [pages.clock(time) for time in span],
         "sounds": [
-            {"label": label, "uri": audio_uri(audio * volume, rate, "mp3")}
+            {"label": label, "uri": pages.audio_uri(audio * volume, rate, "mp3")}
             for label, audio in sounds.items()
         ],
-        "picture": plots.spectrograms(sounds, rate),
+        "picture": pages.data_uri("image/png", plots.spectrograms(sounds, rate)),
     }
 
 
@@ -280,84 +255,67 @@ def _read(path: Path, gain: float) -> tuple[Waveform, int]:
         audio, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError):
         raise UserError(
-            f"{path}: missing or damaged; expected the excerpt that eval.py wrote. Copy the whole"
+            f"{path} is missing or damaged; expected the excerpt that eval.py wrote. Copy the whole"
             " result folder, or score again into another one"
         ) from None
     return audio / np.float32(gain), sample_rate
 
 
 def _quality(result: Result, summary: Summary) -> str | None:
-    """Quality against time, where two conditions or more have a time and a score."""
-    from diffsep_jax.evaluation import plots
+    """The plot of quality against time, if at least two conditions have a time and a score."""
+    from diffsep_jax import plots
 
     points = []
     for name, settings in result.conditions.items():
         median, factor = summary["", name, LEAD].median, real_time_factor(result, name)
         if median is not None and factor is not None:
             points.append(plots.Point(*line_and_steps(name, settings), factor, median))
-    return plots.quality_against_time(points) if len(points) > 1 else None
+    if len(points) < 2:
+        return None
+    return pages.data_uri("image/svg+xml", plots.quality_against_time(points))
 
 
 def _groups(result: Result, summary: Summary) -> list[dict[str, Any]]:
     """For each group of metrics its table, the box plots, and what the numbers mean."""
-    groups = [
-        group
-        for group in get_args(Group)
-        if any(METRICS[metric].group == group for metric in result.protocols)
-    ]
     found = []
-    for group, table in zip(groups, metric_tables(result, summary), strict=True):
-        metrics = [metric for metric in result.protocols if METRICS[metric].group == group]
+    metrics = [METRICS[name] for name in result.protocols]
+    groups = [group for group in get_args(Group) if any(m.group == group for m in metrics)]
+    for group, table in zip(groups, tables.metric_tables(result, summary), strict=True):
+        ours = [metric for metric in metrics if metric.group == group]
         found.append(
             {
                 "group": group,
                 "title": GROUP_TITLES[group].partition(" (")[0],
                 "table": table,
-                "plots": [
-                    {"title": _metric_title(metric), "uri": _boxes(result, metric)}
-                    for metric in metrics
-                ],
-                "meanings": [(METRICS[m].full_title, result.protocols[m]) for m in metrics],
+                "plots": [{"title": _title(each), "uri": _boxes(result, each)} for each in ours],
+                "meanings": [(each.full_title, result.protocols[each.name]) for each in ours],
             }
         )
     return found
 
 
-def _boxes(result: Result, metric: str) -> str:
-    from diffsep_jax.evaluation import plots
+def _boxes(result: Result, metric: Metric) -> str:
+    from diffsep_jax import plots
 
-    comparable = comparable_tracks(result, metric)
-    anchors = () if METRICS[metric].group == "calibration" else ANCHORS
-    rows = []
-    for name in (*anchors, *result.conditions):
-        values = result.values(name, metric)
-        tracks = [track for track in values if name not in ANCHORS or track in comparable]
-        means = [float(values[track].mean()) for track in tracks]
-        rows.append(plots.Box(name, means, name in ANCHORS))
-    return plots.boxes(rows)
-
-
-def _metric_title(metric: str) -> str:
-    """Its title, its unit and which way is better."""
-    found = METRICS[metric]
-    unit = f", {found.unit}" if found.unit else ""
-    if found.best is not None:
-        return f"{found.title}{unit}, {found.best:g} is best"
-    return f"{found.title}{unit}, {'higher' if found.higher_is_better else 'lower'} is better"
-
-
-def _points(result: Result) -> Table | None:
-    """A row of the sampler's settings for each condition that has some."""
-    names = list(dict.fromkeys(name for each in result.conditions.values() for name in each))
     rows = [
-        [name, *(_text(settings.get(each)) for each in names)]
-        for name, settings in result.conditions.items()
+        plots.Box(name, [float(each.mean()) for each in values.values()], name in ANCHORS)
+        for name, values in values_by_condition(result, metric.name).items()
+        if name not in ANCHORS or metric.group != "calibration"
     ]
-    header = ["vocals", *(name.replace("_", " ") for name in names)]
-    return Table("settings of the sampler", header, rows) if names else None
+    return pages.data_uri("image/svg+xml", plots.boxes(rows))
+
+
+def _title(metric: Metric) -> str:
+    """The metric's title, its unit, and which values are better."""
+    unit = f", {metric.unit}" if metric.unit else ""
+    if metric.best is not None:
+        return f"{metric.title}{unit}, {metric.best:g} is best"
+    return f"{metric.title}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_text(each)}" for name, each in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     if isinstance(value, float):

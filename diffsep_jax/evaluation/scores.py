@@ -1,27 +1,26 @@
 """Scores as rows, and the folder that keeps them.
 
-OUT/scores.jsonl has a line for each estimate of a track's vocals, a JSON object:
+OUT/scores.jsonl has one line for each estimate of a track's vocals, a JSON object:
 
-    track, condition   whose estimate of what; silence, the mixture, the best constant gain and the
-                       ideal ratio mask (`protocols.ANCHORS`) are conditions like any other
-    repeat, seed       0, 1, ...; the seed is null where nothing was drawn
-    seconds            that the separation took, without compiling; null where nothing was separated
+    track, condition   which track, and whose estimate; silence, the mixture, the best constant gain
+                       and the ideal ratio mask (`protocols.ANCHORS`) are conditions like any other
+    repeat, seed       0, 1, ...; the seed is null if nothing was drawn
+    seconds            of separating, without compiling; null if nothing was separated
     audio_seconds      length of the track
-    <metric>           a value, or null where it is undefined
-    undefined          {metric: why} for each null
-    chunk_frames       how many 1 s frames the chunk metrics are the medians of
-    part               of the data, where it has parts
-    problems           [{kind, message}], where there are any
-    excerpt            {file, start_seconds, gain}, where a few seconds were kept
-    stamp              of the file that was scored, which changes with it
+    <metric>           a value, or null if it is undefined
+    undefined          {metric: reason} for each null
+    chunk_frames       number of 1 s frames of which the chunk metrics are medians
+    part               of the data, if it has parts
+    problems           [{kind, message}], if there are any
+    excerpt            {file, start_seconds, gain}, if a few seconds were kept
+    stamp              of the file that was scored; changes with the file
 
-OUT/run.json has settings, protocols, versions, hardware, command, conditions and tracks. The hosts
-of a run write a file of scores each, scores-I.jsonl, until all have ended.
+OUT/run.json has settings, protocols, versions, hardware, command, conditions and tracks. Each host
+of a run writes a file of its own, scores-I.jsonl; they are merged when all hosts have finished.
 """
 
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import re
@@ -45,10 +44,8 @@ RUN_FILE, SCORES_FILE, REPORT_FILE = "run.json", "scores.jsonl", "report.html"
 FORMAT = 5
 """Goes up when earlier results cannot be read any more."""
 
-_LONGEST_NAME = 200  # in bytes: file systems take 255, and a temporary name is longer
-
-# The same audio gives the same score of the mixture up to rounding.
-_SAME_AUDIO_DB = 1e-3
+# The same audio has the same length in seconds and the same score of the mixture up to rounding.
+_SAME_AUDIO = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,12 +53,12 @@ class Result:
     """An evaluation, or several of the same songs.
 
     Attributes:
-        runs: what run.json says, by folder; several where results were merged.
-        protocols: what the number of each metric means.
-        conditions: settings of the sampler by the condition's name, empty for finished files;
-            without the anchors.
+        runs: contents of run.json by folder; several if results were merged.
+        protocols: meaning of each metric's number.
+        conditions: sampler settings by condition, without the anchors; empty for files of other
+            programs.
         tracks: names, in the order of the source.
-        rows: of these tracks; a file of an excerpt is a path that can be opened.
+        rows: scores of these tracks; the file of an excerpt is a path that can be opened.
     """
 
     runs: dict[str, dict[str, Any]]
@@ -82,7 +79,7 @@ class Result:
         return self._rows_of.get((condition, track), [])
 
     def values(self, condition: str, metric: str) -> dict[str, Float[np.ndarray, "repeat"]]:
-        """The metric by track, of the tracks that have it in every repeat."""
+        """The metric by track, for the tracks that have it in every repeat."""
         found = {}
         for track in self.tracks:
             values = [row.get(metric) for row in self.repeats(condition, track)]
@@ -92,7 +89,7 @@ class Result:
 
     @functools.cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """Tracks by part: all of them under "", then each part of the data, in order."""
+        """Tracks by part: all tracks under "", then those of each part of the data, sorted."""
         part_of = {row["track"]: row.get("part") for row in self.rows}
         parts = sorted({part for part in part_of.values() if part})
         return {"": self.tracks} | {
@@ -114,36 +111,34 @@ class Result:
         ]
 
     def renamed(self, names: Mapping[str, str]) -> "Result":
-        """The conditions that `names` maps to others, alone; the anchors stay as they are."""
-        new = dict.fromkeys(ANCHORS) | dict(names)
+        """Only the anchors and the conditions in `names`, under the names that it maps them to."""
+        new = {anchor: anchor for anchor in ANCHORS} | dict(names)
+        rows = [row for row in self.rows if row["condition"] in new]
         return dataclasses.replace(
             self,
             conditions={names[old]: self.conditions[old] for old in names},
-            rows=tuple(
-                row | {"condition": new[row["condition"]] or row["condition"]}
-                for row in self.rows
-                if row["condition"] in new
-            ),
+            rows=tuple(row | {"condition": new[row["condition"]]} for row in rows),
         )
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Results of the same songs as one, with the metrics that all have.
+    """Results of the same songs as one, with the metrics that all of them have.
 
-    Raises UserError where tracks, audio or protocols differ, or two conditions share a name.
+    Raises UserError if tracks, audio or protocols differ, or two conditions have the same name.
     """
-    first = results[0]
+    first, *others = results
     merged = first
-    for other in results[1:]:
+    for other in others:
         _check_same_songs(first, other)
-        common = {name: text for name, text in merged.protocols.items() if name in other.protocols}
         if shared := merged.conditions.keys() & other.conditions.keys():
             raise UserError(f"the condition {min(shared)} is in two results; expected other names")
+        common = {name: text for name, text in merged.protocols.items() if name in other.protocols}
         for metric, text in common.items():
             if other.protocols[metric] != text:
                 raise UserError(
-                    f"the protocols differ: {metric} is {text!r} in {_name(first)} and"
-                    f" {other.protocols[metric]!r} in {_name(other)}; score one of them again"
+                    f"the protocol of {metric} is {text!r} in {_name(first)} and"
+                    f" {other.protocols[metric]!r} in {_name(other)}; expected the same. Score"
+                    " one of them again"
                 )
         merged = dataclasses.replace(
             merged,
@@ -162,44 +157,30 @@ def _name(result: Result) -> str:
 def _check_same_songs(a: Result, b: Result) -> None:
     if a.tracks != b.tracks:
         alone = sorted(set(a.tracks) ^ set(b.tracks))
-        what = f"{alone[0]} is in one of them alone" if alone else "their order is another"
+        what = f"{alone[0]} is in only one of them" if alone else "their order differs"
         raise UserError(
-            f"{_name(a)} and {_name(b)} have other tracks ({len(a.tracks)} and {len(b.tracks)}):"
-            f" {what}; expected results of the same songs"
+            f"the tracks of {_name(a)} and {_name(b)} differ ({len(a.tracks)} and"
+            f" {len(b.tracks)}): {what}; expected results of the same songs"
         )
     for track in a.tracks:
-        for key in ("audio_seconds", "utterance_sdr"):
-            left, right = (
-                next((row.get(key) for row in each.repeats(MIXTURE, track)), None)
-                for each in (a, b)
-            )
-            if left == right or _is_bad(a, track) or _is_bad(b, track):
-                continue  # where a song could not be read, nothing is known of it
-            if left is not None and right is not None and abs(left - right) <= _SAME_AUDIO_DB:
-                continue
-            told = "the mixture's utterance SDR" if key == "utterance_sdr" else key
-            raise UserError(
-                f"{track} differs: {told} is {left} in {_name(a)} and {right} in {_name(b)};"
-                " expected results of the same audio"
-            )
-
-
-def _is_bad(result: Result, track: str) -> bool:
-    return any(
-        problem["kind"] == "bad reference"
-        for row in result.repeats(MIXTURE, track)
-        for problem in row.get("problems", ())
-    )
+        for key, name in (
+            ("audio_seconds", "audio_seconds"),
+            ("utterance_sdr", "the mixture's utterance SDR"),
+        ):
+            left, right = (each.repeats(MIXTURE, track)[0][key] for each in (a, b))
+            known = left is not None and right is not None  # not of songs that could not be read
+            if known and abs(left - right) > _SAME_AUDIO:
+                raise UserError(
+                    f"{track} differs: {name} is {left} in {_name(a)} and {right} in {_name(b)};"
+                    " expected results of the same audio"
+                )
 
 
 def read_result(out: Path) -> Result:
-    """The evaluation in a folder.
-
-    Raises UserError if there is none, it is incomplete, or a file is damaged.
-    """
+    """The evaluation in a folder. UserError if there is none, or it is incomplete or damaged."""
     path = out / RUN_FILE
     if not path.is_file():
-        raise UserError(f"{out}: no {RUN_FILE} here; expected the --out of eval.py")
+        raise UserError(f"{out} has no {RUN_FILE}; expected a folder that eval.py wrote")
     run = _read_run(path)
     by_track = rows_by_track(out)
     with _damage_reported(path):
@@ -209,7 +190,7 @@ def read_result(out: Path) -> Result:
             raise UserError(
                 f"{out}: {len(missing)} of {len(tracks)} tracks have no scores, such as"
                 f" {missing[0]}; run its command again: {command}. Several hosts need an --out"
-                " that all can write to"
+                " that all of them can write to"
             )
         rows = [row for track in tracks for row in by_track[track]]
         for row in rows:
@@ -225,7 +206,7 @@ def read_result(out: Path) -> Result:
 
 
 def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """UserError if the folder holds scores of other settings, which would be lost or mixed in."""
+    """UserError if the folder holds a result of other settings."""
     path = out / RUN_FILE
     if not path.is_file():
         return
@@ -239,9 +220,8 @@ def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 
 def remove_result(out: Path) -> None:
-    """Removes the files of a result, and none that the user may have put there."""
-    stems = ("mixture", "vocals", "estimate", "estimate *")
-    excerpts = [path for stem in stems for path in out.glob(f"excerpts/*/{stem}.flac")]
+    """Removes the files of a result, and no others."""
+    excerpts = out.glob("excerpts/*/*.flac")
     for path in (out / RUN_FILE, out / REPORT_FILE, *_score_files(out), *excerpts):
         try:
             path.unlink(missing_ok=True)
@@ -269,9 +249,10 @@ def append_rows(out: Path, rows: Iterable[Row]) -> None:
 def collect_rows(
     out: Path, tracks: Sequence[str], is_kept: Callable[[str, list[Row]], bool]
 ) -> None:
-    """Brings the rows of all files into scores.jsonl, in the order of `tracks`.
+    """Merges the rows of all files into scores.jsonl, in the order of `tracks`.
 
-    Only one process may do this, while none appends. Tracks that are not kept are left out.
+    Rows of tracks for which `is_kept` is False are dropped. Only one process may do this, while no
+    process appends rows.
     """
     found = rows_by_track(out)
     kept = [
@@ -287,9 +268,9 @@ def collect_rows(
 
 
 def rows_by_track(out: Path) -> dict[str, list[Row]]:
-    """The rows of all files by track; of those that stand there twice, the last.
+    """The rows of all files by track; of duplicates, the last one.
 
-    A last line without its end was being written when its process was killed, and is no row.
+    A last line without a line break is ignored: the process was killed while writing it.
     """
     rows: dict[tuple[str, str, int], Row] = {}
     for path in _score_files(out):
@@ -303,11 +284,6 @@ def rows_by_track(out: Path) -> dict[str, list[Row]]:
     return found
 
 
-def excerpt_name(track: str, stem: str) -> str:
-    """The file of an excerpt, relative to the result's folder."""
-    return f"excerpts/{_file_name(track)}/{_file_name(stem)}.flac"
-
-
 def _lines(rows: Iterable[Row]) -> bytes:
     return "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows).encode()
 
@@ -319,15 +295,15 @@ def _score_files(out: Path) -> list[Path]:
 
 def _read_run(path: Path) -> dict[str, Any]:
     with _damage_reported(path):
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if (found := run["format"]) != FORMAT:
             raise UserError(f"{path}: format is {found}; expected {FORMAT}. Score again")
-        return dict(run)
+        return run
 
 
 @contextmanager
 def _damage_reported(path: Path) -> Iterator[None]:
-    """Around what reads a file's values: what they lack is the file's fault."""
+    """Values that are missing or of another type become a UserError that blames the file."""
     try:
         yield
     except OSError as error:
@@ -338,12 +314,3 @@ def _damage_reported(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: not a result of eval.py ({error}); remove it and score again"
         ) from None
-
-
-def _file_name(name: str) -> str:
-    """`name` for any file system; what is not allowed is percent-encoded, a long end hashed."""
-    encoded = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
-    data = os.fsencode(encoded)
-    if len(data) <= _LONGEST_NAME:
-        return encoded
-    return f"{encoded[:40]}~{hashlib.sha256(data).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""One estimate of a song's vocals: every metric that was asked for, or why there is none."""
+"""Scores of one estimate of a song's vocals: every requested metric, or why it is undefined."""
 
 import dataclasses
 import math
@@ -22,15 +22,19 @@ _REASONS = {
     "calibration": "one sample of the vocals alone, or they have nothing in this band",
     "spectral": "the true vocals have nothing in this band, or end below its upper edge",
 }
-"""Why a metric, or one of a group, is undefined where the vocals are not silent."""
+"""Why a metric, or one of a group, is undefined although the vocals are not silent."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Song:
-    """A song whose two stems are known; `sample_rate` in Hz.
+    """A song whose two stems are known.
 
-    `bandwidth_hz` is where its vocals end, which leaves the bands above without a level; None is
-    half the sample rate.
+    Attributes:
+        name: of the track.
+        vocals, accompaniment: the stems.
+        sample_rate: in Hz.
+        bandwidth_hz: highest frequency of the vocals, so that bands above have no level; None is
+            half the sample rate.
     """
 
     name: str
@@ -41,8 +45,13 @@ class Song:
 
     @property
     def mixture(self) -> Waveform:
-        """The sum of the two."""
+        """The sum of the stems."""
         return self.vocals + self.accompaniment
+
+    @property
+    def is_mono(self) -> bool:
+        """Whether all channels are equal, as when a source has read mono files."""
+        return all(bool(np.all(stem == stem[:, :1])) for stem in (self.vocals, self.accompaniment))
 
 
 def score(song: Song, vocals: Waveform, accompaniment: Waveform, names: Sequence[str]) -> Row:
@@ -51,7 +60,7 @@ def score(song: Song, vocals: Waveform, accompaniment: Waveform, names: Sequence
     The estimated accompaniment decides only which frames are silent in BSS Eval.
 
     Returns:
-        The metrics, chunk_frames where chunk metrics were asked for, and undefined where one is.
+        The metrics, chunk_frames if there are chunk metrics, and `undefined` if any is.
     """
     silent = metrics.is_silent(song.vocals)
     values: dict[str, float | None] = {}
@@ -63,14 +72,10 @@ def score(song: Song, vocals: Waveform, accompaniment: Waveform, names: Sequence
         if any(METRICS[name].group == "chunk" for name in names):
             by_frame, row["chunk_frames"] = _of_frames(song, vocals, accompaniment)
             values |= by_frame
-    undefined = {}
-    found: Row = {}
-    for name in names:
-        value = values.get(name)
-        found[name] = None if value is None or math.isnan(value) else float(value)
-        if found[name] is None:
-            undefined[name] = undefined_reason(name, silent)
-    return found | row | ({"undefined": undefined} if undefined else {})
+    known = {name: float(x) for name, x in values.items() if x is not None and not math.isnan(x)}
+    undefined = {name: undefined_reason(name, silent) for name in names if name not in known}
+    row = {name: known.get(name) for name in names} | row
+    return row | ({"undefined": undefined} if undefined else {})
 
 
 def undefined_reason(name: str, silent: bool) -> str:
@@ -81,11 +86,11 @@ def undefined_reason(name: str, silent: bool) -> str:
 
 
 def score_anchors(song: Song, names: Sequence[str]) -> dict[str, Row]:
-    """Scores of the conditions that stand beside every other one."""
+    """Scores of the conditions with which every estimate is compared."""
     gain = np.float32(metrics.best_gain(song.vocals, song.mixture))
     estimates: dict[str, Callable[[], tuple[Waveform, Waveform]]] = {
         SILENCE: lambda: (0 * song.mixture, song.mixture),
-        # Twice the mixture, for a silent accompaniment would leave BSS Eval no frame.
+        # The mixture twice, as a silent accompaniment would leave BSS Eval no frame.
         MIXTURE: lambda: (song.mixture, song.mixture),
         GAIN: lambda: (gain * song.mixture, (1 - gain) * song.mixture),
         MASK: lambda: ideal_ratio_mask(song.vocals, song.accompaniment),
@@ -94,29 +99,29 @@ def score_anchors(song: Song, names: Sequence[str]) -> dict[str, Row]:
 
 
 def with_calibration(song: Song, rows: Sequence[Row], samples: Sequence[Waveform]) -> list[Row]:
-    """The rows of samples of one song's vocals with their calibration, which is one for all."""
+    """Adds the calibration of samples of one song's vocals to their rows; all have the same."""
     if len(samples) < 2 or metrics.is_silent(song.vocals):
         return list(rows)
     by_band = metrics.calibration(song.vocals, samples, song.sample_rate)
     values = _in_bands(song, "calibration", by_band).items()
     known = {name: float(value) for name, value in values if not math.isnan(value)}
-    return [
-        row
-        | known
-        | {"undefined": {k: v for k, v in row.get("undefined", {}).items() if k not in known}}
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        undefined = {k: v for k, v in row.get("undefined", {}).items() if k not in known}
+        found.append(row | known | {"undefined": undefined})
+    return found
 
 
 def _of_the_track(song: Song, vocals: Waveform, names: Sequence[str]) -> dict[str, float | None]:
-    """The metrics that need no frames, of a track whose vocals are not silent."""
-    values: dict[str, float | None] = {}
-    if "utterance_sdr" in names:
-        values["utterance_sdr"] = metrics.sdr(song.vocals, vocals)
-    if "si_sdr" in names:
-        values["si_sdr"] = metrics.si_sdr(song.vocals, vocals)
-    if "mr_stft" in names:
-        values["mr_stft"] = metrics.mr_stft(song.vocals, vocals)
+    """The metrics of whole tracks, for vocals that are not silent."""
+    measures = {
+        "utterance_sdr": metrics.sdr,
+        "si_sdr": metrics.si_sdr,
+        "mr_stft": metrics.mr_stft,
+    }
+    values: dict[str, float | None] = {
+        name: measure(song.vocals, vocals) for name, measure in measures.items() if name in names
+    }
     if any(name.startswith("level_") for name in names):
         levels = metrics.level_error_db(song.vocals, vocals, song.sample_rate)
         values.update(_in_bands(song, "level", levels))
@@ -124,7 +129,7 @@ def _of_the_track(song: Song, vocals: Waveform, names: Sequence[str]) -> dict[st
 
 
 def _in_bands(song: Song, metric: str, values: Mapping[str, float]) -> dict[str, float]:
-    """The values by the metrics' names, of the bands that the vocals fill."""
+    """The values by the metrics' names, for the bands within the vocals' bandwidth."""
     end = song.bandwidth_hz or math.inf
     return {f"{metric}_{band}": x for band, x in values.items() if metrics.BANDS[band][1] <= end}
 
@@ -132,7 +137,7 @@ def _in_bands(song: Song, metric: str, values: Mapping[str, float]) -> dict[str,
 def _of_frames(
     song: Song, vocals: Waveform, accompaniment: Waveform
 ) -> tuple[dict[str, float | None], int]:
-    """The medians of BSS Eval, and how many frames they are of."""
+    """The medians of BSS Eval over frames, and the number of these frames."""
     if not vocals.any():
         return {}, 0  # every frame is silent
     references = np.stack([song.vocals, song.accompaniment])

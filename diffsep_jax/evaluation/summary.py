@@ -1,8 +1,9 @@
 """Many tracks in a few numbers: means, medians, confidence intervals, the spread of repeats.
 
-Intervals are percentile bootstraps over tracks (Efron & Tibshirani 1993): tracks are drawn anew,
-with replacement, as many as there are, and the middle 95% of the resulting statistics is kept. They
-say how much a number depends on which songs were chosen, and nothing about songs of other kinds.
+Intervals are percentile bootstraps over tracks (Efron & Tibshirani 1993): as many tracks as there
+are get drawn with replacement, many times, and the interval holds the middle 95% of the statistics
+of these draws. It says how much a number depends on which songs were chosen, and nothing about
+songs of other kinds.
 """
 
 import dataclasses
@@ -21,28 +22,25 @@ LEAD = "utterance_sdr"
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
-Reduce = Callable[..., np.ndarray]
 Interval = tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statistic:
-    """A metric over the tracks where it is defined; all None where there are none.
+    """A metric over the tracks where it is defined; everything is None if there are none.
 
     Attributes:
-        tracks: how many those are.
-        mean: over tracks, then over repeats.
-        mean_interval: its 95% confidence interval by bootstrap over tracks.
+        tracks: number of these tracks.
+        mean: over tracks and repeats.
         median: over tracks, then the mean over repeats.
-        median_interval: likewise.
-        spread: standard deviation of the repeats' medians; None where there is one repeat.
-        deviation: median distance from the metric's best value, taken as `median` is; None for
-            metrics without one.
+        median_interval: its 95% confidence interval by bootstrap over tracks.
+        spread: standard deviation of the repeats' medians; None for a single repeat.
+        deviation: median distance from the metric's best value, then the mean over repeats; None
+            for metrics without a best value.
     """
 
     tracks: int = 0
     mean: float | None = None
-    mean_interval: Interval | None = None
     median: float | None = None
     median_interval: Interval | None = None
     spread: float | None = None
@@ -50,15 +48,15 @@ class Statistic:
 
 
 Summary = dict[tuple[str, str, str], Statistic]
-"""By part ("" is all tracks), condition and metric."""
+"""By part ("" for all tracks), condition and metric."""
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "track repeat"], reduce: Reduce
+    values: Float[np.ndarray, "track repeat"], reduce: Callable[..., np.ndarray]
 ) -> Interval | None:
     """The 95% confidence interval of the mean over repeats of `reduce` over tracks.
 
-    `reduce` is np.mean or np.median. None for less than two tracks, of which nothing can be said.
+    `reduce` is np.mean or np.median. None for fewer than two tracks.
     """
     if len(values) < 2:
         return None
@@ -90,7 +88,6 @@ def statistic(
     return Statistic(
         tracks=len(rows),
         mean=float(rows.mean()),
-        mean_interval=bootstrap_interval(rows, np.mean),
         median=float(medians.mean()),
         median_interval=bootstrap_interval(rows, np.median),
         spread=float(medians.std(ddof=1)) if len(medians) > 1 else None,
@@ -99,49 +96,42 @@ def statistic(
 
 
 def summarise(result: Result) -> Summary:
-    """Every statistic of a result. Those of anchors are over `comparable_tracks`."""
+    """Every statistic of a result."""
     summary: Summary = {}
     for metric in result.protocols:
-        comparable = comparable_tracks(result, metric)
-        for condition in (*ANCHORS, *result.conditions):
-            values = result.values(condition, metric)
+        for condition, values in values_by_condition(result, metric).items():
             for part, tracks in result.parts.items():
-                summary[part, condition, metric] = statistic(
-                    [
-                        values[track]
-                        for track in tracks
-                        if track in values and (condition not in ANCHORS or track in comparable)
-                    ],
-                    METRICS[metric].best,
-                )
+                of_part = [values[track] for track in tracks if track in values]
+                summary[part, condition, metric] = statistic(of_part, METRICS[metric].best)
     return summary
 
 
-def comparable_tracks(result: Result, metric: str) -> set[str]:
-    """The tracks on which some condition has the metric; all, where none has it on any.
+def values_by_condition(
+    result: Result, metric: str
+) -> dict[str, dict[str, Float[np.ndarray, "repeat"]]]:
+    """The metric by condition and track; anchors come first.
 
-    Anchors are summed up over these, so that like stands beside like.
+    To compare like with like, anchors have only the tracks on which some other condition has the
+    metric, unless there are none.
     """
-    scored = [result.values(condition, metric).keys() for condition in result.conditions]
-    return set().union(*scored) or set(result.tracks)
+    values = {name: result.values(name, metric) for name in (*ANCHORS, *result.conditions)}
+    scored = set().union(*(values[name] for name in result.conditions))
+    for name in ANCHORS if scored else ():
+        values[name] = {track: each for track, each in values[name].items() if track in scored}
+    return values
 
 
-def rows_are_of_other_tracks(result: Result) -> bool:
-    """Whether some conditions and anchors of one metric have it on different tracks.
-
-    Conditions without a number count for nothing.
-    """
+def tracks_differ(result: Result) -> bool:
+    """Whether two conditions or anchors have the same metric on different tracks."""
     for metric in result.protocols:
-        comparable = comparable_tracks(result, metric)
-        rows = [set(result.values(name, metric)) for name in result.conditions]
-        rows += [set(result.values(name, metric)) & comparable for name in ANCHORS]
-        if len({frozenset(tracks) for tracks in rows if tracks}) > 1:
+        tracks = map(frozenset, values_by_condition(result, metric).values())
+        if len(set(tracks) - {frozenset()}) > 1:
             return True
     return False
 
 
 def ranked(result: Result, summary: Summary) -> list[str]:
-    """The conditions without the anchors, that with the highest median first."""
+    """The conditions without the anchors, the one with the highest median first."""
 
     def median(name: str) -> float:
         found = summary["", name, LEAD].median
@@ -151,8 +141,11 @@ def ranked(result: Result, summary: Summary) -> list[str]:
 
 
 def over_gain(result: Result, condition: str, part: str = "") -> tuple[Statistic, int]:
-    """The utterance SDR less that of the track's best constant gain, and on how many tracks, in the
-    mean over repeats, that is above 0."""
+    """By how much utterance SDR exceeds that of the track's best constant gain.
+
+    Returns the statistic of the differences, and the number of tracks where their mean over repeats
+    is above 0.
+    """
     values, floors = (result.values(name, LEAD) for name in (condition, GAIN))
     tracks = [track for track in result.parts[part] if track in values and track in floors]
     differences = [values[track] - floors[track] for track in tracks]
@@ -160,7 +153,7 @@ def over_gain(result: Result, condition: str, part: str = "") -> tuple[Statistic
 
 
 def real_time_factor(result: Result, condition: str) -> float | None:
-    """Seconds of separating for a second of audio; None where nothing was separated."""
+    """Seconds of separating per second of audio; None if nothing was separated."""
     times = [
         (row["seconds"], row["audio_seconds"])
         for row in result.rows

@@ -1,7 +1,7 @@
-"""A grid of sampler settings: parsed from the command line, without what is the same twice.
+"""A grid of sampler settings, parsed from the command line, without points that are equivalent.
 
-`steps=20,50,100 eta=0,0.4 cutoff-hz=none,5000` has 3 x (1 + 2) points, for without fresh noise
-there is nothing to filter.
+`steps=20,50,100 eta=0,0.4 cutoff-hz=none,5000` has 3 x (1 + 2) points, as without fresh noise there
+is nothing to filter.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 class Sweep(NamedTuple):
-    """The points of a grid, and how many more there would be if none were the same as another."""
+    """The points of a grid, and the number of points left out as equivalent to one of them."""
 
     points: list[SamplerSettings]
     num_same: int
@@ -48,10 +48,10 @@ class Sweep(NamedTuple):
 def parse_sweep(
     axes: Sequence[str], options: SamplerOptions, default: Preset = DEFAULT_PRESET
 ) -> Sweep:
-    """The grid of axes such as "steps=20,50,100", the rest by the options and the model's preset.
+    """The grid of axes such as "steps=20,50,100"; all else is set by the options and the preset.
 
-    The sampler varies slowest, then the first axis. Raises UserError for an axis that is none, and
-    for bad values.
+    The sampler varies slowest, then the first axis. Raises UserError for unknown axes and values
+    out of range.
     """
     values: dict[str, list[Any]] = {}
     for axis in axes:
@@ -59,23 +59,20 @@ def parse_sweep(
         field = name.strip().lower().replace("-", "_")
         if field not in _PARSERS or not listed:
             known = ", ".join(name.replace("_", "-") for name in _PARSERS)
-            raise UserError(f"sweep {axis!r}, expected NAME=VALUE,VALUE,... with NAME of {known}")
-        if field in options:
-            raise UserError(f"sweep {axis!r}: {field} is an option too; leave one of them out")
-        if field in values:
-            raise UserError(f"sweep {axis!r}: {name} was given before; list all values once")
+            raise UserError(f"sweep is {axis}; expected NAME=VALUE,VALUE,... with NAME of {known}")
+        if field in options or field in values:
+            raise UserError(f"sweep has {axis}, but {name} is given twice; expected it once")
         try:
             values[field] = [_PARSERS[field](text.strip()) for text in listed.split(",")]
         except ValueError:
             raise UserError(
-                f"sweep {axis!r}: a value is no {_PARSERS[field].__name__.strip('_')};"
-                " expected for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000"
+                f"sweep is {axis}; expected values such as steps=20,50 eta=0,0.4"
+                " cutoff-hz=none,5000"
             ) from None
-    presets = values.pop("preset", [options.get("preset")])
     grid = []
-    for preset in presets:
+    for preset in values.pop("preset", [options.get("preset")]):
         first = {name: each[0] for name, each in values.items()}
-        if "sampler" in values:  # each has its share of the other axes; ddim uses all of them
+        if "sampler" in values:  # ddim uses every other axis; each sampler has those that it uses
             first["sampler"] = "ddim"
         if preset is not None:
             first["preset"] = preset
@@ -101,14 +98,23 @@ _PLAIN: dict[str, Any] = {
     "ensemble": 1,
     "seed": 0,
 }
-"""Values of settings that play no part."""
+"""Values of settings that have no effect."""
+
+SHORT_NAMES = {
+    "start_sigma": "start",
+    "schedule": "p",
+    "temperature": "temperature",
+    "crossover_hz": "crossover",
+    "ensemble": "ensemble",
+}
+"""Names in tables and labels, where a value is not that of `_PLAIN`."""
 
 
 def simplest(settings: SamplerSettings) -> SamplerSettings:
-    """The settings that give the same vocals with all that plays no part at its plainest.
+    """Equivalent settings in which all that have no effect are at their plain values.
 
-    A single step of the samplers here has neither a schedule nor fresh noise, and the filter is of
-    the noise that eta adds. Of others, all that they use plays a part.
+    With a single step the samplers of this package use neither a schedule nor fresh noise, and the
+    filter applies to the fresh noise of eta. Of other samplers all settings have an effect.
     """
     uses = settings.method.uses
     useless = _PLAIN.keys() - uses
@@ -120,7 +126,7 @@ def simplest(settings: SamplerSettings) -> SamplerSettings:
 
 
 def is_deterministic(settings: SamplerSettings) -> bool:
-    """Whether the seed plays no part: nothing is drawn, at the start or later."""
+    """Whether nothing is drawn, neither at the start nor later, so that the seed has no effect."""
     settings = simplest(settings)
     method = settings.method
     draws_later = "noise_fn" in method.keywords and ("eta" not in method.uses or settings.eta > 0)
@@ -128,7 +134,7 @@ def is_deterministic(settings: SamplerSettings) -> bool:
 
 
 def label(settings: SamplerSettings) -> str:
-    """The parameters that play a part, by the paper's names: "T=50 eta=0.4 fc=5000"."""
+    """The settings that have an effect, by the paper's names: "T=50 eta=0.4 fc=5000"."""
     settings = simplest(settings)
     method = settings.method
     parts = [] if method.name == "ddim" else [method.name]
@@ -138,21 +144,17 @@ def label(settings: SamplerSettings) -> str:
         parts.append(f"eta={number_label(settings.eta)}")
     if "cutoff_hz" in method.uses and ("eta" not in method.uses or settings.eta):
         parts.append(f"fc={cutoff_label(settings.cutoff_hz)}")
-    if settings.start_sigma < 1:
-        parts.append(f"start={number_label(settings.start_sigma)}")
-    if settings.schedule != 1:
-        parts.append(f"p={number_label(settings.schedule)}")
-    if settings.temperature != 1:
-        parts.append(f"temperature={number_label(settings.temperature)}")
-    if settings.crossover_hz:
-        parts.append(f"crossover={number_label(settings.crossover_hz)}")
-    if settings.ensemble > 1:
-        parts.append(f"ensemble={settings.ensemble}")
+    for field, name in SHORT_NAMES.items():
+        if (value := getattr(settings, field)) != _PLAIN[field]:
+            parts.append(f"{name}={number_label(value)}")
     return " ".join(parts)
 
 
 def line_and_steps(name: str, settings: Mapping[str, Any]) -> tuple[str, int | None]:
-    """What the points of a line of quality against time share, and the steps, if they are named."""
+    """A condition's line in the plot of quality against time, and the steps if its name has them.
+
+    A line joins conditions whose names differ only in the steps.
+    """
     steps = settings.get("steps")
     words = name.split()
     rest = [word for word in words if word != f"T={steps}"]
@@ -164,7 +166,7 @@ def cutoff_label(cutoff_hz: float | None) -> str:
     return number_label(cutoff_hz) if cutoff_hz else "none"
 
 
-def number_label(value: float) -> str:
-    """The shortest text that reads as this float and no other, without a needless ".0"."""
+def number_label(value: int | float) -> str:
+    """The shortest text that reads as this number and no other, without a needless ".0"."""
     short = f"{value:g}"
-    return short if float(short) == value else repr(float(value)).removesuffix(".0")
+    return short if float(short) == value else repr(value).removesuffix(".0")

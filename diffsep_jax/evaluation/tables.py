@@ -34,9 +34,9 @@ from diffsep_jax.evaluation.summary import (
     over_gain,
     ranked,
     real_time_factor,
-    rows_are_of_other_tracks,
+    tracks_differ,
 )
-from diffsep_jax.evaluation.sweep import cutoff_label, number_label
+from diffsep_jax.evaluation.sweep import SHORT_NAMES, cutoff_label, number_label
 from diffsep_jax.metrics import LIMIT_DB
 
 INFINITE_DB = LIMIT_DB - 0.01
@@ -47,12 +47,16 @@ _RATIOS = ("utterance", "chunk")
 
 
 class Table(NamedTuple):
-    """Text in rows and columns. A row of one cell is the heading of those below it."""
+    """Text in rows and columns. A row of one cell is the heading of those below it.
+
+    `num_left` is the number of columns that are aligned to the left.
+    """
 
     title: str
     header: list[str]
     rows: list[list[str]]
     caption: str = ""
+    num_left: int = 1
 
 
 def show(console: Console, result: Result, summary: Summary) -> None:
@@ -78,9 +82,8 @@ def show(console: Console, result: Result, summary: Summary) -> None:
 def metric_tables(result: Result, summary: Summary) -> Iterator[Table]:
     """One for each group of metrics that the result has.
 
-    Conditions of several runs are ranked by utterance SDR, the best first.
-
-    Rows of all tracks come first, then those of each part with its best constant gain.
+    Conditions of several runs are ranked by utterance SDR, the best first. Rows of all tracks come
+    first, then those of each part with its best constant gain.
     """
     conditions = ranked(result, summary) if len(result.runs) > 1 else list(result.conditions)
     for group in get_args(Group):
@@ -107,7 +110,7 @@ def metric_tables(result: Result, summary: Summary) -> Iterator[Table]:
                         row += ["" if factor is None else f"{factor:.2f}"]
                     rows.append(row + [""] * (len(header) - len(row)))
         unit = ", dB" if ratios else ""
-        yield Table(GROUP_TITLES[group] + unit, header, rows)
+        yield Table(GROUP_TITLES[group] + unit, header, rows, num_left=2)
 
 
 def track_table(result: Result, condition: str, metrics: Sequence[str] = (LEAD,)) -> Table:
@@ -130,16 +133,15 @@ def track_table(result: Result, condition: str, metrics: Sequence[str] = (LEAD,)
         for metric in metrics:
             found = values[metric].get(track)
             cell = decibels(_mean(values[metric], track), "")
-            if metric == LEAD:
-                if found is None:
-                    row += [_reason(result, condition, track), ""]
-                    continue
+            if metric != LEAD:
+                row.append(cell)
+            elif found is None:
+                row += [_reason(result, condition, track), ""]
+            else:
                 stdev = statistics.stdev(found.tolist()) if len(found) > 1 else None
                 floor = _mean(gain, track)
                 over = "" if floor is None else f"{found.mean() - floor:+.2f}"
                 row += [f"{cell} {spread(stdev)}".rstrip(), over]
-            else:
-                row.append(cell)
         if chunked:
             frames = [each["chunk_frames"] for each in repeats if "chunk_frames" in each]
             row.append(f"{statistics.fmean(frames):.0f}" if frames else "")
@@ -149,7 +151,7 @@ def track_table(result: Result, condition: str, metrics: Sequence[str] = (LEAD,)
         f"{GROUP_TITLES['utterance']} of each track, dB",
         header,
         rows,
-        "mixture: taken as the estimate; best gain: the mixture times a constant\n"
+        "mixture: as the estimate; best gain: the mixture times a constant\n"
         f"{titles[0]}: the repeats' mean ± spread",
     )
 
@@ -164,14 +166,12 @@ def sweep_table(result: Result, summary: Summary) -> Table:
             sampler,
             "" if sampler == "direct" else str(settings["steps"]),
             number_label(settings["eta"]) if sampler == "ddim" else "",
-            *(number_label(settings[key]) for key in ("start_sigma", "schedule", "temperature")),
-            number_label(settings["crossover_hz"]),
-            str(settings["ensemble"]),
+            *(number_label(settings[field]) for field in SHORT_NAMES),
         )
         column = settings["cutoff_hz"] or 0.0
         columns[column] = None
         cells.setdefault(row, {})[column] = decibels(summary["", name, LEAD].median)
-    titles = ("sampler", "T", "eta", "start", "p", "temperature", "crossover", "ensemble")
+    titles = ("sampler", "T", "eta", *SHORT_NAMES.values())
     varied = [i for i in range(len(titles)) if len({row[i] for row in cells}) > 1 or 0 < i < 3]
     return Table(
         f"median {GROUP_TITLES['utterance']}, dB",
@@ -200,7 +200,7 @@ def gain_lines(result: Result, condition: str) -> Iterator[str]:
 
 
 def legend(result: Result, summary: Summary) -> Iterator[str]:
-    """What the columns are that its tables have."""
+    """Explains the columns that its tables have."""
     yield "median, mean: over the n tracks where the metric is defined"
     yield "95% interval: confidence interval of the median, bootstrap over tracks"
     if any(METRICS[name].group not in _RATIOS for name in result.protocols):
@@ -209,19 +209,16 @@ def legend(result: Result, summary: Summary) -> Iterator[str]:
     if _is_repeated(summary):
         yield "repeats: standard deviation of the repeats' medians"
     if _is_timed(result):
-        yield "RTF: real-time factor, seconds of work for a second of audio, without compiling"
+        yield "RTF: real-time factor, seconds of work per second of audio, without compiling"
 
 
 def problem_lines(result: Result) -> Iterator[str]:
-    """How many problems there are of each kind, and whether the rows are of the same tracks."""
+    """The number of problems of each kind, and whether the rows are of the same tracks."""
     kinds = [problem["kind"] for problem in result.problems]
     for kind in sorted(set(kinds)):
         yield f"{kinds.count(kind)} x {kind}"
-    if rows_are_of_other_tracks(result):
+    if tracks_differ(result):
         yield OTHER_TRACKS
-    if kinds:
-        tracks = len(result.tracks)
-        yield f"{tracks} tracks in all; the count beside each number says how many it is of"
 
 
 def rich_table(table: Table) -> rich.table.Table:
@@ -234,12 +231,9 @@ def rich_table(table: Table) -> rich.table.Table:
         collapse_padding=True,
         pad_edge=False,
     )
-    texts = sum(
-        name in ("vocals", "track", "metric", "sampler", "songs") for name in table.header[:2]
-    )
     for i, name in enumerate(table.header):
-        is_text = i < texts
-        shown.add_column(Text(name), justify="left" if is_text else "right", no_wrap=not is_text)
+        is_left = i < table.num_left
+        shown.add_column(Text(name), justify="left" if is_left else "right", no_wrap=not is_left)
     for row in table.rows:
         if len(row) == 1:
             shown.add_section()
@@ -271,15 +265,14 @@ def csv_text(result: Result, summary: Summary) -> str:
             row = [part, condition, None if part else real_time_factor(result, condition)]
             for metric in result.protocols:
                 found = summary[part, condition, metric]
-                low, high = found.median_interval or (None, None)
-                row += [found.median, low, high, found.mean, found.spread, found.deviation]
-                row.append(found.tracks)
+                row += [found.median, *(found.median_interval or (None, None)), found.mean]
+                row += [found.spread, found.deviation, found.tracks]
             writer.writerow(row)
     return file.getvalue()
 
 
 def decibels(value: float | None, none: str = "-") -> str:
-    """Two decimals, a dash or `none` for None; what stands for infinity is called so."""
+    """With two decimals, and ±inf for what stands for infinity; `none` for None."""
     if value is None:
         return none
     return f"{value:.2f}" if abs(value) < INFINITE_DB else f"{math.copysign(math.inf, value)}"

@@ -2,23 +2,21 @@
 
 import contextlib
 import pathlib
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import make_folder, write_errors
-from diffsep_jax.pages import picture
 
 NUM_SEGMENTS = 4
 """Segments written of those given. With four rows, a segment of 3 s in stereo takes 2 MB."""
 
 REFERENCE_PEAK = 0.5
-GAP = 3
-"""Bright lines between two rows of the picture."""
 
 
 class TensorBoard:
@@ -37,12 +35,15 @@ class TensorBoard:
             from tensorboardX import summary
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2
+
+            from diffsep_jax import plots
         except ModuleNotFoundError as error:
             raise UserError(
                 f"writing for TensorBoard needs the package {error.name}, which is not installed;"
                 " pip install 'diffsep-jax[tensorboard]' or train without TensorBoard"
             ) from None
         self._summary, self._event_pb2, self._summary_pb2 = summary, event_pb2, summary_pb2
+        self._plots = plots
         self._folder = folder
         make_folder(folder)
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
@@ -75,7 +76,7 @@ class TensorBoard:
         `rows` maps a name to audio at any scale; the first row, the mixture, is the reference. One
         gain per segment brings the reference's peak to half of full scale, so that the loudness of
         rows and of steps can be compared; an estimate beyond full scale is clipped. The picture
-        shows the rows from top to bottom on one colour scale.
+        shows the rows' spectrograms from top to bottom, in colours relative to the reference.
         """
         arrays = {
             name: np.asarray(audio[:NUM_SEGMENTS], np.float32) for name, audio in rows.items()
@@ -88,13 +89,13 @@ class TensorBoard:
                 for name, audio in zip(arrays, heard, strict=True):
                     tag = f"segment_{index}/{name}"
                     self._write(step, summary=self._summary.audio(tag, audio, sample_rate))
-                levels = spectrograms(heard, sample_rate)
-                height, width = levels.shape
+                png = self._plots.spectrograms(dict(zip(arrays, heard, strict=True)), sample_rate)
+                width, height = struct.unpack(">II", png[16:24])
                 image = self._summary_pb2.Summary.Image(
                     height=height,
                     width=width,
-                    colorspace=3,  # RGB
-                    encoded_image_string=picture.png(levels),
+                    colorspace=4,  # RGBA
+                    encoded_image_string=png,
                 )
                 tag = f"segment_{index}/rows_" + "_".join(arrays)
                 value = self._summary_pb2.Summary.Value(tag=tag, image=image)
@@ -110,19 +111,3 @@ class TensorBoard:
         with write_errors(self._folder):
             yield
             self._events.flush()
-
-
-def spectrograms(
-    rows: list[Float32[np.ndarray, "time channel"]], sample_rate: int
-) -> UInt8[np.ndarray, "height width"]:
-    """The rows' log spectrograms, one below the other with high frequencies on top, 0 to 255.
-
-    255 is the loudest point of the first row.
-    """
-    powers = [picture.band_power(row, sample_rate) for row in rows]
-    loudest = float(powers[0].max()) or 1.0
-    panels = []
-    for power in powers:
-        gap = np.full((GAP, power.shape[1]), 255, np.uint8)
-        panels += [picture.brightness(power, loudest)[::-1], gap]
-    return np.concatenate(panels[:-1])

@@ -1,30 +1,25 @@
-"""Every picture of an evaluation: spectrograms, box plots over tracks, quality against time.
+"""Every picture, by matplotlib: spectrograms, box plots over tracks, quality against time.
 
-The pictures of a page are transparent, with grey text and lines that can be read on white and on
-black, and drawn for a width of 390 pixels, so that a telephone shows them whole.
+They are transparent, with grey text and lines that can be read on white and on black, and drawn for
+a width of 390 pixels, so that a telephone shows them whole.
 """
 
-import base64
 import io
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+import scipy.signal
+from jaxtyping import Float, Float32
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import replacing
-from diffsep_jax.pages.picture import HIGHEST_HZ, LOWEST_HZ, RANGE_DB, band_power
 
 try:
     import matplotlib
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
     from matplotlib.ticker import LogLocator, NullFormatter
 except ModuleNotFoundError:
     raise UserError(
@@ -32,10 +27,16 @@ except ModuleNotFoundError:
         " pip install 'diffsep-jax[eval]'"
     ) from None
 
-LIMIT_DB = 60.0
-"""A ratio beyond it means that one of its parts is not there, as artefacts in the mixture.
+LOWEST_HZ, HIGHEST_HZ = 60.0, 16_000.0
+RANGE_DB = 70.0
+"""The frequencies and the levels that a spectrogram shows."""
 
-On an axis it would squeeze all others together, so it is drawn as an arrow at the axis' end.
+_WINDOW, _BANDS, _FRAMES = 4096, 128, 430
+
+LIMIT_DB = 60.0
+"""A ratio beyond it means that one of its parts is missing, such as artefacts in the mixture.
+
+On an axis it would squeeze all others together, so it is drawn as an arrow at the end of the axis.
 """
 
 INK, ACCENT, ANCHOR = "#7d7788", "#c2488c", "#7f78a6"
@@ -59,60 +60,61 @@ _STYLE: dict[Any, Any] = {
 Waveform = Float32[np.ndarray, "time channel"]
 
 
-def save_spectrograms(path: Path, panels: Mapping[str, Waveform], sample_rate: int) -> None:
-    """Writes a png with one log spectrogram for each title, in rows of two.
+def band_power(audio: Waveform, sample_rate: int) -> Float[np.ndarray, "band frame"]:
+    """Mean power over channels in 128 bands of equal width in octaves, the lowest band first.
 
-    Raises UserError if the file cannot be written.
+    Frame i is centred on sample i x hop; the hop is such that there are at most 430 frames.
     """
-    rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(10, 0.7 + 2.7 * rows), layout="constrained")
-    grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
-    axes, unused = np.split(grid.ravel(), [len(panels)])
-    for axis in unused:
-        axis.remove()
-    image = _draw_spectrograms(axes.tolist(), panels, sample_rate)
-    figure.supxlabel("time, s", fontsize=10)
-    figure.supylabel("frequency, kHz", fontsize=10)
-    figure.colorbar(image, ax=axes.tolist(), label="dB below the loudest", pad=0.01, aspect=40)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+    hop = -(-len(audio) // _FRAMES)
+    num_frames = -(-len(audio) // hop)
+    window = scipy.signal.get_window("hann", _WINDOW)
+    transform = scipy.signal.ShortTimeFFT(window, hop, sample_rate)
+    audio = np.pad(audio, ((0, max(0, _WINDOW - len(audio))), (0, 0)))  # scipy refuses less
+    spectrum = transform.stft(audio, axis=0, p0=0, p1=num_frames)
+    power = np.square(np.abs(spectrum)).mean(axis=1)
+    # A band may be narrower than a bin, or hold many: integrate, then take differences.
+    integral = np.pad(np.cumsum(power, axis=0), ((1, 0), (0, 0)))
+    edges = np.geomspace(LOWEST_HZ, min(HIGHEST_HZ, sample_rate / 2), _BANDS + 1)
+    bins = edges * _WINDOW / sample_rate
+    below = bins.astype(int)
+    share = (bins - below)[:, None]
+    at_edges = (1.0 - share) * integral[below] + share * integral[below + 1]
+    return np.diff(at_edges, axis=0) / np.diff(bins)[:, None]
 
 
-def spectrograms(panels: Mapping[str, Waveform], sample_rate: int) -> str:
-    """A png as a data URI: log spectrograms one below the other, of equal time and colours."""
-    with _style():
-        figure = Figure(figsize=(_WIDTH, 0.3 + 1.1 * len(panels)), layout="constrained")
-        axes = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)
-        _draw_spectrograms(axes.ravel().tolist(), panels, sample_rate)
-        figure.supxlabel("time, s; frequency in kHz", fontsize=9)
-        return _uri(figure, "png")
+def spectrograms(panels: Mapping[str, Waveform], sample_rate: int, columns: int = 1) -> bytes:
+    """A PNG with a log spectrogram under each title, on one scale of time and one of colours.
 
-
-def _draw_spectrograms(
-    axes: Sequence[Axes], panels: Mapping[str, Waveform], sample_rate: int
-) -> AxesImage:
-    """Draws the panels, all in dB below the loudest band of any; returns an image for the key.
-
-    The frequency axis is logarithmic, as hearing is.
+    Colours span `RANGE_DB` below the loudest band of the first panel; the frequency axis is
+    logarithmic, as hearing is.
     """
     powers = {title: band_power(audio, sample_rate) for title, audio in panels.items()}
-    loudest = max(float(power.max()) for power in powers.values()) or 1.0
+    loudest = float(next(iter(powers.values())).max()) or 1.0
     octaves = np.log2([LOWEST_HZ, min(HIGHEST_HZ, sample_rate / 2)])
     ticks = {np.log2(1000 * kilohertz): f"{kilohertz:g}" for kilohertz in (0.1, 0.3, 1, 3, 10)}
-    for axis, (title, power) in zip(axes, powers.items(), strict=True):
-        image = axis.imshow(
-            10 * np.log10(power / loudest + 1e-12),
-            extent=(0, len(panels[title]) / sample_rate, *octaves.tolist()),
-            origin="lower",
-            aspect="auto",
-            vmin=-RANGE_DB,
-            vmax=0,
-            cmap="magma",
+    rows = -(-len(panels) // columns)
+    with _style():
+        figure = Figure(
+            figsize=(_WIDTH * columns, 0.3 + 1.1 * columns * rows), layout="constrained"
         )
-        axis.set_title(title, fontsize=10)
-        axis.set_yticks(list(ticks), list(ticks.values()))
-        axis.set_ylim(*octaves)
-    return image
+        axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for axis in axes[len(panels) :]:
+            axis.remove()
+        for axis, (title, power) in zip(axes, powers.items(), strict=False):
+            axis.imshow(
+                10 * np.log10(power / loudest + 1e-12),
+                extent=(0, len(panels[title]) / sample_rate, *octaves.tolist()),
+                origin="lower",
+                aspect="auto",
+                vmin=-RANGE_DB,
+                vmax=0,
+                cmap="magma",
+            )
+            axis.set_title(title, fontsize=10)
+            axis.set_yticks(list(ticks), list(ticks.values()))
+            axis.set_ylim(*octaves)
+        figure.supxlabel("time, s; frequency in kHz", fontsize=9)
+        return _saved(figure, format="png", dpi=160)
 
 
 class Box(NamedTuple):
@@ -123,8 +125,8 @@ class Box(NamedTuple):
     is_anchor: bool
 
 
-def boxes(rows: Sequence[Box]) -> str:
-    """An svg as a data URI: box plots one below the other on one axis, each under its name.
+def boxes(rows: Sequence[Box]) -> bytes:
+    """An SVG: box plots one below the other on one axis, each under its name.
 
     A box holds the middle half of the tracks, its line is the median, the whiskers reach all of
     them, and a dot is a track.
@@ -136,17 +138,18 @@ def boxes(rows: Sequence[Box]) -> str:
         for place, row in enumerate(rows):
             colour = ANCHOR if row.is_anchor else ACCENT
             axis.text(0, place - 0.33, _short(row.name), transform=axis.get_yaxis_transform())
-            inside = [value for value in row.values if low <= value <= high]
+            values = np.array(row.values)
+            inside = values[(low <= values) & (values <= high)]
             axis.plot(inside, np.full(len(inside), place), "o", ms=3, mew=0, alpha=0.6, c=colour)
-            for end, marker, beyond in (
-                (low, "<", [value for value in row.values if value < low]),
-                (high, ">", [value for value in row.values if value > high]),
+            for end, marker, is_beyond in (
+                (low, "<", (values < low).any()),
+                (high, ">", (values > high).any()),
             ):
-                if beyond:
+                if is_beyond:
                     axis.plot([end], [place], marker, ms=6, c=colour, clip_on=False)
-            if inside:
+            if len(inside):
                 axis.boxplot(
-                    np.clip(row.values, low, high),
+                    np.clip(values, low, high),
                     orientation="horizontal",
                     positions=[place],
                     widths=0.36,
@@ -163,7 +166,7 @@ def boxes(rows: Sequence[Box]) -> str:
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
         axis.grid(axis="x", color=INK, alpha=0.25)
-        return _uri(figure, "svg")
+        return _saved(figure, format="svg", metadata={"Date": None})
 
 
 def axis_limits(values: Sequence[float]) -> tuple[float, float]:
@@ -183,8 +186,8 @@ class Point(NamedTuple):
     sdr: float
 
 
-def quality_against_time(points: Sequence[Point]) -> str:
-    """An svg as a data URI: the score over the real-time factor, which is on a log axis."""
+def quality_against_time(points: Sequence[Point]) -> bytes:
+    """An SVG: the score over the real-time factor, which is on a log axis."""
     lines: dict[str, list[Point]] = {}
     for point in sorted(points, key=lambda point: point.real_time_factor):
         lines.setdefault(point.line, []).append(point)
@@ -213,12 +216,12 @@ def quality_against_time(points: Sequence[Point]) -> str:
         axis.margins(y=0.12)
         axis.grid(color=INK, alpha=0.25)
         figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-        return _uri(figure, "svg")
+        return _saved(figure, format="svg", metadata={"Date": None})
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Around what is drawn and written; a letter that matplotlib lacks, the reader's font has."""
+    """Applies to drawing and saving. The reader's font has the letters that matplotlib lacks."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)
         yield
@@ -229,13 +232,8 @@ def _short(name: str, longest: int = 48) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _uri(figure: Figure, kind: str) -> str:
-    """The picture as a data URI; equal pictures have equal bytes."""
+def _saved(figure: Figure, **options: Any) -> bytes:
+    """The file's content; equal pictures have equal bytes."""
     file = io.BytesIO()
-    if kind == "svg":
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        media_type = "image/svg+xml"
-    else:
-        figure.savefig(file, format="png", transparent=True, dpi=144)
-        media_type = "image/png"
-    return f"data:{media_type};base64,{base64.b64encode(file.getvalue()).decode()}"
+    figure.savefig(file, transparent=True, **options)
+    return file.getvalue()
