@@ -7,8 +7,8 @@ import jax
 import micro
 import numpy as np
 
-from diffsep_jax.training.interrupt import StopRequest
-from diffsep_jax.training.loop import CHECKPOINTS, train
+from diffsep_jax.training.checkpoint import CHECKPOINTS
+from diffsep_jax.training.loop import train
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
 
@@ -22,17 +22,15 @@ def run(
 ):
     workdir.mkdir(exist_ok=True)
     mesh = make_mesh(config.mesh, jax.devices()[:2])
-    with StopRequest(mesh) as stop:
-        return train(
-            model,
-            config,
-            layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
-            train_batches=batches or functools.partial(micro.batches_from, model=model),
-            validation_batches=validation,
-            workdir=workdir,
-            stop=stop,
-            settings=settings,
-        )
+    return train(
+        model,
+        config,
+        layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
+        train_batches=batches or functools.partial(micro.batches_from, model=model),
+        validation_batches=validation,
+        workdir=workdir,
+        settings=settings,
+    )
 
 
 def records(workdir, kind="train"):
