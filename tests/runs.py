@@ -1,5 +1,6 @@
 """Training runs of a micro model in this process, and what they leave behind."""
 
+import dataclasses
 import functools
 import json
 
@@ -10,6 +11,9 @@ import numpy as np
 from diffsep_jax.training.checkpoint import CHECKPOINTS
 from diffsep_jax.training.loop import train
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
+
+VALIDATED = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
+VALIDATION = [micro.batch(1000)]
 
 
 def run(

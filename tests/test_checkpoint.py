@@ -1,6 +1,7 @@
 """Checkpoints: which are kept, what is refused, unreadable files, full disks."""
 
 import dataclasses
+import gc
 import json
 import shutil
 import subprocess
@@ -15,11 +16,15 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints, load_trained
 from diffsep_jax.training.step import TrainState
 
+# Orbax abandons reads when one of them fails, and Python reports them when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def copy(undisturbed, tmp_path):
     """The work folder of a run left alone, to be changed."""
-    return shutil.copytree(undisturbed[0], tmp_path / "run")
+    yield shutil.copytree(undisturbed[0], tmp_path / "run")
+    gc.collect()
 
 
 def save(checkpoints, step, metrics=None):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from optax.contrib import MuonDimensionNumbers
 from rich.console import Console
-from runs import assert_equal, records, run, saved_steps
+from runs import VALIDATED, VALIDATION, assert_equal, records, run, saved_steps
 
 from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.losses import LossWeights
@@ -36,15 +36,16 @@ def on_one_device(config, model=micro.MODEL):
     return train_program(model, config, make_mesh(MeshConfig(), jax.devices()[:1]))
 
 
-@pytest.fixture(params=micro.FAMILIES)
+@pytest.fixture(scope="module", params=micro.FAMILIES)
 def model(request):
     return micro.FAMILIES[request.param]
 
 
-@pytest.fixture
-def left_alone(undisturbed_run_of, model):
-    """(work folder, final state) of a run of this model."""
-    return undisturbed_run_of(model)
+@pytest.fixture(scope="module")
+def left_alone(model, tmp_path_factory):
+    """(work folder, final state) of a run of this model, validated at its end."""
+    workdir = tmp_path_factory.mktemp("left_alone")
+    return workdir, run(workdir, VALIDATED, model, validation=[micro.batch(1000, model)])
 
 
 class CrashError(Exception):
@@ -78,16 +79,13 @@ def test_a_finished_run_stays_as_it_is(model, left_alone):
     assert_equal(run(workdir, model=model, batches=crash_after(0)), expected)
 
 
-@pytest.mark.parametrize(
-    ("model", "weights"),
-    [
-        (micro.MODEL, {"diffusion": 1, "latent": 1, "reconstruction": 1}),
-        (micro.SPECTRAL, {"diffusion": 0.5, "normalised": 0.5, "reconstruction": 1, "scale": 0.1}),
-    ],
-    ids=micro.FAMILIES,
-)
-def test_the_log_tells_losses_rates_and_validation(left_alone, weights):
+def test_the_log_has_losses_rates_and_validation(model, left_alone):
     workdir, _ = left_alone
+    weights = (
+        {"diffusion": 1, "latent": 1, "reconstruction": 1}
+        if model is micro.MODEL
+        else {"diffusion": 0.5, "normalised": 0.5, "reconstruction": 1, "scale": 0.1}
+    )
     record = records(workdir)[-1]
     terms = sum(weight * record[name] for name, weight in weights.items())
     assert record["loss"] == pytest.approx(terms, rel=1e-5)
@@ -137,7 +135,6 @@ def test_a_signal_saves_and_a_second_run_goes_on(undisturbed, tmp_path, number, 
 def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, capsys):
     """The validation is made up for, in the log and in the checkpoint's score."""
     workdir, expected = undisturbed
-    config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
 
     def signal_in_last_batch(step):
         for i, batch in enumerate(micro.batches_from(step), start=1):
@@ -146,10 +143,10 @@ def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, c
             yield batch
 
     with pytest.raises(PreemptedError, match="saved step 6"):
-        run(tmp_path, config, batches=signal_in_last_batch, validation=[micro.batch(1000)])
+        run(tmp_path, VALIDATED, batches=signal_in_last_batch, validation=VALIDATION)
     assert records(tmp_path, "validation") == []
     for _ in range(2):  # and only once
-        again = run(tmp_path, config, batches=crash_after(0), validation=[micro.batch(1000)])
+        again = run(tmp_path, VALIDATED, batches=crash_after(0), validation=VALIDATION)
         assert_equal(again, expected)
     (ours,), (theirs,) = records(tmp_path, "validation"), records(workdir, "validation")
     assert {**ours, "time": 0} == {**theirs, "time": 0}
@@ -158,7 +155,7 @@ def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, c
     assert_equal(load_trained(tmp_path, "loss")[1], expected.ema)
 
 
-def test_a_stop_before_the_first_step_takes_and_saves_none(tmp_path, monkeypatch):
+def test_a_stop_before_the_first_step_takes_and_saves_none(toy, tmp_path, monkeypatch):
     def restore(*_):
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -186,7 +183,7 @@ def test_a_log_that_cannot_be_read_ends_in_one_line(tmp_path):
         run_log(tmp_path, start_step=0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(toy, tmp_path):
     def poisoned(step):
         for i, batch in enumerate(micro.batches_from(step), start=step + 1):
             if i == 4:  # the step that a checkpoint is due at

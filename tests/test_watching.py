@@ -32,7 +32,7 @@ class HungError(Exception):
     """Ends a run that hung."""
 
 
-def test_a_run_that_hangs_shows_where_on_stderr(tmp_path, monkeypatch, capfd):
+def test_a_run_that_hangs_shows_where_on_stderr(toy, tmp_path, monkeypatch, capfd):
     def hangs(*_):
         time.sleep(1)
         raise HungError
@@ -243,3 +243,4 @@ def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(board._file, "write_event", full)
     with pytest.raises(UserError, match=r"cannot be written: No space left"):
         board.scalars(1, "train", {"loss": 1.0})
+    board.close()

@@ -1,6 +1,7 @@
 """The device mesh and where every array lives on it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -82,9 +83,17 @@ class BatchLayout:
 
     def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The global batch on the devices, from this process's rows of it."""
+
+        def part(local: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+            rows = range(self.batch_size)[index[0]]
+            first = self.rows.index(rows[0])
+            return local[first : first + len(rows)]
+
         return {
-            name: jax.make_array_from_process_local_data(self.sharding, rows)
-            for name, rows in batch.items()
+            name: jax.make_array_from_callback(
+                (self.batch_size, *local.shape[1:]), self.sharding, functools.partial(part, local)
+            )
+            for name, local in batch.items()
         }
 
 
