@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
                 batch["vocals"] = np.full_like(batch["vocals"], np.inf)
             yield batch
 
-    with pytest.raises(UserError, match=r"step 4: the loss is nan.*The state was not saved"):
+    with pytest.raises(UserError, match=r"step 4: the loss is inf.*The state was not saved"):
         run(tmp_path, batches=poisoned)
     assert saved_steps(tmp_path) == [2]
     _, params = load_trained(tmp_path)

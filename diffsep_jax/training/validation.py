@@ -88,14 +88,15 @@ def make_validate(
     )
 
     def validate(params: Params, batches: Sequence[Batch]) -> Validation:
-        losses_of_batches, scores, heard = [], [], None
+        losses_of_batches, scores = [], []
+        heard: dict[str, np.ndarray] = {}
         for raw in batches:
             batch = {name: audio * model.target_rms for name, audio in raw.items()}
             levels, segments = on_mesh(params, batch)
             losses_of_batches.append(np.asarray(levels))
             names, rows = _scores(segments, model)
             scores.append(multihost_utils.process_allgather(rows, tiled=True))
-            if heard is None:
+            if not heard:
                 first = {name: audio[:NUM_SEGMENTS] for name, audio in segments.items()}
                 heard = multihost_utils.process_allgather(first, tiled=True)
         by_level = np.mean(losses_of_batches, axis=0)
