@@ -7,6 +7,7 @@ to go on from the newest checkpoint in the work folder.
 import dataclasses
 import functools
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -15,8 +16,6 @@ import grain
 import jax
 import tyro
 from flax.traverse_util import flatten_dict
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 import configs
 from data_pipelines import pipeline, sources
@@ -36,8 +35,9 @@ from diffsep_jax.inference.pretrained import (
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.models.model import Params, SeparationModel, model_to_json
 from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
-from diffsep_jax.training.interrupt import StopRequest
-from diffsep_jax.training.loop import has_checkpoint, load_trained, train
+from diffsep_jax.training.checkpoint import has_checkpoint, load_trained
+from diffsep_jax.training.interrupt import raise_preempted
+from diffsep_jax.training.loop import train
 from diffsep_jax.training.run_config import has_untrained_generator
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
@@ -121,35 +121,34 @@ def open_data(run: Run, rows: Sequence[int]) -> tuple[grain.MapDataset, grain.Ma
 
 def train_run(run: Run) -> None:
     """Trains, in all of the run's processes; process 0 exports the model."""
+    signal.signal(signal.SIGTERM, raise_preempted)
     check_writable(run.workdir)
     run.workdir.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(run.train.mesh)
-    with StopRequest(mesh) as stop:
-        layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
-        training, validation = open_data(run, layout.rows)
+    layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
+    training, validation = open_data(run, layout.rows)
 
-        def batches_from(step: int) -> Iterator:
-            return pipeline.iterate(training, step, run.data.pipeline)
+    def batches_from(step: int) -> Iterator:
+        return pipeline.iterate(training, step, run.data.pipeline)
 
-        state = train(
-            run.model,
-            run.train,
-            layout=layout,
-            train_batches=batches_from,
-            validation_batches=[validation[i] for i in range(run.train.validation_batches)],
-            workdir=run.workdir,
-            stop=stop,
-            initial_params=initial_params(run),
-            init_from=run.init_from,
-            settings={
-                "train": dataclasses.asdict(run.train),
-                "data": dataclasses.asdict(run.data),
-                "compute": dataclasses.asdict(run.model.compute),
-            },
-        )
-        params = jax.jit(lambda ema: ema, out_shardings=NamedSharding(mesh, P()))(state.ema)
-        if is_primary():
-            export(run, run.model, params)
+    state = train(
+        run.model,
+        run.train,
+        layout=layout,
+        train_batches=batches_from,
+        validation_batches=[validation[i] for i in range(run.train.validation_batches)],
+        workdir=run.workdir,
+        initial_params=initial_params(run),
+        init_from=run.init_from,
+        settings={
+            "train": dataclasses.asdict(run.train),
+            "data": dataclasses.asdict(run.data),
+            "compute": dataclasses.asdict(run.model.compute),
+        },
+    )
+    params = jax.jit(lambda ema: ema, out_shardings=layout.everywhere)(state.ema)
+    if is_primary():
+        export(run, run.model, params)
 
 
 def initial_params(run: Run) -> Params | None:

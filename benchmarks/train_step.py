@@ -31,8 +31,8 @@ from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.noise import KEY_TYPE
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.program import abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, batch_sharding, make_mesh
+from diffsep_jax.training.step import abstract_arguments, train_program
 
 WARM_UP_TURNS = 3
 

@@ -16,34 +16,34 @@ Coefficients = Float[Array, "batch frame channel coefficient"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the auxiliary losses; the diffusion loss has weight 1.
+    """Weights of the losses; those of one network family have no effect in the other.
 
-    `latent` is of the waveform family alone, `scale` and `normalised` are of the spectral one.
+    Attributes:
+        latent: of L_lat, the vocals read off the conditioner's bottleneck (waveform family).
+        reconstruction: of L_rec, the vocals read off the conditioner's output.
+        log_floor: L_rec of an example is the logarithm of its mean square error plus this floor
+            (ours: a decibel counts the same in an easy example and in a hard one). None, as in the
+            paper: no logarithm.
+        scale: of L_scale, the likelihood of the direct estimate's error (spectral family).
+        normalised: share of L_diff that is taken in units of the generator's output, by
+            `normalised_loss`, rather than in units of the audio (spectral family).
     """
 
     latent: float = 1.0
-    """of L_lat, the vocals read off the conditioner's bottleneck"""
     reconstruction: float = 1.0
-    """of L_rec, the vocals read off the conditioner's output"""
     log_floor: float | None = None
-    """L_rec of an example is the logarithm of its mean square error plus this (ours: a decibel
-    counts the same in an easy example and in a hard one); None, as in the paper: no logarithm"""
     scale: float = 0.1
-    """of L_scale, the likelihood of the direct estimate's error"""
     normalised: float = 0.5
-    """share of L_diff that is in units of the generator's output, see `normalised_loss`"""
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"loss weight {name} is {value}; it must be finite and at least 0")
+                raise UserError(f"loss weight {name} is {value}; expected a finite number >= 0.")
         if self.normalised > 1:
-            raise UserError(
-                f"loss weight normalised is {self.normalised}; a share up to 1 is expected"
-            )
+            raise UserError(f"loss weight normalised is {self.normalised}; expected at most 1.")
         if self.log_floor == 0:
             raise UserError(
-                "loss weight log_floor is 0; more, or None, is expected: an error can be 0"
+                "loss weight log_floor is 0; expected more, because an error can be 0, or None."
             )
 
 
@@ -53,7 +53,7 @@ def diffusion_loss(v_hat: Waveform, v: Waveform) -> PerExample:
 
 
 def reconstruction_loss(estimate: Waveform, vocals: Waveform) -> PerExample:
-    """L_lat or L_rec, by the head that `estimate` comes from: mean square over time and channel."""
+    """L_lat or L_rec, depending on the head of `estimate`: mean square over time and channel."""
     return _mean_square_error(estimate, vocals)
 
 
@@ -65,12 +65,12 @@ def logarithmic(error: PerExample, floor: float | None) -> PerExample:
 def scale_loss(
     error: Coefficients, log_scale: Float[Array, "batch frame 1 coefficient"]
 ) -> PerExample:
-    """L_scale: -log of a Gaussian's likelihood of the error, but for a constant, by coefficient."""
+    """L_scale: a Gaussian's -log likelihood of the error per coefficient, up to a constant."""
     return (log_scale + 0.5 * jnp.square(error * jnp.exp(-log_scale))).mean((1, 2, 3))
 
 
 def normalised_loss(error: Coefficients, target: Coefficients) -> PerExample:
-    """The error of the generator's output, of which large targets count less: by 1 + t^2 / 9."""
+    """Mean square error of the generator's output, where a target t weighs 1 / (1 + t^2 / 9)."""
     return (jnp.square(error) / (1 + jnp.square(target) / 9)).mean((1, 2, 3))
 
 

@@ -150,15 +150,11 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def count_flops(function: Callable[..., Any], *arguments: Any) -> float | None:
-    """FLOPs of `function` as written, a loop's body once; None if JAX_PLATFORMS excludes the CPU.
+def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """FLOPs of `function` as written, a loop's body counted once; `arguments` may be abstract.
 
-    Only XLA for CPUs counts without compiling. `arguments` may be abstract.
+    Only XLA for CPUs counts without compiling. Raises RuntimeError if JAX_PLATFORMS excludes it.
     """
-    try:
-        cpu = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:
-        return None
-    with jax.default_device(cpu):
-        costs = jax.jit(function).lower(*arguments).cost_analysis() or {}
-    return costs.get("flops")
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        costs: Any = jax.jit(function).lower(*arguments).cost_analysis()
+    return costs["flops"]

@@ -35,10 +35,15 @@ from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference import engine
 from diffsep_jax.models.convolution import choose_convolution
 from diffsep_jax.models.model import SeparationModel
-from diffsep_jax.runtime import CHIPS
+from diffsep_jax.runtime import CHIPS, count_flops
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.program import abstract_arguments, train_program
-from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
+from diffsep_jax.training.sharding import BatchLayout, make_mesh
+from diffsep_jax.training.step import (
+    abstract_arguments,
+    as_written,
+    example_flops,
+    train_program,
+)
 
 EXIT_DOES_NOT_FIT = 3
 
@@ -95,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     show("devices", f"{mesh.size} x {devices[0].device_kind} on {len(hosts)} host(s)")
     show("mesh", " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items()))
     show("batch", f"{command.per_device_batch * mesh.size}, {command.per_device_batch} a device")
-    flops = ", ".join(f"{count:.4g} {when}" for when, count in count_flops(command).items())
+    flops = ", ".join(f"{count:.4g} {when}" for when, count in flops_by_part(command).items())
     show("FLOPs", f"{flops}, on each device")
 
     start = time.perf_counter()
@@ -197,34 +202,23 @@ def lower(
     return program.step.lower(*arguments), mesh
 
 
-def count_flops(command: Command) -> dict[str, float]:
-    """What a device's share of the mathematics needs: "each step", and "once" for the sampler.
+def flops_by_part(command: Command) -> dict[str, float]:
+    """FLOPs of a device's share: "each step", and for the sampler also "once".
 
-    The compiler counts JAX's own program, with nothing recomputed and attention in full; in the
-    compiled program it would leave attention kernels out.
+    Counted in the program as it is written, as in the compiled one attention kernels would not
+    count. Muon's iterations, the optimizer and the moving average are left out.
     """
-    compute = dataclasses.replace(
-        command.model.compute, attention="plain", convolution="native", remat="none"
-    )
-    model = dataclasses.replace(command.model, compute=compute)
-
-    def count(lowered: jax.stages.Lowered) -> float:
-        costs: Any = lowered.cost_analysis()
-        return costs["flops"]
-
+    batch_size = command.per_device_batch
     if command.program == "train":
-        # The body of a loop counts once: no micro-batches (and Muon's iterations count as one).
-        train = dataclasses.replace(command.train, mesh=MeshConfig(), micro_batches=1)
-        on_one = dataclasses.replace(command, model=model, train=train)
-        return {"each step": count(lower(on_one, jax.devices("cpu")[:1])[0])}
+        return {"each step": batch_size * example_flops(command.model, command.train)}
+    model = as_written(command.model)
     params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
-    audio = jax.ShapeDtypeStruct((command.per_device_batch, model.segment, 2), jnp.float32)
-    sigma = jax.ShapeDtypeStruct((command.per_device_batch,), jnp.float32)
+    audio = jax.ShapeDtypeStruct((batch_size, model.segment, 2), jnp.float32)
+    sigma = jax.ShapeDtypeStruct((batch_size,), jnp.float32)
     conditioning = jax.eval_shape(model.condition, params, audio)
-    velocity = jax.jit(model.velocity).lower(params, audio, sigma, audio, conditioning)
     return {
-        "once": count(jax.jit(model.condition).lower(params, audio)),
-        "each step": count(velocity),
+        "once": count_flops(model.condition, params, audio),
+        "each step": count_flops(model.velocity, params, audio, sigma, audio, conditioning),
     }
 
 

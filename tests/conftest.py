@@ -1,7 +1,5 @@
 """The whole suite runs strictly: eight CPU devices, no silent promotion, shapes checked."""
 
-import dataclasses
-import functools
 import os
 import tempfile
 
@@ -33,27 +31,21 @@ if not absl.flags.FLAGS.is_parsed():
 install_import_hook(["diffsep_jax", "data_pipelines"], "beartype.beartype")
 
 
-@pytest.fixture(scope="session")
-def undisturbed_run_of(tmp_path_factory):
-    """(work folder, final state) of a run of a micro model left alone, validated at its end."""
-    import micro
+@pytest.fixture
+def toy(monkeypatch):
+    """Toy networks in place of the waveform family's; see tests/toy.py."""
+    from toy import use_toy_networks
+
+    use_toy_networks(monkeypatch)
+
+
+@pytest.fixture
+def undisturbed(toy, tmp_path_factory):
+    """(work folder, final state) of a run of toy networks left alone, validated at its end."""
     import runs
 
-    @functools.cache
-    def run_of(model):
-        workdir = tmp_path_factory.mktemp("undisturbed")
-        config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
-        return workdir, runs.run(workdir, config, model, validation=[micro.batch(1000, model)])
-
-    return run_of
-
-
-@pytest.fixture(scope="session")
-def undisturbed(undisturbed_run_of):
-    """Of the waveform family's."""
-    import micro
-
-    return undisturbed_run_of(micro.MODEL)
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    return workdir, runs.run(workdir, runs.VALIDATED, validation=runs.VALIDATION)
 
 
 @pytest.fixture

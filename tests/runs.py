@@ -1,5 +1,6 @@
 """Training runs of a micro model in this process, and what they leave behind."""
 
+import dataclasses
 import functools
 import json
 
@@ -7,9 +8,12 @@ import jax
 import micro
 import numpy as np
 
-from diffsep_jax.training.interrupt import StopRequest
-from diffsep_jax.training.loop import CHECKPOINTS, train
+from diffsep_jax.training.checkpoint import CHECKPOINTS
+from diffsep_jax.training.loop import train
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
+
+VALIDATED = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
+VALIDATION = [micro.batch(1000)]
 
 
 def run(
@@ -22,17 +26,15 @@ def run(
 ):
     workdir.mkdir(exist_ok=True)
     mesh = make_mesh(config.mesh, jax.devices()[:2])
-    with StopRequest(mesh) as stop:
-        return train(
-            model,
-            config,
-            layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
-            train_batches=batches or functools.partial(micro.batches_from, model=model),
-            validation_batches=validation,
-            workdir=workdir,
-            stop=stop,
-            settings=settings,
-        )
+    return train(
+        model,
+        config,
+        layout=BatchLayout(mesh, micro.BATCH_SIZE, config.micro_batches),
+        train_batches=batches or functools.partial(micro.batches_from, model=model),
+        validation_batches=validation,
+        workdir=workdir,
+        settings=settings,
+    )
 
 
 def records(workdir, kind="train"):

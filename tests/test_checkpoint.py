@@ -1,6 +1,7 @@
 """Checkpoints: which are kept, what is refused, unreadable files, full disks."""
 
 import dataclasses
+import gc
 import json
 import shutil
 import subprocess
@@ -8,61 +9,67 @@ import subprocess
 import jax
 import jax.numpy as jnp
 import micro
-import numpy as np
 import pytest
 from runs import assert_equal, records, run, saved_steps
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.training.checkpoint import Checkpoints
-from diffsep_jax.training.loop import CHECKPOINTS, load_trained
+from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints, load_trained
 from diffsep_jax.training.step import TrainState
+
+# Orbax abandons reads when one of them fails, and Python reports them when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
 def copy(undisturbed, tmp_path):
     """The work folder of a run left alone, to be changed."""
-    return shutil.copytree(undisturbed[0], tmp_path / "run")
+    yield shutil.copytree(undisturbed[0], tmp_path / "run")
+    gc.collect()
+
+
+def save(checkpoints, step, metrics=None):
+    """Saves a state of one array, which holds the step."""
+    weights = {"w": jnp.full((2, 3), step, jnp.float32)}
+    checkpoints.save(TrainState(jnp.int32(step), weights, weights, {"mu": weights}), metrics)
+
+
+def step_of(directory, best_by, *, best):
+    """The step of the newest or the best checkpoint."""
+    reader = Checkpoints(directory, None, best_by)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shape = jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=device)
+    try:
+        return int(reader.restore_ema({"w": shape}, best=best)["w"][0, 0])
+    finally:
+        reader.finish()
 
 
 def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, 2, "loss")
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 5: 5.0, 6: 4.0}  # none at step 4
     for step in range(1, 7):
-        weights = {"w": jnp.full((2, 3), step, jnp.float32)}
-        state = TrainState(jnp.int32(step), weights, weights, {"mu": weights})
-        metrics = {"loss": losses[step], "other": 0.0} if step in losses else None
-        checkpoints.save(state, metrics)
-    checkpoints.close()
+        save(checkpoints, step, {"loss": losses[step], "other": 0.0} if step in losses else None)
+    checkpoints.finish()
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 5, 6]
-    reader = Checkpoints(tmp_path, None, "loss")
-    shape = jax.ShapeDtypeStruct((2, 3), jnp.float32, sharding=weights["w"].sharding)
-    assert np.all(reader.restore_ema({"w": shape}, best=True)["w"] == 2)
-    assert np.all(reader.restore_ema({"w": shape})["w"] == 6)
-    reader.close()
+    assert step_of(tmp_path, "loss", best=True) == 2
+    assert step_of(tmp_path, "loss", best=False) == 6
 
 
-def test_the_number_that_tells_the_best_may_change(tmp_path):
-    weights = {"w": jnp.zeros((2, 3), jnp.float32)}
-
-    def save(best, step, metrics):
-        checkpoints = Checkpoints(tmp_path, 1, best)
-        checkpoints.save(TrainState(jnp.int32(step), weights, weights, {"mu": weights}), metrics)
-        checkpoints.close()
-
-    loss, sdr = "loss", "sdr"
-    save(loss, 1, {"loss": 1.0, "sdr": 5.0})
-    save(loss, 2, {"loss": 2.0, "sdr": float("nan")})  # as no number
-    save(sdr, 3, {"loss": 3.0, "sdr": 6.0})
-    save(sdr, 4, {"loss": 0.0})
+def test_the_number_that_decides_the_best_may_change(tmp_path):
+    for best_by, step, metrics in (
+        ("loss", 1, {"loss": 1.0, "sdr": 5.0}),
+        ("loss", 2, {"loss": 2.0, "sdr": float("nan")}),  # the same as none
+        ("sdr", 3, {"loss": 3.0, "sdr": 6.0}),
+        ("sdr", 4, {"loss": 0.0}),
+    ):
+        checkpoints = Checkpoints(tmp_path, 1, best_by)
+        save(checkpoints, step, metrics)
+        checkpoints.finish()
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [3, 4]
-    for best, step in ((loss, 4), (sdr, 3)):
-        reader = Checkpoints(tmp_path, None, best)
-        assert reader.best_step() == step
-        reader.close()
-    reader = Checkpoints(tmp_path, None, "other")
-    with pytest.raises(UserError, match=r"a validation's other; they have loss, sdr$"):
-        reader.best_step()
-    reader.close()
+    assert step_of(tmp_path, "loss", best=True) == 4
+    assert step_of(tmp_path, "sdr", best=True) == 3
+    with pytest.raises(UserError, match=r"no checkpoint here has a validation's other"):
+        step_of(tmp_path, "other", best=True)
 
 
 def truncate(step_folder):
@@ -97,33 +104,16 @@ def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, copy, damag
     assert (copy / CHECKPOINTS / "6.unreadable1").is_dir()
 
 
-def test_a_checkpoint_that_is_out_of_reach_is_left_alone(copy, monkeypatch):
-    steps = saved_steps(copy)
-
-    def load(self, step, abstract, partial=False):
-        raise PermissionError(13, "Permission denied", "checkpoints/6")
-
-    monkeypatch.setattr(Checkpoints, "_load", load)
-    with pytest.raises(UserError, match=r"6: cannot be read now \(PermissionError.*run again"):
-        run(copy)
-    assert saved_steps(copy) == steps
-
-
 def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(copy):
-    log = (copy / "log.jsonl").read_bytes()
+    files = [copy / "log.jsonl", copy / "run_config.json"]
+    before = [path.read_bytes() for path in files]
     steps = saved_steps(copy)
     for step in steps:
         lose_a_file(copy / CHECKPOINTS / str(step))
     with pytest.raises(UserError, match=rf"{copy / CHECKPOINTS}: no checkpoint here can be read"):
-        run(copy)
-    assert (copy / "log.jsonl").read_bytes() == log
+        run(copy, settings={"train": {"log_every": 2}})
+    assert [path.read_bytes() for path in files] == before
     assert saved_steps(copy) == steps
-
-
-def test_a_validation_that_cannot_be_read_ends_in_one_line(copy):
-    (copy / CHECKPOINTS / "6" / "metrics" / "metrics").write_text('{"loss": 0.')
-    with pytest.raises(UserError, match=r"6/metrics/metrics: cannot be read \(JSON.* delete that"):
-        run(copy)
 
 
 def test_an_unreadable_checkpoint_is_not_exported(copy):
@@ -178,22 +168,6 @@ def test_a_run_with_another_seed_is_refused(undisturbed):
     workdir, _ = undisturbed
     with pytest.raises(UserError, match=r"train\.seed is 0 there and 1 in this config"):
         run(workdir, dataclasses.replace(micro.TRAIN, seed=1))
-
-
-@pytest.mark.parametrize("part", ["model", "fixed", "settings"])
-def test_a_record_of_wrong_inner_types_is_refused(undisturbed, tmp_path, part):
-    workdir, _ = undisturbed
-    config = json.loads((workdir / "run_config.json").read_text())
-    (tmp_path / "run_config.json").write_text(json.dumps({**config, part: [3]}))
-    with pytest.raises(UserError, match=r"run_config.json: not a run's config"):
-        run(tmp_path)
-    with pytest.raises(UserError, match=r"run_config.json: not a run's config"):
-        load_trained(tmp_path)
-    config["model"]["generator"]["widths"] = 3
-    (tmp_path / "run_config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError) as error:
-        load_trained(tmp_path)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 from diffsep_jax.errors import EXIT_PREEMPTED
-from diffsep_jax.training.checkpoint import Checkpoints
-from diffsep_jax.training.loop import CHECKPOINTS
-from diffsep_jax.training.program import train_program
+from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.step import train_program
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -93,7 +92,7 @@ def state(workdir, step):
         assert checkpoints.latest_step == step
         return jax.device_get(checkpoints.restore(program.state, print))
     finally:
-        checkpoints.close()
+        checkpoints.finish()
 
 
 def assert_close(a, b, tolerance):

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.training.program import abstract_arguments, train_program
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh, state_sharding
+from diffsep_jax.training.step import abstract_arguments, train_program
 from launch.compile_for_tpu import collectives
 
 # Adam moves a parameter by the sign of a gradient that is zero but for rounding: with a large
@@ -142,7 +142,9 @@ def test_minus_one_takes_the_devices_that_are_left():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(UserError, match="batch_size is 24; a multiple of 8 devices x 2 micro"):
+    with pytest.raises(
+        UserError, match="batch_size is 24; expected a multiple of 8 devices x 2 micro"
+    ):
         BatchLayout(make_mesh(MeshConfig()), 24, micro_batches=2)
 
 

@@ -13,9 +13,8 @@ from diffsep_jax import diffusion
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.step import example_losses
+from diffsep_jax.training.step import example_losses, train_program
 
 SPECTRAL = configs.get("tiny_spectral").model
 MODELS = {"waveform": micro.MODEL, "spectral": SPECTRAL}

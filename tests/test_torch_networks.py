@@ -13,9 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import configs
 from diffsep_jax import samplers
 from diffsep_jax.training.optimizer import OptimizerConfig
-from diffsep_jax.training.program import train_program
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.step import draw_noise, draw_noise_levels, example_losses
+from diffsep_jax.training.step import draw_noise, draw_noise_levels, example_losses, train_program
 
 torch = pytest.importorskip("torch")
 

@@ -1,7 +1,6 @@
 """`train.py` as its users run it: killed and started again, and with bad input."""
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -17,13 +16,11 @@ import soundfile
 
 import configs
 import train
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.inference.pretrained import load_default_preset, load_model
-from diffsep_jax.training.checkpoint import Checkpoints
-from diffsep_jax.training.loop import CHECKPOINTS
-from diffsep_jax.training.optimizer import make_optimizer
-from diffsep_jax.training.sharding import MeshConfig, make_mesh, state_sharding, with_shardings
-from diffsep_jax.training.step import init_state
+from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.step import train_program
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL_RUN = [
@@ -63,15 +60,13 @@ def state(workdir):
     """The whole training state of the last step, from its checkpoint."""
     experiment = configs.get("tiny")
     model = dataclasses.replace(experiment.model, segment=4096)
-    optimizer = make_optimizer(experiment.train.optimizer, 15)
-    shapes = jax.eval_shape(functools.partial(init_state, model, optimizer), jax.random.key(0))
-    shardings = state_sharding(shapes, make_mesh(MeshConfig()), min_shard_size=1)
+    program = train_program(model, experiment.train, make_mesh(MeshConfig()))
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=3)
     try:
         assert checkpoints.latest_step == 15
-        return checkpoints.restore(with_shardings(shapes, shardings), print)
+        return checkpoints.restore(program.state, print)
     finally:
-        checkpoints.close()
+        checkpoints.finish()
 
 
 @pytest.mark.slow
@@ -128,6 +123,16 @@ def test_two_stages_by_way_of_an_export(tmp_path):
     assert "init_from is missing there" in error
 
 
+def test_sigterm_while_the_data_is_prepared_ends_the_run_at_once(tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(train, "open_data", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        with pytest.raises(PreemptedError, match="nothing to save; run the same command again"):
+            train.train_run(train.parse(["tiny", "--workdir", str(tmp_path)]))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def fails(*arguments):
     """The one line that a wrong command ends in."""
     process = start(*arguments)
@@ -137,22 +142,23 @@ def fails(*arguments):
     return err
 
 
-@pytest.mark.slow
-def test_help_lists_the_fields_with_their_meaning():
-    text = finish(start("--help"))
+def test_help_lists_the_fields_with_their_meaning(capsys):
+    with pytest.raises(SystemExit):
+        train.parse(["--help"])
+    text = capsys.readouterr().out
     for words in ("--train.optimizer.learning-rate", "peak, after the warm-up", "--workdir"):
         assert words in text
 
 
-@pytest.mark.slow
-def test_a_misspelt_override_is_suggested(tmp_path):
-    err = fails("tiny", "--workdir", tmp_path, "--train.num-stpes", "3")
-    assert "--train.num-steps" in err
+def test_a_misspelt_override_is_suggested(capsys):
+    with pytest.raises(SystemExit):
+        train.parse(["tiny", "--workdir", "run", "--train.num-stpes", "3"])
+    assert "--train.num-steps" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_the_config_comes_first(tmp_path):
-    assert "tiny, tiny_spectral, small" in fails("--workdir", tmp_path, "tiny")
+def test_the_config_comes_first():
+    with pytest.raises(UserError, match="tiny, tiny_spectral, small"):
+        train.parse(["--workdir", "run", "tiny"])
 
 
 def test_an_unknown_config_lists_the_known_ones():

@@ -14,39 +14,38 @@ import numpy as np
 import pytest
 from optax.contrib import MuonDimensionNumbers
 from rich.console import Console
-from runs import assert_equal, records, run, saved_steps
+from runs import VALIDATED, VALIDATION, assert_equal, records, run, saved_steps
 
 from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.compute import Compute
+from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints, load_trained
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.log import RunLog
-from diffsep_jax.training.loop import CHECKPOINTS, load_trained, train
 from diffsep_jax.training.optimizer import (
     OptimizerConfig,
     _inner_matrices,
     learning_rate_schedule,
     make_optimizer,
 )
-from diffsep_jax.training.program import train_program
-from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
-from diffsep_jax.training.step import draw_noise_levels
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.step import draw_noise_levels, train_program
 
 
 def on_one_device(config, model=micro.MODEL):
     return train_program(model, config, make_mesh(MeshConfig(), jax.devices()[:1]))
 
 
-@pytest.fixture(params=micro.FAMILIES)
+@pytest.fixture(scope="module", params=micro.FAMILIES)
 def model(request):
     return micro.FAMILIES[request.param]
 
 
-@pytest.fixture
-def left_alone(undisturbed_run_of, model):
-    """(work folder, final state) of a run of this model."""
-    return undisturbed_run_of(model)
+@pytest.fixture(scope="module")
+def left_alone(model, tmp_path_factory):
+    """(work folder, final state) of a run of this model, validated at its end."""
+    workdir = tmp_path_factory.mktemp("left_alone")
+    return workdir, run(workdir, VALIDATED, model, validation=[micro.batch(1000, model)])
 
 
 class CrashError(Exception):
@@ -80,16 +79,13 @@ def test_a_finished_run_stays_as_it_is(model, left_alone):
     assert_equal(run(workdir, model=model, batches=crash_after(0)), expected)
 
 
-@pytest.mark.parametrize(
-    ("model", "weights"),
-    [
-        (micro.MODEL, {"diffusion": 1, "latent": 1, "reconstruction": 1}),
-        (micro.SPECTRAL, {"diffusion": 0.5, "normalised": 0.5, "reconstruction": 1, "scale": 0.1}),
-    ],
-    ids=micro.FAMILIES,
-)
-def test_the_log_tells_losses_rates_and_validation(left_alone, weights):
+def test_the_log_has_losses_rates_and_validation(model, left_alone):
     workdir, _ = left_alone
+    weights = (
+        {"diffusion": 1, "latent": 1, "reconstruction": 1}
+        if model is micro.MODEL
+        else {"diffusion": 0.5, "normalised": 0.5, "reconstruction": 1, "scale": 0.1}
+    )
     record = records(workdir)[-1]
     terms = sum(weight * record[name] for name, weight in weights.items())
     assert record["loss"] == pytest.approx(terms, rel=1e-5)
@@ -139,7 +135,6 @@ def test_a_signal_saves_and_a_second_run_goes_on(undisturbed, tmp_path, number, 
 def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, capsys):
     """The validation is made up for, in the log and in the checkpoint's score."""
     workdir, expected = undisturbed
-    config = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
 
     def signal_in_last_batch(step):
         for i, batch in enumerate(micro.batches_from(step), start=1):
@@ -148,10 +143,10 @@ def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, c
             yield batch
 
     with pytest.raises(PreemptedError, match="saved step 6"):
-        run(tmp_path, config, batches=signal_in_last_batch, validation=[micro.batch(1000)])
+        run(tmp_path, VALIDATED, batches=signal_in_last_batch, validation=VALIDATION)
     assert records(tmp_path, "validation") == []
     for _ in range(2):  # and only once
-        again = run(tmp_path, config, batches=crash_after(0), validation=[micro.batch(1000)])
+        again = run(tmp_path, VALIDATED, batches=crash_after(0), validation=VALIDATION)
         assert_equal(again, expected)
     (ours,), (theirs,) = records(tmp_path, "validation"), records(workdir, "validation")
     assert {**ours, "time": 0} == {**theirs, "time": 0}
@@ -160,59 +155,44 @@ def test_a_stop_at_a_validation_equals_a_run_left_alone(undisturbed, tmp_path, c
     assert_equal(load_trained(tmp_path, "loss")[1], expected.ema)
 
 
-def test_a_stop_before_the_first_step_takes_and_saves_none(tmp_path):
-    mesh = make_mesh(MeshConfig(), jax.devices()[:2])
-    with StopRequest(mesh) as stop, stop.noting():
+def test_a_stop_before_the_first_step_takes_and_saves_none(toy, tmp_path, monkeypatch):
+    def restore(*_):
         os.kill(os.getpid(), signal.SIGTERM)
-        layout = BatchLayout(mesh, micro.BATCH_SIZE)
-        with pytest.raises(PreemptedError, match="nothing was to be saved after step 0"):
-            train(
-                micro.MODEL,
-                micro.TRAIN,
-                layout=layout,
-                train_batches=crash_after(0),
-                validation_batches=[],
-                workdir=tmp_path,
-                stop=stop,
-            )
+
+    monkeypatch.setattr(Checkpoints, "restore", restore)
+    with pytest.raises(PreemptedError, match="nothing was to be saved after step 0"):
+        run(tmp_path, batches=crash_after(0))
     assert saved_steps(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, PreemptedError)]
-)
-def test_a_signal_while_there_is_nothing_to_save_ends_at_once(number, error):
-    with (
-        StopRequest(make_mesh(MeshConfig())),
-        pytest.raises(error, match="nothing was to be saved; run the same command again"),
-    ):
-        os.kill(os.getpid(), number)
+def run_log(workdir, config=micro.TRAIN, **options):
+    return RunLog(workdir, config, batch_size=micro.BATCH_SIZE, **options)
 
 
 @pytest.mark.parametrize("rest", ['{"step": 2, "ki', "\0\0", '{"step": 6, "kind": "train"}\n'])
 def test_a_resumed_run_drops_later_records_and_what_a_crash_cut_off(tmp_path, rest):
     whole = '{"step": 1, "kind": "train"}'
     (tmp_path / "log.jsonl").write_text(f"{whole}\n{rest}")
-    with RunLog(tmp_path, start_step=5, num_steps=6):
-        pass
+    run_log(tmp_path, start_step=5).finish()
     assert (tmp_path / "log.jsonl").read_text() == whole + "\n"
 
 
 def test_a_log_that_cannot_be_read_ends_in_one_line(tmp_path):
     (tmp_path / "log.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"log.jsonl: cannot be read and written: Is a directory"):
-        RunLog(tmp_path, start_step=0, num_steps=6)
+    with pytest.raises(UserError, match=r"log.jsonl: cannot be written: Is a directory"):
+        run_log(tmp_path, start_step=0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(toy, tmp_path):
     def poisoned(step):
         for i, batch in enumerate(micro.batches_from(step), start=step + 1):
             if i == 4:  # the step that a checkpoint is due at
                 batch["vocals"] = np.full_like(batch["vocals"], np.inf)
             yield batch
 
-    with pytest.raises(UserError, match=r"step 4: the loss is nan.*step 2 is saved"):
+    with pytest.raises(UserError, match=r"step 4: the loss is inf.*The state was not saved"):
         run(tmp_path, batches=poisoned)
+    assert saved_steps(tmp_path) == [2]
     _, params = load_trained(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
@@ -220,10 +200,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
 def test_the_bar_shows_step_time_left_and_loss_on_a_narrow_terminal(tmp_path):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80)
-    with RunLog(tmp_path, start_step=0, num_steps=400, console=console) as log:
-        log.progress(5)
-        log.write(5, "train", {"loss": 1.25, "gradient_norm": 0.5, "data_wait_seconds": 0.125})
-    for words in ("5/400", "left", "loss 1.25", "0.125"):
+    log = run_log(
+        tmp_path,
+        dataclasses.replace(micro.TRAIN, num_steps=400, log_every=5),
+        start_step=4,
+        console=console,
+    )
+    log.before(5)
+    log.after(5, {"loss": jnp.float32(1.25), "gradient_norm": jnp.float32(0.5)})
+    log.finish()
+    for words in ("5/400", "left", "loss 1.25", "data_wait_seconds"):
         assert words in screen.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import faulthandler
 import io
 import os
 import pathlib
@@ -12,7 +11,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-import matplotlib.image
 import micro
 import numpy as np
 import pytest
@@ -23,20 +21,18 @@ from tensorboardX.proto import event_pb2
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.runtime import CHIPS, Chip, count_flops
-from diffsep_jax.training import tensorboard
 from diffsep_jax.training.checkpoint import Checkpoints
-from diffsep_jax.training.loop import restart_watchdog
-from diffsep_jax.training.profiling import StepProfiler
-from diffsep_jax.training.program import example_seconds_at_peak
+from diffsep_jax.training.log import TensorBoard
+from diffsep_jax.training.observers import Profiler, Watchdog
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.tensorboard import TensorBoard
+from diffsep_jax.training.step import example_seconds_at_peak
 
 
 class HungError(Exception):
     """Ends a run that hung."""
 
 
-def test_a_run_that_hangs_shows_where_on_stderr(tmp_path, monkeypatch, capfd):
+def test_a_run_that_hangs_shows_where_on_stderr(toy, tmp_path, monkeypatch, capfd):
     def hangs(*_):
         time.sleep(1)
         raise HungError
@@ -52,11 +48,11 @@ def test_a_run_that_hangs_shows_where_on_stderr(tmp_path, monkeypatch, capfd):
 
 
 def test_nothing_is_shown_while_steps_finish_in_time(capfd):
-    restart_watchdog(0.0)  # off
-    for _ in range(5):
-        restart_watchdog(0.6 / 60)
+    watchdog = Watchdog(0.6 / 60)
+    for step in range(5):
+        watchdog.before(step)
         time.sleep(0.2)
-    faulthandler.cancel_dump_traceback_later()
+    watchdog.finish()
     assert capfd.readouterr().err == ""
 
 
@@ -64,10 +60,11 @@ def test_nothing_is_shown_while_steps_finish_in_time(capfd):
 def test_model_flops_are_those_of_the_mathematics(monkeypatch, model):
     """About three forward passes, however it is computed; shared among the chips of the mesh."""
     one, two = (make_mesh(MeshConfig(), jax.devices()[:count]) for count in (1, 2))
-    assert example_seconds_at_peak(model, micro.TRAIN, one) is None  # a CPU's peak is not known
+    # A CPU's peak is not known.
+    assert example_seconds_at_peak(model, micro.TRAIN, one, pytest.fail) is None
     chip = Chip(flops=1e6, memory=1e9)
     monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, chip)
-    seconds = example_seconds_at_peak(model, micro.TRAIN, one)
+    seconds = example_seconds_at_peak(model, micro.TRAIN, one, pytest.fail)
 
     audio = jax.ShapeDtypeStruct((1, model.segment, 2), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -81,17 +78,30 @@ def test_model_flops_are_those_of_the_mathematics(monkeypatch, model):
     compute = Compute(attention="blockwise", convolution="taps", remat="full")
     other = dataclasses.replace(model, compute=compute)
     config = dataclasses.replace(micro.TRAIN, micro_batches=2)
-    assert example_seconds_at_peak(other, config, two) == seconds / 2
+    assert example_seconds_at_peak(other, config, two, pytest.fail) == seconds / 2
+
+
+def test_flops_that_cannot_be_counted_are_reported(monkeypatch):
+    def no_cpu(**_):
+        raise RuntimeError("Unknown backend cpu")
+
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    chip = Chip(flops=1e6, memory=1e9)
+    monkeypatch.setitem(CHIPS, jax.devices()[0].device_kind, chip)
+    monkeypatch.setattr(jax, "local_devices", no_cpu)
+    lines = []
+    assert example_seconds_at_peak(micro.MODEL, micro.TRAIN, mesh, lines.append) is None
+    assert "expected it to include cpu" in lines[0]
 
 
 def take_steps(profiler, steps):
     double = jax.jit(lambda x: 2 * x)
     x = jnp.ones((4,))
     for step in steps:
-        profiler.before_step(step)
+        profiler.before(step)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             x = double(x)
-        profiler.after_step(step, x)
+        profiler.after(step, {"x": x})
 
 
 def profiles(folder: pathlib.Path):
@@ -100,10 +110,11 @@ def profiles(folder: pathlib.Path):
 
 def test_the_chosen_steps_are_profiled(tmp_path):
     lines = []
-    with StepProfiler(tmp_path / "profile", (2, 3), lines.append) as profiler:
-        take_steps(profiler, [1, 2])
-        assert not profiles(tmp_path)
-        take_steps(profiler, [3, 4, 5])
+    profiler = Profiler(tmp_path / "profile", (2, 3), lines.append)
+    take_steps(profiler, [1, 2])
+    assert not profiles(tmp_path)
+    take_steps(profiler, [3, 4, 5])
+    profiler.finish()
     (profile,) = profiles(tmp_path)
     data = jax.profiler.ProfileData.from_file(str(profile))
     events = [
@@ -117,29 +128,36 @@ def test_the_chosen_steps_are_profiled(tmp_path):
     assert len(lines) == 1
 
 
-@pytest.mark.parametrize("steps", [None, (2, 3)])
-def test_no_profile_unless_the_first_step_is_taken(tmp_path, steps):
-    with StepProfiler(tmp_path / "profile", steps, pytest.fail) as profiler:
-        take_steps(profiler, [3, 4])
+def test_no_profile_unless_the_first_step_is_taken(tmp_path):
+    profiler = Profiler(tmp_path / "profile", (2, 3), pytest.fail)
+    take_steps(profiler, [3, 4])
+    profiler.finish()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_run_that_breaks_off_leaves_the_profile_so_far(tmp_path):
     lines = []
-    profiler = StepProfiler(tmp_path, (1, 9), lines.append)
-
-    def broken_run():
-        with profiler:
-            take_steps(profiler, [1])
-            profiler.before_step(2)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        broken_run()
+    profiler = Profiler(tmp_path, (1, 9), lines.append)
+    take_steps(profiler, [1])
+    profiler.finish()
     assert profiles(tmp_path)
     assert len(lines) == 1
     jax.profiler.start_trace(tmp_path / "next")  # which raises if one is going on
     jax.profiler.stop_trace()
+
+
+def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
+    lines = []
+    stop = jax.profiler.stop_trace
+
+    def fails():
+        stop()
+        raise RuntimeError("no space")
+
+    monkeypatch.setattr(jax.profiler, "stop_trace", fails)
+    take_steps(Profiler(tmp_path, (1, 1), lines.append), [1, 2])
+    assert len(lines) == 1
+    assert "the profile cannot be written (no space)" in lines[0]
 
 
 SAMPLE_RATE = 8_000
@@ -171,9 +189,10 @@ def shown(folder):
 
 def test_scalars_show_each_step_once_over_restarts(tmp_path):
     for start_step, last in [(0, 6), (4, 8), (8, 9)]:
-        with TensorBoard(tmp_path / "events", start_step=start_step) as board:
-            for step in range(start_step + 1, last + 1):
-                board.scalars(step, "train", {"loss": 100.0 * start_step + step, "rate": 0.5})
+        board = TensorBoard(tmp_path / "events", start_step=start_step)
+        for step in range(start_step + 1, last + 1):
+            board.scalars(step, "train", {"loss": 100.0 * start_step + step, "rate": 0.5})
+        board.close()
     assert len(list((tmp_path / "events").iterdir())) == 3
     values = shown(tmp_path / "events")
     assert values.keys() == {"train/loss", "train/rate"}
@@ -181,40 +200,24 @@ def test_scalars_show_each_step_once_over_restarts(tmp_path):
     assert losses == {1: 1, 2: 2, 3: 3, 4: 4, 5: 405, 6: 406, 7: 407, 8: 408, 9: 809}
 
 
-def test_segments_are_heard_at_one_gain_and_seen(tmp_path):
+def test_segments_are_heard_at_one_gain(tmp_path):
     rng = np.random.default_rng(0)
-    mixture = rng.standard_normal((6, 1000, 2)).astype(np.float32)
-    rows = {"mixture": mixture, "vocals": 0.25 * mixture, "direct": -mixture, "ddim": 9 * mixture}
-    with TensorBoard(tmp_path, start_step=0) as board:
-        board.segments(5, rows, SAMPLE_RATE)
-        board.segments(6, {"mixture": 0 * mixture[:1]}, SAMPLE_RATE)
+    mixture = rng.standard_normal((2, 1000, 2)).astype(np.float32)
+    gains = {"mixture": 1.0, "vocals": 0.25, "direct": -1.0, "ddim": 9.0}
+    board = TensorBoard(tmp_path, start_step=0)
+    rows = {name: np.float32(gain) * mixture for name, gain in gains.items()}
+    board.segments(5, rows, SAMPLE_RATE)
+    board.segments(6, {"mixture": 0 * mixture[:1]}, SAMPLE_RATE)
+    board.close()
     values = shown(tmp_path)
-    heard = {}
-    for tag, steps in values.items():
-        if 5 in steps and steps[5].HasField("audio"):
-            record = steps[5].audio
-            samples, rate = soundfile.read(io.BytesIO(record.encoded_audio_string))
-            assert (rate, samples.shape) == (SAMPLE_RATE, (1000, 2))
-            assert (record.sample_rate, record.num_channels, record.length_frames) == (
-                8000,
-                2,
-                1000,
-            )
-            heard[tag] = samples
-    assert len(heard) == 4 * tensorboard.NUM_SEGMENTS
-    for i in range(tensorboard.NUM_SEGMENTS):
+    assert len(values) == 2 * len(gains)
+    for i in range(2):
         expected = mixture[i] * 0.5 / np.abs(mixture[i]).max()
-        for name, gain in {"mixture": 1, "vocals": 0.25, "direct": -1, "ddim": 9}.items():
-            wanted = np.clip(gain * expected, -1, 1)
-            np.testing.assert_allclose(heard[f"segment_{i}/{name}"], wanted, atol=2 / 32768)
-    images = [
-        steps[5].image for steps in values.values() if 5 in steps and steps[5].HasField("image")
-    ]
-    assert len(images) == tensorboard.NUM_SEGMENTS
-    for image in images:
-        picture = matplotlib.image.imread(io.BytesIO(image.encoded_image_string))
-        assert picture.shape == (image.height, image.width, 4)
-        assert picture[..., :3].std() > 0
+        for name, gain in gains.items():
+            audio = values[f"segment_{i}/{name}"][5].audio
+            samples, rate = soundfile.read(io.BytesIO(audio.encoded_audio_string))
+            assert (rate, audio.sample_rate, audio.num_channels) == (SAMPLE_RATE, SAMPLE_RATE, 2)
+            np.testing.assert_allclose(samples, np.clip(gain * expected, -1, 1), atol=2 / 32768)
     silent = values["segment_0/mixture"][6].audio
     samples, _ = soundfile.read(io.BytesIO(silent.encoded_audio_string))
     assert not samples.any()
@@ -233,26 +236,11 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 
 
 def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
-
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with TensorBoard(tmp_path, start_step=0) as board, monkeypatch.context() as patch:
-        patch.setattr(board._events, "write_event", full)
-        with pytest.raises(UserError, match=r"cannot be written: No space left"):
-            board.scalars(1, "train", {"loss": 1.0})
-
-
-def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeypatch):
-    lines = []
-    stop = jax.profiler.stop_trace
-
-    def fails():
-        stop()
-        raise RuntimeError("no space")
-
-    monkeypatch.setattr(jax.profiler, "stop_trace", fails)
-    with StepProfiler(tmp_path, (1, 1), lines.append) as profiler:
-        take_steps(profiler, [1, 2])
-    assert len(lines) == 1
-    assert "the profile cannot be written (no space)" in lines[0]
+    board = TensorBoard(tmp_path, start_step=0)
+    monkeypatch.setattr(board._file, "write_event", full)
+    with pytest.raises(UserError, match=r"cannot be written: No space left"):
+        board.scalars(1, "train", {"loss": 1.0})
+    board.close()

@@ -9,7 +9,6 @@ import micro
 
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.runtime import join_hosts
-from diffsep_jax.training.interrupt import StopRequest
 from diffsep_jax.training.loop import train
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
 
@@ -36,16 +35,14 @@ def main():
             yield {name: rows[layout.rows] for name, rows in batch.items()}
 
     validation = {name: rows[layout.rows] for name, rows in micro.batch(1000).items()}
-    with StopRequest(layout.mesh) as stop:
-        train(
-            micro.MODEL,
-            config,
-            layout=layout,
-            train_batches=batches_from,
-            validation_batches=[validation],
-            workdir=options.workdir,
-            stop=stop,
-        )
+    train(
+        micro.MODEL,
+        config,
+        layout=layout,
+        train_batches=batches_from,
+        validation_batches=[validation],
+        workdir=options.workdir,
+    )
     print(f"done in process {jax.process_index()}")
 
 

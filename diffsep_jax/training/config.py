@@ -1,4 +1,4 @@
-"""How a model is trained: every choice of the training loop, with its reason in `docs/`."""
+"""How a model is trained."""
 
 import dataclasses
 from typing import Literal
@@ -21,33 +21,32 @@ class TrainConfig:
         num_steps: length of the run, and of the learning-rate schedule.
         seed: of the parameters, the noise and the noise levels.
         optimizer: AdamW and its schedule.
-        loss_weights: of L_lat and L_rec beside L_diff.
-        freeze: network that is not trained: of "generator" the conditioner alone is, and the
-            generator never runs; of "conditioner" the generator alone (ours: two stages).
+        loss_weights: of the losses other than L_diff.
+        freeze: the network that is not trained (ours: two stages). "generator": the conditioner is
+            trained alone, and the generator never runs. "conditioner": the generator is trained
+            alone.
         sigma_distribution: "uniform" over [0, 1], as in the paper; or "few_steps" (ours): a fifth
-            are 1, which every sampler starts at, the rest half uniform, half a uniform's cube, as
-            quiet details are decided at low noise.
-        stratified_sigma: spread a batch's noise levels evenly over [0, 1]; each has the
-            same distribution as before (ours; the paper draws them independently).
-        ema_decay: of the parameters' moving average, which is what is exported; at most this
-            much, so that it does not grow longer than needed.
-        ema_half_life: of the average, at most, as a share of the steps so far (ours: it leaves the
-            start soon, and grows with the run).
-        micro_batches: parts that each device takes its rows of a batch in, one after the other:
-            less memory, the same result.
-        mesh: devices.
+            are 1, where every sampler starts, and half of the rest are uniform, half the cube of a
+            uniform number, because quiet details are decided at low noise.
+        stratified_sigma: spread the noise levels of a batch evenly over [0, 1] without changing
+            the distribution of each (ours; the paper draws them independently).
+        ema_decay: largest decay of the parameters' moving average, which is what is exported.
+        ema_half_life: largest half-life of that average, as a share of the steps so far (ours: it
+            forgets the start soon, and grows with the run).
+        micro_batches: parts in which each device computes its rows of a batch, one after the
+            other: less memory, the same result.
+        mesh: layout of the devices.
         log_every: steps between two lines of the log.
-        validate_every: steps between two validations.
+        validate_every: steps between two validations; each one also saves a checkpoint.
         validation_batches: batches of the validation split that are scored.
         validation_sampler_steps: T of the sampler in validation.
         checkpoint_every: steps between two checkpoints.
         keep_checkpoints: how many of the latest are kept.
-        best_by: number of the validations by which one more checkpoint is kept, the best; a
-            checkpoint is saved at each validation.
-        tensorboard: also write scalars, audio and spectrograms to WORKDIR/tensorboard.
+        best_by: the number of a validation by which the best checkpoint is kept too.
+        tensorboard: also write scalars and audio of validations to WORKDIR/tensorboard.
         profile_steps: first and last step of a profile in WORKDIR/profile.
-        stall_minutes: if no step finishes for this long, each process shows on stderr where all of
-            its threads are, and again after each such period; 0 turns this off.
+        stall_minutes: if no step starts for this long, each process prints the stacks of all its
+            threads on stderr, and again after each such period; 0 turns this off.
     """
 
     num_steps: int = 1_000_000
@@ -74,20 +73,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay is {self.ema_decay}; 0 <= ema_decay < 1 is expected")
+            raise UserError(f"ema_decay is {self.ema_decay}; expected at least 0 and less than 1.")
         if not self.ema_half_life > 0:
-            raise UserError(f"ema_half_life is {self.ema_half_life}; a positive share is expected")
+            raise UserError(f"ema_half_life is {self.ema_half_life}; expected a positive share.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
-                raise UserError(f"{field.name} is {value}; 1 or more is expected")
+                raise UserError(f"{field.name} is {value}; expected 1 or more.")
         if not 0 <= self.stall_minutes <= 1e6:
-            raise UserError(f"stall_minutes is {self.stall_minutes}; 0 to 1e6 is expected")
+            raise UserError(f"stall_minutes is {self.stall_minutes}; expected 0 to 1e6.")
         still = {"generator": "utterance_sdr_ddim", "conditioner": "utterance_sdr_direct"}
         if self.best_by == still.get(self.freeze):
             raise UserError(
                 f"best_by is {self.best_by}, which does not change with a frozen {self.freeze};"
-                " loss is the plain choice"
+                " expected another number, such as loss."
             )
         if (
             self.profile_steps is not None
@@ -95,6 +94,6 @@ class TrainConfig:
         ):
             first, last = self.profile_steps
             raise UserError(
-                f"profile_steps is {first} {last}; the first and the last step are expected,"
-                " 1 <= first <= last"
+                f"profile_steps is {first} {last}; expected the first and the last step,"
+                " 1 <= first <= last."
             )

@@ -15,13 +15,13 @@ Method = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "constant"]
 
 COOL_DOWN = 0.1
-"""Share of the steps."""
+"""Length of the cool-down, as a share of the run's steps."""
 
 _EDGES = (
     *("embed_", "mask_", "hidden_", "out_", "scale"),
     *("conv_in", "conv_out", "estimate_head", "latent_head"),
 )
-"""How the names of modules that face the audio begin; Muon leaves them to Adam."""
+"""Prefixes of the names of modules next to the audio, which Muon leaves to Adam."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,14 @@ class OptimizerConfig:
 
     Attributes:
         method: "adamw", or "muon" (ours): the momentum of each matrix inside the networks is made
-            orthogonal (Jordan et al. 2024) and has the size of Adam's steps (Liu et al. 2025);
-            what faces the audio, biases and scales are Adam's, by Nesterov's rule.
+            orthogonal (Jordan et al. 2024) and scaled to the size of Adam's steps (Liu et al.
+            2025); the layers next to the audio, biases and scales take Adam's steps, with Nesterov
+            momentum.
         learning_rate: peak, after the warm-up.
         warmup_steps: steps of linear warm-up from 0.
         schedule: what follows the warm-up. "cosine" falls until the end of the run. "constant"
             (ours) stays at the peak, then cools down over the last tenth by 1 - sqrt(progress)
-            (Haegele et al. 2024), so that a run can go on with more steps: the rate rises again.
+            (Haegele et al. 2024), so that a run can be extended: the rate rises again.
         final_learning_rate_ratio: end of the fall, as a share of the peak.
         generator_learning_rate_ratio: the generator's learning rate, as a multiple of the
             conditioner's.
@@ -62,13 +63,15 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "generator_learning_rate_ratio", "clip_norm"):
             if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; a positive number is expected")
+                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number.")
         for name in ("warmup_steps", "final_learning_rate_ratio", "weight_decay"):
             if not getattr(self, name) >= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; 0 or more is expected")
+                raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more.")
         for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; 0 <= {name} < 1 is expected")
+                raise UserError(
+                    f"{name} is {getattr(self, name)}; expected at least 0 and less than 1."
+                )
 
 
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -102,7 +105,7 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The transformation for parameters `{"generator": ..., "conditioner": ...}`.
 
-    Those of the network `freeze` stay as they are.
+    The parameters of the network `freeze` do not change.
     """
     ratios = {"generator": config.generator_learning_rate_ratio, "conditioner": 1.0, freeze: 0.0}
 
@@ -124,11 +127,11 @@ def make_optimizer(
 
 
 def direction(config: OptimizerConfig, freeze: str = "none") -> optax.GradientTransformation:
-    """Gradients to steps of about unit size, still uphill: Adam, or Muon with it."""
+    """From gradients to ascent steps of about unit size: Adam, or Muon with Adam."""
     if config.method == "adamw":
         return optax.scale_by_adam(config.b1, config.b2)
     return optax.contrib.muon(
-        learning_rate=-1.0,  # uphill: the rate that follows has the minus
+        learning_rate=-1.0,  # ascent: scale_by_learning_rate negates
         beta=config.momentum,
         consistent_rms=0.2,
         adam_b1=config.b1,
@@ -138,7 +141,7 @@ def direction(config: OptimizerConfig, freeze: str = "none") -> optax.GradientTr
 
 
 def _inner_matrices(params: Any, freeze: str) -> Any:
-    """How Muon sees each parameter: all axes but the last as rows; None leaves it to Adam.
+    """How Muon reshapes each parameter: all axes but the last are rows. None leaves it to Adam.
 
     `params` are those of `{"generator": ..., "conditioner": ...}`, or of one of them.
     """

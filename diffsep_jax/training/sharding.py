@@ -1,6 +1,7 @@
 """The device mesh and where every array lives on it."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -44,8 +45,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         sizes[sizes.index(-1)] = len(devices) // known if known > 0 else 0
     if min(sizes) < 1 or sizes[0] * sizes[1] != len(devices):
         raise UserError(
-            f"mesh data={config.data} fsdp={config.fsdp} does not fit {len(devices)} devices; two"
-            " sizes whose product is the number of devices are expected, one of them may be -1"
+            f"mesh data={config.data} fsdp={config.fsdp} does not fit {len(devices)} devices;"
+            " expected two sizes whose product is the number of devices; one of them may be -1."
         )
     return jax.make_mesh((sizes[0], sizes[1]), MESH_AXES, (AxisType.Auto,) * 2, devices=devices)
 
@@ -56,48 +57,50 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 class BatchLayout:
-    """Which rows of the global batch are this process's, and how they get onto its devices.
+    """Which rows of the global batch this process provides, and how they reach the devices.
 
     Attributes:
         mesh: the mesh.
         batch_size: rows of the global batch.
-        rows: this process's rows, ascending. The processes' rows are disjoint and together all.
+        rows: this process's rows, ascending; each row belongs to one process.
         sharding: the batch axis split over every device of the mesh.
+        everywhere: a copy on every device of the mesh.
     """
 
     def __init__(self, mesh: Mesh, batch_size: int, micro_batches: int = 1) -> None:
         """Raises UserError unless every device gets the same number of examples."""
         if batch_size % (mesh.size * micro_batches):
             raise UserError(
-                f"batch_size is {batch_size}; a multiple of"
-                f" {mesh.size} devices x {micro_batches} micro-batches is expected"
+                f"batch_size is {batch_size}; expected a multiple of {mesh.size} devices x"
+                f" {micro_batches} micro-batches."
             )
         self.mesh = mesh
         self.batch_size = batch_size
         self.sharding = batch_sharding(mesh)
+        self.everywhere = NamedSharding(mesh, P())
         owned = self.sharding.addressable_devices_indices_map((batch_size,)).values()
         self.rows = sorted(row for index in owned if index for row in range(batch_size)[index[0]])
 
     def put(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This process's rows of the global batch, onto its devices."""
-        position = {row: i for i, row in enumerate(self.rows)}
+        """The global batch on the devices, from this process's rows of it."""
 
-        def put(local: np.ndarray) -> jax.Array:
-            def part(index: tuple[slice, ...] | None) -> np.ndarray:
-                assert index is not None
-                rows = range(self.batch_size)[index[0]]
-                return local[position[rows[0]] : position[rows[-1]] + 1]
+        def part(local: np.ndarray, index: tuple[slice, ...]) -> np.ndarray:
+            rows = range(self.batch_size)[index[0]]
+            first = self.rows.index(rows[0])
+            return local[first : first + len(rows)]
 
-            shape = (self.batch_size, *local.shape[1:])
-            return jax.make_array_from_callback(shape, self.sharding, part)
-
-        return {name: put(local) for name, local in batch.items()}
+        return {
+            name: jax.make_array_from_callback(
+                (self.batch_size, *local.shape[1:]), self.sharding, functools.partial(part, local)
+            )
+            for name, local in batch.items()
+        }
 
 
 def state_sharding(abstract_state: Any, mesh: Mesh, min_shard_size: int) -> Any:
     """FSDP: each large array split over `fsdp` along its largest dimension that divides.
 
-    The rule looks at shapes only, so parameters, moments and EMA of one shape lie alike.
+    The rule looks at shapes only, so parameters, moments and EMA of one shape are laid out alike.
     """
     shards = mesh.shape["fsdp"]
 
@@ -123,7 +126,7 @@ def with_shardings(abstract: T, shardings: T) -> T:
 
 
 def gather(shards: Any, specs: Any) -> Any:
-    """Inside shard_map: whole arrays from the parts that the devices hold; one all-gather each."""
+    """Inside shard_map: whole arrays from the devices' parts, with one all-gather each."""
 
     def whole(shard: jax.Array, spec: P) -> jax.Array:
         if "fsdp" not in spec:
@@ -144,7 +147,7 @@ def mean_and_scatter(values: Any, specs: Any) -> Any:
             return jax.lax.pmean(value, MESH_AXES)
         axis = spec.index("fsdp")
         part = jax.lax.psum_scatter(value, "fsdp", scatter_dimension=axis, tiled=True)
-        if jax.lax.axis_size("data") > 1:  # the compiler may keep a reduction of one
+        if jax.lax.axis_size("data") > 1:  # the compiler may keep a reduction over one device
             part = jax.lax.psum(part, "data")
         return part / jax.lax.axis_size(MESH_AXES)
 

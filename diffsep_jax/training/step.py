@@ -1,12 +1,14 @@
-"""The training state and one optimisation step: pure functions of (state, batch, key)."""
+"""The training state and one optimisation step: pure functions, compiled for a mesh."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -16,8 +18,18 @@ from diffsep_jax.models.spectral.bands import spread
 from diffsep_jax.models.spectral.generator import gaussian_velocity
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.noise import KEY_TYPE
+from diffsep_jax.runtime import CHIPS, count_flops
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.sharding import BATCH_SPEC, MESH_AXES, gather, mean_and_scatter
+from diffsep_jax.training.optimizer import make_optimizer
+from diffsep_jax.training.sharding import (
+    BATCH_SPEC,
+    MESH_AXES,
+    batch_sharding,
+    gather,
+    mean_and_scatter,
+    state_sharding,
+    with_shardings,
+)
 
 Batch = dict[str, Float[Array, "batch time 2"]]
 Metrics = dict[str, Array]
@@ -38,17 +50,59 @@ def run_keys(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
     return init, step, validation
 
 
-def init_state(
-    model: SeparationModel, optimizer: optax.GradientTransformation, key: PRNGKeyArray
-) -> TrainState:
-    """The state before the first step."""
-    params = model.init(key)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        ema=jax.tree.map(jnp.copy, params),
-        optimizer=optimizer.init(params),
+class TrainProgram(NamedTuple):
+    """Both functions are jitted; they can be lowered without arrays, for devices that are absent.
+
+    Attributes:
+        state: shapes, types and shardings of the training state.
+        init: key -> the state before the first step.
+        step: (state, batch, key) -> (state, metrics); the state is donated.
+    """
+
+    state: TrainState
+    init: Any
+    step: Any
+
+
+def train_program(model: SeparationModel, config: TrainConfig, mesh: Mesh) -> TrainProgram:
+    """The program of a run on `mesh`."""
+    optimizer = make_optimizer(config.optimizer, config.num_steps, config.freeze)
+
+    def init(key: PRNGKeyArray) -> TrainState:
+        params = model.init(key)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params),
+            optimizer=optimizer.init(params),
+        )
+
+    abstract = jax.eval_shape(init, jax.random.key(0, impl=KEY_TYPE))
+    shardings = state_sharding(abstract, mesh, config.mesh.min_shard_size)
+    specs = jax.tree.map(lambda sharding: sharding.spec, shardings.params)
+    step = functools.partial(train_step, model, config, optimizer, mesh, specs)
+    everywhere = NamedSharding(mesh, P())
+    return TrainProgram(
+        state=with_shardings(abstract, shardings),
+        init=jax.jit(init, out_shardings=shardings),
+        step=jax.jit(
+            step,
+            in_shardings=(shardings, batch_sharding(mesh), everywhere),
+            out_shardings=(shardings, everywhere),
+            donate_argnums=0,
+        ),
     )
+
+
+def abstract_arguments(
+    program: TrainProgram, model: SeparationModel, mesh: Mesh, batch_size: int
+) -> tuple[Any, Any, Any]:
+    """The step's arguments without data: shapes, types and shardings, to lower it with."""
+    audio = jax.ShapeDtypeStruct(
+        (batch_size, model.segment, 2), jnp.float32, sharding=batch_sharding(mesh)
+    )
+    key = jax.eval_shape(lambda: jax.random.key(0, impl=KEY_TYPE))
+    return program.state, {"mixture": audio, "vocals": audio}, key
 
 
 def train_step(
@@ -87,7 +141,7 @@ def train_step(
         mesh=mesh,
         in_specs=(param_specs, BATCH_SPEC, BATCH_SPEC),
         out_specs=(param_specs, P()),
-        check_vma=False,  # the attention kernels do not tell how their outputs vary
+        check_vma=False,  # the attention kernels do not declare how their outputs vary
     )(state.params, batch, sigma)
 
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes its integer count with floats
@@ -95,7 +149,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     half_life = config.ema_half_life * (1 + state.step.astype(jnp.float32))
     decay = jnp.minimum(config.ema_decay, jnp.exp2(-1 / half_life))
-    # So written, the average of what does not change stays what it is, to the bit.
+    # Written so, the average of a parameter that does not change stays bitwise what it is.
     ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     return TrainState(state.step + 1, params, ema, optimizer_state), metrics
@@ -109,7 +163,7 @@ def gradients_of_rows(
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
 ) -> tuple[Params, Metrics]:
-    """Mean gradients and losses of one device's rows, `config.micro_batches` parts in turn."""
+    """Mean gradients and losses of one device's rows, in `config.micro_batches` parts in turn."""
 
     def gradients_of(part: tuple[Batch, Array, Array]) -> tuple[Params, Metrics]:
         function = jax.value_and_grad(functools.partial(mean_loss, model, config), has_aux=True)
@@ -138,7 +192,7 @@ def mean_loss(
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
 ) -> tuple[Array, Metrics]:
-    """The loss that is minimised, and it and its terms as metrics."""
+    """The loss that is minimised, and as metrics that loss and its terms."""
     batch = {name: audio * model.target_rms for name, audio in batch.items()}
     # Digital silence has no variance: each GroupNorm multiplies its gradient, to infinity in the
     # end. Such an example counts as loss 0 and teaches nothing; inference skips such chunks too.
@@ -185,10 +239,8 @@ def example_losses(
             total += weights.scale * terms["scale"]
     if config.freeze != "generator":
         x = diffusion.diffuse(vocals, noise, sigma)
-        v, v_hat = (
-            diffusion.velocity(vocals, noise, sigma),
-            model.velocity(params, x, sigma, mixture, conditioning),
-        )
+        v = diffusion.velocity(vocals, noise, sigma)
+        v_hat = model.velocity(params, x, sigma, mixture, conditioning)
         terms["diffusion"] = losses.diffusion_loss(v_hat, v)
         share = weights.normalised if conditioning.log_scale is not None else 0.0
         total += (1 - share) * terms["diffusion"]
@@ -205,14 +257,14 @@ def example_losses(
 def draw_noise_levels(
     key: PRNGKeyArray, batch_size: int, config: TrainConfig
 ) -> Float[Array, "batch"]:
-    """sigma per example, see `TrainConfig`; stratified: each from one of `batch_size` intervals."""
+    """sigma of each example; see `TrainConfig`."""
     uniform = jax.random.uniform(key, (batch_size,))
     if config.stratified_sigma:
         order = jax.random.permutation(jax.random.fold_in(key, 1), batch_size)
         uniform = (order.astype(jnp.float32) + uniform) / batch_size
     if config.sigma_distribution == "uniform":
         return uniform
-    # Its quantile function, in [0, 1): a fifth, then 0.4 and 0.4.
+    # The quantile function of "few_steps": a fifth at 1, then 0.4 uniform and 0.4 cubed.
     rest = [(uniform - start) / 0.4 for start in (0.2, 0.6)]
     sigma = jnp.where(uniform < 0.6, rest[0], rest[1] ** 3)
     return jnp.where(uniform < 0.2, 1.0, jnp.maximum(sigma, 1e-3))
@@ -223,3 +275,60 @@ def draw_noise(
 ) -> Float[Array, "batch time 2"]:
     """Standard normal noise for rows of the global batch, each a function of its number alone."""
     return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
+
+
+def as_written(model: SeparationModel) -> SeparationModel:
+    """The model with plain attention, native convolutions and nothing recomputed.
+
+    Its FLOPs are those of the mathematics, whichever way `model` is computed.
+    """
+    compute = dataclasses.replace(
+        model.compute, attention="plain", convolution="native", remat="none"
+    )
+    return dataclasses.replace(model, compute=compute)
+
+
+def example_flops(model: SeparationModel, config: TrainConfig) -> float:
+    """FLOPs of one training example's loss and gradients. Raises RuntimeError as `count_flops`."""
+    model, config = as_written(model), dataclasses.replace(config, micro_batches=1)
+    params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
+    audio = jax.ShapeDtypeStruct((1, model.segment, 2), jnp.float32)
+    return count_flops(
+        functools.partial(gradients_of_rows, model, config),
+        params,
+        {"mixture": audio, "vocals": audio},
+        jax.ShapeDtypeStruct((1,), jnp.float32),
+        audio,
+    )
+
+
+def example_seconds_at_peak(
+    model: SeparationModel, config: TrainConfig, mesh: Mesh, say: Callable[[str], None]
+) -> float | None:
+    """Seconds that one training example takes if all chips of the mesh run at their peak.
+
+    None if the chips' peak is not known, or if FLOPs cannot be counted, which `say` reports.
+    """
+    chip = CHIPS.get(mesh.devices.flat[0].device_kind)
+    if chip is None:
+        return None
+    try:
+        return example_flops(model, config) / (chip.flops * mesh.size)
+    except RuntimeError:
+        say(
+            f"JAX_PLATFORMS is {jax.config.values['jax_platforms']}; expected it to include cpu,"
+            " which counts FLOPs. The log goes without model_flops_utilisation."
+        )
+        return None
+
+
+def describe_memory(compiled: jax.stages.Compiled) -> str:
+    """One line about a compiled program's memory on each device."""
+    memory: Any = compiled.memory_analysis()
+    if memory is None:
+        return "memory of a step: not reported by the compiler"
+    state, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    return (
+        f"memory of a step on each device: {state / 2**20:,.0f} MiB of arguments (state and"
+        f" batch), {temporaries / 2**20:,.0f} MiB of temporaries"
+    )
