@@ -46,7 +46,7 @@ def test_a_song_without_earlier_vocals_does_not_stop_the_others(
     error = fails(capsys, *paths, "--out", tmp_path / "out", *options)
     expected = tmp_path / "first" / "b" / "vocals.wav"
     assert error.splitlines() == [
-        f"error: {paths[1]}: no vocals to refine, expected {expected}",
+        f"error: {paths[1]}: no vocals to refine; expected {expected}",
         "1 of 3 files failed",
     ]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c"]
@@ -126,10 +126,10 @@ def test_bad_files_are_reported_and_the_others_separated(
         ("--step", 3, "--steps"),  # a suggestion
         ("--sampler", "dim", "ddim"),
         ("--preset", "quick", "balanced"),
-        ("--start", -1, "start -1.0, expected 0 seconds or more"),
+        ("--start", -1, "start is -1.0; expected 0 seconds or more"),
         ("--start", 9, "start at 9 s, expected less than its length"),
-        ("--duration", 0, "duration 0.0, expected more than 0 seconds"),
-        ("--sample-rate", 10, "sample rate 10, expected 1000 to 1000000 Hz"),
+        ("--duration", 0, "duration is 0.0; expected more than 0 seconds"),
+        ("--sample-rate", 10, "sample rate is 10; expected 1000 to 1000000 Hz"),
         ("--name", "{title}", "{title} is unknown"),
         ("--bitrate-kbps", 320, "bitrate_kbps is 320 with wav; expected format mp3"),
         ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),

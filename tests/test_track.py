@@ -12,9 +12,9 @@ from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import chunks as chunks_module
 from diffsep_jax.inference import track as track_module
-from diffsep_jax.inference.catalogue import separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, Fifo, overlap_add, plan
 from diffsep_jax.inference.settings import PAPER
+from diffsep_jax.inference.stream import separate_tracks
 from diffsep_jax.inference.track import measure
 
 RATE = 44_100
@@ -55,11 +55,8 @@ def known(vocals: np.ndarray, gain: float = 1.0):
 
 def separate_track(track, model, *, guess=None, overlap=DEFAULT_OVERLAP, on_progress=None):
     """(vocals, accompaniment) block by block."""
-    tracks = separate_tracks(
-        [lambda: (track, guess)], model, PAPER, overlap=overlap, on_progress=on_progress
-    )
-    for separating in tracks:
-        yield from separating.blocks()
+    for separated in separate_tracks([lambda: (track, guess)], model, PAPER, overlap=overlap):
+        yield from separated.blocks(on_progress)
 
 
 def run(mixture: np.ndarray, model: Chunks, rate: int = RATE, excerpt=None, **kwargs):

@@ -13,7 +13,6 @@ from jaxtyping import Float32, Num
 
 from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.catalogue import Progress, separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.files import FileJob, FileOptions, FileResult, separate_files
@@ -25,6 +24,7 @@ from diffsep_jax.inference.settings import (
     SamplerSettings,
     complete,
 )
+from diffsep_jax.inference.stream import Progress, separate_tracks
 from diffsep_jax.inference.track import STEMS, measure
 from diffsep_jax.models.model import Params, SeparationModel
 
@@ -152,15 +152,10 @@ class Separator:
         if refine is not None:
             guess = measure(AudioArray(_samples(refine, "refine"), rate, "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
-        for separating in separate_tracks(
-            [lambda: (track, guess)],
-            self._chunks,
-            settings,
-            overlap=overlap,
-            on_progress=on_progress,
-        ):
+        tracks = separate_tracks([lambda: (track, guess)], self._chunks, settings, overlap=overlap)
+        for separated in tracks:
             done = 0
-            for blocks in separating.blocks():
+            for blocks in separated.blocks(on_progress):
                 for stem, block in zip(stems, blocks, strict=True):
                     stem[done : done + len(block)] = block
                 done += len(blocks[0])

@@ -74,12 +74,14 @@ class TrackChunk(NamedTuple):
         what lies outside of the excerpt.
       guess: vocals to start from, scaled as the mixture.
       played: the mixture as it was read, since the chunk before.
+      vocals: the model's answer; None before it comes, and where there is nothing to separate.
     """
 
     position: int
     mixture: Float32[np.ndarray, "segment 2"] | None
     guess: Float32[np.ndarray, "segment 2"] | None
     played: Block
+    vocals: Float32[np.ndarray, "segment 2"] | None = None
 
 
 def measure(
@@ -105,14 +107,6 @@ def measure(
     if duration_seconds is not None:
         stop = min(num_frames, start + max(1, round(duration_seconds * source.sample_rate)))
     return Track(source, num_frames, rms, start, stop)
-
-
-def check_excerpt(start_seconds: float, duration_seconds: float | None) -> None:
-    """UserError unless these can be an excerpt of some track."""
-    if not 0 <= start_seconds < math.inf:
-        raise UserError(f"start {start_seconds}, expected 0 seconds or more")
-    if duration_seconds is not None and not 0 < duration_seconds < math.inf:
-        raise UserError(f"duration {duration_seconds}, expected more than 0 seconds")
 
 
 class TrackStream:
@@ -177,15 +171,13 @@ class TrackStream:
             played.clear()
             yield TrackChunk(position, chunk if wanted else None, guess if wanted else None, block)
 
-    def stems(
-        self, separated: Iterable[tuple[TrackChunk, Float32[np.ndarray, "segment 2"] | None]]
-    ) -> Iterator[tuple[Block, Block]]:
+    def stems(self, separated: Iterable[TrackChunk]) -> Iterator[tuple[Block, Block]]:
         """The excerpt block by block: (vocals, accompaniment), each `[time, channel]` float32.
 
         The blocks have the source's rate and channels and add up to the excerpt's length.
 
         Args:
-          separated: the chunks in order with their vocals, None for silence.
+          separated: the chunks in order with their vocals, None being silence.
 
         Raises:
           UserError: vocals that are not finite, or that leave the range of float32 at the source's
@@ -197,15 +189,16 @@ class TrackStream:
         silence = np.zeros((model.segment, 2), np.float32)
 
         def vocals_chunks() -> Iterator[Block]:
-            for chunk, vocals in separated:
+            for chunk in separated:
                 mixture.push(chunk.played)
-                if vocals is not None and not np.isfinite(vocals).all():
+                vocals = silence if chunk.vocals is None else chunk.vocals
+                if not np.isfinite(vocals).all():
                     raise UserError(
                         f"{track.source.name}: the model's output is not finite near"
                         f" {chunk.position / model.sample_rate:.1f} s, expected finite samples;"
                         " its weights may be damaged"
                     )
-                yield silence if vocals is None else vocals
+                yield vocals
 
         position = 0
         blocks = overlap_add(vocals_chunks(), self.plan)
