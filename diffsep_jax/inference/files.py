@@ -146,7 +146,7 @@ def _write(
         output,
         sample_rate=track.source.sample_rate,
         num_channels=track.source.num_channels,
-        num_frames=track.end - track.start,
+        num_frames=track.stop - track.start,
     ) as writer:
         for blocks in separated.blocks(on_progress):
             for stem, block in zip(STEMS, blocks, strict=True):
