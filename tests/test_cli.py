@@ -119,10 +119,10 @@ def test_shards_share_a_folder_and_any_machine_does_what_is_left(
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
     run(tmp_path, "--out", out)
     assert done() == "abde"
-    assert "note: shard 0/3, by this job's place" in capsys.readouterr().err
+    assert "note: shard 0/3, from the job array" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(tmp_path / "a.wav", "--out", out)
-    assert "of 1 input(s); expected an array of as many jobs" in capsys.readouterr().err
+    assert "of 1 input(s); expected an array of at most as many" in capsys.readouterr().err
     run(tmp_path, "--out", out, "--shard", "0/1", "--resume")
     assert done() == "abcde"
     assert "4 finished before, 1 to do" in capsys.readouterr().out
