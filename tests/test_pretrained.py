@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,12 +52,6 @@ def test_every_config_survives_json(name):
 def test_an_unknown_name_lists_the_known_ones():
     assert "small" in pretrained.known_models()
     with pytest.raises(UserError, match=r"unknown model 'smal'.*small"):
-        load_model("smal")
-
-
-def test_without_shipped_models_an_unknown_name_asks_for_a_directory(monkeypatch):
-    monkeypatch.setattr(pretrained, "known_models", list)
-    with pytest.raises(UserError, match=r"give a model directory$"):
         load_model("smal")
 
 
@@ -137,8 +132,11 @@ def test_a_damaged_directory_is_refused_by_name(directory, name, change):
     change(directory / name)
     with pytest.raises(UserError) as caught:
         load_model(str(directory))
-    assert str(directory) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    message = str(caught.value)
+    assert str(directory) in message
+    assert "\n" not in message
+    if change in (half_precision, bfloat16):  # names the tensor
+        assert re.search(r"(conv_in/bias is F16|is BF16) \[.*F32 \[", message)
 
 
 def test_bad_values_in_the_config_are_one_line_that_names_them(directory):
@@ -180,22 +178,6 @@ def test_bad_values_in_the_config_are_one_line_that_names_them(directory):
         assert message.startswith(f"{folder / 'config.json'}: not a model's config ("), message
         assert f"{field} is " in message, message
     assert "not a JSON object" in no_object
-
-
-def test_a_config_that_cannot_be_read(directory, monkeypatch):
-    def read_text(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(pretrained.pathlib.Path, "read_text", read_text)
-    with pytest.raises(UserError, match=r"config\.json: cannot be read: Permission denied"):
-        load_model(str(directory))
-
-
-@pytest.mark.parametrize("change", [half_precision, bfloat16])
-def test_weights_of_another_dtype_are_refused_by_the_tensors_name(directory, change):
-    change(directory / "model.safetensors")
-    with pytest.raises(UserError, match=r"(conv_in/bias is F16|is BF16) \[.*F32 \["):
-        load_model(str(directory))
 
 
 def test_float16_halves_the_file_and_rounds(tmp_path, directory, params):
