@@ -1,6 +1,5 @@
 """The commands, from files to files, with a model that halves its input."""
 
-import dataclasses
 import re
 import subprocess
 import sys
@@ -174,17 +173,6 @@ def test_clipping_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixt
     run(tmp_path / "a.wav", "--out", tmp_path)
     assert capsys.readouterr().err == ""
     np.testing.assert_allclose(read_audio(tmp_path / "a" / "vocals.wav")[0].max(), 1.5, rtol=1e-6)
-
-
-@pytest.mark.parametrize("form", [("--preset", "fast"), ("--preset=fast",)])
-def test_single_options_go_before_the_presets(tmp_path: Path, form: tuple[str, ...]) -> None:
-    path = song(tmp_path / "a.wav")
-    run(path, "--out", tmp_path, *form)
-    assert Halving.settings == PRESETS["fast"]
-    run(path, "--out", tmp_path, "--preset", "best", "--seed", 7)
-    assert Halving.settings == dataclasses.replace(PRESETS["best"], seed=7)
-    run(path, "--out", tmp_path, "--seed", 7)
-    assert Halving.settings == dataclasses.replace(PRESETS["balanced"], seed=7)
 
 
 def test_help_needs_no_networks() -> None:

@@ -100,8 +100,8 @@ def test_no_input_is_refused(tmp_path: Path) -> None:
         (([], None), "no input; expected at least one audio file"),
         (([tmp_path / "empty"], None), "empty: no audio in this folder"),
         (([], tmp_path / "gone.txt"), "gone.txt: cannot be read: No such file"),
-        (([], tmp_path / "song.txt"), "song.txt: not UTF-8 text; expected one path a line"),
-        (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text; expected one path a line"),
+        (([], tmp_path / "song.txt"), "song.txt: not UTF-8 text; expected one path per line"),
+        (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text; expected one path per line"),
     ]:
         with pytest.raises(UserError, match=message):
             find_inputs(*arguments)
@@ -130,25 +130,26 @@ def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: 
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    "name",
     [
-        ("{title}/{stem}", "{title} is unknown"),
-        ("{stem:d}.{ext}", "{stem:d} is unknown"),
-        ("{folder:>9}/{stem}.{ext}", "{folder:>9} is unknown"),
-        ("{stem!r}.{ext}", "{stem!r} is unknown"),
-        ("{stem:{ext}}", "{stem:{ext}} is unknown"),
-        ("{track}.{ext}", "all stems would have one name"),
-        ("{track", "name '{track': "),
-        ("/{track}/{stem}.{ext}", "not a file below --out"),
-        ("../{track}/{stem}.{ext}", "not a file below --out"),
-        ("{track}/{stem}/", "not a file below --out"),
+        "{title}/{stem}",
+        "{stem:d}.{ext}",
+        "{stem.title.x}",
+        "{}/{stem}",
+        "{track}.{ext}",
+        "{track",
+        "/{track}/{stem}.{ext}",
+        "../{track}/{stem}.{ext}",
+        "{track}/{stem}/",
+        "",
     ],
 )
-def test_bad_templates_are_refused(name: str, message: str) -> None:
+def test_bad_templates_are_refused(name: str) -> None:
     with pytest.raises(UserError) as error:
         plan_jobs([Input(Path("a.wav"))], Path("out"), stems=BOTH, extension="wav", name=name)
-    assert message in str(error.value)
-    assert "{folder}, {track}, {file}, {stem}, {ext}" in str(error.value)
+    message = str(error.value)
+    assert message.startswith(f"name is {name!r}; expected a path below --out")
+    assert "{folder}, {track}, {file}, {stem}, {ext}" in message
 
 
 def test_several_folders_keep_their_own_names(

@@ -133,7 +133,7 @@ def test_bad_files_are_reported_and_the_others_separated(
         ("--start", 9, "start is 9 s; expected less than its length"),
         ("--duration", 0, "duration is 0.0; expected more than 0 seconds"),
         ("--sample-rate", 10, "sample rate is 10; expected 1000 to 1000000 Hz"),
-        ("--name", "{title}", "{title} is unknown"),
+        ("--name", "{title}", "name is '{title}'; expected a path below --out"),
         ("--bitrate-kbps", 320, "bitrate_kbps is 320 with wav; expected format mp3"),
         ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],

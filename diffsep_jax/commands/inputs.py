@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -110,7 +109,7 @@ def plan_jobs(
     for each in inputs:
 
         def result(stem: str, extension: str, each: Input = each) -> Path:
-            parts = {"folder": each.folder, "track": each.path.stem, "file": each.path.name}
+            parts = {"folder": str(each.folder), "track": each.path.stem, "file": each.path.name}
             return Path(name.format(**parts, stem=stem, ext=extension))
 
         outputs = {stem: out / result(stem, extension) for stem in stems}
@@ -190,15 +189,14 @@ def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
 
 def _listed(list_file: Path) -> list[Path]:
     try:
-        text = list_file.read_text(encoding="utf-8")
+        text = list_file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{list_file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise UserError(f"{list_file}: not UTF-8 text; expected one path a line")
-    lines = text.removeprefix("\ufeff").splitlines()  # some editors mark UTF-8 by this
-    paths = (line.strip() for line in lines)
+        raise UserError(f"{list_file}: not UTF-8 text; expected one path per line")
+    paths = (line.strip() for line in text.splitlines())
     return [Path(path) for path in paths if path and not path.startswith("#")]
 
 
@@ -220,19 +218,16 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
 
 
 def _check_name(name: str, stems: Sequence[str]) -> None:
-    made_of = ", ".join(f"{{{part}}}" for part in _NAME_PARTS)
-    expected = f"expected a path like {{track}}/{{stem}}.{{ext}}, made of {made_of}"
+    """UserError unless `name` is a template for paths below --out, another for each stem."""
+    parts = dict.fromkeys(_NAME_PARTS, "x")
     try:
-        parsed = list(string.Formatter().parse(name))
-    except ValueError as error:
-        raise UserError(f"name {name!r}: {error}; {expected}") from None
-    parts = [part for _, part, _, _ in parsed if part is not None]
-    for _, part, form, conversion in parsed:
-        if part is not None and (part not in _NAME_PARTS or form or conversion):
-            field = part + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-            raise UserError(f"name {name!r}: {{{field}}} is unknown; {expected}")
-    if len(stems) > 1 and "stem" not in parts:
-        raise UserError(f"name {name!r}: all stems would have one name; {expected}")
+        results = {name.format(**parts | {"stem": stem}) for stem in stems}
+    except (AttributeError, LookupError, ValueError):
+        results = set()
     path = Path(name)
-    if not name.strip() or path.is_absolute() or ".." in path.parts or name.endswith(("/", ".")):
-        raise UserError(f"name {name!r}: not a file below --out; {expected}")
+    leaves = path.is_absolute() or ".." in path.parts or name.endswith(("/", "."))
+    if len(results) < len(stems) or leaves or not name.strip():
+        raise UserError(
+            f"name is {name!r}; expected a path below --out that differs between stems, such as"
+            f" {{track}}/{{stem}}.{{ext}}, made of {', '.join(f'{{{part}}}' for part in parts)}"
+        )

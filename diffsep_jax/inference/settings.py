@@ -141,8 +141,8 @@ def complete(
 
     `default` is the model's preset. It is replaced by the paper's settings if a sampler is given,
     else by `REFINE` if there are vocals to start from (`refines`), else by `DEFAULT_PRESET` if it
-    draws no samples but an option is given that needs them. Where its sampler does not use one of
-    the options (eta, cutoff_hz), the paper's takes its place.
+    draws nothing but an option of drawing is given. If its sampler does not use one of the options
+    (eta, cutoff_hz), the paper's sampler takes its place.
 
     Raises:
       UserError: values out of range, or options that contradict each other.
@@ -154,20 +154,23 @@ def complete(
     preset, sampler = given.pop("preset", None), given.get("sampler")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset is {preset}; expected one of {', '.join(PRESETS)}")
-    base = PAPER if preset is None and sampler is not None else PRESETS[preset or default]
-    method = base.method if sampler is None else find_sampler(sampler)
-    named = f"preset {preset or default}" if sampler is None else f"sampler {method.name}"
-    draws = method.function is not None
-    if preset is not None and draws != (base.method.function is not None):
+    if preset is not None:
+        base = PRESETS[preset]
+    elif sampler is not None:
+        base = PAPER
+    elif refines:
+        base = REFINE
+    elif given and not PRESETS[default].method.uses:
+        base = PRESETS[DEFAULT_PRESET]
+    else:
+        base = PRESETS[default]
+    if preset is None and sampler is None and not base.method.uses.issuperset(given):
+        base = dataclasses.replace(base, sampler=PAPER.sampler)
+    settings = dataclasses.replace(base, **given)
+    uses = settings.method.uses
+    named = f"preset {preset}" if sampler is None else f"sampler {settings.method.name}"
+    if preset is not None and bool(uses) != bool(base.method.uses):
         raise UserError(f"{named} contradicts preset {preset}; give one of them")
-    if preset is None and sampler is None and (given or refines):
-        if refines:
-            base = REFINE
-        elif not draws:
-            base, named = PRESETS[DEFAULT_PRESET], f"preset {DEFAULT_PRESET}"
-        if not base.method.uses.issuperset(given):
-            base = dataclasses.replace(base, sampler=PAPER.sampler)
-        method = base.method
-    if useless := [name for name in given if name not in {"sampler", *method.uses}]:
+    if useless := [name for name in given if name not in {"sampler", *uses}]:
         raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
-    return dataclasses.replace(base, **given)
+    return settings
