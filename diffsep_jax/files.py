@@ -48,7 +48,7 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file written there becomes `path` when the block ends.
+    """A temporary path; the file written there becomes `path` when the block ends.
 
     It is flushed to the disk before it is renamed. If the block raises, the temporary file and the
     folders created for it are removed, and an earlier `path` stays. Temporary files of `path` that

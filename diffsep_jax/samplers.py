@@ -14,7 +14,7 @@ Started at 1, x is pure noise. Started lower, it is `diffusion.diffuse(guess, no
 what lies below that level of noise is sampled again, the rest of the guess stays. At start_sigma
 near 0 the guess comes back.
 
-`SETTINGS` lists what a sampler can be told, `SAMPLERS` at the end of this file the samplers. The
+`SETTINGS` lists the settings and their ranges, `SAMPLERS` at the end of this file the samplers. The
 command line, its help, sweeps and exports read both; `register_sampler` adds to `SAMPLERS`.
 """
 
