@@ -2,7 +2,6 @@
 
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,7 +12,6 @@ from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate
 from diffsep_jax.errors import one_line_errors
-from diffsep_jax.inference.background import stages_alive
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -40,12 +38,10 @@ def main(args: Sequence[str] | None = None) -> None:
             else:
                 list_models()
     except SystemExit as end:
-        if args is None:  # all is cleaned up: the process may end in any way
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            if stages_alive() and isinstance(end.code, int):
-                # Python's own end would abort with a thread that is still inside XLA or a decoder.
-                sys.stderr.flush()
-                os._exit(end.code)
+        if args is None and isinstance(end.code, int) and end.code:
+            # All files are cleaned up. Python's own exit would wait for the devices and the reader.
+            sys.stderr.flush()
+            os._exit(end.code)
         raise
 
 

@@ -13,7 +13,7 @@ from diffsep_jax.errors import UserError
 
 
 def check_writable(folder: Path) -> None:
-    """UserError unless a file can be written in `folder`, which need not exist. Leaves nothing."""
+    """UserError unless a file can be written in `folder`, which need not exist yet."""
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing):
@@ -25,7 +25,7 @@ def check_writable(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and its missing parents. UserError if that fails."""
+    """Creates a folder and its missing parents. UserError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -34,7 +34,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
-    """`make_folder`; if the block raises, the folders that were made and are empty are removed."""
+    """`make_folder`; if the block raises, folders that were created and are empty are removed."""
     missing = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     try:
         make_folder(folder)
@@ -48,15 +48,14 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file written there becomes `path` when the block ends.
+    """A temporary path; the file written there becomes `path` when the block ends.
 
-    It is on the disk before it takes its name. If the block raises, the temporary file is removed,
-    with the folders that had to be made, and an earlier `path` stays. Half-written versions of
-    `path` that killed processes left are removed first.
+    It is flushed to the disk before it is renamed. If the block raises, the temporary file and the
+    folders created for it are removed, and an earlier `path` stays. Temporary files of `path` that
+    killed processes left are removed first.
 
     Raises:
-      UserError: naming `path`, which is a folder or cannot be written. OSError in the block, too,
-        becomes a UserError.
+      UserError: `path` is a folder or cannot be written; also for an OSError in the block.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with new_folder(path.parent), write_errors(path):
@@ -81,7 +80,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Writes a new folder of files, whole or not at all. UserError if that fails.
 
-    A half-written version that a killed process left is removed first.
+    A partial folder that a killed process left is removed first.
     """
     part = folder.with_name(f".{folder.name}.tmp")
     with write_errors(folder):
@@ -114,7 +113,7 @@ def _remove_leftovers(path: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Whether this is another process of this machine, which may be writing the same file."""
+    """Whether this is another live process, which may be writing the same file."""
     if process == os.getpid() or os.name != "posix":  # elsewhere signal 0 is not harmless
         return False
     try:
@@ -127,7 +126,7 @@ def _is_running(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Waits until the content is on the disk: after a power cut, a new name may be all there is."""
+    """Flushes a file to the disk: after a power cut the new name could be that of an empty file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from diffsep_jax.typing import Count, Scalar, Waveform
 
 KEY_TYPE = "threefry2x32"
-"""By name: JAX's default may be set to another by an environment variable."""
+"""Given by name, as an environment variable can change JAX's default."""
 
 # Samples drawn from one key. Short enough that the two partial blocks at a chunk's ends cost
 # little, long enough that folding a key in costs nothing. Changing it changes every result.
@@ -27,8 +27,8 @@ def white_noise(
 
     `start`: int32, each chunk's first sample counted from the start of the track, >= 0. Overlapping
     chunks hold the same noise where they overlap, whatever their offsets, lengths and batch.
-    Needs a key of `KEY_TYPE`: of JAX's generators, only its draws are the same with
-    and without a batch. Returns float32 [batch, length, channels].
+    Needs a key of `KEY_TYPE`, the only one of JAX's generators that draws the same with and without
+    a batch. Returns float32 [batch, length, channels].
     """
     step_key = jax.random.fold_in(key, step)
     # Enough whole blocks for the chunk when it starts at the last sample of its first block.
@@ -92,16 +92,16 @@ def high_pass(noise: Waveform, cutoff_hz: Scalar, sample_rate: float | int) -> W
 
 
 CROSSOVER_OCTAVES = 1 / 3
-"""From where one of the two parts of `crossover` is silent to where the other is."""
+"""Width of the transition of `crossover`, from all of one input to all of the other."""
 
 
 def crossover(
     low: Waveform, high: Waveform, frequency_hz: Scalar, sample_rate: float | int
 ) -> Waveform:
-    """`low` below the frequency and `high` above it, which may be traced and is above 0.
+    """`low` below a frequency and `high` above it. The frequency is above 0 and may be traced.
 
-    By gains of zero phase that add up to 1, so that equal inputs come out as they are; the spectrum
-    is of the whole length, and circular.
+    The gains have zero phase and add up to 1, so that equal inputs are returned unchanged. They are
+    applied to the spectrum of the whole length, which makes them circular.
     """
     length = high.shape[1]
     hertz = jnp.maximum(jnp.fft.rfftfreq(length, 1 / sample_rate), 1e-3).astype(jnp.float32)

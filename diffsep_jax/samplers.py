@@ -2,31 +2,31 @@
 
 All of them take T steps down from `start_sigma` to 0: the network is called at the levels
 start_sigma (i/T)^p, i = T, T - 1, ..., 1. The schedule p is 1 in the paper; above 1 (ours) more of
-the levels are low, where quiet sounds are decided. From x at level t and the network's x0_hat
-there, a deterministic move to level s without further knowledge is, by equations (5), (6) and (10)
-at eta = 0,
+the levels are low, which is where quiet sounds are decided. From x at level t and the network's
+x0_hat there, the deterministic move to level s is, by equations (5), (6) and (10) at eta = 0,
 
     x_s = alpha_s x0_hat + beta_s eps_hat = (beta_s x_t + sin(pi/2 (t - s)) x0_hat) / beta_t
 
-`ddim` makes this move and replaces part of eps_hat by fresh noise. `adams_bashforth_2` puts into
-it a better x0_hat, extrapolated from this call's and the last one's.
+`ddim` makes this move and replaces part of eps_hat by fresh noise. `adams_bashforth_2` makes it
+with a better x0_hat, extrapolated from this call's and the last one's.
 
 Started at 1, x is pure noise. Started lower, it is `diffusion.diffuse(guess, noise, start_sigma)`:
-what the guess holds under that level of noise is drawn anew, the rest stays. At start_sigma near 0
-the guess comes back.
+what lies below that level of noise is sampled again, the rest of the guess stays. At start_sigma
+near 0 the guess comes back.
 
-`SAMPLERS` at the end of this file is the table that the command line, its help, sweeps and exports
-read. `register_sampler` adds to it.
+`SETTINGS` lists the settings and their ranges, `SAMPLERS` at the end of this file the samplers. The
+command line, its help, sweeps and exports read both; `register_sampler` adds to `SAMPLERS`.
 """
 
 import dataclasses
 import inspect
-import operator
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
@@ -36,7 +36,58 @@ from diffsep_jax.noise import high_pass
 from diffsep_jax.typing import Count, Scalar, VelocityFn, Waveform
 
 NoiseFn = Callable[[Int[Array, ""]], Waveform]
-"""Step, from 0 -> white noise in the shape of the chunks."""
+"""(step, counted from 0) -> white noise in the shape of the chunks."""
+
+
+class Setting(NamedTuple):
+    """The type of a setting in a compiled program, and its range, both ends included."""
+
+    dtype: type[np.generic]
+    low: float
+    high: float
+
+
+STEP_SETTINGS = {
+    "steps": Setting(np.int32, 1, 1_000_000),  # each refreshes noise of its own
+    "eta": Setting(np.float32, 0, 1),
+    "cutoff_hz": Setting(np.float32, 0, math.inf),
+    # Noise at -116 dB: lower levels cannot be heard, and float32 would divide 0 by 0.
+    "start_sigma": Setting(np.float32, 1e-6, 1),
+    # Beyond these, levels of float32 coincide at 1 or at 0.
+    "schedule": Setting(np.float32, 0.1, 8),
+}
+"""Settings that a sampler's function may take, by these names."""
+
+DRAW_SETTINGS = {
+    "seed": Setting(np.uint32, 0, 2**32 - 1),
+    "temperature": Setting(np.float32, 0, 2),
+    "crossover_hz": Setting(np.float32, 0, math.inf),
+    "ensemble": Setting(np.int32, 1, 10_000),
+}
+"""Settings of what surrounds that function: its noise, and what becomes of its draws."""
+
+SETTINGS = STEP_SETTINGS | DRAW_SETTINGS
+
+
+def check_settings(**values: Any) -> None:
+    """UserError for a value out of its range; traced values are not known yet and pass."""
+    for name, value in values.items():
+        dtype, low, high = SETTINGS[name]
+        if isinstance(value, jax.core.Tracer):
+            continue
+        if np.issubdtype(dtype, np.integer) and not hasattr(value, "__index__"):
+            raise UserError(f"{name} is {value!r}; expected a whole number")
+        if not low <= value <= high:
+            raise UserError(f"{name} is {value}; expected {low} to {high}")
+
+
+def check_frequency(name: str, hertz: Any, sample_rate: float | int) -> None:
+    """UserError unless it is below half the sample rate in Hz; a traced one passes."""
+    if not isinstance(hertz, jax.core.Tracer) and hertz >= sample_rate / 2:
+        raise UserError(
+            f"{name} is {hertz}; expected less than {sample_rate / 2:g}, half the sample rate of"
+            f" {sample_rate:g} Hz"
+        )
 
 
 def ddim(
@@ -63,16 +114,19 @@ def ddim(
       steps: T >= 1.
       eta: share of fresh noise in [0, 1]; 0 is deterministic DDIM, 1 is ancestral sampling.
       cutoff_hz: high-pass corner of the fresh noise, in [0, sample_rate / 2); 0 leaves it white.
-      start_sigma: noise level of `noise`, in (0, 1].
-      schedule: p of the levels, above 0.
+      start_sigma: noise level of `noise`, up to 1.
+      schedule: p of the levels.
       noise_fn: the fresh noise; needed unless `eta` is 0.
       sample_rate: in Hz, for `cutoff_hz`.
 
     Raises:
-      UserError: a value out of range, where it is not traced; no `noise_fn` where `eta` is not 0.
+      UserError: a value that is not traced and outside its range in `SETTINGS`; no `noise_fn` where
+        `eta` is not 0.
     """
-    _validate_grid(steps, start_sigma, schedule)
-    _validate_refinement(eta, cutoff_hz, sample_rate)
+    check_settings(
+        steps=steps, eta=eta, cutoff_hz=cutoff_hz, start_sigma=start_sigma, schedule=schedule
+    )
+    check_frequency("cutoff_hz", cutoff_hz, sample_rate)
     if noise_fn is None and (isinstance(eta, jax.core.Tracer) or eta != 0):
         raise UserError(f"noise_fn is None and eta is {eta}; expected a noise_fn, or an eta of 0")
     steps = jnp.asarray(steps, jnp.int32)
@@ -109,23 +163,23 @@ def adams_bashforth_2(
 ) -> Waveform:
     """Vocals from noise by a method of second order, for few steps. Deterministic (ours).
 
-    The flow is the rotation at the head of this file, about an x0_hat that is smooth in sigma. The
-    move puts into it x0_hat in the middle of the step, by the last two calls:
+    The flow is the rotation at the head of this file about an x0_hat that is smooth in sigma. The
+    move uses x0_hat in the middle of the step, extrapolated from the last two calls:
 
         D = x0_hat + (x0_hat - x0_hat_last) / 2
 
-    which is Adams and Bashforth's method of second order in the angle. The share of a half is that
-    of equal steps, and is kept on other grids: with few steps it leaves more of a Gaussian's
-    deviation than the share that fits theirs. The first step has none before it and is DDIM's; the
-    last returns x0_hat.
+    which is Adams and Bashforth's method of second order in the angle. The share of 1/2 is that of
+    equal steps and is kept on other grids: with few steps it leaves more of a Gaussian's deviation
+    than the share that fits them. The first step has no call before it and is DDIM's; the last
+    returns x0_hat.
 
     Args:
       velocity_fn, noise, steps, start_sigma, schedule: as in `ddim`.
 
     Raises:
-      UserError: `steps`, `start_sigma` or `schedule` out of range, where they are not traced.
+      UserError: a value that is not traced and outside its range in `SETTINGS`.
     """
-    _validate_grid(steps, start_sigma, schedule)
+    check_settings(steps=steps, start_sigma=start_sigma, schedule=schedule)
     steps = jnp.asarray(steps, jnp.int32)
 
     def move(step: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -185,51 +239,16 @@ def _level(step: Array, steps: Array, start_sigma: Scalar, schedule: Scalar) -> 
     return jnp.asarray(start_sigma, jnp.float32) * level
 
 
-def _validate_grid(steps: Any, start_sigma: Any, schedule: Any) -> None:
-    """Refuse what is out of range among the values that are known now."""
-    if not isinstance(steps, jax.core.Tracer):
-        try:
-            valid = operator.index(steps) >= 1
-        except TypeError:
-            valid = False
-        if not valid:
-            raise UserError(f"steps is {steps}; expected a whole number of at least 1")
-    if not isinstance(start_sigma, jax.core.Tracer) and not 0 < start_sigma <= 1:
-        raise UserError(
-            f"start_sigma is {start_sigma}; expected more than 0 (the guess), up to 1 (noise)"
-        )
-    if not isinstance(schedule, jax.core.Tracer) and not 0 < schedule < jnp.inf:
-        raise UserError(f"schedule is {schedule}; expected a finite number above 0")
-
-
-def _validate_refinement(eta: Any, cutoff_hz: Any, sample_rate: float | int) -> None:
-    """Refuse what is out of range among the values that are known now."""
-    if not isinstance(eta, jax.core.Tracer) and not 0 <= eta <= 1:
-        raise UserError(f"eta is {eta}; expected 0 (no fresh noise) to 1")
-    if not isinstance(cutoff_hz, jax.core.Tracer) and not 0 <= cutoff_hz < sample_rate / 2:
-        raise UserError(
-            f"cutoff_hz is {cutoff_hz}; expected 0 (no filter) to below half the sample rate,"
-            f" {sample_rate / 2:g} Hz"
-        )
-
-
-STEP_SETTINGS = frozenset({"steps", "eta", "cutoff_hz", "start_sigma", "schedule"})
-"""Settings that a sampler's function may take, by these names."""
-
-DRAW_SETTINGS = frozenset({"seed", "temperature", "crossover_hz", "ensemble"})
-"""Settings of everything around that function: its noise, and what becomes of its draws."""
-
-_OFFERED = STEP_SETTINGS | {"noise_fn", "sample_rate"}
+_OFFERED = STEP_SETTINGS.keys() | {"noise_fn", "sample_rate"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A way to get vocals from a conditioned network; see `register_sampler`.
+    """A method of sampling; see `register_sampler`. Samplers of one function are equal.
 
     Attributes:
       name: by which it is chosen.
-      function: None is the direct estimate, for which nothing is drawn. Samplers of one function
-        are equal.
+      function: None is the direct estimate, which draws nothing.
       help: one line.
     """
 
@@ -246,7 +265,7 @@ class Sampler:
 
     @property
     def keywords(self) -> list[str]:
-        """The function's parameters after the first two, but for defaults of its own."""
+        """The function's parameters after the first two, except those with defaults of its own."""
         if self.function is None:
             return []
         parameters = list(inspect.signature(self.function).parameters.values())[2:]
@@ -260,10 +279,10 @@ class Sampler:
 
     @property
     def uses(self) -> frozenset[str]:
-        """Names of the settings that play a part."""
+        """Names of the settings that have an effect."""
         if self.function is None:
             return frozenset()
-        return STEP_SETTINGS.intersection(self.keywords) | DRAW_SETTINGS
+        return frozenset(STEP_SETTINGS.keys() & {*self.keywords} | DRAW_SETTINGS.keys())
 
     def __call__(
         self,
@@ -288,18 +307,17 @@ def register_sampler(name: str, function: Callable[..., Waveform] | None, *, hel
     """Adds a sampler, to be chosen by its name.
 
     Args:
-      name: not one of another sampler.
+      name: of no other sampler.
       function: (velocity_fn, noise, ...) -> vocals, as `ddim`. Its further parameters say what it
-        uses: of the settings `steps`, `eta`, `cutoff_hz`, `start_sigma` and `schedule`, which are
-        traced scalars, and of `noise_fn` and `sample_rate`. Draw fresh noise by `noise_fn` alone:
-        where chunks overlap it is the same.
+        uses: some of `STEP_SETTINGS`, which are traced scalars, `noise_fn` and `sample_rate`. All
+        fresh noise must come from `noise_fn`, which is the same where chunks overlap.
       help: one line for `diffsep separate --help`.
 
     Raises:
       UserError: the name is taken, or the function has other parameters.
     """
     if name in SAMPLERS:
-        raise UserError(f"sampler {name}: the name is taken; expected one that is not")
+        raise UserError(f"sampler is {name}; expected a name that is not taken")
     SAMPLERS[name] = Sampler(name, function, help)
     return SAMPLERS[name]
 

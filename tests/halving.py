@@ -6,9 +6,11 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile as sf
+from jax import Array
 
 from diffsep_jax import cli
 from diffsep_jax.errors import UserError
@@ -59,10 +61,10 @@ class Halving:
         start: np.ndarray,
         settings: SamplerSettings,
         guess: np.ndarray | None = None,
-    ) -> np.ndarray:
+    ) -> Array:
         Halving.settings = settings
         Halving.guess = guess
-        return mixture / 2
+        return jnp.asarray(mixture / 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Chunks:
         start: np.ndarray,
         settings: SamplerSettings,
         guess: np.ndarray | None = None,
-    ) -> np.ndarray:
-        return self.separate(mixture, start, *(() if guess is None else (guess,)))
+    ) -> Array:
+        return jnp.asarray(self.separate(mixture, start, *(() if guess is None else (guess,))))
 
 
 def load_halving(name_or_dir: str) -> tuple[SeparationModel, Params]:

@@ -370,21 +370,6 @@ def test_what_does_not_go_together_is_refused(options: dict[str, object], messag
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("format", "aiff", "format is aiff; expected one of wav, flac, mp3, ogg"),
-        ("subtype", "pcm8", "subtype is pcm8 with wav; expected one of float32, pcm16, pcm24"),
-    ],
-)
-def test_unknown_names_are_refused(field: str, value: str, message: str) -> None:
-    """What the types forbid, which nobody checks for a user of Python."""
-    output = OutputFormat()
-    object.__setattr__(output, field, value)
-    with pytest.raises(UserError, match=message):
-        output.__post_init__()
-
-
-@pytest.mark.parametrize(
     ("options", "rate", "message"),
     [
         ({"format": "mp3"}, 96_000, "is 96000 Hz with mp3; expected one of 8000, 11025"),

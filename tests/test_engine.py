@@ -264,5 +264,5 @@ def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
 
 def test_an_overlap_that_the_transform_reaches_beyond_is_refused():
     separator = Separator(micro.SPECTRAL, micro.SPECTRAL.init(jax.random.key(0)), batch_size=1)
-    with pytest.raises(UserError, match=r"overlap 0.4, expected 0.5 or more .*: 2048 samples"):
+    with pytest.raises(UserError, match=r"overlap is 0.4; expected 0.5 or more .*: 2048 samples"):
         separator.separate(np.ones((9000, 2), np.float32), 44_100, sampler="direct", overlap=0.4)

@@ -194,10 +194,10 @@ def test_the_script_says_what_rate_it_needs(tmp_path, params, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"platforms": []}, "platforms empty, expected one or more of cpu, cuda, rocm, tpu"),
-        ({"platforms": ["cpu", "cpu"]}, "platforms cpu cpu, expected"),
-        ({"platforms": ["gpu"]}, "platforms gpu, expected"),
-        ({"batch_size": 0}, "batch size 0, expected at least 1"),
+        ({"platforms": []}, "platforms is empty; expected one or more of cpu, cuda, rocm, tpu"),
+        ({"platforms": ["cpu", "cpu"]}, "platforms is cpu cpu; expected"),
+        ({"platforms": ["gpu"]}, "platforms is gpu; expected"),
+        ({"batch_size": 0}, "batch size is 0; expected at least 1"),
     ],
 )
 def test_what_cannot_be_exported(tmp_path, params, options, message):
@@ -215,7 +215,7 @@ def test_the_command(tmp_path, params, capsys):
     assert deserialize(tmp_path / "out").platforms == ("cpu", "tpu")
     for wrong, message in [
         (["--out", str(tmp_path / "out" / "export.json")], "cannot be written: Not a directory"),
-        (["--out", str(tmp_path / "new"), "--batch-size", "0"], "batch size 0"),
+        (["--out", str(tmp_path / "new"), "--batch-size", "0"], "batch size is 0"),
         (["--out", str(tmp_path / "new"), "--platforms", "gpu"], "gpu"),
     ]:
         with pytest.raises(SystemExit) as error:

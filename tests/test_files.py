@@ -82,16 +82,6 @@ def test_leftovers_of_the_same_files_go(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
-def test_a_file_that_somebody_removed_is_one_error(tmp_path):
-    """Another run with the same result, on another machine, takes it for a leftover."""
-    with (
-        pytest.raises(UserError, match="a: cannot be written: No such file"),
-        files.replacing(tmp_path / "a"),
-    ):
-        pass
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     folder = tmp_path / "songs" / "a"
     (tmp_path / "songs" / ".a.tmp" / "left").mkdir(parents=True)  # of a killed process

@@ -97,11 +97,11 @@ def test_no_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "song.txt").write_bytes(b"RIFF\0\0\0\0")
     (tmp_path / "empty").mkdir()
     for arguments, message in [
-        (([], None), "no input, expected at least one audio file"),
+        (([], None), "no input; expected at least one audio file"),
         (([tmp_path / "empty"], None), "empty: no audio in this folder"),
         (([], tmp_path / "gone.txt"), "gone.txt: cannot be read: No such file"),
-        (([], tmp_path / "song.txt"), "song.txt: not UTF-8 text, expected one path a line"),
-        (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text, expected one path a line"),
+        (([], tmp_path / "song.txt"), "song.txt: not UTF-8 text; expected one path per line"),
+        (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text; expected one path per line"),
     ]:
         with pytest.raises(UserError, match=message):
             find_inputs(*arguments)
@@ -130,25 +130,26 @@ def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: 
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    "name",
     [
-        ("{title}/{stem}", "{title} is unknown"),
-        ("{stem:d}.{ext}", "{stem:d} is unknown"),
-        ("{folder:>9}/{stem}.{ext}", "{folder:>9} is unknown"),
-        ("{stem!r}.{ext}", "{stem!r} is unknown"),
-        ("{stem:{ext}}", "{stem:{ext}} is unknown"),
-        ("{track}.{ext}", "all stems would have one name"),
-        ("{track", "name '{track': "),
-        ("/{track}/{stem}.{ext}", "not a file below --out"),
-        ("../{track}/{stem}.{ext}", "not a file below --out"),
-        ("{track}/{stem}/", "not a file below --out"),
+        "{title}/{stem}",
+        "{stem:d}.{ext}",
+        "{stem.title.x}",
+        "{}/{stem}",
+        "{track}.{ext}",
+        "{track",
+        "/{track}/{stem}.{ext}",
+        "../{track}/{stem}.{ext}",
+        "{track}/{stem}/",
+        "",
     ],
 )
-def test_bad_templates_are_refused(name: str, message: str) -> None:
+def test_bad_templates_are_refused(name: str) -> None:
     with pytest.raises(UserError) as error:
         plan_jobs([Input(Path("a.wav"))], Path("out"), stems=BOTH, extension="wav", name=name)
-    assert message in str(error.value)
-    assert "{folder}, {track}, {file}, {stem}, {ext}" in str(error.value)
+    message = str(error.value)
+    assert message.startswith(f"name is {name!r}; expected a path below --out")
+    assert "{folder}, {track}, {file}, {stem}, {ext}" in message
 
 
 def test_several_folders_keep_their_own_names(
@@ -175,46 +176,27 @@ def test_several_folders_keep_their_own_names(
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "name", "advice"),
+    ("first", "second", "name"),
     [
-        (Input(Path("x/a.wav")), Input(Path("y/A.mp3")), DEFAULT_NAME, "put {file} into --name"),
-        (Input(Path("x/a.wav")), Input(Path("y/a.wav")), DEFAULT_NAME, "give their folders"),
-        (
-            Input(Path("x/a.wav"), Path("x")),
-            Input(Path("y/a.wav"), Path("y")),
-            "{track}/{stem}.{ext}",
-            "put {folder} into --name",
-        ),
-        (
-            Input(Path("1/x/a.wav"), Path("x")),
-            Input(Path("2/x/a.wav"), Path("x")),
-            DEFAULT_NAME,
-            "into another --out",
-        ),
-        (Input(Path("a.wav")), Input(Path("A.wav")), DEFAULT_NAME, "into another --out"),
+        (Input(Path("x/a.wav")), Input(Path("y/A.mp3")), DEFAULT_NAME),
+        (Input(Path("a.wav"), Path("x")), Input(Path("a.wav"), Path("y")), "{track}/{stem}.{ext}"),
     ],
 )
-def test_two_results_of_one_name_are_refused(
-    first: Input, second: Input, name: str, advice: str
-) -> None:
+def test_two_results_of_one_name_are_refused(first: Input, second: Input, name: str) -> None:
     with pytest.raises(UserError) as error:
         plan_jobs([first, second], Path("out"), stems=BOTH, extension="wav", name=name)
     message = str(error.value)
     assert message.startswith(f"{second.path}: its result out/")
-    assert f"would be that of {first.path} too; " in message
-    assert advice in message
+    assert f"is also that of {first.path}; expected a --name that differs" in message
 
 
-def test_no_song_leads_out_of_the_folder() -> None:
-    with pytest.raises(UserError, match=r"\.\.\.wav: its result .* would not be below out"):
-        plan_jobs([Input(Path("...wav"))], Path("out"), stems=BOTH, extension="wav")
-
-
-def test_an_input_is_never_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "vocals.wav"
-    inputs = [Input(tmp_path / "a.wav"), Input(path)]
-    with pytest.raises(UserError, match="is an input and would be replaced"):
-        plan_jobs(inputs, tmp_path, stems=BOTH, extension="wav")
+def test_an_input_is_never_replaced_and_no_result_leaves_the_folder(tmp_path: Path) -> None:
+    for inputs in (
+        [Input(tmp_path / "a.wav"), Input(tmp_path / "a" / "vocals.wav")],
+        [Input(Path("...wav"))],
+    ):
+        with pytest.raises(UserError, match="would replace an input or lie outside"):
+            plan_jobs(inputs, tmp_path, stems=BOTH, extension="wav")
 
 
 def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
@@ -230,7 +212,7 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
     (tmp_path / "b/vocals.wav").unlink()  # the job of b alone will fail
     jobs = plan_jobs(inputs, Path("out"), refine=tmp_path, **kwargs)
     assert [job.refine for job in jobs] == expected
-    with pytest.raises(UserError, match=r"no vocals to refine, expected .*b/vocals.wav or"):
+    with pytest.raises(UserError, match=r"no vocals to refine; expected .*b/vocals.wav or"):
         plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
 
 

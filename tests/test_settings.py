@@ -8,7 +8,6 @@ import pytest
 
 from diffsep_jax import samplers
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.engine import RUNTIME_TYPES
 from diffsep_jax.inference.settings import (
     PAPER,
     PRESETS,
@@ -29,8 +28,7 @@ def test_without_options_it_is_the_models_preset(preset):
 def test_every_option_is_a_setting_and_every_setting_is_somebodys():
     settings = set(SamplerSettings.__dataclass_fields__)
     assert SamplerOptions.__annotations__.keys() - {"preset"} == settings
-    assert settings - {"sampler"} == samplers.STEP_SETTINGS | samplers.DRAW_SETTINGS
-    assert settings - {"sampler"} == RUNTIME_TYPES.keys()
+    assert settings - {"sampler"} == samplers.SETTINGS.keys()
 
 
 def test_options_of_diffusion_draw_samples():
@@ -70,18 +68,26 @@ def test_none_is_as_if_it_were_not_given():
     assert complete({"preset": "best", "sampler": None, "eta": None}) == PRESETS["best"]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"steps": 2.5}, "steps is 2.5; expected a whole number"),
-        ({"seed": 1.0}, "seed is 1.0; expected a whole number"),
-        ({"sampler": 3}, "sampler is 3; expected a name or a function"),
-    ],
-)
-def test_settings_of_another_type_are_refused_where_no_type_checker_runs(settings, message):
-    code = f"from diffsep_jax import SamplerSettings; SamplerSettings(**{settings!r})"
+def test_values_of_another_type_are_refused_where_no_type_checker_runs():
+    code = (
+        "from diffsep_jax import SamplerSettings, UserError\n"
+        "from diffsep_jax.inference.settings import complete\n"
+        "for function, options in [\n"
+        "    (SamplerSettings, {'steps': 2.5}),\n"
+        "    (SamplerSettings, {'seed': 1.0}),\n"
+        "    (SamplerSettings, {'sampler': 3}),\n"
+        "    (lambda **options: complete(options), {'preset': 'turbo'}),\n"
+        "]:\n"
+        "    try: function(**options)\n"
+        "    except UserError as error: print(error)\n"
+    )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert process.stderr.rstrip().endswith(f"UserError: {message}")
+    assert process.stdout.splitlines() == [
+        "steps is 2.5; expected a whole number",
+        "seed is 1.0; expected a whole number",
+        "sampler is 3; expected a name or a function",
+        "preset is turbo; expected one of fast, balanced, best",
+    ]
 
 
 def test_a_frequency_that_plays_no_part_may_be_too_high_for_a_model():
@@ -89,7 +95,7 @@ def test_a_frequency_that_plays_no_part_may_be_too_high_for_a_model():
         settings.check_rate(44_100)
     PRESETS["fast"].check_rate(8_000)
     SamplerSettings(sampler="ab2").check_rate(8_000)
-    with pytest.raises(UserError, match=r"cutoff_hz is 5000.0; expected less than 4000.0"):
+    with pytest.raises(UserError, match=r"cutoff_hz is 5000.0; expected less than 4000,"):
         SamplerSettings().check_rate(8_000)
 
 
@@ -105,7 +111,7 @@ def test_a_function_is_a_sampler():
     assert complete({"sampler": mine, "steps": 3}, "fast") == SamplerSettings(sampler=mine, steps=3)
     with pytest.raises(UserError, match="sampler mine makes no use of eta"):
         complete({"sampler": mine, "eta": 0.2})
-    with pytest.raises(UserError, match="sampler is mine, which takes no start_sigma"):
+    with pytest.raises(UserError, match="sampler is mine with start_sigma 1, which keeps nothing"):
         complete({"sampler": mine}).check_refines()
 
 
@@ -126,10 +132,3 @@ def test_a_function_is_a_sampler():
 def test_what_contradicts_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         complete(options, "fast")
-
-
-def test_an_unknown_preset_is_refused_where_no_type_checker_runs():
-    code = "from diffsep_jax.inference.settings import complete; complete({'preset': 'turbo'})"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    expected = "UserError: preset is turbo; expected one of fast, balanced, best"
-    assert process.stderr.rstrip().endswith(expected)

@@ -14,12 +14,12 @@ from diffsep_jax.inference.settings import SamplerOptions, complete
 class Export:
     """Write a sampler and its model as files that JAX runs without this package.
 
-    They are sampler.jaxexport, the program for all platforms named; export.json, what to call it
-    with; and the model directory's model.safetensors and config.json. See docs/export.md.
+    The files are sampler.jaxexport, the program for all given platforms; export.json, its
+    arguments; and the model directory's model.safetensors and config.json. See docs/export.md.
     """
 
     out: Path
-    """Folder for the files; it is made if it does not exist."""
+    """Folder for the files; created if needed."""
 
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
@@ -35,11 +35,11 @@ class Export:
     platforms: Annotated[
         tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...], tyro.conf.arg(metavar="PLATFORM...")
     ] = ("cpu", "cuda", "rocm", "tpu")
-    """What it shall run on: cpu, cuda, rocm, tpu. For tpu alone it has the TPU's own attention."""
+    """Platforms to support: cpu, cuda, rocm, tpu. tpu alone has the TPU's own attention."""
 
 
 def export(command: Export) -> None:
-    """Runs the command: one line that says what was written."""
+    """Runs the command and prints a line about what was written."""
     check_writable(command.out)
 
     from diffsep_jax.inference.export import PROGRAM_FILE, check_export, export_sampler

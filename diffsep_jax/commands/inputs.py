@@ -1,9 +1,8 @@
-"""Which files a command works on, and where the results of each go."""
+"""The files that a command works on, and the paths of their results."""
 
 import dataclasses
 import os
 import re
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +19,7 @@ SUFFIXES = frozenset({
     ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
 })
 # fmt: on
-"""Of the files that are taken from a folder. A file that is named itself may be called anything."""
+"""Files that are taken from a folder. A file that is given itself may have any name."""
 
 DEFAULT_NAME = "{folder}/{track}/{stem}.{ext}"
 
@@ -28,9 +27,9 @@ _NAME_PARTS = ("folder", "track", "file", "stem", "ext")
 
 
 class Input(NamedTuple):
-    """An audio file, and where below a named folder it was found; {folder} in names of results.
+    """An audio file, and the folder below a given one where it was found: {folder} in --name.
 
-    Where several folders are named, it begins with that folder's own name.
+    Where several folders are given, it begins with that folder's own name.
     """
 
     path: Path
@@ -40,15 +39,15 @@ class Input(NamedTuple):
 def find_inputs(
     inputs: Sequence[Path], list_file: Path | None = None, *, out: Path | None = None
 ) -> list[Input]:
-    """The files that are named, in the list too, and those in folders, at any depth, by name.
+    """The files that are given, here or in the list, and those in folders, at any depth, by name.
 
-    Hidden files and folders are passed over, and so is `out` inside of a folder: the results of an
-    earlier run are no songs. Links are followed; what is there by several names is taken once.
-    Raises UserError if there is no file, a folder or list can't be read, or `out` is an input.
+    Hidden files and folders are skipped, and so is `out` inside a folder, which holds the results
+    of earlier runs. Links are followed, and what has several names is taken once. Raises UserError
+    if there is no file, a folder or list cannot be read, or `out` is an input.
     """
     named = [*inputs, *_listed(list_file)] if list_file is not None else list(inputs)
     if not named:
-        raise UserError("no input, expected at least one audio file, a folder or --list FILE")
+        raise UserError("no input; expected at least one audio file, a folder or --list FILE")
     # Unlike Path.is_dir it takes any name.
     folders = {os.path.realpath(path) for path in named if os.path.isdir(path)}
     if out is not None and os.path.realpath(out) in folders:
@@ -87,20 +86,20 @@ def plan_jobs(
     Args:
       inputs: from `find_inputs`.
       out: folder of the results.
-      stems: that are wanted.
+      stems: those that are wanted.
       extension: of their files, without a dot.
       name: a path with {folder}, {track} (the input's name without its ending), {file} (with its
         ending), {stem} and {ext}.
       refine: vocals to start from: a file, for one input; or the `out` of an earlier run.
 
     Raises:
-      UserError: a bad template; two results of one name; a result that would replace an input; no
-        vocals to refine for any of the inputs. Where some have none, their jobs fail by themselves.
+      UserError: a bad template; two results with one name; a result that would replace an input;
+        no vocals to refine for any input. If only some have none, their jobs fail later.
     """
     _check_name(name, stems)
     if refine is not None and not os.path.isdir(refine) and len(inputs) > 1:
         raise UserError(
-            f"{len(inputs)} inputs and {refine} to refine, expected one input, or for --refine the"
+            f"{len(inputs)} inputs and {refine} to refine; expected one input, or for --refine the"
             " folder of an earlier run's results"
         )
     earlier_results = refine is not None and os.path.isdir(refine)
@@ -110,24 +109,22 @@ def plan_jobs(
     for each in inputs:
 
         def result(stem: str, extension: str, each: Input = each) -> Path:
-            parts = {"folder": each.folder, "track": each.path.stem, "file": each.path.name}
+            parts = {"folder": str(each.folder), "track": each.path.stem, "file": each.path.name}
             return Path(name.format(**parts, stem=stem, ext=extension))
 
         outputs = {stem: out / result(stem, extension) for stem in stems}
         for path in outputs.values():
-            key = str(path).casefold()  # one file, on the file systems that ignore case
-            if key in owners:
+            other = owners.setdefault(str(path).casefold(), each)  # some file systems ignore case
+            if other is not each:
                 raise UserError(
-                    f"{each.path}: its result {path} would be that of {owners[key].path} too;"
-                    f" {_how_to_tell_apart(owners[key], each, name)}"
+                    f"{each.path}: its result {path} is also that of {other.path}; expected a"
+                    " --name that differs, such as {folder}/{file}/{stem}.{ext}, or another --out"
                 )
-            owners[key] = each
-            if ".." in path.relative_to(out).parts:
+            if ".." in path.relative_to(out).parts or os.path.realpath(path) in originals:
                 raise UserError(
-                    f"{each.path}: its result {path} would not be below {out}; rename it"
+                    f"{each.path}: its result {path} would replace an input or lie outside {out};"
+                    " choose another --out or --name"
                 )
-            if os.path.realpath(path) in originals:
-                raise UserError(f"{path}: is an input and would be replaced; choose another --out")
         guess = refine
         if refine is not None and earlier_results:
             earlier = [refine / result("vocals", extension) for extension in FORMATS]
@@ -136,7 +133,7 @@ def plan_jobs(
     guesses = [job.refine for job in jobs if job.refine is not None]
     if earlier_results and not any(os.path.isfile(path) for path in guesses):
         raise UserError(
-            f"{refine}: no vocals to refine, expected {guesses[0]} or another of"
+            f"{refine}: no vocals to refine; expected {guesses[0]} or another of"
             f" {', '.join(FORMATS)}; is it the --out of an earlier run with these inputs?"
         )
     return jobs
@@ -144,7 +141,7 @@ def plan_jobs(
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """One of several runs that share the inputs: it takes every `count`-th, from `index` on."""
+    """One of `count` runs that share the inputs: it takes every `count`-th, from `index` on."""
 
     index: int
     count: int
@@ -170,7 +167,7 @@ def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
     """
     if (sign := launched_as_one_of_several(environment)) is not None:
         raise UserError(
-            f"{sign}, so this is one of several processes, which would all do the same; expected a"
+            f"{sign}, so this is one of several processes, which would all do the same; expected"
             " --shard I/N for each, or one process in each job of an array"
         )
     if (index := environment.get("JOB_COMPLETION_INDEX")) is not None:
@@ -190,32 +187,16 @@ def shard_of_job(environment: Mapping[str, str]) -> Shard | None:
     return Shard(int(task) - first, count)
 
 
-def _how_to_tell_apart(one: Input, other: Input, name: str) -> str:
-    """What to do about two inputs whose results have one name."""
-
-    def differ(first: object, second: object) -> bool:
-        return str(first).casefold() != str(second).casefold()
-
-    if differ(one.folder, other.folder) and "{folder}" not in name:
-        return "put {folder} into --name"
-    if differ(one.path.name, other.path.name):
-        return 'put {file} into --name, for instance "{folder}/{file}/{stem}.{ext}"'
-    if differ(one.path.parent.name, other.path.parent.name) and one.folder == other.folder:
-        return "give their folders as inputs in place of the files, with {folder} in --name"
-    return "separate one of them into another --out"
-
-
 def _listed(list_file: Path) -> list[Path]:
     try:
-        text = list_file.read_text(encoding="utf-8")
+        text = list_file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{list_file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise UserError(f"{list_file}: not UTF-8 text, expected one path a line")
-    lines = text.removeprefix("\ufeff").splitlines()  # some editors mark UTF-8 by this
-    paths = (line.strip() for line in lines)
+        raise UserError(f"{list_file}: not UTF-8 text; expected one path per line")
+    paths = (line.strip() for line in text.splitlines())
     return [Path(path) for path in paths if path and not path.startswith("#")]
 
 
@@ -237,19 +218,16 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
 
 
 def _check_name(name: str, stems: Sequence[str]) -> None:
-    made_of = ", ".join(f"{{{part}}}" for part in _NAME_PARTS)
-    expected = f"expected a path like {{track}}/{{stem}}.{{ext}}, made of {made_of}"
+    """UserError unless `name` is a template for paths below --out, another for each stem."""
+    parts = dict.fromkeys(_NAME_PARTS, "x")
     try:
-        parsed = list(string.Formatter().parse(name))
-    except ValueError as error:
-        raise UserError(f"name {name!r}: {error}; {expected}") from None
-    parts = [part for _, part, _, _ in parsed if part is not None]
-    for _, part, form, conversion in parsed:
-        if part is not None and (part not in _NAME_PARTS or form or conversion):
-            field = part + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-            raise UserError(f"name {name!r}: {{{field}}} is unknown; {expected}")
-    if len(stems) > 1 and "stem" not in parts:
-        raise UserError(f"name {name!r}: all stems would have one name; {expected}")
+        results = {name.format(**parts | {"stem": stem}) for stem in stems}
+    except (AttributeError, LookupError, ValueError):
+        results = set()
     path = Path(name)
-    if not name.strip() or path.is_absolute() or ".." in path.parts or name.endswith(("/", ".")):
-        raise UserError(f"name {name!r}: not a file below --out; {expected}")
+    leaves = path.is_absolute() or ".." in path.parts or name.endswith(("/", "."))
+    if len(results) < len(stems) or leaves or not name.strip():
+        raise UserError(
+            f"name is {name!r}; expected a path below --out that differs between stems, such as"
+            f" {{track}}/{{stem}}.{{ext}}, made of {', '.join(f'{{{part}}}' for part in parts)}"
+        )

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,14 +23,14 @@ from diffsep_jax.commands.inputs import (
     plan_jobs,
     shard_of_job,
 )
-from diffsep_jax.commands.reporting import Report, Style, reporting
+from diffsep_jax.commands.reporting import JsonLines, Lines, Style, reporting
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.files import check_writable
-from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP
 from diffsep_jax.inference.files import FileJob, FileOptions
 from diffsep_jax.inference.settings import SamplerOptions, complete
 
-# Flax and what needs it are imported in the functions: help and bad options answer sooner.
+# Flax and what needs it are imported in the functions, so that help and bad options answer sooner.
 
 Stem = Literal["vocals", "accompaniment"]
 
@@ -43,10 +44,10 @@ class Separate:
     """
 
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
-    """Audio files or folders of them: wav, flac, ogg, mp3, m4a, mp4 and what else FFmpeg reads."""
+    """Audio files or folders of them: wav, flac, ogg, mp3, m4a and what else FFmpeg reads."""
 
     out: Path
-    """Folder for the results; it is made if it does not exist."""
+    """Folder for the results; created if needed."""
 
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
@@ -56,11 +57,11 @@ class Separate:
     )
 
     refine: Path | None = None
-    """Vocals to work over, with --start-sigma below 1 or --crossover-hz: a file for one INPUT, or
+    """Vocals to start from, with --start-sigma below 1 or --crossover-hz: a file for one INPUT, or
     an earlier OUT."""
 
     stems: tuple[Stem, ...] = ("vocals", "accompaniment")
-    """Which of the two to write."""
+    """Stems to write."""
 
     output: Annotated[OutputFormat, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=OutputFormat
@@ -70,20 +71,20 @@ class Separate:
     """Sample rate of the results in Hz; None: each input's own."""
 
     name: str = DEFAULT_NAME
-    """Names of the results below OUT. {folder} is where below a folder INPUT the file was found,
-    {file} its whole name, {track} that without its ending."""
+    """Names of the results below OUT. {folder} is the file's folder below a folder INPUT, {file}
+    its name, {track} its name without the extension."""
 
     start: float = 0.0
-    """Second of the input at which to start."""
+    """Start of the part to separate, in seconds."""
 
     duration: float | None = None
-    """How many seconds to separate; None: up to the end."""
+    """Length of the part to separate, in seconds; None: up to the end."""
 
     list: Path | None = None
-    """A text file with more inputs, one a line, # starts a comment."""
+    """A text file with more inputs, one per line; # starts a comment."""
 
     resume: bool = False
-    """Skip inputs whose results are all there."""
+    """Skip inputs whose results all exist."""
 
     overlap: float = DEFAULT_OVERLAP
     """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
@@ -95,26 +96,21 @@ class Separate:
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
     shard: str | None = None
-    """I/N: every N-th input from number I on, for N runs that share a catalogue; None: the place in
+    """I/N: every N-th input from number I on, for N runs that share the inputs; None: the place in
     a SLURM job array, else all."""
 
 
 def separate(command: Separate) -> None:
-    """`diffsep separate`. What can be told of options and headers is, before the model is loaded.
+    """Runs the command. Most bad options are found before the model is loaded.
 
-    A file that turns out to be bad does not stop the others. The exit status is then 2.
-    Ctrl-C and SIGTERM leave nothing half-written.
+    A file that turns out to be bad does not stop the others; the exit status is then 2. Ctrl-C and
+    SIGTERM leave nothing half-written.
     """
-    check_overlap(command.overlap)
     settings = complete(command.sampling, refines=command.refine is not None)
-    if command.batch_size < 1:
-        raise UserError(f"batch size {command.batch_size}, expected at least 1")
     if not command.stems:
-        raise UserError("no stems, expected vocals, accompaniment or both")
+        raise UserError("no stems; expected vocals, accompaniment or both")
     if command.refine is not None:
         settings.check_refines()
-        if not os.path.isdir(command.refine):
-            AudioFile(command.refine)
     options = FileOptions(
         output=command.output,
         sample_rate=command.sample_rate,
@@ -133,18 +129,16 @@ def separate(command: Separate) -> None:
     if command.shard is None and (shard := shard_of_job(os.environ)) is not None:
         if len(jobs) < shard.count:
             raise UserError(
-                f"shard is {shard}, by this job's place in its array, of {len(jobs)} input(s);"
-                " expected an array of as many jobs at most, or --shard 0/1 if each has inputs of"
-                " its own"
+                f"shard is {shard}, from the job array, of {len(jobs)} input(s); expected an array"
+                " of at most as many jobs, or --shard 0/1 if each job has its own inputs"
             )
-        note = f"note: shard {shard}, by this job's place in its array; --shard 0/1 takes all"
-        print(note, file=sys.stderr)
+        print(f"note: shard {shard}, from the job array; --shard 0/1 takes all", file=sys.stderr)
     else:
         shard = parse_shard(command.shard or "0/1")
     own = jobs[shard.index :: shard.count]
     jobs = [job for job in own if not (command.resume and _is_finished(job))]
     if len(jobs) == 1:
-        AudioFile(jobs[0].path)  # UserError at once
+        AudioFile(jobs[0].path)  # raises UserError for a misspelt name
     check_writable(command.out)
     runtime.use_cores(command.batch_size)
     _stop_at_signals()
@@ -158,10 +152,10 @@ def _separate(
     command: Separate,
     jobs: Sequence[FileJob],
     options: FileOptions,
-    report: Report,
+    report: Lines | JsonLines,
     finished_before: int,
 ) -> int:
-    """Separates all and returns how many failed. The report begins when the program is compiled."""
+    """Returns how many files failed. The report begins when the program is compiled."""
     if not jobs:
         report.begin(0, finished_before)
         report.end(0, 0)
@@ -177,29 +171,31 @@ def _separate(
     results = separator.separate_files(
         jobs, options, overlap=command.overlap, on_progress=report.progress, settings=settings
     )
-    failed = 0
+    failed, start = 0, time.perf_counter()
     with contextlib.closing(results):
         for result in results:
             failed += result.error is not None
-            report.result(result)
+            now = time.perf_counter()
+            report.result(result, now - start)
+            start = now
     report.end(len(jobs) - failed, failed)
     return failed
 
 
 def _stop_at_signals() -> None:
-    """SIGTERM and Ctrl-C end the run in order; once it ends, another of them changes nothing."""
+    """SIGTERM and Ctrl-C end the run in order; while it ends, further ones are ignored."""
 
     def stop(number: int, _frame: FrameType | None) -> NoReturn:
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_IGN)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise PreemptedError("finished files stay; the same command with --resume does the rest")
+        raise PreemptedError("finished files stay; repeat the command with --resume for the rest")
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
 
 
 def _is_finished(job: FileJob) -> bool:
-    """Whether all results are there: they get their names when they are whole."""
+    """Whether all results exist; a file gets its name when it is whole."""
     return all(os.path.isfile(path) for path in job.outputs.values())

@@ -1,4 +1,4 @@
-"""Where a track's chunks lie, how a stream of samples is cut into them, and how they are joined."""
+"""Chunks: where they lie in a track, how samples are cut into them, and how they are joined."""
 
 import dataclasses
 import math
@@ -12,9 +12,6 @@ from diffsep_jax.errors import UserError
 
 DEFAULT_OVERLAP = 0.2
 DEFAULT_BATCH_SIZE = 4
-
-# (position, samples)
-Chunk = tuple[int, Float32[np.ndarray, "time 2"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +31,16 @@ class Plan:
         return 1 + max(0, math.ceil((self.num_samples - self.segment) / self.hop))
 
     def touching(self, start: int, stop: int) -> range:
-        """The chunks that have a part in the samples from `start` to before `stop`."""
+        """Numbers of the chunks that overlap the samples from `start` to before `stop`."""
         first = max(0, (start - self.segment) // self.hop + 1)
         return range(min(first, self.num_chunks - 1), min(-(-stop // self.hop), self.num_chunks))
 
 
 def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Plan:
-    """Cuts `num_samples` at the model's rate into chunks that overlap by a share of `segment`.
+    """The layout of chunks that overlap by a share of `segment`, in samples at the model's rate.
 
-    `segment` is a multiple of `stride`, and so is the hop: every chunk lays the same grid of frames
-    over the track. So the overlap may be shorter than asked, by less than a stride.
+    `segment` is a multiple of `stride`, and so is the hop, so that the frames of all chunks lie on
+    one grid. The overlap may therefore be shorter than asked, by less than a stride.
 
     Raises:
       UserError: overlap not in [0, 0.5], where at most two chunks meet.
@@ -56,11 +53,11 @@ def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Pla
 def check_overlap(overlap: float) -> None:
     """UserError unless `overlap` is a share of a chunk in [0, 0.5]."""
     if not 0 <= overlap <= 0.5:
-        raise UserError(f"overlap {overlap}, expected a share of a chunk from 0 to 0.5")
+        raise UserError(f"overlap is {overlap}; expected a share of a chunk from 0 to 0.5")
 
 
 class Fifo:
-    """Samples in order of arrival: blocks of any length in, blocks of a chosen length out."""
+    """A queue of samples: blocks of any length in, blocks of a chosen length out."""
 
     def __init__(self, num_channels: int) -> None:
         self._blocks = [np.zeros((0, num_channels), np.float32)]
@@ -71,25 +68,23 @@ class Fifo:
         self.length += len(block)
 
     def pop(self, count: int, keep: int = 0) -> Block:
-        """The oldest `count` samples, of which the last `keep` stay to be taken once more."""
-        if count > self.length:
-            raise IndexError(f"{count} samples taken of {self.length}")
+        """The oldest `count` samples, of which the last `keep` stay in the queue."""
         samples = np.concatenate(self._blocks)
         self._blocks = [samples[count - keep :]]
         self.length -= count - keep
         return samples[:count]
 
 
-def cut(blocks: Iterable[Block], plan: Plan) -> Iterator[Chunk]:
-    """The plan's chunks with their positions; the last is filled up with zeros."""
+def cut(blocks: Iterable[Block], plan: Plan) -> Iterator[Float32[np.ndarray, "segment 2"]]:
+    """The plan's chunks; the last is filled up with zeros."""
     blocks = iter(blocks)
     fifo = Fifo(2)
-    for index in range(plan.num_chunks):
+    for _ in range(plan.num_chunks):
         while fifo.length < plan.segment and (block := next(blocks, None)) is not None:
             fifo.push(block)
         if fifo.length < plan.segment:
             fifo.push(np.zeros((plan.segment - fifo.length, 2), np.float32))
-        yield index * plan.hop, fifo.pop(plan.segment, keep=plan.overlap)
+        yield fifo.pop(plan.segment, keep=plan.overlap)
 
 
 def overlap_add(chunks: Iterable[Block], plan: Plan) -> Iterator[Block]:

@@ -15,41 +15,27 @@ from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import PAPER, SamplerSettings
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.noise import KEY_TYPE, crossover, white_noise
-from diffsep_jax.samplers import Sampler
+from diffsep_jax.samplers import SETTINGS, Sampler
 
 CHANNELS = 2
 
 CHUNKS, SAME = P("data"), P()
-"""Arrays split over the devices by chunk, and arrays that each device has whole."""
+"""Arrays that are split over the devices by chunk, and arrays that each device holds whole."""
 
 # Steps of the positional noise: the sampler starts from step 0, its move i refreshes by step i + 1.
 _START = 0
-
-RUNTIME_TYPES: dict[str, type[np.generic]] = {
-    "seed": np.uint32,
-    "steps": np.int32,
-    "eta": np.float32,
-    "cutoff_hz": np.float32,
-    "start_sigma": np.float32,
-    "schedule": np.float32,
-    "temperature": np.float32,
-    "crossover_hz": np.float32,
-    "ensemble": np.int32,
-}
-"""Types of the settings in a program, of which a sampler takes those that it uses."""
 
 
 class ChunkSeparator:
     """One model call: a batch of mixture chunks in, their vocals out.
 
-    One compilation for each sampler, and one more for each that refines given vocals: all settings
-    but the sampler are runtime values. The conditioner runs once per chunk, however many steps and
-    seeds. Chunks are split over the devices, and each device works on its own without talking to
-    the others.
+    Compiles once for each sampler, and once more for each that starts from given vocals: all
+    settings but the sampler are runtime values. The conditioner runs once per chunk, however many
+    steps and seeds. Chunks are split over the devices, which do not communicate.
 
     Attributes:
         segment: samples of a chunk.
-        stride: samples in a frame of the networks' bottlenecks; `segment` is a multiple of it.
+        stride: samples in a frame of the networks' bottlenecks, which divides `segment`.
         sample_rate: Hz.
         target_rms: level of a mixture that the model was trained for.
         min_overlap: samples that chunks must overlap by.
@@ -85,7 +71,7 @@ class ChunkSeparator:
         settings: SamplerSettings,
         guess: Float32[np.ndarray, "batch segment 2"] | None = None,
     ) -> Float32[Array, "batch segment 2"]:
-        """Vocals of `batch_size` chunks, which the devices may still be computing.
+        """Vocals of `batch_size` chunks. It returns while the devices are still computing them.
 
         Args:
             mixture: chunks at the model's level and rate.
@@ -110,8 +96,8 @@ class ChunkSeparator:
 def runtime_values(settings: SamplerSettings) -> dict[str, np.ndarray]:
     """The last argument of a chunk program: the settings that the sampler uses, typed."""
     return {
-        name: np.asarray(getattr(settings, name), dtype)
-        for name, dtype in RUNTIME_TYPES.items()
+        name: np.asarray(getattr(settings, name), setting.dtype)
+        for name, setting in SETTINGS.items()
         if name in settings.method.uses
     }
 
@@ -124,7 +110,7 @@ def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
 def sampling_program(model: SeparationModel, mesh: Mesh, sampler: Sampler = PAPER.method) -> Any:
     """`sampling_function`, jitted.
 
-    It may be lowered with `abstract_arguments`, for devices that are not here.
+    It can be lowered with `abstract_arguments`, for devices that are not present.
     """
     in_specs = (SAME, CHUNKS, CHUNKS, CHUNKS, SAME)
     function = sampling_function(model, sampler)

@@ -1,10 +1,10 @@
 """A sampler as a file that JAX runs without this package: `jax.export` for a list of platforms.
 
-The folder that is written is a model directory, with two more files in it:
+The folder is a model directory with two more files:
 
-    sampler.jaxexport   the program, for every platform of the list, in StableHLO; no parameters
-    export.json         what to call it with, what it was made by
-    model.safetensors   the parameters, its first argument, by the names in the file
+    sampler.jaxexport   the program in StableHLO for all of the platforms, without parameters
+    export.json         its arguments, and the versions that wrote it
+    model.safetensors   the parameters: its first argument, by their names in the file
     config.json         the model
 
 `docs/run_exported.py` runs it.
@@ -62,21 +62,21 @@ def export_sampler(
     values one of the settings that the sampler uses.
 
     Args:
-      model, params: as `load_model` gives them. Of `model.compute` the type counts; attention and
-        convolution are the platforms' own.
-      directory: it is made if it does not exist; files of these names in it are replaced.
+      model, params: as `load_model` gives them. Of `model.compute` only the type is used; attention
+        and convolution are the platforms' own.
+      directory: created if needed; files of these names in it are replaced.
       settings: the sampler, and the defaults of the values in export.json.
       batch_size: chunks of a call; None leaves it open until the program is compiled.
-      platforms: for TPUs alone attention is their own kernel, which cannot be lowered in one
-        program with others; where there are others, TPUs run the attention that every platform has.
+      platforms: if TPUs are the only one, attention is their own kernel, which cannot be lowered
+        together with other platforms; otherwise it is the one that all platforms have.
       default_preset: of the model directory.
 
     Returns:
-      What export.json holds.
+      The content of export.json.
 
     Raises:
-      UserError: an unknown platform, no platform or one twice, a batch size below 1, a frequency
-        that is too high for the model, a folder that cannot be written.
+      UserError: an unknown platform, none, or one twice; a batch size below 1; a frequency that is
+        too high for the model; a folder that cannot be written.
     """
     check_export(batch_size, platforms)
     settings.check_rate(model.sample_rate)
@@ -129,12 +129,12 @@ def export_sampler(
 
 
 def check_export(batch_size: int | None, platforms: Sequence[str]) -> None:
-    """UserError unless a program can be exported so."""
+    """UserError for a bad batch size or list of platforms."""
     if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch size {batch_size}, expected at least 1, or None for any")
+        raise UserError(f"batch size is {batch_size}; expected at least 1, or None for any")
     if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= {*PLATFORMS}:
         raise UserError(
-            f"platforms {' '.join(platforms) or 'empty'}, expected one or more of"
+            f"platforms is {' '.join(platforms) or 'empty'}; expected one or more of"
             f" {', '.join(PLATFORMS)}, each once"
         )
 

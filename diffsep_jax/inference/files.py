@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING
 from diffsep_jax.audio.read import SAMPLE_RATES, AudioFile
 from diffsep_jax.audio.write import OutputFormat, stems_writer
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.catalogue import Separating, separate_tracks
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.inference.track import STEMS, Track, check_excerpt, measure
+from diffsep_jax.inference.stream import Progress, SeparatedTrack, separate_tracks
+from diffsep_jax.inference.track import STEMS, Track, measure
 
 if TYPE_CHECKING:
     from diffsep_jax.inference.engine import ChunkSeparator
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class FileJob:
-    """A file, and where its stems go.
+    """A file to separate, and where its stems go.
 
     Attributes:
       path: the audio file.
-      outputs: a path for each of the stems that are wanted, of "vocals" and "accompaniment".
-      refine: vocals to start from instead of the direct estimate; all jobs of a pass have some, or
-        none.
+      outputs: a path for each stem that is wanted, of "vocals" and "accompaniment".
+      refine: vocals to start from instead of the direct estimate; either all jobs of a pass have
+        some or none has.
     """
 
     path: Path
@@ -36,13 +38,13 @@ class FileJob:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileOptions:
-    """What all files of a pass have in common.
+    """Options that hold for all files of a pass.
 
     Attributes:
       output: format of the stems.
-      sample_rate: of the stems in Hz; None is that of each file.
-      start_seconds: where the part to separate starts.
-      duration_seconds: how long it is; None is up to the end.
+      sample_rate: of the stems in Hz; None keeps that of each file.
+      start_seconds: start of the excerpt to separate.
+      duration_seconds: length of the excerpt; None is up to the end.
 
     Raises:
       UserError: a value out of range.
@@ -54,24 +56,27 @@ class FileOptions:
     duration_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        check_excerpt(self.start_seconds, self.duration_seconds)
+        if not 0 <= self.start_seconds < math.inf:
+            raise UserError(f"start is {self.start_seconds}; expected 0 seconds or more")
+        if self.duration_seconds is not None and not 0 < self.duration_seconds < math.inf:
+            raise UserError(f"duration is {self.duration_seconds}; expected more than 0 seconds")
         low, high = SAMPLE_RATES
         if self.sample_rate is not None:
             if not low <= self.sample_rate <= high:
-                raise UserError(f"sample rate {self.sample_rate}, expected {low} to {high} Hz")
+                raise UserError(f"sample rate is {self.sample_rate}; expected {low} to {high} Hz")
             self.output.check(self.sample_rate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileResult:
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
       job: the job.
-      error: why there are no stems, if there are none.
-      audio_seconds: length of the separated part.
-      clipped: samples of each stem that were past full scale, and were cut off there.
-      peak: the largest sample of all stems; full scale is 1.
+      error: why there are no stems; None if there are.
+      audio_seconds: length of what was separated.
+      clipped: by stem, samples past full scale, which were clipped.
+      peak: largest magnitude of all stems, before clipping; full scale is 1.
     """
 
     job: FileJob
@@ -79,22 +84,6 @@ class FileResult:
     audio_seconds: float = 0.0
     clipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     peak: float = 0.0
-
-
-def open_job(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
-    """Reads the job's files through. UserError if one is bad or the output format can't hold it."""
-    source = AudioFile(job.path, sample_rate=options.sample_rate)
-    options.output.check(source.sample_rate, str(job.path))
-    track = measure(
-        source,
-        start_seconds=options.start_seconds,
-        duration_seconds=options.duration_seconds,
-    )
-    if job.refine is None:
-        return track, None
-    if not os.path.exists(job.refine):
-        raise UserError(f"{job.path}: no vocals to refine, expected {job.refine}")
-    return track, measure(AudioFile(job.refine))
 
 
 def separate_files(
@@ -106,7 +95,7 @@ def separate_files(
     overlap: float,
     on_progress: Callable[[FileJob, int, int], None] | None = None,
 ) -> Generator[FileResult]:
-    """Separates the files one after another; a bad one is told by its result, the others go on.
+    """Separates the files in order. A bad one is reported in its result; the others continue.
 
     The stems of a file appear under their names when all of them are whole, and replace earlier
     ones; on an error or an interrupt none of the file's is written.
@@ -114,44 +103,55 @@ def separate_files(
     Args:
       jobs: the files.
       model: separates the chunks.
-      settings: how.
-      options: the same for all.
+      settings: how to sample.
+      options: the same for all files.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
       on_progress: called with (job, chunks done, chunks in all).
     """
     jobs = list(jobs)
-    current = jobs[0] if jobs else None
-
-    def report(done: int, total: int) -> None:
-        if on_progress is not None and current is not None:
-            on_progress(current, done, total)
-
-    openers = ((lambda job=job: open_job(job, options)) for job in jobs)
-    tracks = separate_tracks(openers, model, settings, overlap=overlap, on_progress=report)
+    openers = [functools.partial(_open, job, options) for job in jobs]
+    tracks = separate_tracks(openers, model, settings, overlap=overlap)
     with contextlib.closing(tracks):
-        for current, separating in zip(jobs, tracks, strict=True):
+        for job, separated in zip(jobs, tracks, strict=True):
+            progress = None if on_progress is None else functools.partial(on_progress, job)
             try:
-                yield _write(current, separating, options.output)
+                result = _write(job, separated, options.output, progress)
             except UserError as error:
-                yield FileResult(job=current, error=error)
+                result = FileResult(job=job, error=error)
+            yield result
 
 
-def _write(job: FileJob, separating: Separating, output: OutputFormat) -> FileResult:
-    track = separating.track
+def _open(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
+    """The job's track and vocals to start from. UserError for bad files."""
+    source = AudioFile(job.path, sample_rate=options.sample_rate)
+    options.output.check(source.sample_rate, str(job.path))
+    track = measure(
+        source,
+        start_seconds=options.start_seconds,
+        duration_seconds=options.duration_seconds,
+    )
+    if job.refine is None:
+        return track, None
+    if not os.path.exists(job.refine):
+        raise UserError(f"{job.path}: no vocals to refine; expected {job.refine}")
+    return track, measure(AudioFile(job.refine))
+
+
+def _write(
+    job: FileJob, separated: SeparatedTrack, output: OutputFormat, on_progress: Progress | None
+) -> FileResult:
+    track = separated.track
     with stems_writer(
         job.outputs,
         output,
         sample_rate=track.source.sample_rate,
         num_channels=track.source.num_channels,
-        num_frames=track.end - track.start,
+        num_frames=track.stop - track.start,
     ) as writer:
-        for blocks in separating.blocks():
+        for blocks in separated.blocks(on_progress):
             for stem, block in zip(STEMS, blocks, strict=True):
                 if stem in job.outputs:
                     writer.write(stem, block)
     return FileResult(
-        job=job,
-        audio_seconds=track.seconds,
-        clipped=writer.clipped,
-        peak=writer.peak,
+        job=job, audio_seconds=track.seconds, clipped=writer.clipped, peak=writer.peak
     )

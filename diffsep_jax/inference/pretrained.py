@@ -26,39 +26,37 @@ StoredDtype = Literal["float32", "float16"]
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
-# Trains the bottleneck only; nothing in inference reads it.
+# Needed in training only.
 _TRAINING_ONLY = "conditioner/latent_head/"
 
-# A field of the config: how to sample where the user does not say.
+# A field of the config: the model's default preset.
 _PRESET = "default_preset"
 
-# A field of the config: SHA-256 of the model's fields and of the parameters' names and shapes when
-# the two files were written. While it holds they fit, which is found out by tracing both networks
-# else.
+# A field of the config: SHA-256 of the model's fields and of the parameters' names and shapes. If
+# it matches, the two files fit; otherwise both networks are traced to check that, which takes 1 s.
 _LAYOUT = "layout"
 
 
 def known_models() -> list[str]:
     """Names of the models that the package ships."""
-    folder = _shipped()
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG_FILE).is_file())
+    return sorted(entry.name for entry in _shipped().iterdir() if (entry / CONFIG_FILE).is_file())
 
 
 def model_dir(name_or_dir: str) -> pathlib.Path:
-    """The directory of a shipped model or of the user's own. Raises UserError if there is none."""
+    """The directory of a shipped model, or a model directory itself. UserError if there is none."""
     if name_or_dir in known_models():
         return _shipped() / name_or_dir
     directory = pathlib.Path(name_or_dir)
     if not directory.is_dir():
-        shipped = f" or one of {', '.join(known_models())}" if known_models() else ""
-        raise UserError(f"unknown model {name_or_dir!r}; give a model directory{shipped}")
+        raise UserError(
+            f"unknown model {name_or_dir!r}; expected a model directory or one of"
+            f" {', '.join(known_models())}"
+        )
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (directory / name).is_file():
             raise UserError(
-                f"{directory}: no {name} here; a model directory holds {CONFIG_FILE} and"
-                f" {WEIGHTS_FILE} (train.py writes one as WORKDIR/model)"
+                f"{directory}: has no {name}; expected a model directory of {CONFIG_FILE} and"
+                f" {WEIGHTS_FILE}, such as WORKDIR/model of train.py"
             )
     return directory
 
@@ -66,7 +64,7 @@ def model_dir(name_or_dir: str) -> pathlib.Path:
 def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
     """The model and its float32 parameters, on the host.
 
-    Raises UserError if there is no such model, a file is damaged, or the two files do not fit.
+    Raises UserError if there is no such model, a file is damaged, or the two files do not match.
     """
     model, config = _read_config(name_or_dir)
     weights_path = model_dir(name_or_dir) / WEIGHTS_FILE
@@ -86,18 +84,18 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
 
 
 def load_config(name_or_dir: str) -> SeparationModel:
-    """The model without its parameters. UserError as `load_model`, without a look at those."""
+    """The model without its parameters, which are not read. UserError as `load_model`."""
     return _read_config(name_or_dir)[0]
 
 
 def load_default_preset(name_or_dir: str) -> Preset:
-    """The preset by which the model samples. UserError as `load_config`."""
+    """The model's default preset. UserError as `load_config`."""
     preset: Preset = _read_config(name_or_dir)[1][_PRESET]
     return preset
 
 
 def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
-    """The model, and what is in its file."""
+    """The model and the content of its config."""
     config_path = model_dir(name_or_dir) / CONFIG_FILE
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
@@ -105,7 +103,7 @@ def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
             raise ValueError("it is not a JSON object")
         preset = config.setdefault(_PRESET, DEFAULT_PRESET)
         if preset not in PRESETS:
-            raise ValueError(f"{_PRESET} {preset!r}, expected one of {', '.join(PRESETS)}")
+            raise ValueError(f"{_PRESET} is {preset!r}; expected one of {', '.join(PRESETS)}")
         return model_from_json(_model_fields(config)), config
     except OSError as error:
         raise UserError(f"{config_path}: cannot be read: {error.strerror}") from None
@@ -123,7 +121,7 @@ def save_model(
 ) -> None:
     """Writes a model directory; each file appears whole or not at all.
 
-    float16 halves the file and rounds the parameters; they are float32 again when they are loaded.
+    float16 halves the file and rounds the parameters, which are float32 again when loaded.
     Raises UserError if it cannot be written.
     """
     stored = stored_params(params, dtype)
@@ -137,14 +135,14 @@ def save_model(
 
 
 def stored_params(params: Params, dtype: StoredDtype = "float32") -> dict[str, np.ndarray]:
-    """The parameters that `model.safetensors` holds, by its names: what inference reads."""
+    """The parameters in `model.safetensors` by their names there: those that inference reads."""
     return {
         name: np.asarray(leaf, dtype=dtype, order="C") for name, leaf in _stored(params).items()
     }
 
 
 def _layout(params: Mapping[str, Any], dtype: str = "F32") -> dict[str, str]:
-    """Type and shape of each parameter, as safetensors name them."""
+    """Type and shape of each parameter, in the notation of safetensors."""
     return {name: f"{dtype} {list(leaf.shape)}" for name, leaf in params.items()}
 
 
@@ -165,8 +163,8 @@ def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise UserError(
-                f"{path}: does not fit {CONFIG_FILE}: {name} is {found.get(name, 'missing')},"
-                f" {expected.get(name, 'nothing')} is expected"
+                f"{path}: does not fit {CONFIG_FILE}: {name} is {found.get(name, 'missing')};"
+                f" expected {expected.get(name, 'nothing')}"
             )
 
 

@@ -13,7 +13,6 @@ from jaxtyping import Float32, Num
 
 from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.catalogue import Progress, separate_tracks
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.files import FileJob, FileOptions, FileResult, separate_files
@@ -25,6 +24,7 @@ from diffsep_jax.inference.settings import (
     SamplerSettings,
     complete,
 )
+from diffsep_jax.inference.stream import Progress, separate_tracks
 from diffsep_jax.inference.track import STEMS, measure
 from diffsep_jax.models.model import Params, SeparationModel
 
@@ -39,12 +39,15 @@ class Separation(NamedTuple):
 class Separator:
     """Separates singing from music with one model; compiles once for each sampler.
 
-    How to sample is said by the options in `SamplerOptions`, such as `preset="best"`, `steps=20` or
-    `sampler=my_function`; the rest is as the model's preset has it. Complete `settings` stand in
-    place of all of them.
+    The methods take the options in `SamplerOptions`, such as `preset="best"`, `steps=20` or
+    `sampler=my_function`; what is not given is the model's preset. Complete `settings` replace all
+    of them.
 
     Attributes:
       default_preset: how to sample where the options do not say.
+      sample_rate: the model's, in Hz; audio of other rates is resampled to it and back.
+      segment: samples of a chunk at the model's rate.
+      batch_size: chunks separated at once: the size asked for, up to a multiple of the devices.
       num_parameters: of both networks.
     """
 
@@ -64,9 +67,11 @@ class Separator:
           default_preset: how to sample where the options do not say.
         """
         if batch_size < 1:
-            raise UserError(f"batch size {batch_size}, expected at least 1")
+            raise UserError(f"batch size is {batch_size}; expected at least 1")
         self._chunks = ChunkSeparator(model, params, batch_size=batch_size)
         self.default_preset = default_preset
+        self.sample_rate, self.segment = self._chunks.sample_rate, self._chunks.segment
+        self.batch_size = self._chunks.batch_size
         self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
 
     def __repr__(self) -> str:
@@ -75,21 +80,6 @@ class Separator:
             f" chunks of {self.segment / self.sample_rate:.1f} s,"
             f" batch size {self.batch_size}, preset {self.default_preset})"
         )
-
-    @property
-    def sample_rate(self) -> int:
-        """The model's, in Hz; audio of other rates is resampled to it and back."""
-        return self._chunks.sample_rate
-
-    @property
-    def segment(self) -> int:
-        """Samples of a chunk at the model's rate."""
-        return self._chunks.segment
-
-    @property
-    def batch_size(self) -> int:
-        """Chunks separated at once: the size asked for, up to a multiple of the devices."""
-        return self._chunks.batch_size
 
     @classmethod
     def from_pretrained(
@@ -108,10 +98,10 @@ class Separator:
         settings: SamplerSettings | None = None,
         **sampling: Unpack[SamplerOptions],
     ) -> None:
-        """Compiles the program that these options run, so that no time taken later includes it.
+        """Compiles the program for these options, so that later timings do not include it.
 
-        `refines`: the program that starts from given vocals. Raises UserError for options out of
-        range, as `separate` does.
+        `refines` is for the program that starts from given vocals. Raises UserError for options out
+        of range, as `separate` does.
         """
         settings = self._settings(settings, sampling, overlap, refines=refines)
         one_step = dataclasses.replace(settings, steps=1, ensemble=1)  # both are runtime values
@@ -143,7 +133,7 @@ class Separator:
           settings, **sampling: see the class.
 
         Raises:
-          UserError: a waveform of another kind, with no sample or with NaN; options out of range.
+          UserError: a waveform of another type or shape, empty or with NaN; options out of range.
         """
         audio, rate = _samples(waveform, "waveform"), operator.index(sample_rate)
         settings = self._settings(settings, sampling, overlap, refines=refine is not None)
@@ -152,15 +142,10 @@ class Separator:
         if refine is not None:
             guess = measure(AudioArray(_samples(refine, "refine"), rate, "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
-        for separating in separate_tracks(
-            [lambda: (track, guess)],
-            self._chunks,
-            settings,
-            overlap=overlap,
-            on_progress=on_progress,
-        ):
+        tracks = separate_tracks([lambda: (track, guess)], self._chunks, settings, overlap=overlap)
+        for separated in tracks:
             done = 0
-            for blocks in separating.blocks():
+            for blocks in separated.blocks(on_progress):
                 for stem, block in zip(stems, blocks, strict=True):
                     stem[done : done + len(block)] = block
                 done += len(blocks[0])
@@ -182,9 +167,9 @@ class Separator:
 
         Args:
           path: the file.
-          out_dir: gets vocals and accompaniment, which replace earlier ones when both are complete.
-            On an error or an interrupt neither is written.
-          refine: as in `separate`, but a file; at any rate.
+          out_dir: folder for vocals and accompaniment, which replace earlier ones when both are
+            complete. On an error or an interrupt neither is written.
+          refine: a file of vocals to start from, at any rate; see `separate`.
           options: format, sample rate and excerpt; float32 wav of the whole by default.
           overlap, on_progress, settings, **sampling: as in `separate`.
 
@@ -220,10 +205,7 @@ class Separator:
         settings: SamplerSettings | None = None,
         **sampling: Unpack[SamplerOptions],
     ) -> Generator[FileResult]:
-        """Separates many files in one pass: batches of chunks go across files.
-
-        While one file is written the next are read and computed. A bad file is told by its result
-        and does not stop the others. See `diffsep_jax.inference.files`.
+        """Separates many files in one pass; see `diffsep_jax.inference.files.separate_files`.
 
         Raises:
           UserError: options out of range.
@@ -247,9 +229,9 @@ class Separator:
         *,
         refines: bool,
     ) -> SamplerSettings:
-        """Every setting. UserError for what this model cannot do, and for a bad overlap."""
+        """All settings. UserError for what this model cannot do, and for a bad overlap."""
         if settings is not None and sampling:
-            raise UserError(f"settings are complete; expected no {', '.join(sampling)} beside them")
+            raise UserError(f"settings are given; expected no {', '.join(sampling)} with them")
         settings = settings or complete(sampling, self.default_preset, refines=refines)
         if refines:
             settings.check_refines()
@@ -257,26 +239,26 @@ class Separator:
         least = self._chunks.min_overlap
         if overlap * self.segment < least:
             raise UserError(
-                f"overlap {overlap}, expected {least / self.segment:.3g} or more with this model:"
-                f" {least} samples, two frames of its transform"
+                f"overlap is {overlap}; expected {least / self.segment:.3g} or more with this"
+                f" model: {least} samples, two frames of its transform"
             )
         settings.check_rate(self.sample_rate)
         return settings
 
 
 def _samples(waveform: Num[np.ndarray, "*shape"], name: str) -> Float32[np.ndarray, "time channel"]:
-    """float32 [time, channel]. UserError if it is no floating-point mono or stereo audio."""
+    """float32 [time, channel]. UserError unless it is floating-point mono or stereo audio."""
     waveform = np.asarray(waveform)
     if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
         raise UserError(
-            f"{name} is {waveform.dtype} {list(waveform.shape)}, expected floating point "
+            f"{name} is {waveform.dtype} {list(waveform.shape)}; expected floating point "
             "[time] or [time, channel] with full scale 1"
         )
     if waveform.ndim == 2 and waveform.shape[1] not in (1, 2):
         raise UserError(
-            f"{name} has {waveform.shape[1]} channels, expected [time, channel] "
+            f"{name} has {waveform.shape[1]} channels; expected [time, channel] "
             f"with one or two, but its shape is {list(waveform.shape)}"
         )
-    with np.errstate(over="ignore"):  # what leaves float32 is refused below, as infinite
+    with np.errstate(over="ignore"):  # `measure` refuses the infinities
         audio = waveform.astype(np.float32)
     return audio.reshape(len(waveform), -1 if waveform.size else 1)

@@ -1,40 +1,34 @@
-"""How to sample: the options of separation, none of which but the sampler compiles a program."""
+"""How to sample: settings, presets and options. Only another sampler compiles another program."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import Annotated, Any, Literal, TypedDict
 
 import tyro
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.samplers import SAMPLERS, Sampler, find_sampler
-
-# Steps are counted in int32, and each refreshes noise of its own.
-MAX_STEPS = 1_000_000
-
-MAX_ENSEMBLE = 10_000
-
-# Beyond these, levels fall together in float32, at 1 or at 0.
-MIN_SCHEDULE, MAX_SCHEDULE = 0.1, 8
-
-# Noise at -116 dB: lower levels change nothing that can be heard, and the smallest numbers of
-# float32 would divide 0 by 0.
-MIN_START_SIGMA = 1e-6
+from diffsep_jax.samplers import (
+    SAMPLERS,
+    SETTINGS,
+    Sampler,
+    check_frequency,
+    check_settings,
+    find_sampler,
+)
 
 Preset = Literal["fast", "balanced", "best"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplerSettings:
-    """How to sample, completely; by default as in the paper. See `SamplerOptions`.
+    """All settings of a sampler; by default the paper's. `SamplerOptions` describes them.
 
     Attributes:
-      sampler: a name of `samplers.SAMPLERS`, or a function as `register_sampler` takes it. Each
-        function is compiled once: pass the same object again, no new lambda.
+      sampler: a name in `samplers.SAMPLERS`, or a function as `register_sampler` takes it. Each
+        function is compiled once: pass the same object again rather than a new lambda.
 
     Raises:
-      UserError: an unknown sampler, or a value out of its range.
+      UserError: an unknown sampler, or a value outside its range in `samplers.SETTINGS`.
     """
 
     sampler: str | Callable[..., Any] = "ddim"
@@ -50,29 +44,7 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         find_sampler(self.sampler)
-        for name in ("steps", "ensemble", "seed"):
-            if not isinstance(value := getattr(self, name), Integral):
-                raise UserError(f"{name} is {value!r}; expected a whole number")
-        if not 1 <= self.steps <= MAX_STEPS:
-            raise UserError(f"steps is {self.steps}; expected 1 to {MAX_STEPS}")
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"eta is {self.eta}; expected 0 to 1")
-        if not 0 <= self.cutoff_hz < float("inf"):
-            raise UserError(f"cutoff_hz is {self.cutoff_hz}; expected 0 (white noise) or more Hz")
-        if not MIN_START_SIGMA <= self.start_sigma <= 1:
-            raise UserError(f"start_sigma is {self.start_sigma}; expected {MIN_START_SIGMA:g} to 1")
-        if not MIN_SCHEDULE <= self.schedule <= MAX_SCHEDULE:
-            raise UserError(
-                f"schedule is {self.schedule}; expected {MIN_SCHEDULE} to {MAX_SCHEDULE}"
-            )
-        if not 0 <= self.temperature <= 2:
-            raise UserError(f"temperature is {self.temperature}; expected 0 to 2")
-        if not 0 <= self.crossover_hz < float("inf"):
-            raise UserError(f"crossover_hz is {self.crossover_hz}; expected 0 (off) Hz or more")
-        if not 1 <= self.ensemble <= MAX_ENSEMBLE:
-            raise UserError(f"ensemble is {self.ensemble}; expected 1 to {MAX_ENSEMBLE}")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}; expected 0 to 2^32 - 1")
+        check_settings(**{name: getattr(self, name) for name in SETTINGS})
 
     @property
     def method(self) -> Sampler:
@@ -80,39 +52,25 @@ class SamplerSettings:
         return find_sampler(self.sampler)
 
     def check_rate(self, sample_rate: int) -> None:
-        """UserError if a frequency that plays a part is not below half of a model's rate in Hz."""
+        """UserError if a frequency that has an effect is not below half of a model's rate in Hz."""
         for name in ("cutoff_hz", "crossover_hz"):
-            frequency = getattr(self, name)
-            if name in self.method.uses and frequency >= sample_rate / 2:
-                raise UserError(
-                    f"{name} is {frequency}; expected less than {sample_rate / 2}, half of the"
-                    f" model's {sample_rate} Hz"
-                )
+            if name in self.method.uses:
+                check_frequency(name, getattr(self, name), sample_rate)
 
     def check_refines(self) -> None:
         """UserError unless these settings make use of given vocals."""
-        if self.method.function is None:
-            others = ", ".join(name for name, each in SAMPLERS.items() if each.function)
+        uses = self.method.uses
+        starts_from_them = "start_sigma" in uses and self.start_sigma < 1
+        if not (starts_from_them or ("crossover_hz" in uses and self.crossover_hz)):
             raise UserError(
-                f"sampler is {self.sampler}, as in preset fast, and refines nothing; expected one"
-                f" of {others}"
-            )
-        if self.crossover_hz:
-            return
-        if "start_sigma" not in self.method.uses:
-            raise UserError(
-                f"sampler is {self.method.name}, which takes no start_sigma and keeps nothing of"
-                " the vocals to refine; expected one that does, or a crossover_hz"
-            )
-        if self.start_sigma == 1:
-            raise UserError(
-                "start_sigma is 1, pure noise, which keeps nothing of the vocals to refine;"
-                " expected less than 1, for example 0.3, or a crossover_hz"
+                f"sampler is {self.method.name} with start_sigma {self.start_sigma:g}, which keeps"
+                " nothing of the vocals to refine; expected a start_sigma below 1, for example 0.3,"
+                " or a crossover_hz, with a sampler that takes it"
             )
 
 
 PAPER = SamplerSettings()
-"""What a sampler takes that is chosen without a preset."""
+"""Settings of a sampler that is chosen without a preset."""
 
 PRESETS: Mapping[Preset, SamplerSettings] = {
     "fast": SamplerSettings(sampler="direct"),
@@ -122,7 +80,7 @@ PRESETS: Mapping[Preset, SamplerSettings] = {
 """What each costs and scores is measured in docs/separate.md."""
 
 REFINE = SamplerSettings(sampler="ab2", steps=8, start_sigma=0.5)
-"""How given vocals are worked over without a preset."""
+"""Settings for given vocals where neither a preset nor a sampler is chosen."""
 
 DEFAULT_PRESET: Preset = "balanced"
 """Of a model whose config.json names none."""
@@ -131,7 +89,7 @@ _OF_THE_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 
 
 class SamplerOptions(TypedDict, total=False):
-    """How to sample, as far as it is given and not None. The rest is as the preset has it."""
+    """Options of a sampler. Those that are missing or None are the preset's."""
 
     preset: Annotated[Preset, tyro.conf.arg(help_behavior_hint="(default: the model's)")]
     """See docs/separate.md; options given with it take precedence."""
@@ -179,12 +137,12 @@ class SamplerOptions(TypedDict, total=False):
 def complete(
     options: SamplerOptions, default: Preset = DEFAULT_PRESET, *, refines: bool = False
 ) -> SamplerSettings:
-    """Every setting, by the preset that the options name, or else by `default`, the model's.
+    """All settings: the options, and for the rest those of their preset, or else of `default`.
 
-    A sampler without a preset takes the paper's settings, vocals to start from (`refines`) without
-    either take `REFINE`. Options of diffusion draw samples even if the model's preset draws none:
-    then by `DEFAULT_PRESET`; and by the paper's sampler where the preset's has no use for one of
-    them (eta, cutoff_hz).
+    `default` is the model's preset. It is replaced by the paper's settings if a sampler is given,
+    else by `REFINE` if there are vocals to start from (`refines`), else by `DEFAULT_PRESET` if it
+    draws nothing but an option of drawing is given. If its sampler does not use one of the options
+    (eta, cutoff_hz), the paper's sampler takes its place.
 
     Raises:
       UserError: values out of range, or options that contradict each other.
@@ -196,20 +154,23 @@ def complete(
     preset, sampler = given.pop("preset", None), given.get("sampler")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset is {preset}; expected one of {', '.join(PRESETS)}")
-    base = PAPER if preset is None and sampler is not None else PRESETS[preset or default]
-    method = base.method if sampler is None else find_sampler(sampler)
-    named = f"preset {preset or default}" if sampler is None else f"sampler {method.name}"
-    draws = method.function is not None
-    if preset is not None and draws != (base.method.function is not None):
+    if preset is not None:
+        base = PRESETS[preset]
+    elif sampler is not None:
+        base = PAPER
+    elif refines:
+        base = REFINE
+    elif given and not PRESETS[default].method.uses:
+        base = PRESETS[DEFAULT_PRESET]
+    else:
+        base = PRESETS[default]
+    if preset is None and sampler is None and not base.method.uses.issuperset(given):
+        base = dataclasses.replace(base, sampler=PAPER.sampler)
+    settings = dataclasses.replace(base, **given)
+    uses = settings.method.uses
+    named = f"preset {preset}" if sampler is None else f"sampler {settings.method.name}"
+    if preset is not None and bool(uses) != bool(base.method.uses):
         raise UserError(f"{named} contradicts preset {preset}; give one of them")
-    if preset is None and sampler is None and (given or refines):
-        if refines:
-            base = REFINE
-        elif not draws:
-            base, named = PRESETS[DEFAULT_PRESET], f"preset {DEFAULT_PRESET}"
-        if not base.method.uses.issuperset(given):
-            base = dataclasses.replace(base, sampler=PAPER.sampler)
-        method = base.method
-    if useless := [name for name in given if name not in {"sampler", *method.uses}]:
+    if useless := [name for name in given if name not in {"sampler", *uses}]:
         raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
-    return dataclasses.replace(base, **given)
+    return settings

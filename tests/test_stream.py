@@ -1,5 +1,6 @@
-"""Many tracks in one pass: batches across tracks, bad tracks told, results as one by one."""
+"""Many tracks in one pass: read ahead, batches across tracks, results as one by one."""
 
+import contextlib
 import dataclasses
 import math
 import threading
@@ -8,12 +9,11 @@ import time
 import numpy as np
 import pytest
 from halving import Chunks
-from test_background import threads_end
 
 from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
-from diffsep_jax.inference.catalogue import separate_tracks
 from diffsep_jax.inference.settings import PAPER
+from diffsep_jax.inference.stream import read_ahead, separate_tracks
 from diffsep_jax.inference.track import measure
 
 RATE = 44_100
@@ -65,6 +65,14 @@ def opener_of(kind: type[AudioArray], audio: np.ndarray):
     return lambda: (track, None)
 
 
+def threads_end(before: int) -> bool:
+    """Whether there are soon as many threads as before."""
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return threading.active_count() <= before
+
+
 def refuse():
     raise UserError("gone.wav: No such file")
 
@@ -72,9 +80,9 @@ def refuse():
 def take(tracks):
     """The stems of each track, or why there are none."""
     results = []
-    for separating in tracks:
+    for separated in tracks:
         try:
-            blocks = list(separating.blocks())
+            blocks = list(separated.blocks())
         except UserError as error:
             results.append(str(error))
         else:
@@ -101,7 +109,7 @@ def test_as_one_by_one_and_in_full_batches(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_bad_tracks_are_told_and_the_others_go_on(batch_size: int) -> None:
+def test_bad_tracks_are_reported_and_the_others_go_on(batch_size: int) -> None:
     openers = [
         opener(noise(5000)),
         refuse,
@@ -137,30 +145,28 @@ def test_a_track_that_is_left_is_neither_read_nor_computed_further() -> None:
     assert 0 < sum(read) < long / 2
 
 
-def test_the_next_tracks_are_measured_while_one_is_read() -> None:
-    opened = []
-    second = threading.Event()
+def test_tracks_are_read_ahead_within_bounds() -> None:
+    """While one is taken, the next are read: as many chunks as a few batches have, and no more."""
+    opened, read = [], []
 
-    class Waiting(AudioArray):
+    class Counted(AudioArray):
         def blocks(self):
-            assert second.wait(20), "the second track was not opened meanwhile"
-            yield from super().blocks()
+            for block in super().blocks():
+                read.append(len(block))
+                yield block
 
     def openers():
-        opened.append("first")
-        yield opener_of(Waiting, noise(5000))
         for index in range(20):
             opened.append(index)
-            second.set()
-            yield opener(noise(200 * SEGMENT, index))
+            yield opener_of(Counted, noise(10 * SEGMENT, index))
 
-    tracks = separate_tracks(openers(), Model(2).chunks, PAPER, overlap=0.0)
-    next(tracks).finish()
-    next(next(tracks).blocks())
-    time.sleep(0.3)
-    # One done, one read, one that waits to be read, one that waits to be put there, and none more.
-    assert len(opened) <= 4
-    tracks.close()
+    with contextlib.closing(
+        separate_tracks(openers(), Model(2).chunks, PAPER, overlap=0.0)
+    ) as tracks:
+        next(next(tracks).blocks())
+        time.sleep(0.3)
+        assert 1 < len(opened) < 5
+        assert 2 <= len(read) < 5
 
 
 def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
@@ -179,11 +185,32 @@ def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
     )
     next(next(tracks).blocks())
     assert waits.wait(20)
+    start = time.monotonic()
     tracks.close()
-    try:  # the reader is left to itself; the stage that waited for it ends
-        assert threads_end(before + 1)
-    finally:
-        disk.set()
+    assert time.monotonic() - start < 1
+    disk.set()
+    assert threads_end(before)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_reading_ahead_keeps_items_errors_and_their_order(depth: int) -> None:
+    before = threading.active_count()
+    computed = []
+
+    def items():
+        for i in range(20):
+            computed.append(i)
+            yield i
+        raise ValueError("broken")
+
+    ahead = read_ahead(items(), depth)
+    assert next(ahead) == 0
+    time.sleep(0.3)
+    assert len(computed) == 1 + depth
+    assert [next(ahead) for _ in range(19)] == list(range(1, 20))
+    with pytest.raises(ValueError, match="broken"):
+        next(ahead)
+    assert threads_end(before)
 
 
 def test_long_silence_does_not_hold_up_what_sounds() -> None:
@@ -192,13 +219,10 @@ def test_long_silence_does_not_hold_up_what_sounds() -> None:
     seen: list[int] = []
     model = Model(2)
     tracks = separate_tracks(
-        [opener(np.concatenate([audio, audio]))],
-        model.chunks,
-        PAPER,
-        overlap=0.0,
-        on_progress=lambda done, total: seen.append(len(model.calls)),
+        [opener(np.concatenate([audio, audio]))], model.chunks, PAPER, overlap=0.0
     )
-    [[vocals, _]] = take(tracks)
+    blocks = next(tracks).blocks(lambda done, total: seen.append(len(model.calls)))
+    vocals = np.concatenate([vocals for vocals, _ in blocks])
     assert model.calls == [1, 1]
     assert seen[3] == 1  # the first chunk is done long before the second that sounds is read
     assert not vocals[SEGMENT : 201 * SEGMENT].any()

@@ -1,0 +1,214 @@
+"""Many tracks through one model: chunks read ahead, batches across tracks, stems as they are taken.
+
+One thread reads ahead. The caller's thread forms batches, which the devices compute meanwhile, and
+hands out the stems:
+
+    _read      open a track, measure it and cut it into chunks         (in the thread)
+    _separate  collect chunks into batches and submit them to the model
+    blocks     join a track's separated chunks into stems
+
+Memory holds a few batches, whatever the length of the tracks. The last chunks of a track share a
+batch with the first of the next.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
+
+from diffsep_jax.audio.read import Block
+from diffsep_jax.errors import UserError
+from diffsep_jax.inference.settings import SamplerSettings
+from diffsep_jax.inference.track import Track, TrackChunk, TrackStream
+
+if TYPE_CHECKING:
+    from diffsep_jax.inference.engine import ChunkSeparator
+
+T = TypeVar("T")
+
+# A track, and vocals to start from; raises UserError for bad files.
+Opener = Callable[[], tuple[Track, Track | None]]
+# (chunks done, chunks in all)
+Progress = Callable[[int, int], None]
+
+# Batches submitted to the devices whose results are not taken yet.
+_UNDER_WAY = 2
+
+# Batches of chunks that are read ahead of those.
+_READ_AHEAD = 4
+
+# Silent chunks bypass the model. After this many chunks for each place in a batch, the batch is
+# submitted although it is not full.
+_LONGEST_WAIT = 8
+
+_POLL_SECONDS = 0.005
+
+
+class SeparatedTrack:
+    """A track whose stems are computed while they are taken, which works once."""
+
+    def __init__(self, stream: TrackStream | UserError) -> None:
+        self._stream = stream
+        self._items: Iterator[_Item] = iter(())
+        self._is_abandoned = False
+
+    @property
+    def track(self) -> Track:
+        """The track. Raises UserError if it could not be opened."""
+        return self._opened.track
+
+    def blocks(self, on_progress: Progress | None = None) -> Iterator[tuple[Block, Block]]:
+        """(vocals, accompaniment) block by block, as `TrackStream.stems` gives them.
+
+        Args:
+          on_progress: called at the start and after each chunk.
+
+        Raises:
+          UserError: see `track`, `TrackStream.chunks` and `TrackStream.stems`.
+        """
+        return self._opened.stems(self._chunks(on_progress or (lambda done, total: None)))
+
+    @property
+    def _opened(self) -> TrackStream:
+        if isinstance(self._stream, UserError):
+            raise self._stream
+        return self._stream
+
+    def _chunks(self, on_progress: Progress) -> Iterator[TrackChunk]:
+        wanted = self._opened.wanted
+        on_progress(0, len(wanted))
+        for index, (_, chunk) in enumerate(itertools.islice(self._items, wanted.stop)):
+            if isinstance(chunk, UserError):
+                raise chunk
+            assert chunk is not None
+            yield chunk
+            if index in wanted:
+                on_progress(index - wanted.start + 1, len(wanted))
+
+
+# A track and its next chunk. Each track begins with None; an error is the last that comes of it.
+_Item = tuple[SeparatedTrack, TrackChunk | UserError | None]
+
+
+def separate_tracks(
+    openers: Iterable[Opener],
+    model: "ChunkSeparator",
+    settings: SamplerSettings,
+    *,
+    overlap: float,
+) -> Generator[SeparatedTrack]:
+    """The tracks in order, each with its stems. A bad track does not stop the others.
+
+    Take a track's blocks before asking for the next track: blocks not taken by then are skipped.
+    Either all tracks have vocals to start from or none has.
+
+    Args:
+      openers: called one after another, ahead of the track that is being taken.
+      model: separates the chunks.
+      settings: how to sample.
+      overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
+    """
+    ahead = read_ahead(_read(openers, model, overlap), _READ_AHEAD * model.batch_size)
+    with contextlib.closing(ahead):
+        items = _separate(ahead, model, settings)
+        for track, chunk in items:
+            if chunk is None:  # otherwise the rest of a track whose blocks were not all taken
+                track._items = items
+                yield track
+                track._is_abandoned = True
+
+
+def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
+    """The same items, computed in a thread up to `depth` ahead.
+
+    An exception in `items` is raised here, after the items before it. Closing this generator does
+    not wait for the thread, which ends with the item that it is computing.
+    """
+    end = object()
+    thread = concurrent.futures.ThreadPoolExecutor(1, "diffsep-reader")
+    try:
+        ahead = collections.deque(thread.submit(next, items, end) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(thread.submit(next, items, end))
+            yield item  # type: ignore[misc]  # of type T
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(openers: Iterable[Opener], model: "ChunkSeparator", overlap: float) -> Iterator[_Item]:
+    for opener in openers:
+        try:
+            track, guess = opener()
+            stream = TrackStream(track, model, overlap=overlap, guess=guess)
+        except UserError as error:
+            yield SeparatedTrack(error), None
+            continue
+        separated = SeparatedTrack(stream)
+        yield separated, None
+        try:
+            for chunk in stream.chunks():
+                if separated._is_abandoned:
+                    break
+                yield separated, chunk
+        except UserError as error:
+            yield separated, error
+
+
+def _separate(
+    items: Iterable[_Item], model: "ChunkSeparator", settings: SamplerSettings
+) -> Iterator[_Item]:
+    """The same items in the same order, the chunks with their vocals."""
+    under_way: collections.deque[tuple[list[_Item], Any]] = collections.deque()
+    group: list[_Item] = []
+    batch: list[TrackChunk] = []
+    for track, chunk in items:
+        if track._is_abandoned:
+            continue
+        group.append((track, chunk))
+        if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
+            batch.append(chunk)
+        if len(batch) == model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
+            under_way.append((group, _submit(batch, model, settings)))
+            group, batch = [], []
+            if len(under_way) == _UNDER_WAY:
+                yield from _results(*under_way.popleft())
+    under_way.append((group, _submit(batch, model, settings)))
+    while under_way:
+        yield from _results(*under_way.popleft())
+
+
+def _submit(chunks: list[TrackChunk], model: "ChunkSeparator", settings: SamplerSettings) -> Any:
+    """The chunks' vocals, which the devices may still be computing; None without chunks."""
+    if not chunks:
+        return None
+    # A batch that is not full is filled up with zeros, so that one compiled program serves all.
+    mixture = np.zeros((model.batch_size, model.segment, 2), np.float32)
+    starts = np.zeros(model.batch_size, np.int32)
+    guesses = None if chunks[0].guess is None else np.zeros_like(mixture)
+    for i, chunk in enumerate(chunks):
+        mixture[i], starts[i] = chunk.mixture, chunk.position
+        if guesses is not None:
+            guesses[i] = chunk.guess
+    return model(mixture, starts, settings, guesses)
+
+
+def _results(group: list[_Item], vocals: Any) -> Iterator[_Item]:
+    """The group's items, the chunks with their vocals instead of what they were computed from."""
+    computed = _wait(vocals)
+    for track, chunk in group:
+        if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
+            chunk = chunk._replace(mixture=None, guess=None, vocals=next(computed))
+        yield track, chunk
+
+
+def _wait(vocals: Any) -> Iterator[Float32[np.ndarray, "segment 2"]]:
+    """The vocals of a batch once they are computed. Ctrl-C ends the wait, unlike that of JAX."""
+    while not vocals.is_ready():
+        time.sleep(_POLL_SECONDS)
+    yield from np.asarray(vocals)
