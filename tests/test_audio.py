@@ -310,8 +310,8 @@ def test_a_folder_is_not_audio(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_channels", "rate", "message"),
     [
-        (6, RATE, r"6 channels; expected mono or stereo.*-ac 2"),
-        (2, 1, "sample rate is 1 Hz; expected 1000 to"),
+        (6, RATE, r"6 channels, expected mono or stereo.*-ac 2"),
+        (2, 1, "sample rate 1 Hz, expected 1000 to"),
     ],
 )
 def test_channels_and_rates_out_of_range(
@@ -412,3 +412,13 @@ def test_tags_in_another_encoding_are_no_matter(tmp_path: Path, name: str) -> No
 
 def _id3_size(data: bytes) -> int:
     return 10 + int.from_bytes(data[8:10]) if data[:3] == b"ID3" else 0
+
+
+@pytest.mark.parametrize("num_frames", [100, 4096, 20_000])
+def test_alac_in_caf_is_read_to_its_end(tmp_path: Path, num_frames: int) -> None:
+    path = tmp_path / "a.caf"
+    sf.write(path, 0.1 * np.sin(np.arange(num_frames)), RATE, subtype="ALAC_16")
+    assert np.array_equal(read_audio(path)[0], sf.read(path, dtype="float32", always_2d=True)[0])
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError):
+        read_audio(path)

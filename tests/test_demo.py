@@ -51,10 +51,10 @@ def test_excerpts_stems_add_up_to_the_files_mixture() -> None:
 
 def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
     for stream in (-1, 5):
-        with pytest.raises(UserError, match=f"no audio stream {stream}; expected 0 to 4"):
+        with pytest.raises(UserError, match=f"no audio stream {stream}, expected 0 to 4"):
             AudioFile(stem_file(), stream)
     sf.write(tmp_path / "a.wav", np.zeros((100, 2)), 44_100)
-    with pytest.raises(UserError, match="no audio stream 1; expected 0 to 0"):
+    with pytest.raises(UserError, match="no audio stream 1, expected 0 to 0"):
         AudioFile(tmp_path / "a.wav", 1)
 
 

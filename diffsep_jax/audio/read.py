@@ -1,10 +1,10 @@
 """Audio as blocks of float32 samples: arrays, files, resampling in a stream.
 
-FFmpeg decodes all formats except Ogg Vorbis, which libsndfile decodes.
+FFmpeg decodes all formats but Ogg Vorbis and ALAC in CAF, which libsndfile does.
 
 One rule decides whether a file is whole: what decodes is compared with the length that its header
-states, in seconds or in bytes. Some formats state none, so that their end cannot be checked: raw
-AAC, mp3 without an encoder's tag, MPEG-TS, wma, and rarities such as voc and avr. Encoder delay and
+states, in seconds or in bytes. Some formats state none, and their end cannot be checked: raw AAC,
+mp3 without the tag of an encoder, MPEG-TS, wma, and rarities such as voc and avr. Encoder delay and
 padding stay as FFmpeg leaves them.
 """
 
@@ -30,11 +30,11 @@ Block = Float32[np.ndarray, "time channel"]
 
 BLOCK_FRAMES = 65_536
 
-# Other rates are those of damaged headers, and resampling could grow a block without bound.
+# Outside these a header is damaged, and resampling would blow a block up without bound.
 SAMPLE_RATES = (1_000, 1_000_000)
 
-# What may be missing: headers are off by some bytes, and lossy codecs in containers pad and trim
-# by a frame or two.
+# What may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
+# pad and trim by a frame or two.
 _EXACT_SECONDS, _LOSSY_SECONDS = 0.001, 0.1
 
 _MPEG_FRAME = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]"  # how one begins in mp2 and mp3
@@ -82,9 +82,8 @@ class AudioFile:
       sample_rate: in Hz, to which `blocks` resamples; None is the file's own.
 
     Raises:
-      UserError: a file that is missing, empty, not audio, smaller than its header states, or not
-        mono or stereo; no such stream. `blocks` raises it for samples that are missing or cannot be
-        decoded.
+      UserError: missing, empty, not audio, smaller than its header states, not mono or stereo, no
+        such stream. `blocks` raises it where samples are missing or cannot be decoded.
     """
 
     def __init__(
@@ -95,34 +94,44 @@ class AudioFile:
         self._stream = stream
         try:
             if self.path.is_dir():
-                raise UserError(f"{path}: is a folder; expected an audio file")
+                raise UserError(f"{path}: is a folder, expected an audio file")
             if not self.path.is_file():
                 os.stat(self.path)  # says why, unless it is there and is a pipe or a device
                 raise UserError(f"{path}: not a regular file, and audio is read twice")
             if self.path.stat().st_size == 0:
-                raise UserError(f"{path}: the file is empty; expected audio")
-            with contextlib.closing(self._frames()) as frames:
-                frame = next(frames, None)
+                raise UserError(f"{path}: the file is empty, expected audio")
             with self.path.open("rb") as file:
-                is_vorbis = file.read(35).endswith(b"\x01vorbis")
+                header = file.read(35)
+            # Most of these FFmpeg cannot decode.
+            is_alac_in_caf = header.startswith(b"caff") and header[28:32] == b"alac"
+            if is_alac_in_caf:
+                if _caf_end(self.path) > self.path.stat().st_size:
+                    raise self._damaged("its end is missing")
+                with sf.SoundFile(self.path) as file:
+                    first = (file.samplerate, file.channels) if file.frames else None
+            else:
+                with contextlib.closing(self._frames()) as frames:
+                    frame = next(frames, None)
+                # The header of a stream may give half of the true rate.
+                first = (frame.sample_rate, frame.layout.nb_channels) if frame else None
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; expected an audio file") from None
-        except av.FFmpegError:
+            raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
+        except (av.FFmpegError, sf.SoundFileError):
             raise UserError(
                 f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
                 "mp4 or another format of FFmpeg, whole"
             ) from None
-        if frame is None:
-            raise UserError(f"{path}: no samples; expected at least one")
-        # The header of a stream may give half of the true rate.
-        self._own_rate, self.num_channels = frame.sample_rate, frame.layout.nb_channels
+        if first is None:
+            raise UserError(f"{path}: no samples, expected at least one")
+        self._own_rate, self.num_channels = first
         _check_format(self.name, self._own_rate, self.num_channels)
         self.sample_rate: int = sample_rate or self._own_rate
-        # FFmpeg miscounts the end of short files; of joined ones libsndfile reads only the first.
-        self._is_for_sndfile = is_vorbis and _ogg_streams(self.path)[0] == 1
+        is_vorbis = header.endswith(b"\x01vorbis")
+        # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
+        self._is_for_sndfile = is_alac_in_caf or (is_vorbis and _ogg_streams(self.path)[0] == 1)
 
     def blocks(self) -> Iterator[Block]:
-        """The samples from the start, in blocks of up to `BLOCK_FRAMES`; full scale of PCM is 1."""
+        """The samples from the start, in blocks of up to `BLOCK_FRAMES`; PCM full scale is 1."""
         blocks = self._decode_by_sndfile() if self._is_for_sndfile else self._decode()
         return resample_blocks(blocks, self._own_rate, self.sample_rate)
 
@@ -156,16 +165,14 @@ class AudioFile:
                 yield np.ascontiguousarray(block.to_ndarray().T)
         except OSError as error:
             raise UserError(
-                f"{self.name}: cannot be read any more: {error.strerror or error}. Is the disk"
+                f"{self.name}: cannot be read any more: {error.strerror or error}; is the disk"
                 " still there?"
             ) from None
 
     def _frames(self) -> Generator[av.AudioFrame]:
-        """The decoded frames of the stream.
+        """What decodes of the stream. UserError if the file is not whole, FFmpegError if no audio.
 
-        Raises:
-          UserError: the file is not whole; if its size says so, before the first frame.
-          FFmpegError: it is not audio.
+        That it is smaller than its header states is raised before the first frame.
         """
         options = {
             "protocol_whitelist": "file",  # a playlist must not make FFmpeg fetch anything
@@ -181,10 +188,10 @@ class AudioFile:
         ) as container:
             streams = container.streams.audio
             if not streams:
-                raise UserError(f"{self.name}: has no audio stream; expected audio")
+                raise UserError(f"{self.name}: has no audio stream, expected audio")
             if self._stream not in range(len(streams)):
                 raise UserError(
-                    f"{self.name}: has no audio stream {self._stream}; expected 0 to"
+                    f"{self.name}: has no audio stream {self._stream}, expected 0 to"
                     f" {len(streams) - 1}"
                 )
             stream = streams[self._stream]
@@ -218,7 +225,7 @@ class AudioFile:
                 raise self._damaged(f"it cannot be decoded after {decoded:.3f} s")
 
     def _check_size(self, container: InputContainer, stream: av.AudioStream) -> None:
-        """UserError if the file does not end where its header states."""
+        """UserError unless the file ends where its header states, as far as that states it."""
         stated, size = _stated_bytes(self.path), self.path.stat().st_size
         bit_rate = (stream if len(container.streams) == 1 else container).bit_rate
         seconds = 8 * abs(stated - size) / (bit_rate or 1)
@@ -238,15 +245,15 @@ class AudioFile:
 
     def _damaged(self, what: str) -> UserError:
         return UserError(
-            f"{self.name}: truncated or damaged: {what}; expected the whole file. What can be read"
-            " is saved by: ffmpeg -i INPUT rest.wav"
+            f"{self.name}: truncated or damaged: {what}; get the whole file, or save what can be"
+            " read with: ffmpeg -i INPUT rest.wav"
         )
 
 
 def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[float, bool]:
-    """The header's length, and whether it is that of `stream` rather than of the longest stream.
+    """Length by the header, and whether it is that of `stream` or that of the longest one.
 
-    The length is 0 if the header states none, where FFmpeg would guess.
+    0 where the header states none: FFmpeg would guess.
     """
     seconds = float((stream.duration or 0) * (stream.time_base or 0))
     file_seconds = (container.duration or 0) / av.time_base
@@ -267,7 +274,7 @@ def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[
 
 
 def _stated_bytes(path: Path) -> int:
-    """Size that the header of a RIFF (wav, avi), RF64, AIFF, Wave64 or mp3 file states, or 0."""
+    """Size of a RIFF (wav, avi), RF64, AIFF, Wave64 or mp3 file by its header, or 0."""
     with path.open("rb") as file:
         header = file.read(64)
     match header[:4]:
@@ -288,8 +295,21 @@ def _stated_bytes(path: Path) -> int:
     return 0
 
 
+def _caf_end(path: Path) -> int:
+    """Where the last chunk of a CAF file ends by its header; 0 where that goes on to the end."""
+    end, size = 8, path.stat().st_size
+    with path.open("rb") as file:
+        while end + 12 <= size:
+            file.seek(end + 4)
+            length = int.from_bytes(file.read(8), signed=True)
+            if length < 0:
+                return 0
+            end += 12 + length
+    return end
+
+
 def _ogg_streams(path: Path) -> tuple[int, bool]:
-    """Number of streams in an Ogg file, and whether its last page is whole and ends a stream."""
+    """How many streams begin in an Ogg file, and whether its last page is whole and ends one."""
     begun, flags = 0, 0
     with path.open("rb") as file:
         while (page := file.read(27))[:4] == b"OggS" and len(page) == 27:
@@ -300,7 +320,7 @@ def _ogg_streams(path: Path) -> tuple[int, bool]:
 
 
 def finite_blocks(source: AudioSource) -> Iterator[Block]:
-    """The blocks of `source`. UserError at a NaN or infinity, or if there are no samples."""
+    """The blocks of `source`. UserError at a NaN or inf, or when there was not one sample."""
     position = 0
     for block in source.blocks():
         finite = np.isfinite(block).all(axis=1)
@@ -308,13 +328,13 @@ def finite_blocks(source: AudioSource) -> Iterator[Block]:
             first = position + int(np.argmin(finite))
             raise UserError(
                 f"{source.name}: NaN or infinity at sample {first} "
-                f"({first / source.sample_rate:.3f} s); expected finite samples. Repair the file"
+                f"({first / source.sample_rate:.3f} s), expected finite samples; repair the file"
             )
         position += len(block)
         yield block
     if position == 0:
         raise UserError(
-            f"{source.name}: no samples at {source.sample_rate} Hz; expected at least one"
+            f"{source.name}: no samples at {source.sample_rate} Hz, expected at least one"
         )
 
 
@@ -346,9 +366,9 @@ def resample_blocks(blocks: Iterable[Block], from_rate: int, to_rate: int) -> It
 def _check_format(name: str, sample_rate: int, num_channels: int) -> None:
     if num_channels not in (1, 2):
         raise UserError(
-            f"{name}: {num_channels} channels; expected mono or stereo. "
-            "Mix it down first, for example: ffmpeg -i INPUT -ac 2 stereo.wav"
+            f"{name}: {num_channels} channels, expected mono or stereo; "
+            "mix it down first, e.g. ffmpeg -i INPUT -ac 2 stereo.wav"
         )
     low, high = SAMPLE_RATES
     if not low <= sample_rate <= high:
-        raise UserError(f"{name}: sample rate is {sample_rate} Hz; expected {low} to {high} Hz")
+        raise UserError(f"{name}: sample rate {sample_rate} Hz, expected {low} to {high} Hz")

@@ -1,7 +1,7 @@
 """Stems as wav, flac, mp3 or Ogg Vorbis, written by libsndfile: all files whole, or none.
 
-Float32 is read back bit for bit, PCM as it was rounded, mp3 and Vorbis approximately. In every
-format the number of samples and their positions are kept.
+Float32 comes back bit for bit, PCM as it was rounded, mp3 and Vorbis near it. In every format there
+are as many samples as were written, each in its place.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ _MP3_BITRATES = {
     16_000: (64, 80, 96, 112, 128, 144, 160),
     8_000: (32, 40, 48, 56, 64),
 }
-# LAME's gain by bitrate, which leaves room for overshoot; 0.95 at lower bitrates. It is undone, as
-# the stems have to add up to the mixture.
+# By what LAME multiplies samples at a bitrate, 0.95 at lower ones, as room for its overshoot. It is
+# undone, as the stems have to add up to the mixture.
 _LAME_LEVELS = {192: 0.97, 224: 0.98, 256: 1.0, 320: 1.0}
 _OGG_QUALITY = 0.8  # 0 to 1; about 256 kbps in stereo
 _LARGEST_WAV_BYTES = 2**32 - 2**16  # of samples; their number and the header's have 32 bits
@@ -53,7 +53,7 @@ class OutputFormat:
       bitrate_kbps: of mp3, constant; 320 by default, or the highest at a low sample rate.
 
     Raises:
-      UserError: values that cannot be combined.
+      UserError: values that do not go together.
     """
 
     format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
@@ -84,7 +84,7 @@ class OutputFormat:
         return self.bitrate_kbps or _bitrates(sample_rate)[-1]
 
     def check(self, sample_rate: int, name: str = "") -> None:
-        """UserError, prefixed with `name`, unless the format supports this sample rate in Hz."""
+        """UserError, which starts with `name`, unless the format holds this sample rate in Hz."""
         start = f"{name}: " if name else ""
         rates = _SAMPLE_RATES.get(self.format, (sample_rate,))
         if sample_rate not in rates:
@@ -102,10 +102,10 @@ class OutputFormat:
 
 
 class StemsWriter:
-    """Takes the samples of all stems; made by `stems_writer`.
+    """Given by `stems_writer`.
 
     Attributes:
-      clipped: by stem, the number of samples past full scale, which were clipped; 0 in float32.
+      clipped: by stem, samples past full scale, which were clipped; none in float32.
       peak: the largest magnitude over all stems, before clipping.
     """
 
@@ -142,7 +142,7 @@ def stems_writer(
 ) -> Iterator[StemsWriter]:
     """Writes a file for each stem, of exactly `num_frames` samples, in bounded memory.
 
-    The files appear under their names once all are whole; on an error or interrupt none does, and
+    The files appear under their names when all are whole; on any error or interrupt none does, and
     earlier ones stay. A wav of more than 4 GiB is an RF64.
 
     Raises:
@@ -180,7 +180,7 @@ def write_wav(path: Path, audio: Block, sample_rate: int) -> None:
 
 
 def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
-    """The samples as libsndfile writes them unchanged, and how many of them were clipped.
+    """What libsndfile writes without a change, and how many samples were clipped for that.
 
     PCM of less than 32 bits is in the high bits of an int32, rounded to nearest. Its full scale is
     -2^(bits-1) ... 2^(bits-1) - 1: +1 is clipped, -1 is not.
@@ -201,7 +201,7 @@ def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
 
 
 def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -> dict[str, Any]:
-    """Arguments of `soundfile.SoundFile`."""
+    """What `soundfile.SoundFile` has to know."""
     if output.format == "ogg":
         return {"format": "OGG", "subtype": "VORBIS", "compression_level": 1 - _OGG_QUALITY}
     if output.format == "mp3":
@@ -223,14 +223,14 @@ def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -
 
 
 def _bitrates(sample_rate: int) -> tuple[int, ...]:
-    """Constant bitrates of mp3 at this rate in Hz, in kbps."""
+    """Of mp3, in kbps."""
     return next(rates for least, rates in _MP3_BITRATES.items() if sample_rate >= least)
 
 
 def _check_whole(temporary: Path, path: Path, num_frames: int) -> None:
-    """UserError unless the file that will be `path` has all samples.
+    """UserError unless all samples are in the file that will be `path`.
 
-    libsndfile does not report a disk that fills up while it closes a compressed file.
+    libsndfile does not report a disk that fills up while it closes a file of compressed samples.
     """
     num_read = 0
     with contextlib.suppress(UserError):
