@@ -29,13 +29,12 @@ def check_positive(network: Any, owner: str, *fields: str) -> None:
 
 
 def check_lengths(network: Any, owner: str, field: str, other: str, more: int = 0) -> None:
-    """A tuple that is as long as another, or longer by `more`."""
+    """A tuple that is as long as another, or longer by one with `more` = 1."""
     length, expected = len(getattr(network, field)), len(getattr(network, other)) + more
     if length != expected:
-        one_more = " (one more)" if more else ""
+        relation = "one more than" if more else "as many as"
         raise UserError(
-            f"{owner}.{field} has {length} values; expected {expected}, for"
-            f" {owner}.{other} has {expected - more}{one_more}."
+            f"{owner}.{field} has {length} values; expected {expected}, {relation} {owner}.{other}."
         )
 
 
