@@ -27,7 +27,7 @@ class Options:
 
     Attributes:
         seconds: length of the track.
-        rounds: how often each is timed.
+        rounds: turns of each.
         sample_rate: in Hz.
         num_taps: of the filters.
     """
@@ -84,18 +84,18 @@ def museval(
 
 @functools.cache
 def _museval_metrics() -> types.ModuleType:
-    """museval's module of metrics alone: the package imports stempeg, which wants ffmpeg."""
+    """museval's module of metrics alone: the package imports stempeg, which needs ffmpeg."""
     spec = importlib.util.find_spec("museval")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("the package museval is not installed; pip install 'diffsep-jax[dev]'")
+        raise UserError("museval is missing; expected the extra: pip install 'diffsep-jax[dev]'.")
     path = Path(spec.submodule_search_locations[0]) / "metrics.py"
     module_spec = importlib.util.spec_from_file_location("museval_metrics", path)
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    # museval 0.4.1 names numpy.linalg.linalg.LinAlgError, and new versions of numpy have no such
-    # module: it gets a copy of numpy's names that has.
+    # museval 0.4.1 uses numpy.linalg.linalg, which new versions of numpy lack: it gets a copy of
+    # numpy's names that has it.
     linalg = types.SimpleNamespace(**vars(np.linalg), linalg=np.linalg)
     vars(module)["np"] = types.SimpleNamespace(**{**vars(np), "linalg": linalg})
     return module

@@ -3,11 +3,10 @@
     python -m benchmarks.data --folder SONGS [--data-set BUILT] [--seconds 3]
 
 SONGS holds song folders with vocals.wav and other stems at 44.1 kHz; BUILT is what
-`python -m data_pipelines.build` made of them. Needs the `bench` extra. The process keeps to one
-core. The PyTorch loader does what such loaders do: it reads a random segment of the same files with
-soundfile (vocals and mixture, or where there is no mixture.wav, all stems, which it sums) and
-collates batches of mixture and vocals, as ours; it augments nothing. All take turns, `--rounds`
-times, and the median round counts.
+`python -m data_pipelines.build` made of them. Needs the `bench` extra. The process is pinned to one
+core. The PyTorch loader reads random segments of the same files with soundfile (vocals and mixture,
+or the sum of all stems where there is no mixture.wav) and collates batches of mixture and vocals,
+as ours does; it augments nothing. All take turns, `--rounds` times; the medians are printed.
 """
 
 import contextlib
@@ -49,14 +48,14 @@ AUGMENTATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is measured and how long.
+    """What is measured, and for how long.
 
     Attributes:
-        folder: of song folders with wav stems.
-        data_set: built from them.
+        folder: song folders with wav stems.
+        data_set: what was built from them.
         segment: samples of an example.
-        seconds: of a round, for each.
-        rounds: how often each has its turn.
+        seconds: length of a turn.
+        rounds: turns of each loader.
     """
 
     folder: pathlib.Path
@@ -78,7 +77,7 @@ class RandomSegments(Dataset):
             parts = [mixture] if mixture.exists() else [p for p in stems if p != vocals]
             self._songs.append((vocals, parts, soundfile.info(vocals).frames))
         if not self._songs:
-            raise UserError(f"{folder}: no folder with vocals.wav in it")
+            raise UserError(f"folder is {folder}; expected song folders with vocals.wav.")
 
     def __len__(self) -> int:
         return 1_000_000
@@ -148,7 +147,7 @@ def _torch(dataset: Dataset, workers: int) -> Iterator[Iterator[Any]]:
 
 
 def _rate(loader: Loader, seconds: float) -> float:
-    """Examples per second, the first batch not counted."""
+    """Examples per second, without the first batch."""
     with loader() as batches:
         next(batches)
         count, start = 0, time.perf_counter()
@@ -159,7 +158,7 @@ def _rate(loader: Loader, seconds: float) -> float:
 
 
 def _cold(options: Options, loader: Loader) -> float:
-    """The same for a second that begins with no file in the page cache."""
+    """The same over a second, from an empty page cache."""
     for root in (options.folder, options.data_set):
         for path in root.rglob("*") if root is not None else ():
             if path.is_file():

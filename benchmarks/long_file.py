@@ -1,10 +1,10 @@
-"""Peak memory and time of `diffsep separate` on a short file and on a long one.
+"""Peak memory and time of `diffsep separate` on a short and a long file.
 
     python -m benchmarks.long_file [--minutes 1 60] [-- OPTIONS OF diffsep separate]
 
-The files are stereo wav of 16 bits at 44.1 kHz, an embedded test song of a minute again and again.
-Each is separated by a process of its own, whose peak resident memory the kernel tells. The direct
-estimate is the default, as it leaves the most to reading and writing.
+The files are 16-bit stereo wav at 44.1 kHz that repeat a minute of an embedded test song. Each is
+separated by its own process, whose peak resident memory the kernel reports. The direct estimate is
+the default: with it, reading and writing take the largest share.
 """
 
 import dataclasses
@@ -25,18 +25,21 @@ from diffsep_jax.errors import UserError, one_line_errors
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Separate files of several lengths."""
+    """What is measured.
+
+    Attributes:
+        minutes: lengths of the files.
+        options: of `diffsep separate`.
+    """
 
     minutes: tuple[int, ...] = (1, 60)
-    """Lengths of the files."""
     options: tuple[str, ...] = ("--sampler", "direct")
-    """Of `diffsep separate`."""
 
 
 def main(args: Arguments) -> None:
-    """Print the figures, a length in a line."""
+    """Prints a line for each length."""
     if not args.minutes or min(args.minutes) < 1:
-        raise UserError(f"--minutes is {args.minutes}; 1 or more is expected")
+        raise UserError(f"--minutes is {args.minutes}; expected 1 or more.")
     song = EmbeddedSongs(split="test", num_songs=1, seconds=60.0)
     minute = sum(song.segment(0, 0, song.num_samples(0)), np.float32(0))
     for minutes in args.minutes:

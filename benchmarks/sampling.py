@@ -1,15 +1,14 @@
-"""Speed and memory of the compiled samplers, beside eager PyTorch if asked for.
+"""Speed and memory of the compiled samplers, and of eager PyTorch with `--torch`.
 
     python -m benchmarks.sampling [MODEL] [--samplers ddim ab2 direct] [--steps 5 20]
         [--batch-size 4] [--segment 16384] [--torch]
 
 MODEL is the name of a model, a model directory, or a configuration, which gets random weights. The
-command is the same on a CPU, a GPU and a TPU: it takes all devices of JAX's default kind, which on
-a CPU are its cores. All runs take turns, so that whatever else the machine does falls on all.
+command is the same on a CPU, a GPU and a TPU: it uses all devices of JAX's default kind, which on a
+CPU are its cores. The runs take turns, so that other load on the machine affects all of them alike.
 
 `--torch` needs the `bench` extra: the same networks with the same weights in eager PyTorch, on the
-CPU, with all threads and with one, of which the faster counts; once with the conditioner run once a
-chunk, as ours, and once with it run at each step.
+CPU, with all threads and with one, of which the faster counts.
 """
 
 import dataclasses
@@ -48,24 +47,27 @@ from diffsep_jax.samplers import find_sampler
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Time the samplers of one model on this machine's devices."""
+    """What is timed.
+
+    Attributes:
+        model: name of a model, a model directory, or a configuration (random weights).
+        samplers: names of samplers.
+        steps: network calls.
+        batch_size: chunks of a call.
+        segment: samples of a chunk; unset: the model's.
+        dtype: type to compute in; unset: float32 on a CPU, else the model's.
+        repeats: turns of each run.
+        torch: time PyTorch too, with ddim at the largest number of steps.
+    """
 
     model: tyro.conf.Positional[str] = "small"
-    """Name of a model, a model directory, or a configuration (random weights)."""
     samplers: tuple[str, ...] = ("ddim", "ab2", "direct")
-    """Which to time."""
     steps: tuple[int, ...] = (5, 20)
-    """Network calls."""
     batch_size: int = 4
-    """Chunks of a call."""
     segment: int | None = None
-    """Samples of a chunk; unset: the model's."""
     dtype: Dtype | None = None
-    """Type to compute in; unset: float32 on a CPU, else the model's."""
     repeats: int = 5
-    """Turns that each run takes."""
     torch: bool = False
-    """Time PyTorch too, at the largest number of steps of ddim."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "repeats"):
@@ -76,7 +78,9 @@ class Arguments:
         if not self.samplers:
             raise UserError("--samplers is empty; expected at least one.")
         if self.torch and "ddim" not in self.samplers:
-            raise UserError("--torch is compared with ddim, which --samplers does not name.")
+            raise UserError(
+                "--samplers has no ddim; expected it with --torch, which is compared with it."
+            )
 
 
 def main(args: Arguments) -> None:
@@ -84,7 +88,9 @@ def main(args: Arguments) -> None:
     use_cores(args.batch_size)
     model, params = load(args.model, args.segment, args.dtype)
     if args.torch and not isinstance(model.generator, Generator):
-        raise UserError(f"--torch: {args.model} is no waveform model, such as tiny; leave it out")
+        raise UserError(
+            f"--torch: {args.model} is spectral; expected a waveform model, such as tiny."
+        )
     programs = {name: Compiled(model, params, name, args.batch_size) for name in args.samplers}
     runs: dict[str, Callable[[], Any]] = {}
     for sampler, program in programs.items():
@@ -107,9 +113,8 @@ def main(args: Arguments) -> None:
         print(f"{sampler}: compiled in {program.compile_seconds:.1f} s, {memory}")
     if args.torch:
         ours = seconds[f"ddim, {max(args.steps)}"].clock
-        for how in ("once", "each step"):
-            best = min(each.clock for name, each in seconds.items() if f"conditioner {how}" in name)
-            print(f"ours to PyTorch, conditioner {how}: {ours / best:.3f}")
+        theirs = min(each.clock for name, each in seconds.items() if name.startswith("PyTorch"))
+        print(f"ours to PyTorch's faster: {ours / theirs:.3f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     print(
         f"{len(jax.devices())} x {jax.devices()[0].device_kind}, jax {jax.__version__},"
@@ -148,7 +153,7 @@ class Compiled:
 
 
 def load(name: str, segment: int | None, dtype: Dtype | None) -> tuple[SeparationModel, Params]:
-    """The model as it is to be timed and its parameters, random for a configuration."""
+    """The model to time and its parameters, random for a configuration."""
     params: Any = None
     if name in configs.NAMES and name not in known_models():
         model = configs.get(name).model

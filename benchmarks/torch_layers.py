@@ -1,158 +1,131 @@
-"""Building blocks of the networks in `torch_networks`: ours of `diffsep_jax.models`, in PyTorch.
+"""Layers of the networks in PyTorch, as functions of the JAX parameter tree.
 
-Activations are `[batch, channel, time]` but in the transformer, which has `[batch, time, width]`.
+Each layer takes the part of the tree that the linen module of the same name has, converted by
+`to_torch`. Activations are `[batch, channel, time]`, in the transformer `[batch, time, width]`.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
-
-LAYER_NORM_EPSILON = 1e-6  # Flax's
+from torch import Tensor
 
 Audio = Float[Tensor, "batch time 2"]
+Params = dict[str, Any]
+"""A tree of dictionaries with tensors as leaves."""
+
+LAYER_NORM_EPSILON = 1e-6  # Flax's
+PER_BAND = ("embed_", "mask_")
 
 
-class Downsample(nn.Module):
-    """A convolution with kernel = stride = factor."""
+def to_torch(params: Mapping[str, Any]) -> Params:
+    """A JAX parameter tree as trainable tensors, in PyTorch's layout.
 
-    def __init__(self, channels: int, out_channels: int, factor: int) -> None:
-        super().__init__()
-        self.dense = nn.Conv1d(channels, out_channels, factor, stride=factor)
+    Kernels are [in, out] and [tap, in, out] in Flax, [out, in] and [out, in, tap] in PyTorch. The
+    kernels of the spectral networks that have one
+    for each band stay as they are.
+    """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, channel, time]` to `[batch, out channel, time / factor]`."""
-        return self.dense(x)
+    def convert(path: tuple[Any, ...], value: Any) -> Tensor:
+        array = np.array(value, np.float32)
+        *parents, name = (key.key for key in path)
+        if name == "kernel" and not parents[-1].startswith(PER_BAND):
+            array = np.ascontiguousarray(array.T)
+        return torch.from_numpy(array).requires_grad_()
 
-
-class Upsample(nn.Module):
-    """A 1x1 convolution, then channels unfolded to time; unlike a transposed one's, its bias
-    differs between the frames of an input frame."""
-
-    def __init__(self, channels: int, out_channels: int, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-        self.dense = nn.Conv1d(channels, factor * out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[batch, channel, frame]` to `[batch, out channel, frame * factor]`."""
-        h = self.dense(x).unflatten(1, (self.factor, -1))
-        return h.permute(0, 2, 3, 1).flatten(2)
+    return jax.tree_util.tree_map_with_path(convert, dict(params))
 
 
-class ResidualBlock(nn.ModuleDict):
+def dense(params: Params, x: Tensor) -> Tensor:
+    """Over the last axis."""
+    return F.linear(x, params["kernel"], params.get("bias"))
+
+
+def pointwise(params: Params, x: Float[Tensor, "batch channel time"]) -> Tensor:
+    """A dense layer over the channels: a convolution of one tap."""
+    return F.conv1d(x, params["kernel"][:, :, None], params["bias"])
+
+
+def conv(params: Params, x: Float[Tensor, "batch channel time"]) -> Tensor:
+    """A convolution over time that keeps the length."""
+    return F.conv1d(x, params["kernel"], params["bias"], padding=params["kernel"].shape[2] // 2)
+
+
+def group_norm(params: Params, x: Tensor, groups: int) -> Tensor:
+    """Channels second."""
+    return F.group_norm(x, groups, params["scale"], params["bias"])
+
+
+def downsample(params: Params, x: Float[Tensor, "batch channel time"], factor: int) -> Tensor:
+    """Time folded into channels, then a convolution of one tap."""
+    folded = x.unflatten(2, (-1, factor)).permute(0, 3, 1, 2).flatten(1, 2)
+    return pointwise(params["dense"], folded)
+
+
+def upsample(params: Params, x: Float[Tensor, "batch channel frame"], factor: int) -> Tensor:
+    """A convolution of one tap, then channels unfolded to time."""
+    h = pointwise(params["dense"], x).unflatten(1, (factor, -1))
+    return h.permute(0, 2, 3, 1).flatten(2)
+
+
+def residual_block(params: Params, x: Tensor, groups: int) -> Tensor:
     """2 x [GroupNorm, SiLU, Conv k3] + identity."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        for i in range(2):
-            self[f"norm_{i}"] = nn.GroupNorm(groups, channels)
-            self[f"conv_{i}"] = nn.Conv1d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out."""
-        h = x
-        for i in range(2):
-            h = self[f"conv_{i}"](F.silu(self[f"norm_{i}"](h)))
-        return x + h
+    h = x
+    for i in range(2):
+        h = conv(params[f"conv_{i}"], F.silu(group_norm(params[f"norm_{i}"], h, groups)))
+    return x + h
 
 
-class BottleneckBlock(nn.ModuleDict):
-    """3 x [PReLU, GroupNorm, Conv] (3, 5, 3) of half width + identity."""
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__()
-        half = channels // 2
-        for i, (inputs, outputs, kernel) in enumerate(
-            ((channels, half, 3), (half, half, 5), (half, channels, 3))
-        ):
-            self[f"prelu_{i}"] = nn.PReLU()
-            self[f"norm_{i}"] = nn.GroupNorm(groups, inputs)
-            self[f"conv_{i}"] = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out."""
-        h = x
-        for i in range(3):
-            h = self[f"conv_{i}"](self[f"norm_{i}"](self[f"prelu_{i}"](h)))
-        return x + h
+def bottleneck_block(params: Params, x: Tensor, groups: int) -> Tensor:
+    """3 x [PReLU, GroupNorm, Conv] + identity."""
+    h = x
+    for i in range(3):
+        h = F.prelu(h, params[f"prelu_{i}"]["slope"])
+        h = conv(params[f"conv_{i}"], group_norm(params[f"norm_{i}"], h, groups))
+    return x + h
 
 
-class FiLM(nn.Module):
+def film(params: Params, x: Tensor, embedding: Float[Tensor, "batch width"]) -> Tensor:
     """Feature-wise scale and shift by an embedding."""
-
-    def __init__(self, embedding_width: int, channels: int) -> None:
-        super().__init__()
-        self.dense = nn.Linear(embedding_width, 2 * channels)
-
-    def forward(self, x: Tensor, embedding: Float[Tensor, "batch width"]) -> Tensor:
-        """Same shape as x."""
-        scale, shift = self.dense(embedding)[:, :, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
+    scale, shift = dense(params["dense"], embedding)[:, :, None].chunk(2, dim=1)
+    return x * (1 + scale) + shift
 
 
-class NoiseLevelEmbedding(nn.Module):
-    """Fourier features with the frequencies of the JAX model, then a 3-layer MLP with GELU."""
-
-    frequencies: Tensor
-
-    def __init__(self, features: int, width: int, scale: float) -> None:
-        super().__init__()
-        key = jax.random.key(0, impl="threefry2x32")
-        frequencies = np.array(scale * jax.random.normal(key, (features // 2,)))
-        self.register_buffer("frequencies", torch.from_numpy(frequencies), persistent=False)
-        self.dense_0 = nn.Linear(features, width)
-        self.dense_1 = nn.Linear(width, width)
-        self.dense_2 = nn.Linear(width, width)
-
-    def forward(self, sigma: Float[Tensor, "batch"]) -> Float[Tensor, "batch width"]:
-        """The embedding of each noise level."""
-        angles = 2 * math.pi * sigma[:, None] * self.frequencies
-        h = torch.cat([angles.sin(), angles.cos()], dim=1)
-        for dense in (self.dense_0, self.dense_1, self.dense_2):
-            h = F.gelu(dense(h), approximate="tanh")
-        return h
+def noise_level_embedding(
+    params: Params, sigma: Float[Tensor, "batch"], frequencies: Float[Tensor, "feature"]
+) -> Float[Tensor, "batch width"]:
+    """Fourier features, then a 3-layer MLP with GELU."""
+    angles = 2 * math.pi * sigma[:, None] * frequencies
+    h = torch.cat([angles.sin(), angles.cos()], dim=1)
+    for i in range(3):
+        h = F.gelu(dense(params[f"dense_{i}"], h), approximate="tanh")
+    return h
 
 
-class SelfAttention(nn.Module):
-    """x + attention(LayerNorm(x)) over `[batch, channel, time]`."""
-
-    def __init__(self, channels: int, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPSILON)
-        self.qkv = nn.Linear(channels, 3 * width, bias=False)
-        self.out = nn.Linear(width, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out."""
-        qkv = self.qkv(self.norm(x.transpose(1, 2)))
-        return x + self.out(_attention(*_split_heads(qkv, self.heads))).transpose(1, 2)
+def fourier_frequencies(features: int, scale: float) -> Float[Tensor, "feature"]:
+    """Those of `diffsep_jax.models.layers.NoiseLevelEmbedding`."""
+    key = jax.random.key(0, impl="threefry2x32")
+    return torch.from_numpy(np.array(scale * jax.random.normal(key, (features // 2,))))
 
 
-class TransformerLayer(nn.Module):
-    """Attention with rotary positions, then feed-forward, both pre-norm: `[batch, time, width]`."""
+def self_attention(params: Params, x: Float[Tensor, "batch channel time"], heads: int) -> Tensor:
+    """x + attention(LayerNorm(x))."""
+    qkv = dense(params["qkv"], _layer_norm(params["norm"], x.transpose(1, 2)))
+    return x + dense(params["out"], _attention(*_split_heads(qkv, heads))).transpose(1, 2)
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPSILON)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape in and out."""
-        query, key, value = _split_heads(self.qkv(self.attention_norm(x)), self.heads)
-        x = x + self.out(_attention(_rotary(query), _rotary(key), value))
-        h = F.gelu(self.expand(self.feed_forward_norm(x)), approximate="tanh")
-        return x + self.contract(h)
+def transformer_layer(params: Params, x: Float[Tensor, "batch time width"], heads: int) -> Tensor:
+    """Attention with rotary positions, then feed-forward, both pre-norm."""
+    qkv = dense(params["qkv"], _layer_norm(params["attention_norm"], x))
+    query, key, value = _split_heads(qkv, heads)
+    x = x + dense(params["out"], _attention(_rotary(query), _rotary(key), value))
+    h = dense(params["expand"], _layer_norm(params["feed_forward_norm"], x))
+    return x + dense(params["contract"], F.gelu(h, approximate="tanh"))
 
 
 def fold_audio(audio: Audio, patch_size: int) -> Float[Tensor, "batch channel frame"]:
@@ -163,6 +136,10 @@ def fold_audio(audio: Audio, patch_size: int) -> Float[Tensor, "batch channel fr
 def unfold_audio(x: Float[Tensor, "batch channel frame"]) -> Audio:
     """The inverse of `fold_audio`."""
     return x.transpose(1, 2).reshape(len(x), -1, 2)
+
+
+def _layer_norm(params: Params, x: Float[Tensor, "batch time width"]) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], params["scale"], params["bias"], LAYER_NORM_EPSILON)
 
 
 def _split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:

@@ -26,7 +26,6 @@ def ddim(
     num_steps: int,
     eta: float,
     gain: Float[Tensor, "bin"],
-    condition_each_step: bool = False,
 ) -> Audio:
     """Vocals from noise by equations (5), (6) and (10); `gain` filters the fresh noise."""
     levels = np.linspace(1, 0, num_steps + 1, dtype=np.float32)
@@ -36,8 +35,6 @@ def ddim(
         embeddings, estimate, _ = model.condition(mixture)
         x = noise
         for step in range(num_steps):
-            if condition_each_step and step > 0:
-                embeddings, estimate, _ = model.condition(mixture)
             sigma = torch.full((len(x),), float(levels[step]))
             v = model.velocity(x, sigma, mixture, embeddings, estimate)
             alpha_t, beta_t = alpha_beta(sigma)
@@ -56,32 +53,20 @@ def ddim(
 def runs_in_torch(
     model: SeparationModel, params: Params, batch_size: int, steps: int
 ) -> dict[str, Callable[[], None]]:
-    """A batch of chunks by the default settings: with all threads and with one, with the
-    conditioner run once and at each step."""
-    theirs = TorchModel(model)
-    theirs.load_params(params)
+    """A batch of chunks by the default settings, with all threads and with one."""
+    theirs = TorchModel(model, params)
     settings = SamplerSettings()
     cutoff_hz = settings.cutoff_hz
     gain = torch.from_numpy(np.array(high_pass_gain(cutoff_hz, model.segment, model.sample_rate)))
     draw = np.random.default_rng(0).standard_normal
     mixture = torch.from_numpy(draw((batch_size, model.segment, 2), np.float32))
 
-    def run(threads: int, condition_each_step: bool) -> None:
+    def run(threads: int) -> None:
         torch.set_num_threads(threads)
-        ddim(
-            theirs,
-            mixture,
-            torch.randn_like(mixture),
-            num_steps=steps,
-            eta=settings.eta,
-            gain=gain,
-            condition_each_step=condition_each_step,
-        )
+        noise = torch.randn_like(mixture)
+        ddim(theirs, mixture, noise, num_steps=steps, eta=settings.eta, gain=gain)
 
     return {
-        f"PyTorch ddim, {steps}, conditioner {how}, {threads} threads": functools.partial(
-            run, threads, each_step
-        )
+        f"PyTorch ddim, {steps}, {threads} threads": functools.partial(run, threads)
         for threads in dict.fromkeys((len(os.sched_getaffinity(0)), 1))
-        for how, each_step in (("once", False), ("each step", True))
     }

@@ -1,48 +1,54 @@
 """The spectral conditioner and its stage of training in eager PyTorch, to time ours beside.
 
 Tokens are `[batch, channel, frame, band]` with the channels last in memory, which PyTorch's
-convolutions and norms are fastest with. What has weights of its own for each band is one batched
-product over `[band, batch * frame, channel]`. Modules carry the names of the JAX parameter tree.
+convolutions and norms are fastest with. A layer with separate weights for each band is one batched
+product over `[band, batch * frame, channel]`.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmarks.torch_layers import Audio
-from benchmarks.torch_networks import Trainer, WithOurParams
+from benchmarks.torch_layers import Audio, Params, dense, group_norm, to_torch
 from diffsep_jax.losses import LossWeights
-from diffsep_jax.models.spectral import conditioner
-from diffsep_jax.models.spectral.bands import BandGroups, num_bands
-from diffsep_jax.models.spectral.conditioner import INITIAL_MASK, LOG_SCALE_RANGE
+from diffsep_jax.models.spectral.bands import BandGroups
+from diffsep_jax.models.spectral.conditioner import (
+    INITIAL_MASK,
+    LOG_SCALE_RANGE,
+    SpectralConditioner,
+)
 from diffsep_jax.models.spectral.transform import FRAME
 
-GROUP_NORM_EPSILON = 1e-5
 Tokens = Float[Tensor, "batch channel frame band"]
 Coefficients = Float[Tensor, "batch frame channel coefficient"]
 
 
-class TorchSpectralModel(WithOurParams):
-    """What stage 1 trains of a `SeparationModel`: the conditioner, under its name."""
+class TorchSpectralModel:
+    """What stage 1 trains of a `SeparationModel`: the conditioner."""
 
-    def __init__(self, config: conditioner.SpectralConditioner) -> None:
-        super().__init__()
-        self.conditioner = SpectralConditioner(config)
+    def __init__(self, conditioner: SpectralConditioner, params: Mapping[str, Any]) -> None:
+        """`params` are ours, of the whole model."""
+        self.conditioner = conditioner
+        self.params = to_torch({"conditioner": params["conditioner"]})
+        finer = conditioner.window // (2 * FRAME)
+        self._bands = tuple((count, finer * size) for count, size in conditioner.bands)
 
     def loss(self, mixture: Audio, vocals: Audio, weights: LossWeights) -> Float[Tensor, ""]:
         """w_rec L_rec + w_scale L_scale, mean over the batch; silence counts as 0."""
         silent = (mixture == 0).all(dim=(1, 2))
         if silent.any():
             mixture = torch.where(silent[:, None, None], torch.randn_like(mixture), mixture)
-        estimate, log_scale = self.conditioner(mixture)
+        estimate, log_scale = self.condition(mixture)
         error = vocals - estimate
         reconstruction = error.square().mean(dim=(1, 2))
         if weights.log_floor is not None:
             reconstruction = torch.log(reconstruction + weights.log_floor)
-        bands = self.conditioner.config.bands
+        bands = self.conditioner.bands
         with torch.no_grad():
             error_power = band_power(mdct(error), bands)
         share = torch.cat([torch.full((count,), width / FRAME) for count, width in bands])
@@ -50,138 +56,91 @@ class TorchSpectralModel(WithOurParams):
         total = weights.reconstruction * reconstruction + weights.scale * (scale @ share).mean(1)
         return torch.where(silent, 0.0, total).mean()
 
-
-class StageOneTrainer(Trainer):
-    """`Trainer` for `TorchSpectralModel`, whose loss takes neither noise nor its level."""
-
-    def step(self, mixture: Audio, vocals: Audio) -> Float[Tensor, ""]:
-        """One step; the loss."""
-        return self.descend(self.model.loss(mixture, vocals, self.config.loss_weights))
-
-
-class SpectralConditioner(nn.ModuleDict):
-    """From the mixture to the direct estimate and the log scale of its error in each band."""
-
-    def __init__(self, config: conditioner.SpectralConditioner) -> None:
-        super().__init__()
-        self.config = config
-        width, finer = config.widths[0], config.window // (2 * FRAME)
-        self.bands = tuple((count, finer * size) for count, size in config.bands)
-        for group, (count, size) in enumerate(self.bands):
-            self[f"embed_{group}"] = BandLinear(count, 8 * size + 1, width)
-            self[f"mask_hidden_{group}"] = BandLinear(count, width, 2 * width)
-            self[f"mask_{group}"] = BandLinear(count, 2 * width, 4 * size)
-        self["unet"] = BandUNet(config)
-        self["scale_hidden"] = nn.Linear(width + 2, 64)
-        self["scale"] = nn.Linear(64, 1)
-        self["scale_levels"] = nn.Linear(2, 1)
-
-    def forward(self, mixture: Audio) -> tuple[Audio, Float[Tensor, "batch frame band"]]:
-        """Estimate and log scale."""
-        batch, window = len(mixture), self.config.window
+    def condition(self, mixture: Audio) -> tuple[Audio, Float[Tensor, "batch frame band"]]:
+        """The direct estimate, and the log scale of its error."""
+        params, batch = self.params["conditioner"], len(mixture)
+        window = self.conditioner.window
         bins = torch.view_as_real(stft(mixture, window)[..., :-1])
-        parts = [part.unbind(-1) for part in split_bands(bins, self.bands)]
-        embedded = [self[f"embed_{i}"](self._features(x, y)) for i, (x, y) in enumerate(parts)]
+        parts = [part.unbind(-1) for part in split_bands(bins, self._bands)]
+        embedded = [
+            band_dense(params[f"embed_{i}"], _features(x, y)) for i, (x, y) in enumerate(parts)
+        ]
         h = torch.cat(embedded).unflatten(1, (batch, -1)).permute(1, 3, 2, 0)
-        h = self["unet"](h.contiguous(memory_format=torch.channels_last))
+        h = band_unet(
+            params["unet"], h.contiguous(memory_format=torch.channels_last), self.conditioner
+        )
 
         masked = []
         by_band = h.permute(3, 0, 2, 1).flatten(1, 2)
-        counts = [count for count, _ in self.bands]
+        counts = [count for count, _ in self._bands]
         for i, (tokens, (x, y)) in enumerate(zip(by_band.split(counts), parts, strict=True)):
-            masks = self[f"mask_{i}"](F.silu(self[f"mask_hidden_{i}"](tokens)))
-            a, b = masks.unflatten(1, (batch, -1)).chunk(2, dim=-1)
+            hidden = F.silu(band_dense(params[f"mask_hidden_{i}"], tokens))
+            a, b = band_dense(params[f"mask_{i}"], hidden).unflatten(1, (batch, -1)).chunk(2, -1)
             a = a + INITIAL_MASK
             masked.append(torch.stack([a * x - b * y, a * y + b * x], dim=-1))
         spectrum = torch.view_as_complex(join_bands(masked))
         estimate = inverse_stft(F.pad(spectrum, (0, 1)), window)
 
         with torch.no_grad():
-            powers = [band_power(mdct(x), self.config.bands) for x in (estimate, mixture)]
+            powers = [band_power(mdct(x), self.conditioner.bands) for x in (estimate, mixture)]
             levels = 0.5 * torch.log(torch.stack(powers, dim=-1) + 1e-8)
             seen = torch.cat([h.permute(0, 2, 3, 1), levels], dim=-1)
-        output = self["scale"](F.silu(self["scale_hidden"](seen))) + self["scale_levels"](levels)
+        output = dense(params["scale"], F.silu(dense(params["scale_hidden"], seen)))
+        output = output + dense(params["scale_levels"], levels)
         return estimate, (output[..., 0] - 1.5).clamp(*LOG_SCALE_RANGE)
 
-    def _features(self, x: Tensor, y: Tensor) -> Tensor:
-        """`[band, batch, frame, channel]` twice to the embedding's input."""
-        power = x.square() + y.square()
-        mean = power.mean(-1, keepdim=True)
-        normal = torch.rsqrt(mean.mean(2, keepdim=True) + 1e-6)
-        gain = (torch.sqrt(power + 1e-12) + 1e-3) ** -0.6
-        level = 0.3 * torch.log(mean + 1e-5)
-        return torch.cat([x * normal, y * normal, x * gain, y * gain, level], -1).flatten(1, 2)
+
+def _features(x: Tensor, y: Tensor) -> Tensor:
+    """Real and imaginary parts `[band, batch, frame, channel]` to the embedding's input."""
+    power = x.square() + y.square()
+    mean = power.mean(-1, keepdim=True)
+    normal = torch.rsqrt(mean.mean(2, keepdim=True) + 1e-6)
+    gain = (torch.sqrt(power + 1e-12) + 1e-3) ** -0.6
+    level = 0.3 * torch.log(mean + 1e-5)
+    return torch.cat([x * normal, y * normal, x * gain, y * gain, level], -1).flatten(1, 2)
 
 
-class BandLinear(nn.Module):
-    """A linear layer with weights of its own for each band: `[band, position, channel]`."""
-
-    def __init__(self, bands: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.kernel = nn.Parameter(torch.empty(bands, inputs, outputs))
-        self.offset = nn.Parameter(torch.empty(bands, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[band, position, out channel]`."""
-        return torch.baddbmm(self.offset[:, None], x, self.kernel)
+def band_dense(params: Params, x: Float[Tensor, "band position channel"]) -> Tensor:
+    """A dense layer with separate weights for each band."""
+    return torch.baddbmm(params["bias"][:, None], x, params["kernel"])
 
 
-class BandBlock(nn.ModuleDict):
+def band_block(params: Params, h: Tokens, groups: int) -> Tokens:
     """Residual: a convolution over frames, one over bands, then a mix of all bands."""
 
-    def __init__(self, width: int, bands: int, groups: int) -> None:
-        super().__init__()
-        for name in ("frames", "bands", "mix"):
-            self[f"norm_{name}"] = nn.GroupNorm(groups, width, eps=GROUP_NORM_EPSILON)
-        self["over_frames"] = nn.Conv2d(width, width, (3, 1), padding=(1, 0))
-        self["over_bands"] = nn.Conv2d(width, width, (1, 3), padding=(0, 1))
-        self["mixed"] = nn.Linear(width, width)
-        self.mix = nn.Parameter(torch.empty(bands, bands))
+    def activated(h: Tokens, name: str) -> Tokens:
+        return F.silu(group_norm(params[f"norm_{name}"], h, groups))
 
-    def forward(self, h: Tokens) -> Tokens:
-        """Same shape in and out."""
-        h = h + self["over_frames"](F.silu(self["norm_frames"](h)))
-        h = h + self["over_bands"](F.silu(self["norm_bands"](h)))
-        x = F.silu(self["norm_mix"](h)).permute(0, 2, 3, 1)
-        return h + self["mixed"](self.mix.T @ x).permute(0, 3, 1, 2)
+    frames, bands = params["over_frames"], params["over_bands"]
+    over_frames, over_bands = frames["kernel"][:, :, :, None], bands["kernel"][:, :, None]
+    h = h + F.conv2d(activated(h, "frames"), over_frames, frames["bias"], padding=(1, 0))
+    h = h + F.conv2d(activated(h, "bands"), over_bands, bands["bias"], padding=(0, 1))
+    x = activated(h, "mix").permute(0, 2, 3, 1)
+    return h + dense(params["mixed"], params["mix"].T @ x).permute(0, 3, 1, 2)
 
 
-class BandUNet(nn.ModuleDict):
+def band_unet(params: Params, h: Tokens, config: SpectralConditioner) -> Tokens:
     """The U-Net whose levels halve the frames."""
+    frames, deepest = h.shape[2], len(config.widths) - 1
 
-    def __init__(self, config: conditioner.SpectralConditioner) -> None:
-        super().__init__()
-        bands, widths, groups = num_bands(config.bands), config.widths, config.groups
-        self.config, self.deepest = config, len(widths) - 1
-        for level, width in enumerate(widths):
-            for side in ("encoder", "decoder") if level < self.deepest else ("encoder",):
-                for block in range(config.blocks[level]):
-                    self[f"{side}_block_{level}_{block}"] = BandBlock(width, bands, groups)
-            if level < self.deepest:
-                self[f"halve_{level}"] = nn.Conv2d(width, widths[level + 1], (2, 1), stride=(2, 1))
-                self[f"double_{level}"] = nn.Linear(widths[level + 1], 2 * width)
-        self["norm_out"] = nn.GroupNorm(groups, widths[0], eps=GROUP_NORM_EPSILON)
-
-    def forward(self, h: Tokens) -> Tokens:
-        """Same shape in and out."""
-        frames = h.shape[2]
-        h = F.pad(h, (0, 0, 0, -frames % 2**self.deepest))
-        skips = []
-        for level in range(self.deepest):
-            h = self._level(h, level, "encoder")
-            skips.append(h)
-            h = self[f"halve_{level}"](h)
-        h = self._level(h, self.deepest, "encoder")
-        for level in reversed(range(self.deepest)):
-            pairs = self[f"double_{level}"](h.permute(0, 2, 3, 1)).unflatten(3, (2, -1))
-            h = pairs.transpose(2, 3).flatten(1, 2).permute(0, 3, 1, 2) + skips[level]
-            h = self._level(h, level, "decoder")
-        return F.silu(self["norm_out"](h[:, :, :frames]))
-
-    def _level(self, h: Tokens, level: int, side: str) -> Tokens:
-        for block in range(self.config.blocks[level]):
-            h = self[f"{side}_block_{level}_{block}"](h)
+    def run_level(h: Tokens, level: int, side: str) -> Tokens:
+        for block in range(config.blocks[level]):
+            h = band_block(params[f"{side}_block_{level}_{block}"], h, config.groups)
         return h
+
+    h = F.pad(h, (0, 0, 0, -frames % 2**deepest))
+    skips = []
+    for level in range(deepest):
+        h = run_level(h, level, "encoder")
+        skips.append(h)
+        pairs = h.permute(0, 2, 3, 1).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3)
+        h = dense(params[f"halve_{level}"], pairs).permute(0, 3, 1, 2)
+    h = run_level(h, deepest, "encoder")
+    for level in reversed(range(deepest)):
+        pairs = dense(params[f"double_{level}"], h.permute(0, 2, 3, 1)).unflatten(3, (2, -1))
+        h = pairs.transpose(2, 3).flatten(1, 2).permute(0, 3, 1, 2) + skips[level]
+        h = run_level(h, level, "decoder")
+    return F.silu(group_norm(params["norm_out"], h[:, :, :frames], config.groups))
 
 
 def split_bands(x: Tensor, groups: BandGroups) -> list[Tensor]:

@@ -4,10 +4,10 @@
 
 Needs the `bench` extra. Both do the same work on the same batch in float32: noise, the two networks
 forward and backward, clipped AdamW, the moving average. A spectral configuration's step is that of
-stage 1 (`--train.freeze generator`): the conditioner alone; there PyTorch draws no noise. Both have
-all cores. PyTorch is timed with one thread too, and the ratio is to the faster of its two: where
-other processes keep the cores busy, its threads wait for each other and one is faster than all.
-`taskset -c 0` in front gives both one core.
+stage 1 (`--train.freeze generator`): the conditioner alone, for which PyTorch draws no noise. Both
+use all cores. PyTorch is timed with one thread too, and the ratio is to the faster of its two, as
+its threads wait for each other where other processes keep the cores busy. `taskset -c 0` gives both
+one core.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ import torch
 import tyro
 
 import configs
-from benchmarks.torch_networks import TorchModel, Trainer
-from benchmarks.torch_spectral import StageOneTrainer, TorchSpectralModel
+from benchmarks.torch_networks import Optimizer, TorchModel
+from benchmarks.torch_spectral import TorchSpectralModel
 from benchmarks.turns import take_turns
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.models.model import Params, SeparationModel
@@ -39,16 +39,19 @@ WARM_UP_TURNS = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Time both train steps."""
+    """What is timed.
+
+    Attributes:
+        config: name of a configuration.
+        batch_size: examples of a step; unset: the configuration's.
+        micro_batches: of our step; PyTorch takes the batch at once.
+        repeats: timed steps of each.
+    """
 
     config: tyro.conf.Positional[str]
-    """Name of a configuration."""
     batch_size: int | None = None
-    """Examples of a step; unset: the configuration's."""
     micro_batches: int = 1
-    """Parts in which our step takes them; PyTorch takes them at once."""
     repeats: int = 20
-    """Steps of each that are timed."""
 
     def __post_init__(self) -> None:
         for name in ("repeats", "batch_size", "micro_batches"):
@@ -81,7 +84,7 @@ def main(args: Arguments) -> None:
     compiled = program.step.lower(*abstract_arguments(program, model, mesh, batch_size)).compile()
     compile_seconds = time.perf_counter() - start
     state = program.init(key)
-    trainer = trainer_in_torch(model, jax.device_get(state.params), config)
+    their_step = step_in_torch(model, jax.device_get(state.params), config)
     their_batch = {name: torch.from_numpy(audio) for name, audio in batch.items()}
 
     def ours() -> None:
@@ -91,7 +94,7 @@ def main(args: Arguments) -> None:
 
     def theirs(threads: int) -> None:
         torch.set_num_threads(threads)
-        trainer.step(**their_batch).item()
+        their_step(**their_batch).item()
 
     cores = len(os.sched_getaffinity(0))
     before = peak_resident_bytes()
@@ -118,19 +121,35 @@ def main(args: Arguments) -> None:
     print(f"growth of resident memory by PyTorch: {their_peak:,} B")
 
 
-def trainer_in_torch(model: SeparationModel, params: Params, config: TrainConfig) -> Trainer:
-    """PyTorch's train step from the same parameters; stage 1's of a spectral model."""
+def step_in_torch(
+    model: SeparationModel, params: Params, config: TrainConfig
+) -> Callable[..., torch.Tensor]:
+    """PyTorch's step from the same parameters: (mixture, vocals) -> loss."""
+    theirs: TorchModel | TorchSpectralModel
     if isinstance(model.conditioner, SpectralConditioner):
-        spectral = TorchSpectralModel(model.conditioner)
-        spectral.load_params({"conditioner": params["conditioner"]})
-        return StageOneTrainer(spectral, config)
-    waveform = TorchModel(model)
-    waveform.load_params(params)
-    return Trainer(waveform, config)
+        theirs = TorchSpectralModel(model.conditioner, params)
+    else:
+        theirs = TorchModel(model, params)
+    optimizer = Optimizer(theirs.params, config)
+
+    def step(mixture: torch.Tensor, vocals: torch.Tensor) -> torch.Tensor:
+        if isinstance(theirs, TorchSpectralModel):
+            loss = theirs.loss(mixture, vocals, config.loss_weights)
+        else:
+            sigma = torch.rand(len(vocals))
+            if config.stratified_sigma:
+                sigma = (torch.randperm(len(vocals)) + sigma) / len(vocals)
+            mixture, vocals = mixture * model.target_rms, vocals * model.target_rms
+            noise = torch.randn_like(vocals)
+            loss = theirs.loss(mixture, vocals, sigma, noise, config.loss_weights)
+        optimizer.descend(loss)
+        return loss
+
+    return step
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process ever held (Linux counts in KiB)."""
+    """Peak resident memory of this process (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -1,4 +1,4 @@
-"""Times programs in turns, so that whatever else the machine does falls on all of them."""
+"""Times programs in turns, so that other load on the machine affects all of them alike."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ Name = TypeVar("Name")
 
 
 class Seconds(NamedTuple):
-    """Medians over the turns, and the fastest: by the clock, and of all processors."""
+    """Medians over the turns by the clock and in processor time, and the fastest turn."""
 
     clock: float
     processor: float

@@ -1,4 +1,4 @@
-"""Experiments by name: `configs.get("small")`. One file each; the file is its document."""
+"""Experiments by name: `configs.get("small")`. Each file documents its experiment."""
 
 import importlib
 
@@ -20,7 +20,7 @@ __all__ = ["NAMES", "DataConfig", "Experiment", "get"]
 
 
 def get(name: str) -> Experiment:
-    """The experiment of that name. Raises UserError with the known names."""
+    """The experiment of that name. Raises UserError for an unknown one."""
     if name not in NAMES:
-        raise UserError(f"unknown config {name!r}; the known ones are {', '.join(NAMES)}")
+        raise UserError(f"config is {name!r}; expected one of {', '.join(NAMES)}.")
     return importlib.import_module(f"configs.{name}").get()

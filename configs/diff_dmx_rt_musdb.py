@@ -4,7 +4,7 @@
 
 The paper: batch 32, 1M steps, one week on 4 A100; utterance SDR 5.38 (median over the MUSDB18-HQ
 test tracks, T = 50, eta 0.4, cutoff 5 kHz). Not run by us. The learning rate, the warm-up, the EMA,
-the clipping and the level of the audio are ours: the paper does not give them.
+the clipping and the level of the audio are ours, as the paper does not give them.
 """
 
 from configs.experiment import DataConfig, Experiment

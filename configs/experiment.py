@@ -1,4 +1,4 @@
-"""An experiment: a model, its data and how it is trained, as one frozen dataclass."""
+"""An experiment: a model, its data and its training, as one frozen dataclass."""
 
 import dataclasses
 
@@ -11,20 +11,20 @@ from diffsep_jax.training.config import TrainConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the songs come from.
+    """The songs to train and validate on.
 
     Attributes:
         source: one or several data sets: "embedded" (songs rendered from a seed), or a folder of
             songs, each a folder with mixture and vocals, or with vocals and any other stems.
-        weights: how often each data set is drawn from, one positive number each, as parts of their
-            sum; unset: its number of songs.
-        validation_source: the same for validation, drawn from by number of songs; unset: the
+        weights: a positive number for each data set, proportional to how often it is drawn from;
+            unset: its number of songs.
+        validation_source: data sets for validation, weighted by their numbers of songs; unset: the
             validation songs of the data sets trained on, by the same weights.
         num_songs: how many embedded songs to train on.
         validation_songs: how many embedded songs to validate on.
         song_seconds: length of an embedded song.
         seed: of the embedded songs.
-        cache_dir: where rendered and resampled songs are kept; unset: the user's cache folder.
+        cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.
         pipeline: batches and augmentation.
     """
 
@@ -40,16 +40,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_weights(self.weights, self.source)
-        if self.num_songs < 1 or self.validation_songs < 1 or self.song_seconds <= 0:
-            raise UserError(
-                f"num_songs={self.num_songs}, validation_songs={self.validation_songs},"
-                f" song_seconds={self.song_seconds}: positive numbers are expected"
-            )
+        for name in ("num_songs", "validation_songs", "song_seconds"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that a training run is made of; `train.py` overrides any field by its name.
+    """A training run; `train.py` overrides any field by its name.
 
     Attributes:
         model: the networks and the audio they work on.

@@ -2,7 +2,7 @@
 
     python train.py tiny --workdir runs/tiny
 
-Too small to separate anything well; every part of the larger configs is in it.
+Too small to separate anything well, but it has every part of the larger configs.
 """
 
 from configs.experiment import DataConfig, Experiment

@@ -114,7 +114,7 @@ def test_cudnn_agrees_with_float64():
 
 
 def test_cudnn_says_that_it_does_not_compute_in_float32():
-    with pytest.raises(ValueError, match="not in float32"):
+    with pytest.raises(ValueError, match="are float32; expected bfloat16"):
         attention(*qkv(4), backend="cudnn")
 
 

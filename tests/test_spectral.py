@@ -11,12 +11,13 @@ import pytest
 from diffsep_jax import diffusion, samplers
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
+from diffsep_jax.models.conditioning import Conditioning
 from diffsep_jax.models.model import SeparationModel, model_from_json, model_to_json
 from diffsep_jax.models.spectral import transform
 from diffsep_jax.models.spectral.bands import join_bands, split_bands, spread
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator, gaussian_velocity
-from diffsep_jax.models.waveform.conditioner import Conditioner, Conditioning
+from diffsep_jax.models.waveform.conditioner import Conditioner
 
 FRAME = transform.FRAME
 BANDS = ((4, 16), (3, 64), (3, 256))
@@ -113,11 +114,8 @@ def test_untrained_it_draws_gaussian_samples_about_the_estimate():
     np.testing.assert_allclose([float(part.std()) for part in ratio], 0.96, atol=0.04)
 
 
-def test_its_config_is_read_back_and_bad_ones_are_refused():
+def test_its_config_is_read_back():
     assert model_from_json(json.loads(json.dumps(model_to_json(SMALL)))) == SMALL
-    values = model_to_json(SMALL) | {"family": "cepstral"}
-    with pytest.raises(ValueError, match="family is 'cepstral'"):
-        model_from_json(values)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +127,7 @@ def test_its_config_is_read_back_and_bad_ones_are_refused():
         ),
         ({"target_rms": 0.1}, "target_rms is 0.1"),
         ({"estimate_error": 0.3}, "estimate_error is 0.3"),
-        ({"segment": 8_000}, "stride of 1024"),
+        ({"segment": 8_000}, "segment is 8000"),
         ({"conditioner": SpectralConditioner()}, "bands"),
         ({"conditioner": SpectralConditioner(bands=BANDS, window=3000)}, "conditioner.window"),
         ({"generator": SpectralGenerator(bands=((4, 16),))}, "generator.bands"),

@@ -162,7 +162,7 @@ def test_the_config_comes_first():
 
 
 def test_an_unknown_config_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown config 'smal'; .*tiny, tiny_spectral, small,"):
+    with pytest.raises(UserError, match=r"config is 'smal'; .*tiny, tiny_spectral, small,"):
         configs.get("smal")
 
 

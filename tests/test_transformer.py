@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffsep_jax.models.transformer import rotary
+from diffsep_jax.models.waveform.transformer import rotary
 
 
 def test_rotary_scores_depend_on_the_distance_alone():

@@ -1,17 +1,17 @@
 """Self-attention over all positions, with one backend for each kind of processor.
 
-| backend | what | where `auto` takes it |
+| backend | what | where `auto` uses it |
 |---|---|---|
 | `plain` | the whole score matrix at once | TPU and GPU, up to 512 positions |
 | `blockwise` | one tile of scores at a time | CPU; GPU in float32 |
 | `splash` | JAX's Pallas kernel for TPU, see `diffsep_jax.models.splash` | TPU |
 | `cudnn` | cuDNN's fused kernel | GPU in bfloat16 or float16 |
-| `portable` | each platform's own, taken when the program is lowered | never: for `jax.export` |
+| `portable` | chosen when the program is lowered for a platform | never: for `jax.export` |
 
 All but `plain` need memory linear in time, forward and backward: they keep the output and one
 number for each query, named `ATTENTION` for rematerialisation policies (`cudnn` has no names), and
-recompute the scores. The softmax is in float32 in all of them. `plain` and `blockwise` are ordinary
-JAX, which the compiler partitions over the batch without communication.
+recompute the scores. The softmax is always float32. `plain` and `blockwise` are ordinary JAX, which
+the compiler partitions over the batch without communication.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ Backend = Literal["auto", "plain", "blockwise", "splash", "cudnn", "portable"]
 CUDNN_TYPES = (jnp.bfloat16, jnp.float16)
 
 PLAIN_POSITIONS = 512
-"""Up to here `auto` takes `plain` on accelerators: small products that the compiler fuses with
-their neighbours, where a kernel would stand alone and pad to its block."""
+"""Up to this length `auto` is `plain` on accelerators: the compiler fuses small products with their
+neighbours, while a kernel runs alone and pads to its block."""
 
 # Sides of a tile of scores: large enough for matrix products at full speed, small enough for the
 # caches of a CPU. Sequences are cut into blocks of equal length, at most these.
@@ -49,9 +49,11 @@ def attention(
 ) -> Float[Array, "batch time head dim"]:
     """softmax(q k^T / sqrt(dim)) v, over all positions, softmax in float32.
 
-    `auto` is `choose_backend` for the default platform. Raises ValueError if `cudnn` is asked for
-    inputs that are not bfloat16 or float16. `auto` does not know that a program is being compiled
-    for another platform than the default: ask for the backend there, or for `portable`.
+    `auto` is `choose_backend` for the default platform, even where the program is compiled for
+    another one: name the backend there, or use `portable`.
+
+    Raises:
+      ValueError: `cudnn` with inputs that are not bfloat16 or float16.
     """
     if backend == "portable":
         return _portable(query, key, value)
@@ -62,8 +64,7 @@ def attention(
     if backend == "cudnn":
         if query.dtype not in CUDNN_TYPES:
             raise ValueError(
-                f"cudnn attention computes in bfloat16 or float16, not in {query.dtype}:"
-                " set the network's dtype, or use blockwise"
+                f"the inputs of cudnn attention are {query.dtype}; expected bfloat16 or float16."
             )
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     if backend == "blockwise":
@@ -73,9 +74,9 @@ def attention(
 
 
 def _portable(query: Array, key: Array, value: Array) -> Array:
-    """What `auto` is on the platforms that the program is lowered for, whichever they are.
+    """`auto` for whichever platform the program is lowered for.
 
-    Of cuDNN's kernel `jax.export` promises nothing to later versions: `blockwise` is in its place.
+    `jax.export` guarantees no compatibility for cuDNN's kernel, so `blockwise` replaces it.
     """
 
     def on(platform: str) -> Callable[[Array, Array, Array], Array]:
@@ -121,7 +122,7 @@ _Residuals = tuple[Array, Array, Array, Array, Array]
 
 
 def _blockwise_forward(query: Array, key: Array, value: Array) -> tuple[Array, _Residuals]:
-    """The output, and what the backward pass needs: the inputs, it, and log(sum(exp(scores)))."""
+    """The output, and the residuals: the inputs, the output and log(sum(exp(scores)))."""
     out, log_sum = _over_heads(_head_forward, query, key, value)
     out, log_sum = (checkpoint_name(x, ATTENTION) for x in (out, log_sum))
     return out, (query, key, value, out, log_sum)
@@ -138,7 +139,7 @@ def _over_heads(function: Callable, *arrays: Array) -> Any:
     """A loop over heads whose operations are over the batch, so that it stays partitionable."""
     batch = arrays[0].shape[1]
     query_block = MIN_QUERY_BLOCK
-    if isinstance(batch, int):  # in an exported program it is known only when that one is compiled
+    if isinstance(batch, int):  # in an exported program it may be symbolic
         query_block = max(query_block, TILE_QUERIES // batch)
     one_head = partial(function, query_block=query_block)
     return jax.lax.map(lambda head: jax.vmap(one_head)(*head), arrays)
@@ -165,7 +166,7 @@ def _head_forward(
             if bias is not None:
                 products += bias[None, :]
             new_peak = jnp.maximum(peak, products.max(axis=1))
-            # Scaled here, in the pass that exponentiates, and not in one of its own.
+            # Scaled here, so that the scores are read once less.
             weights = jnp.exp((products - new_peak[:, None]) * scale)
             rescale = jnp.exp((peak - new_peak) * scale)
             out = out * rescale[:, None] + _matmul(weights.astype(value.dtype), value)
@@ -191,20 +192,21 @@ def _head_backward(
 ) -> tuple[Float[Array, "time dim"], Float[Array, "time dim"], Float[Array, "time dim"]]:
     """The gradients with respect to one head's query, key and value; scores are recomputed."""
     time, dim = query.shape
-    # sum_k weights * grad_weights, which is all the softmax's gradient needs of a row
+    scale = dim**-0.5
+    # sum_k weights * grad_weights of each row, which the softmax's gradient needs.
     row = jnp.sum(out.astype(jnp.float32) * grad.astype(jnp.float32), axis=1, keepdims=True)
     queries, grads, rows = (_blocks(x, query_block) for x in (query, grad, row))
     keys, values = (_blocks(x, KEY_BLOCK) for x in (key, value))
     bias = _padding_bias(time, keys.shape[:2])
 
-    # Tiles are [key, query] here, so that only one of the five products meets a transposed tile.
+    # Tiles are [key, query] here, so that only one of the five products needs a transposed tile.
     def of_keys(grad_queries: Array, block: tuple) -> tuple[Array, tuple[Array, Array]]:
         key, value, bias = block
 
         def of_queries(carry: tuple[Array, Array], block: tuple) -> tuple[tuple, Array]:
             grad_key, grad_value = carry
             query, grad, log_sum, row, grad_query = block
-            scores = _scores(key, query)
+            scores = _matmul(key, query.T) * scale
             if bias is not None:
                 scores += bias[:, None]
             weights = jnp.exp(scores - log_sum[None, :])
@@ -221,7 +223,6 @@ def _head_backward(
 
     zeros = jnp.zeros((len(queries), dim, queries.shape[1]))
     grad_queries, (grad_key, grad_value) = jax.lax.scan(of_keys, zeros, (keys, values, bias))
-    scale = dim**-0.5
     grad_query = grad_queries.swapaxes(1, 2) * scale
     return (
         grad_query.reshape(-1, dim)[:time].astype(query.dtype),
@@ -231,7 +232,7 @@ def _head_backward(
 
 
 def _blocks(x: Float[Array, "time dim"], longest: int) -> Float[Array, "block position dim"]:
-    """`x` in as few equal blocks as `longest` allows, zeros after its end."""
+    """`x` in as few equal blocks as `longest` allows, padded with zeros."""
     time, dim = x.shape
     blocks = -(-time // longest)
     padding = -time % blocks
@@ -244,10 +245,6 @@ def _padding_bias(time: int, blocks: tuple[int, ...]) -> Float32[Array, "block k
     if count * block == time:
         return None
     return jnp.where(jnp.arange(count * block) < time, 0.0, -jnp.inf).reshape(blocks)
-
-
-def _scores(rows: Array, columns: Array) -> Array:
-    return _matmul(rows, columns.T) * rows.shape[-1] ** -0.5
 
 
 _matmul = partial(jnp.matmul, preferred_element_type=jnp.float32)

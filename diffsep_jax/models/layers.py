@@ -1,20 +1,57 @@
-"""Building blocks that the generator and the conditioner share.
+"""Layers of both families of networks.
 
-Activations are `[batch, time, channel]`. Parameters are float32; every block computes in `dtype`.
+Activations are `[batch, time, channel]`. Parameters are float32; every layer computes in `dtype`.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffsep_jax.models.convolution import Convolution, convolution_fn
-from diffsep_jax.models.product import Dense, product, with_known_params
+from diffsep_jax.models.convolution import Convolution, convolve
 
-_Conv = with_known_params(nn.Conv)
+PRODUCT = "product"
+"""Name of the outputs of matrix products and convolutions, for rematerialisation policies."""
+
+
+def named_product(x: Array) -> Array:
+    """`x`, known to rematerialisation policies as `PRODUCT`."""
+    return checkpoint_name(x, PRODUCT)
+
+
+class _KnownParams:
+    """Mixed into a linen module: takes parameters that exist without comparing their shapes.
+
+    For the comparison Flax traces each initialiser again, a quarter of the time to trace a sampler.
+    The parameters of a file are compared when it is loaded.
+    """
+
+    @nn.nowrap
+    def param(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.has_variable("params", name):
+            return self.get_variable("params", name)
+        return super().param(name, *args, **kwargs)  # type: ignore[misc]
+
+
+def _with_known_params(module: type[nn.Module]) -> Any:
+    return type(module.__name__, (_KnownParams, module), {"__module__": __name__})
+
+
+_Conv = _with_known_params(nn.Conv)
+
+
+def _named_dot_general(*args: Any, **kwargs: Any) -> Array:
+    return named_product(lax.dot_general(*args, **kwargs))
+
+
+Dense = functools.partial(_with_known_params(nn.Dense), dot_general=_named_dot_general)
+"""`flax.linen.Dense` whose product is named."""
 
 
 def conv(
@@ -26,13 +63,18 @@ def conv(
     **options: Any,
 ) -> nn.Conv:
     """A 1-D convolution that keeps the number of frames."""
+
+    def convolve_named(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+        """The further arguments have one value each in these networks: stride 1, `SAME`."""
+        return named_product(convolve(inputs, kernel, convolution))
+
     return _Conv(
         features,
         (kernel_size,),
         padding="SAME",
         dtype=dtype,
         name=name,
-        conv_general_dilated=convolution_fn(convolution),
+        conv_general_dilated=convolve_named,
         **options,
     )
 
@@ -65,98 +107,6 @@ class GroupNorm(nn.Module):
         gain = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         offset = bias[None] - mean * gain
         return (x32 * gain[:, None] + offset[:, None]).astype(self.dtype)
-
-
-class PReLU(nn.Module):
-    """max(x, 0) + a min(x, 0) with one learned slope a (He et al. 2015)."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
-        slope = self.param("slope", nn.initializers.constant(0.25), ()).astype(x.dtype)
-        return jnp.where(x >= 0, x, slope * x)
-
-
-class Downsample(nn.Module):
-    """A convolution with kernel = stride = `factor`: frames folded into channels, then a Dense."""
-
-    features: int
-    factor: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch frame out"]:
-        return Dense(self.features, dtype=self.dtype, name="dense")(fold_time(x, self.factor))
-
-
-class Upsample(nn.Module):
-    """A transposed convolution with kernel = stride = `factor`: a Dense, then channels unfolded."""
-
-    features: int
-    factor: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch frame channel"]) -> Float[Array, "batch time out"]:
-        x = Dense(self.features * self.factor, dtype=self.dtype, name="dense")(x)
-        return unfold_time(x, self.factor)
-
-
-class Join(nn.Module):
-    """A Dense of h and what it is told, side by side.
-
-    On the CPU as two products and no concatenation: where only h changes from call to call, as in
-    a sampler's loop, the compiler takes the other out of the loop.
-    """
-
-    features: int
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, h: Float[Array, "batch time channel"], told: Float[Array, "batch time width"]
-    ) -> Float[Array, "batch time out"]:
-        channels = h.shape[-1]
-        inputs = channels + told.shape[-1]
-        kernel = self.param("kernel", nn.linear.default_kernel_init, (inputs, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)[None, None]
-        if jax.default_backend() == "cpu":
-            return product(h, kernel[:channels]) + (product(told, kernel[channels:]) + bias)
-        return product(jnp.concatenate([h, told], -1), kernel) + bias
-
-
-class ResidualBlock(nn.Module):
-    """The generator's block: 2 x [GroupNorm, SiLU, Conv k3] + identity."""
-
-    groups: int
-    convolution: Convolution = "auto"
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
-        h = x
-        for i in range(2):
-            h = nn.silu(GroupNorm(self.groups, self.dtype, name=f"norm_{i}")(h))
-            h = conv(x.shape[-1], 3, self.convolution, self.dtype, name=f"conv_{i}")(h)
-        return x + h
-
-
-class BottleneckBlock(nn.Module):
-    """The conditioner's block: 3 x [PReLU, GroupNorm, Conv] (3, 5, 3) of half width + identity."""
-
-    groups: int
-    convolution: Convolution = "auto"
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time channel"]) -> Float[Array, "batch time channel"]:
-        channels = x.shape[-1]
-        h = x
-        sizes = ((channels // 2, 3), (channels // 2, 5), (channels, 3))
-        for i, (features, kernel_size) in enumerate(sizes):
-            h = GroupNorm(self.groups, self.dtype, name=f"norm_{i}")(PReLU(name=f"prelu_{i}")(h))
-            h = conv(features, kernel_size, self.convolution, self.dtype, name=f"conv_{i}")(h)
-        return x + h
 
 
 class FiLM(nn.Module):
@@ -197,27 +147,3 @@ class NoiseLevelEmbedding(nn.Module):
         for i in range(3):
             h = nn.gelu(Dense(self.width, dtype=self.dtype, name=f"dense_{i}")(h))
         return h
-
-
-def fold_time(
-    x: Float[Array, "batch time channel"], factor: int
-) -> Float[Array, "batch frame out"]:
-    """Folds `factor` consecutive frames into the channels."""
-    batch, time, channels = x.shape
-    return x.reshape(batch, time // factor, factor * channels)
-
-
-def unfold_time(
-    x: Float[Array, "batch frame channel"], factor: int
-) -> Float[Array, "batch time out"]:
-    """The inverse of `fold_time`."""
-    batch, frames, channels = x.shape
-    return x.reshape(batch, frames * factor, channels // factor)
-
-
-def average_pool(
-    x: Float[Array, "batch time channel"], factor: int
-) -> Float[Array, "batch frame channel"]:
-    """Means of `factor` consecutive frames."""
-    batch, time, channels = x.shape
-    return x.reshape(batch, time // factor, factor, channels).mean(2)

@@ -1,6 +1,6 @@
-"""A separation model: its two networks, how their outputs are read as a velocity, its JSON.
+"""A separation model: its two networks, its velocity, and its fields as JSON.
 
-Training and inference both go through the methods here, so they cannot disagree.
+Training and inference both use the methods here, so they cannot disagree.
 """
 
 import dataclasses
@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import msgspec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from diffsep_jax.diffusion import alpha_beta
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.fields import is_positive, is_whole, require
+from diffsep_jax.models.conditioning import Conditioning
+from diffsep_jax.models.fields import is_positive, require
 from diffsep_jax.models.registry import (
     FAMILIES,
     AnyConditioner,
@@ -25,15 +27,12 @@ from diffsep_jax.models.registry import (
 )
 from diffsep_jax.models.spectral.bands import BandGroups
 from diffsep_jax.models.spectral.generator import SpectralGenerator
-from diffsep_jax.models.waveform.conditioner import Conditioning
 
 Params = Mapping[str, Any]
 
 FORMAT = "diffsep-jax 1"
 DEFAULT_FAMILY = "waveform"
 """The family of files that do not name one."""
-
-_NOT_STORED = {"compute"}  # how, not what
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +49,7 @@ class SeparationModel:
         estimate_error: RMS error that the direct estimate is taken to have, at `target_rms`; the
             generator then predicts a correction to the velocity that the estimate implies, see
             `precondition` (ours). None = the generator's output is the velocity, as in the paper.
-        compute: precision, attention and rematerialisation; no part of an exported model.
+        compute: precision, attention and rematerialisation; not stored with the model.
     """
 
     generator: AnyGenerator
@@ -62,24 +61,21 @@ class SeparationModel:
     compute: Compute = Compute()
 
     def __post_init__(self) -> None:
-        networks = (("generator", self.generator), ("conditioner", self.conditioner))
-        for name, network in networks:
+        for name, network in (("generator", self.generator), ("conditioner", self.conditioner)):
             network.check()
-            if not is_whole(self.segment) or self.segment % network.stride:
-                raise UserError(
-                    f"segment is {self.segment!r} samples; a positive multiple of the {name}'s"
-                    f" stride of {network.stride} is expected"
-                )
+            good = self.segment > 0 and self.segment % network.stride == 0
+            expected = f"a positive multiple of {network.stride}, the {name}'s stride in samples"
+            require(good, "segment", self.segment, expected)
         self._check_fit()
-        rate, rms, error = self.sample_rate, self.target_rms, self.estimate_error
-        require(is_whole(rate), "sample_rate", rate, "a positive whole number of Hz")
+        rms, error = self.target_rms, self.estimate_error
+        require(self.sample_rate > 0, "sample_rate", self.sample_rate, "a positive number of Hz")
         require(is_positive(rms), "target_rms", rms, "a positive, finite level")
         good = error is None or is_positive(error)
         require(good, "estimate_error", error, "a positive, finite level or None")
         if self.family.preconditioned:
-            networks_are = f"with {family_name(self.generator)} networks,"
-            require(rms == 1, "target_rms", rms, f"1, {networks_are}")
-            require(error is None, "estimate_error", error, f"None, {networks_are}")
+            name = family_name(self.generator)
+            require(rms == 1, "target_rms", rms, f"1 for {name} networks")
+            require(error is None, "estimate_error", error, f"None for {name} networks")
 
     @property
     def family(self) -> Family:
@@ -88,7 +84,7 @@ class SeparationModel:
 
     @property
     def min_overlap(self) -> int:
-        """Samples that chunks must overlap by: what a network sees of where its chunk ends."""
+        """Samples that chunks must overlap by."""
         return self.family.min_overlap
 
     @property
@@ -147,19 +143,16 @@ class SeparationModel:
         return precondition(output, x, sigma, conditioning.estimate, self.estimate_error)
 
     def _check_fit(self) -> None:
-        """UserError unless the generator reads what the conditioner gives."""
+        """Raises UserError unless the generator takes what the conditioner gives."""
         families = family_name(self.generator), family_name(self.conditioner)
         if families[0] != families[1]:
             raise UserError(
-                f"the generator is {families[0]} and the conditioner is {families[1]}; networks of"
-                " one family are expected"
+                f"the generator is {families[0]} and the conditioner is {families[1]}; expected"
+                " networks of one family."
             )
-        read, given = map(self.family.interface_of, (self.generator, self.conditioner))
-        if read != given:
-            raise UserError(
-                f"the generator's {self.family.interface} are {read}, the conditioner's {given};"
-                " they must be the same"
-            )
+        taken, given = map(self.family.interface_of, (self.generator, self.conditioner))
+        what = self.family.interface
+        require(taken == given, f"generator {what}", taken, f"{given}, the conditioner's")
 
 
 def precondition(
@@ -189,49 +182,59 @@ def precondition(
 
 
 def model_to_json(model: SeparationModel) -> dict[str, Any]:
-    """The model's fields as plain JSON values: what it is, not how it is computed."""
+    """The model's fields as JSON values, without `compute`."""
     values: dict[str, Any] = {"format": FORMAT}
     if (family := family_name(model.generator)) != DEFAULT_FAMILY:
         values["family"] = family
-    for field in dataclasses.fields(model):
-        if field.name in _NOT_STORED:
-            continue
+    for field in _stored_fields(SeparationModel):
         value = getattr(model, field.name)
         if field.name in ("generator", "conditioner"):
-            value = {name: getattr(value, name) for name in _network_fields(type(value))}
+            value = {each.name: getattr(value, each.name) for each in _stored_fields(value)}
         values[field.name] = value
     return values
 
 
-def model_from_json(values: Mapping[str, Any]) -> SeparationModel:
-    """The inverse of `model_to_json`. Raises TypeError or ValueError for other input."""
-    if not isinstance(values, Mapping):
-        raise ValueError("it is not a JSON object")
-    values = dict(values)
-    if values.pop("format", None) != FORMAT:
-        raise ValueError(f"its format is not {FORMAT!r}")
-    known = {f.name for f in dataclasses.fields(SeparationModel)} - _NOT_STORED | {"family"}
-    if unknown := values.keys() - known:
-        raise ValueError(f"unknown fields {sorted(unknown)}")
-    family = values.pop("family", DEFAULT_FAMILY)
-    if family not in FAMILIES:
-        raise ValueError(f"family is {family!r}; one of {', '.join(FAMILIES)} is expected")
-    for name in ("generator", "conditioner"):
-        network = getattr(FAMILIES[family], name)
-        if not isinstance(values.get(name), Mapping):
-            raise ValueError(f"{name} is {values.get(name)!r}; an object of its fields is expected")
-        fields = {key: _tuples(value) for key, value in values[name].items()}
-        if unknown := fields.keys() - set(_network_fields(network)):
-            raise ValueError(f"unknown {name} fields {sorted(unknown)}")
-        values[name] = network(**fields)
-    return SeparationModel(**values)
+def model_from_json(values: Any) -> SeparationModel:
+    """The inverse of `model_to_json`.
+
+    Raises UserError, naming the field, for a field that is missing, unknown or of another type, or
+    whose value is bad.
+    """
+    try:
+        header = msgspec.convert(values, _Header)
+        require(header.format == FORMAT, "format", header.format, repr(FORMAT))
+        require(header.family in FAMILIES, "family", header.family, " or ".join(FAMILIES))
+        family = FAMILIES[header.family]
+        networks = {"generator": family.generator, "conditioner": family.conditioner}
+        types = {name: _schema(network) for name, network in networks.items()}
+        fields = {name: value for name, value in values.items() if name not in ("format", "family")}
+        stored = msgspec.structs.asdict(msgspec.convert(fields, _schema(SeparationModel, **types)))
+    except msgspec.ValidationError as error:
+        raise UserError(f"model: {error}") from None
+    for name, network in networks.items():
+        stored[name] = network(**msgspec.structs.asdict(stored[name]))
+    return SeparationModel(**stored)
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists, at any depth, as tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+class _Header(msgspec.Struct):
+    format: str
+    family: str = DEFAULT_FAMILY
 
 
-def _network_fields(network: Any) -> list[str]:
-    """A linen module's own fields: `parent` and `name` are Flax's."""
-    return [f.name for f in dataclasses.fields(network) if f.name not in ("parent", "name")]
+def _schema(owner: Any, **types: Any) -> type[msgspec.Struct]:
+    """The fields of a class that files hold, for msgspec to check; `types` in place of its own."""
+    fields = [
+        (
+            field.name,
+            types.get(field.name, field.type),
+            msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default,
+        )
+        for field in _stored_fields(owner)
+    ]
+    return msgspec.defstruct(owner.__name__, fields, forbid_unknown_fields=True)
+
+
+def _stored_fields(owner: Any) -> list[dataclasses.Field]:
+    """All fields but Flax's own, `parent` and `name`, and `compute`, which changes no function."""
+    skipped = ("parent", "name", "compute")
+    return [field for field in dataclasses.fields(owner) if field.name not in skipped]

@@ -1,4 +1,4 @@
-"""The families of networks. A new family is an entry in `FAMILIES`; nothing else lists them."""
+"""The families of networks; to add one, add an entry to `FAMILIES`."""
 
 import dataclasses
 import math
@@ -18,18 +18,18 @@ AnyConditioner = Conditioner | SpectralConditioner
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """What sets a family of networks apart.
+    """A generator and a conditioner that work together.
 
     Attributes:
         generator: (x, sigma, mixture, conditioning) -> velocity, or a correction to the one that
             the direct estimate implies.
         conditioner: mixture -> Conditioning.
-        interface: what a generator and its conditioner must have in common, in words.
-        interface_of: that of either network.
-        min_overlap: samples that chunks must overlap by: what a network sees of where its chunk
-            ends.
-        preconditioned: the generator corrects the direct estimate by itself, for audio of unit
-            RMS; `target_rms` and `estimate_error` of the model must be 1 and None.
+        interface: name of the property that both networks must have in common.
+        interface_of: its value for either network.
+        min_overlap: samples that chunks must overlap by, so that the edges of a chunk, where the
+            networks see no neighbours, are cross-faded.
+        preconditioned: the generator does its own preconditioning, for audio of unit RMS:
+            `target_rms` must be 1 and `estimate_error` None.
     """
 
     generator: type[AnyGenerator]
@@ -68,11 +68,11 @@ FAMILIES = {
 
 
 def family_name(network: AnyGenerator | AnyConditioner) -> str:
-    """The family of a network. Raises UserError for a class that is in none."""
+    """The family of a network. Raises UserError for a class that belongs to none."""
     for name, family in FAMILIES.items():
         if isinstance(network, (family.generator, family.conditioner)):
             return name
     raise UserError(
-        f"the network is a {type(network).__name__}; a class of the families"
-        f" {', '.join(FAMILIES)} is expected"
+        f"the network is a {type(network).__name__}; expected a class of the families"
+        f" {', '.join(FAMILIES)}."
     )

@@ -9,7 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 ATTENTION = "attention"
-"""Name of what attention keeps for its gradient, for rematerialisation policies."""
+"""Name of the residuals of attention, for rematerialisation policies."""
 LANES = 128
 """Positions are padded to a multiple of this."""
 BLOCK = 1024
@@ -30,7 +30,7 @@ def splash_attention(
     The output and the log-sum-exp are named `ATTENTION`, for rematerialisation policies.
 
     The compiler can't partition the kernel: under a mesh with automatic axes (`jax.set_mesh`) it is
-    mapped over them, by examples where their number allows it, else each device computes all.
+    mapped over them, split by examples where their number divides, else each device computes all.
     """
     call = partial(_splash, interpret=interpret)
     mesh = jax.sharding.get_abstract_mesh()
@@ -46,7 +46,7 @@ def splash_attention(
 
 
 def _splash(query: Array, key: Array, value: Array, *, interpret: bool) -> Array:
-    # Pallas takes long to import, and most programs are for other processors than TPUs.
+    # Pallas takes long to import, and only TPUs need it.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         BlockSizes,
         FullMask,

@@ -1,8 +1,8 @@
-"""Bands of coefficients as tokens, and the U-Net over frames and bands that both networks are.
+"""Bands of coefficients as tokens, and the U-Net over frames and bands that both networks use.
 
 A spectrum is cut into bands of a few widths, narrow where voices lie. Each band of each frame is a
-token; what reads coefficients into tokens and tokens into coefficients has weights of its own for
-each band. Activations are `[batch, frame, band, channel]`.
+token; the layers from coefficients to tokens and back have separate weights for each band.
+Activations are `[batch, frame, band, channel]`.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from diffsep_jax.errors import UserError
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.layers import FiLM, GroupNorm, conv
-from diffsep_jax.models.product import Dense, named_product
+from diffsep_jax.models.layers import Dense, FiLM, GroupNorm, conv, named_product
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients
 
 BandGroups = tuple[tuple[int, int], ...]
@@ -29,29 +27,19 @@ BandCoefficients = Float[Array, "batch frame _ _"]
 
 
 def num_bands(groups: BandGroups) -> int:
-    """How many tokens a frame has."""
+    """Tokens in a frame."""
     return sum(count for count, _ in groups)
 
 
 def check_network(network: Any, owner: str) -> None:
     """Raises UserError, naming the field, where one that both networks have is bad."""
-    fields.check_wholes(network, owner, "widths", "blocks")
-    fields.check_whole(network, owner, "groups")
-    if len(network.widths) != len(network.blocks):
-        raise UserError(
-            f"{owner}.widths has {len(network.widths)} values, {owner}.blocks"
-            f" {len(network.blocks)}; as many are expected"
-        )
-    widths = {f"{owner}.widths[{i}]": width for i, width in enumerate(network.widths)}
-    fields.check_divides(network, owner, "groups", widths)
-    pairs = network.bands
-    good = isinstance(pairs, tuple) and all(
-        isinstance(pair, tuple) and len(pair) == 2 and all(map(fields.is_whole, pair))
-        for pair in pairs
-    )
-    good = good and sum(count * width for count, width in pairs) == FRAME
+    fields.check_positive(network, owner, "widths", "blocks", "groups")
+    fields.check_lengths(network, owner, "blocks", "widths")
+    fields.check_groups(network, owner, network.widths)
+    total = sum(count * width for count, width in network.bands)
     expected = f"pairs (bands, coefficients in each) with {FRAME} coefficients in all"
-    fields.require(good, f"{owner}.bands", pairs, expected)
+    good = total == FRAME and all(min(pair) > 0 for pair in network.bands)
+    fields.require(good, f"{owner}.bands", network.bands, expected)
 
 
 def split_bands(x: Coefficients, groups: BandGroups) -> list[BandCoefficients]:
@@ -82,18 +70,23 @@ def band_power(x: Coefficients, groups: BandGroups) -> Float[Array, "batch frame
 
 
 def spread(x: Float[Array, "batch frame band"], groups: BandGroups) -> Coefficients:
-    """A value of each band at each of its coefficients; one channel."""
+    """Repeats a band's value at each of its coefficients; one channel."""
     widths = np.repeat([width for _, width in groups], [count for count, _ in groups])
     return jnp.repeat(x, widths, axis=-1, total_repeat_length=int(widths.sum()))[:, :, None]
 
 
 class BandDense(nn.Module):
-    """A dense layer with weights of its own for each band."""
+    """A dense layer with separate weights for each band.
+
+    Attributes:
+        features: output channels.
+        dtype: to compute in.
+        zero: whether the kernel starts at zero.
+    """
 
     features: int
     dtype: DTypeLike = jnp.float32
     zero: bool = False
-    """Whether the kernel starts at zero."""
 
     @nn.compact
     def __call__(self, x: Tokens) -> Float[Array, "batch frame band out"]:
@@ -105,6 +98,31 @@ class BandDense(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[2], self.features))
         product = named_product(jnp.einsum("btki,kio->btko", x.astype(self.dtype), kernel))
         return product + bias.astype(self.dtype)[None, None]
+
+
+def embed_bands(features: Sequence[BandCoefficients], width: int, dtype: DTypeLike) -> Tokens:
+    """Tokens from each group's features; layers `embed_GROUP` of the calling module."""
+    embedded = [
+        BandDense(width, dtype, name=f"embed_{group}")(each) for group, each in enumerate(features)
+    ]
+    return jnp.concatenate(embedded, axis=2)
+
+
+def read_bands(
+    h: Tokens, groups: BandGroups, dtype: DTypeLike, hidden: str, out: str
+) -> list[BandCoefficients]:
+    """Two float32 values per token and coefficient of each group, zero at the start.
+
+    The layers are `{hidden}_GROUP` and `{out}_GROUP` of the calling module.
+    """
+    outputs, start = [], 0
+    for group, (count, width) in enumerate(groups):
+        tokens = h[:, :, start : start + count]
+        start += count
+        inner = BandDense(2 * h.shape[-1], dtype, name=f"{hidden}_{group}")(tokens)
+        head = BandDense(2 * width, jnp.float32, zero=True, name=f"{out}_{group}")
+        outputs.append(head(nn.silu(inner)))
+    return outputs
 
 
 class BandBlock(nn.Module):
@@ -139,11 +157,17 @@ class BandBlock(nn.Module):
 
 
 class BandUNet(nn.Module):
-    """A U-Net over tokens whose levels halve the frames; any number of frames goes in and out."""
+    """A U-Net over tokens whose levels halve the frames; takes any number of frames.
+
+    Attributes:
+        widths: channels of each level.
+        blocks: blocks of each level; the last level is the bottleneck.
+        groups: groups of every GroupNorm.
+        compute: precision and rematerialisation.
+    """
 
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
-    """Blocks of each level; the last level is the bottleneck."""
     groups: int
     compute: Compute
 
@@ -177,14 +201,14 @@ class BandUNet(nn.Module):
         return nn.silu(norm(h.reshape(h.shape[0], -1, h.shape[-1]))).reshape(h.shape)
 
     def _halve(self, h: Tokens, level: int) -> Array:
-        """Each two frames side by side, then a dense layer."""
+        """Concatenates pairs of frames, then a dense layer."""
         batch, frames, bands, width = h.shape
         pairs = jnp.swapaxes(h.reshape(batch, frames // 2, 2, bands, width), 2, 3)
         dense = Dense(self.widths[level + 1], dtype=self.compute.dtype, name=f"halve_{level}")
         return dense(pairs.reshape(batch, frames // 2, bands, 2 * width))
 
     def _double(self, h: Tokens, level: int) -> Array:
-        """The inverse: a dense layer to two frames side by side."""
+        """The reverse: a dense layer to two frames each."""
         batch, frames, bands, _ = h.shape
         width = self.widths[level]
         dense = Dense(2 * width, dtype=self.compute.dtype, name=f"double_{level}")

@@ -7,22 +7,24 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.product import Dense
+from diffsep_jax.models.conditioning import Conditioning
+from diffsep_jax.models.layers import Dense
 from diffsep_jax.models.spectral.bands import (
-    BandDense,
+    BandCoefficients,
     BandGroups,
     BandUNet,
     Tokens,
     band_power,
     check_network,
+    embed_bands,
     join_bands,
+    read_bands,
     split_bands,
 )
 from diffsep_jax.models.spectral.transform import FRAME, inverse_stft, mdct, stft
-from diffsep_jax.models.waveform.conditioner import Conditioning
 
 INITIAL_MASK = 0.3
-"""What an untrained network multiplies the mixture by."""
+"""The mask of an untrained network."""
 
 LOG_SCALE_RANGE = (-8.517, 2.0)
 """log 2e-4, about the rounding of 16 bits, to more than any error of a mixture of unit RMS."""
@@ -55,7 +57,7 @@ class SpectralConditioner(nn.Module):
         """Raises UserError, naming the field, where a field is bad or does not fit another."""
         owner = "conditioner"
         check_network(self, owner)
-        good = fields.is_whole(self.window) and self.window % (2 * FRAME) == 0
+        good = self.window > 0 and self.window % (2 * FRAME) == 0
         fields.require(good, f"{owner}.window", self.window, f"a multiple of {2 * FRAME} samples")
 
     @nn.compact
@@ -76,29 +78,14 @@ class SpectralConditioner(nn.Module):
         real, imaginary = bins.real[..., :nyquist], bins.imag[..., :nyquist]
         parts = list(zip(split_bands(real, groups), split_bands(imaginary, groups), strict=True))
 
-        embedded = []
-        for group, (x, y) in enumerate(parts):
-            power = jnp.square(x) + jnp.square(y)
-            mean = power.mean(-1, keepdims=True)
-            # Twice: by the band's level over the chunk, whatever the equaliser; and compressed.
-            normal = jax.lax.rsqrt(mean.mean(1, keepdims=True) + 1e-6)
-            gain = (jnp.sqrt(power + 1e-12) + 1e-3) ** -0.6
-            level = 0.3 * jnp.log(mean + 1e-5)
-            features = jnp.concatenate([x * normal, y * normal, x * gain, y * gain, level], axis=-1)
-            embedded.append(
-                BandDense(self.widths[0], compute.dtype, name=f"embed_{group}")(features)
-            )
-        h = jnp.concatenate(embedded, axis=2)
+        h = embed_bands([_features(x, y) for x, y in parts], self.widths[0], compute.dtype)
         h = BandUNet(self.widths, self.blocks, self.groups, compute, name="unet")(h)
 
-        masked, start = [], 0
-        for group, (x, y) in enumerate(parts):
-            count, size = x.shape[2:]
-            tokens = h[:, :, start : start + count]
-            start += count
-            hidden = BandDense(2 * h.shape[-1], compute.dtype, name=f"mask_hidden_{group}")(tokens)
-            head = BandDense(2 * size, jnp.float32, zero=True, name=f"mask_{group}")
-            a, b = jnp.split(head(nn.silu(hidden)), 2, axis=-1)
+        masked = []
+        both = tuple((count, 2 * width) for count, width in groups)  # real and imaginary parts
+        masks = read_bands(h, both, compute.dtype, "mask_hidden", "mask")
+        for (x, y), mask in zip(parts, masks, strict=True):
+            a, b = jnp.split(mask, 2, axis=-1)
             a = a + INITIAL_MASK
             masked.append((a * x - b * y, a * y + b * x))
         estimated = [join_bands(part, groups, 2) for part in zip(*masked, strict=True)]
@@ -120,3 +107,13 @@ class SpectralConditioner(nn.Module):
             jax.lax.stop_gradient(levels)
         )
         return jnp.clip((output + linear)[..., 0] - 1.5, *LOG_SCALE_RANGE)
+
+
+def _features(x: BandCoefficients, y: BandCoefficients) -> BandCoefficients:
+    """Real and imaginary parts, normalised and compressed, and the band's level."""
+    power = jnp.square(x) + jnp.square(y)
+    mean = power.mean(-1, keepdims=True)
+    normal = jax.lax.rsqrt(mean.mean(1, keepdims=True) + 1e-6)  # by the level over the chunk
+    gain = (jnp.sqrt(power + 1e-12) + 1e-3) ** -0.6
+    level = 0.3 * jnp.log(mean + 1e-5)
+    return jnp.concatenate([x * normal, y * normal, x * gain, y * gain, level], axis=-1)

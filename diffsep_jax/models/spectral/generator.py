@@ -1,7 +1,7 @@
 """The spectral generator: a velocity, preconditioned per band and frame about the direct estimate.
 
 If the vocals' MDCT V were Gaussian about the estimate's, M, with the deviation s that the
-conditioner tells for each band and frame, then, with X that of x_sigma, D = X - alpha M and
+conditioner predicts for each band and frame, then, with X that of x_sigma, D = X - alpha M and
 t = (alpha s)^2 + beta^2,
 
     E[v | X]   = -beta M + alpha beta (1 - s^2) / t D
@@ -21,19 +21,19 @@ from jaxtyping import Array, Float
 from diffsep_jax.diffusion import alpha_beta
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.layers import NoiseLevelEmbedding
-from diffsep_jax.models.product import Dense
+from diffsep_jax.models.conditioning import Conditioning
+from diffsep_jax.models.layers import Dense, NoiseLevelEmbedding
 from diffsep_jax.models.spectral.bands import (
-    BandDense,
     BandGroups,
     BandUNet,
     check_network,
+    embed_bands,
     join_bands,
+    read_bands,
     split_bands,
     spread,
 )
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients, inverse_mdct, mdct, mdst
-from diffsep_jax.models.waveform.conditioner import Conditioning
 
 
 class GaussianVelocity(NamedTuple):
@@ -104,9 +104,9 @@ class SpectralGenerator(nn.Module):
     def check(self) -> None:
         """Raises UserError, naming the field, where a field is bad or does not fit another."""
         check_network(self, "generator")
-        fields.check_whole(self, "generator", "fourier_features", "embedding_width")
-        scale = self.fourier_scale
-        fields.require(fields.is_positive(scale), "generator.fourier_scale", scale, "a number > 0")
+        fields.check_positive(
+            self, "generator", "fourier_features", "embedding_width", "fourier_scale"
+        )
 
     @nn.compact
     def __call__(
@@ -135,43 +135,33 @@ class SpectralGenerator(nn.Module):
         dtype = compute.dtype
         fixed = (gaussian.estimate, mdct(mixture), mdst(mixture))
         seen = (gaussian.normalised, *(_compress(each) for each in fixed))
-        embedded = []
-        for group, parts in enumerate(
-            zip(*(split_bands(each, self.bands) for each in seen), strict=True)
-        ):
-            features = jnp.concatenate(parts, axis=-1)
-            embedded.append(BandDense(self.widths[0], dtype, name=f"embed_{group}")(features))
-        h = jnp.concatenate(embedded, axis=2)
+        groups = zip(*(split_bands(each, self.bands) for each in seen), strict=True)
+        features = [jnp.concatenate(parts, axis=-1) for parts in groups]
+        h = embed_bands(features, self.widths[0], dtype)
         assert conditioning.log_scale is not None
-        told = jnp.concatenate(
+        tokens = jnp.concatenate(
             [
                 conditioning.embeddings[0].astype(jnp.float32),
                 self._snr(sigma, conditioning.log_scale),
             ],
             axis=-1,
         )
-        h = h + Dense(self.widths[0], dtype=dtype, name="tokens")(told.astype(dtype))
+        h = h + Dense(self.widths[0], dtype=dtype, name="tokens")(tokens.astype(dtype))
         embedding = NoiseLevelEmbedding(
             self.fourier_features, self.embedding_width, self.fourier_scale, dtype, name="noise"
         )(sigma)
         h = BandUNet(self.widths, self.blocks, self.groups, compute, name="unet")(h, embedding)
 
-        outputs, start = [], 0
-        for group, (count, width) in enumerate(self.bands):
-            tokens = h[:, :, start : start + count]
-            start += count
-            hidden = BandDense(2 * h.shape[-1], dtype, name=f"hidden_{group}")(tokens)
-            head = BandDense(2 * width, jnp.float32, zero=True, name=f"out_{group}")
-            outputs.append(head(nn.silu(hidden)))
+        outputs = read_bands(h, self.bands, dtype, "hidden", "out")
         return join_bands(outputs, self.bands, 2)
 
     def _snr(self, sigma: Array, log_scale: Array) -> Float[Array, "batch frame band 1"]:
-        """How far the noise is above the estimate's error, on a scale of about one."""
+        """Log of the estimate's error over the noise, on a scale of about one."""
         alpha, beta = (jnp.log(jnp.maximum(weight, 1e-4)) for weight in alpha_beta(sigma))
         ratio = log_scale + (alpha - beta)[:, None, None]
         return jnp.clip(ratio / 4, -3.0, 3.0)[..., None]
 
 
 def _compress(x: Coefficients) -> Coefficients:
-    """Loud and quiet coefficients on a scale that a network can read: about |x|^0.4."""
+    """Compresses loud and quiet coefficients to similar magnitudes: about |x|^0.4."""
     return x * (jnp.abs(x) + 1e-3) ** -0.6

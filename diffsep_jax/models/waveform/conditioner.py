@@ -5,35 +5,28 @@ once per sampling step.
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffsep_jax.models import fields, layers
+from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.product import Dense
-from diffsep_jax.models.transformer import SelfAttention, TransformerLayer
+from diffsep_jax.models.conditioning import Conditioning
+from diffsep_jax.models.layers import Dense, GroupNorm, conv
+from diffsep_jax.models.waveform.blocks import (
+    BottleneckBlock,
+    Downsample,
+    Upsample,
+    average_pool,
+    check_network,
+    fold_time,
+    unfold_time,
+)
+from diffsep_jax.models.waveform.transformer import SelfAttention, TransformerLayer
 
 Skips = Literal["none", "add", "gate"]
-
-
-class Conditioning(NamedTuple):
-    """What the conditioner knows of a chunk.
-
-    Attributes:
-        embeddings: decoder outputs `[batch, frame, width]`, one for each of the generator's
-            injection levels, shallowest first.
-        estimate: the direct estimate of the vocals `[batch, time, 2]` (the L_rec head).
-        latent_estimate: the bottleneck's estimate `[batch, time, 2]` (the L_lat head), in training.
-        log_scale: log of the direct estimate's error by frame and band, of the spectral family.
-    """
-
-    embeddings: tuple[Array, ...]
-    estimate: Float[Array, "batch time 2"]
-    latent_estimate: Float[Array, "batch time 2"] | None = None
-    log_scale: Float[Array, "batch frame band"] | None = None
 
 
 class Conditioner(nn.Module):
@@ -77,11 +70,12 @@ class Conditioner(nn.Module):
     def check(self) -> None:
         """Raises UserError, naming the field, where a field is bad or does not fit another."""
         owner = "conditioner"
-        fields.check_common(self, owner)
+        check_network(self, owner)
         halves = {f"half of {owner}.widths[{i}]": w // 2 for i, w in enumerate(self.widths[:-1])}
         fields.check_divides(self, owner, "groups", halves)
-        fields.check_whole(self, owner, "transformer_layers", lowest=0)
-        fields.check_whole(self, owner, "transformer_width", "transformer_heads")
+        fields.check_positive(self, owner, "transformer_width", "transformer_heads")
+        layers = self.transformer_layers
+        fields.require(layers >= 0, f"{owner}.transformer_layers", layers, "0 or more")
         # Rotary positions turn pairs of a head's channels.
         fields.require(
             self.transformer_width % (2 * self.transformer_heads) == 0,
@@ -90,7 +84,6 @@ class Conditioner(nn.Module):
             f"a number that cuts {owner}.transformer_width, {self.transformer_width}, into heads"
             " of even width",
         )
-        fields.check_choice(self, owner, "skips", get_args(Skips))
 
     @nn.compact
     def __call__(
@@ -101,8 +94,8 @@ class Conditioner(nn.Module):
         compute: Compute = DEFAULT,
     ) -> Conditioning:
         levels = range(len(self.factors))
-        h = layers.fold_time(mixture.astype(compute.dtype), self.patch_size)
-        h = layers.conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(h)
+        h = fold_time(mixture.astype(compute.dtype), self.patch_size)
+        h = conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(h)
 
         encoded = []
         summary = jnp.zeros((), compute.dtype)
@@ -110,13 +103,11 @@ class Conditioner(nn.Module):
             h = self._level(h, level, compute, "encoder")
             encoded.append(h)
             to_bottleneck = math.prod(self.factors[level:])
-            pooled = nn.relu(
-                layers.GroupNorm(self.groups, compute.dtype, name=f"pool_norm_{level}")(h)
-            )
-            pooled = layers.average_pool(pooled, to_bottleneck)
+            pooled = nn.relu(GroupNorm(self.groups, compute.dtype, name=f"pool_norm_{level}")(h))
+            pooled = average_pool(pooled, to_bottleneck)
             pooled = Dense(self.widths[-1], dtype=compute.dtype, name=f"pool_dense_{level}")(pooled)
             summary = pooled if level == 0 else summary + pooled
-            h = layers.Downsample(
+            h = Downsample(
                 self.widths[level + 1], self.factors[level], compute.dtype, name=f"down_{level}"
             )(h)
 
@@ -127,7 +118,7 @@ class Conditioner(nn.Module):
 
         embeddings = []
         for level in reversed(levels):
-            h = layers.Upsample(
+            h = Upsample(
                 self.widths[level], self.factors[level], compute.dtype, name=f"up_{level}"
             )(h)
             if self.skips == "add":
@@ -142,7 +133,7 @@ class Conditioner(nn.Module):
         return Conditioning(tuple(reversed(embeddings)), estimate, latent_estimate)
 
     def _level(self, h: Array, level: int, compute: Compute, side: str) -> Array:
-        block = compute.block(layers.BottleneckBlock)
+        block = compute.block(BottleneckBlock)
         h = block(self.groups, compute.convolution, compute.dtype, name=f"{side}_block_{level}")(h)
         if level < len(self.factors) - self.attention_levels:
             return h
@@ -168,4 +159,4 @@ class Conditioner(nn.Module):
         """A 1x1 conv to `samples_per_frame` stereo samples a frame, in float32; starts at zero."""
         zeros = nn.initializers.zeros
         stereo = Dense(2 * samples_per_frame, kernel_init=zeros, name=name)(h.astype(jnp.float32))
-        return layers.unfold_time(stereo, samples_per_frame)
+        return unfold_time(stereo, samples_per_frame)

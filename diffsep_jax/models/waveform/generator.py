@@ -1,4 +1,4 @@
-"""The generator: a U-Net over the noisy vocals, told the noise level and the conditioner's view."""
+"""The generator: a U-Net over the noisy vocals, given the noise level and the conditioning."""
 
 import math
 
@@ -6,12 +6,19 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from diffsep_jax.errors import UserError
-from diffsep_jax.models import fields, layers
+from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
-from diffsep_jax.models.product import Dense
-from diffsep_jax.models.transformer import SelfAttention
-from diffsep_jax.models.waveform.conditioner import Conditioning
+from diffsep_jax.models.conditioning import Conditioning
+from diffsep_jax.models.layers import Dense, FiLM, NoiseLevelEmbedding, conv
+from diffsep_jax.models.waveform.blocks import (
+    Downsample,
+    ResidualBlock,
+    Upsample,
+    check_network,
+    fold_time,
+    unfold_time,
+)
+from diffsep_jax.models.waveform.transformer import SelfAttention
 
 
 class Generator(nn.Module):
@@ -30,8 +37,8 @@ class Generator(nn.Module):
         fourier_features: random Fourier features of sigma, sines and cosines together.
         fourier_scale: standard deviation of their frequencies (ours).
         embedding_width: width of the noise-level MLP.
-        use_mixture: take the mixture as a further input beside x (ours; off in the paper).
-        use_estimate: take the direct estimate as a further input beside x (ours; off in the paper).
+        use_mixture: concatenate the mixture to x (ours; off in the paper).
+        use_estimate: concatenate the direct estimate to x (ours; off in the paper).
     """
 
     widths: tuple[int, ...] = (32, 32, 64, 128, 128, 256, 256, 512)
@@ -58,29 +65,13 @@ class Generator(nn.Module):
     def check(self) -> None:
         """Raises UserError, naming the field, where a field is bad or does not fit another."""
         owner = "generator"
-        fields.check_common(self, owner)
-        fields.check_wholes(self, owner, "blocks")
-        if len(self.blocks) != len(self.factors):
-            raise UserError(
-                f"{owner}.blocks has {len(self.blocks)} values; one for each of the"
-                f" {len(self.factors)} levels is expected"
-            )
+        check_network(self, owner)
+        fields.check_positive(
+            self, owner, "blocks", "fourier_features", "fourier_scale", "embedding_width"
+        )
+        fields.check_lengths(self, owner, "blocks", "factors")
         features = self.fourier_features
-        fields.require(
-            fields.is_whole(features) and features % 2 == 0,
-            f"{owner}.fourier_features",
-            features,
-            "a positive even number",
-        )
-        fields.require(
-            fields.is_positive(self.fourier_scale),
-            f"{owner}.fourier_scale",
-            self.fourier_scale,
-            "a positive number",
-        )
-        fields.check_whole(self, owner, "embedding_width")
-        for field in ("use_mixture", "use_estimate"):
-            fields.check_choice(self, owner, field, (True, False))
+        fields.require(features % 2 == 0, f"{owner}.fourier_features", features, "an even number")
 
     @nn.compact
     def __call__(
@@ -95,11 +86,11 @@ class Generator(nn.Module):
         """The network's output for noisy vocals x at noise level sigma.
 
         The conditioning has an embedding for each injection level; the mixture and the direct
-        estimate are read only if `use_mixture` and `use_estimate` say so. The output is float32.
+        estimate are used only with `use_mixture` and `use_estimate`. The output is float32.
         """
         levels = range(len(self.factors))
         first_injection = len(levels) - self.injection_levels
-        embedding = layers.NoiseLevelEmbedding(
+        embedding = NoiseLevelEmbedding(
             self.fourier_features,
             self.embedding_width,
             self.fourier_scale,
@@ -112,8 +103,8 @@ class Generator(nn.Module):
             *([mixture] if self.use_mixture else []),
             *([conditioning.estimate] if self.use_estimate else []),
         ]
-        folded = [layers.fold_time(each.astype(compute.dtype), self.patch_size) for each in inputs]
-        h = layers.conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(
+        folded = [fold_time(each.astype(compute.dtype), self.patch_size) for each in inputs]
+        h = conv(self.widths[0], 3, compute.convolution, compute.dtype, name="conv_in")(
             jnp.concatenate(folded, -1)
         )
 
@@ -122,14 +113,14 @@ class Generator(nn.Module):
                 embedded = conditioning.embeddings[level - first_injection]
                 h = self._inject(h, embedded, compute, f"{side}_inject_{level}")
             for i in range(self.blocks[level]):
-                block = compute.block(layers.ResidualBlock)
+                block = compute.block(ResidualBlock)
                 h = block(
                     self.groups,
                     compute.convolution,
                     compute.dtype,
                     name=f"{side}_block_{level}_{i}",
                 )(h)
-            h = layers.FiLM(compute.dtype, name=f"{side}_film_{level}")(h, embedding)
+            h = FiLM(compute.dtype, name=f"{side}_film_{level}")(h, embedding)
             if level < len(levels) - self.attention_levels:
                 return h
             return compute.block(SelfAttention)(
@@ -144,17 +135,17 @@ class Generator(nn.Module):
         for level in levels:
             h = run_level(h, level, "encoder")
             skips.append(h)
-            h = layers.Downsample(
+            h = Downsample(
                 self.widths[level + 1], self.factors[level], compute.dtype, name=f"down_{level}"
             )(h)
         for level in reversed(levels):
-            h = layers.Upsample(
+            h = Upsample(
                 self.widths[level], self.factors[level], compute.dtype, name=f"up_{level}"
             )(h)
             h = run_level(h + skips[level], level, "decoder")
 
         # Zero at the start: the first prediction is the preconditioner's, or zero.
-        output = layers.conv(
+        output = conv(
             2 * self.patch_size,
             3,
             compute.convolution,
@@ -162,10 +153,11 @@ class Generator(nn.Module):
             "conv_out",
             kernel_init=nn.initializers.zeros,
         )(h.astype(jnp.float32))
-        return layers.unfold_time(output, self.patch_size)
+        return unfold_time(output, self.patch_size)
 
     def _inject(self, h: Array, embedding: Array, compute: Compute, name: str) -> Array:
         """1x1 conv of the embedding to h's width, concatenate, 1x1 conv back."""
         width = h.shape[-1]
-        told = Dense(width, dtype=compute.dtype, name=f"{name}_embedding")(embedding)
-        return layers.Join(width, compute.dtype, name=f"{name}_join")(h, told)
+        embedding = Dense(width, dtype=compute.dtype, name=f"{name}_embedding")(embedding)
+        both = jnp.concatenate([h, embedding], axis=-1)
+        return Dense(width, dtype=compute.dtype, name=f"{name}_join")(both)

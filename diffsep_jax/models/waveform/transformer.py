@@ -1,4 +1,4 @@
-"""Layers that attend: the networks' `SelfAttention`, the conditioner's `TransformerLayer`."""
+"""Attention layers: `SelfAttention` of both networks, `TransformerLayer` of the conditioner."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from diffsep_jax.models.attention import Backend, attention
-from diffsep_jax.models.product import Dense
+from diffsep_jax.models.layers import Dense
 
 
 class SelfAttention(nn.Module):
@@ -58,7 +58,7 @@ def rotary(x: Float[Array, "batch time head dim"]) -> Float[Array, "batch time h
 
 
 def _layer_norm(x: Array, dtype: DTypeLike, name: str) -> Array:
-    """LayerNorm with float32 statistics, handed on in the compute type."""
+    """LayerNorm with float32 statistics, returned in the compute type."""
     return nn.LayerNorm(name=name)(x.astype(jnp.float32)).astype(dtype)
 
 

@@ -1,1 +1,0 @@
-"""What songs and augmentations teach, by short trainings of one network."""
