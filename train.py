@@ -23,7 +23,7 @@ from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.embedded.synthesis import Split
-from data_pipelines.segments import Source
+from data_pipelines.source import Source
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (

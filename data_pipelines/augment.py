@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from data_pipelines import mastering
 from data_pipelines.pitch import shift_pitch
-from data_pipelines.segments import Segment
+from data_pipelines.source import Segment
 from diffsep_jax.errors import UserError
 
 

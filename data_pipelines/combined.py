@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines.segments import Segment, Source
+from data_pipelines.source import Segment, Source
 from diffsep_jax.errors import UserError
 
 

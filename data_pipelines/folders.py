@@ -22,7 +22,7 @@ import soxr
 from jaxtyping import Float
 
 from data_pipelines.cache import cache_folder, write_npy
-from data_pipelines.segments import Segment, block_rms, check_range, mixture_rms
+from data_pipelines.source import Segment, block_rms, check_range, mixture_rms
 from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.errors import UserError
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from data_pipelines.augment import AugmentConfig, augment
 from data_pipelines.processes import obey_parent
-from data_pipelines.segments import Segment, Source
+from data_pipelines.source import Segment, Source
 from data_pipelines.stretches import (
     add_layers,
     draw_anywhere,

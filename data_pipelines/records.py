@@ -15,8 +15,8 @@ from data_pipelines.record_format import (
     find_data_set,
     table_name,
 )
-from data_pipelines.segments import Segment, check_range
 from data_pipelines.song_table import SongTable, read_table
+from data_pipelines.source import Segment, check_range
 from diffsep_jax.errors import UserError
 
 

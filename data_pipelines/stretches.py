@@ -11,7 +11,7 @@ from data_pipelines import dsp
 from data_pipelines.augment import AugmentConfig, drawn
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.mastering import MARGIN
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, Source, active_blocks
+from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, active_blocks
 
 
 def draw_song(rng: Generator, source: Source) -> int:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, check_range
+from data_pipelines.source import ACTIVITY_BLOCK, Segment, check_range
 from diffsep_jax.errors import UserError
 
 BLOCKS = 40

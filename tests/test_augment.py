@@ -19,7 +19,7 @@ from data_pipelines import mastering, pipeline
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment
 from data_pipelines.mastering import MARGIN
 from data_pipelines.pitch import shift_pitch
-from data_pipelines.segments import Segment
+from data_pipelines.source import Segment
 from diffsep_jax.errors import UserError
 
 RATE = 44100

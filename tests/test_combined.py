@@ -10,7 +10,7 @@ from configs.experiment import DataConfig
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.combined import CombinedSongs
-from data_pipelines.segments import Source
+from data_pipelines.source import Source
 from diffsep_jax.errors import UserError
 
 FEW, MANY = Ramps(songs=2, loudness=2.0), Ramps(songs=6, active=(3,))

@@ -20,7 +20,7 @@ import configs
 from data_pipelines import pipeline, stretches
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
-from data_pipelines.segments import ACTIVITY_BLOCK, mixture_rms
+from data_pipelines.source import ACTIVITY_BLOCK, mixture_rms
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from data_pipelines import folders
-from data_pipelines.segments import block_rms
+from data_pipelines.source import block_rms
 from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source
 from diffsep_jax.errors import UserError
 

@@ -11,7 +11,7 @@ import soundfile
 from data_pipelines.cache import write_npy
 from data_pipelines.dsp import midi_to_hz, modal, oscillate, phase_of, wavetables
 from data_pipelines.embedded import synthesis
-from data_pipelines.segments import ACTIVITY_BLOCK
+from data_pipelines.source import ACTIVITY_BLOCK
 from diffsep_jax.errors import UserError
 
 RATE = 44100

@@ -13,7 +13,7 @@ import tyro
 
 from benchmarks.data_recipe.clips import SAMPLE_RATE, Clip, medians, read_devset, score
 from data_pipelines import dsp
-from data_pipelines.segments import ACTIVITY_BLOCK
+from data_pipelines.source import ACTIVITY_BLOCK
 from data_pipelines.sources import available_split, open_source
 from diffsep_jax import metrics
 from diffsep_jax.errors import UserError

@@ -20,7 +20,7 @@ from data_pipelines import pipeline
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.pipeline import PipelineConfig
-from data_pipelines.segments import Source
+from data_pipelines.source import Source
 from data_pipelines.sources import open_source
 from diffsep_jax import losses
 from diffsep_jax.errors import UserError

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipelines.builders.shards import MIXTURE_IS_SUM
-from data_pipelines.segments import active_blocks
 from data_pipelines.song_table import SongTable
+from data_pipelines.source import active_blocks
 
 CLIPPED_SAMPLES = 10
 """A song is listed as clipped from so many samples at full scale on."""

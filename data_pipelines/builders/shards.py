@@ -17,8 +17,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from data_pipelines.builders.reading import Stems, read_stems
 from data_pipelines.builders.recordings import Recording
 from data_pipelines.record_format import INT16_SCALE, SILENT_DB, VERSION, RecordFormat
-from data_pipelines.segments import block_rms
 from data_pipelines.song_table import make_table, read_table
+from data_pipelines.source import block_rms
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import replacing
 

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from data_pipelines.cache import cache_folder, write_npy
 from data_pipelines.embedded.production import produce
-from data_pipelines.segments import block_rms
+from data_pipelines.source import block_rms
 from diffsep_jax.errors import UserError, one_line_errors
 
 VERSION = 2
@@ -42,7 +42,7 @@ class RenderedSong:
     """Vocals, then accompaniment; multiply by `scale` for the waveform."""
     scale: float
     activity: Float[np.ndarray, "block"]
-    """RMS of the vocals in each block of `segments.ACTIVITY_BLOCK` samples."""
+    """RMS of the vocals in each block of `source.ACTIVITY_BLOCK` samples."""
 
 
 def render_song(

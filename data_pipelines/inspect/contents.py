@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from data_pipelines.segments import SILENCE, Source
+from data_pipelines.source import SILENCE, Source
 from diffsep_jax.pages.document import clock, printable
 
 
@@ -22,7 +22,7 @@ class SongFacts:
         name: as the source gives it, in characters that can be printed.
         seconds: length.
         level_db: RMS of the whole mixture in dBFS, -inf for silence.
-        silent_share: share of the blocks of `segments.ACTIVITY_BLOCK` samples with silent vocals.
+        silent_share: share of the blocks of `source.ACTIVITY_BLOCK` samples with silent vocals.
     """
 
     name: str

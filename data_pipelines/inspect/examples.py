@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from data_pipelines.inspect.contents import printable, silent_share
 from data_pipelines.pipeline import PipelineConfig, example
-from data_pipelines.segments import Segment, Source, block_rms
+from data_pipelines.source import Segment, Source, block_rms
 from diffsep_jax.errors import UserError
 
 Audio = Float[np.ndarray, "time 2"]

@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.inspect.contents import Contents, dbfs, decibels
 from data_pipelines.inspect.examples import DrawnExample
-from data_pipelines.segments import ACTIVITY_BLOCK, SILENCE
+from data_pipelines.source import ACTIVITY_BLOCK, SILENCE
 from diffsep_jax.pages import picture
 from diffsep_jax.pages.document import audio_uri, clock, document, escape
 

@@ -16,7 +16,7 @@ from data_pipelines import dsp, mastering
 from data_pipelines.embedded import band as procedural_band
 from data_pipelines.embedded.composition import SCALES, Composition, Note, compose
 from data_pipelines.embedded.production import balance, lead_position, shifted
-from data_pipelines.segments import active_blocks, block_rms
+from data_pipelines.source import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
 
