@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ramps import Ramps
+from ramps import Ramps, example
 
 import configs as configs_by_name
 from data_pipelines import mastering, pipeline
-from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment
+from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment, draw_changes
 from data_pipelines.mastering import MARGIN
 from data_pipelines.pitch import shift_pitch
 from data_pipelines.source import Segment
@@ -98,7 +98,7 @@ def examples(augmentation: AugmentConfig, segment: int, index: int, seed: int = 
     config = pipeline.PipelineConfig(
         batch_size=1, seed=seed, augment=augmentation, silent_kept=kept
     )
-    return pipeline.example(Ramps(), config, segment, index)
+    return example(Ramps(), config, segment, index)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -106,13 +106,13 @@ def examples(augmentation: AugmentConfig, segment: int, index: int, seed: int = 
 def test_whatever_the_settings_an_example_is_finite_and_a_function_of_its_number(
     augmentation: AugmentConfig, segment: int, index: int, seed: int
 ):
-    example = examples(augmentation, segment, index, seed)
-    for value in example.values():
+    drawn = examples(augmentation, segment, index, seed)
+    for value in drawn.values():
         assert value.shape == (segment, 2)
         assert value.dtype == np.float32
         assert value.flags.c_contiguous
         assert np.isfinite(value).all()
-    np.testing.assert_equal(examples(augmentation, segment, index, seed), example)
+    np.testing.assert_equal(examples(augmentation, segment, index, seed), drawn)
 
 
 @pytest.mark.parametrize("field", [*NEW_FIELDS, None])
@@ -124,15 +124,15 @@ def test_the_mixture_is_the_float32_sum_of_the_stems_to_the_bit(field, monkeypat
         made.append(augment(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(pipeline, "augment", watched)
+    monkeypatch.setattr("data_pipelines.examples.augment", watched)
     augmentation = only(field) if field else EVERYTHING
     for index in range(10):
-        example = examples(augmentation, 8192, index)
+        drawn = examples(augmentation, 8192, index)
         margin = (len(made[-1].vocals) - 8192) // 2
         vocals, accompaniment = (stem[margin : margin + 8192] for stem in made[-1])
-        np.testing.assert_array_equal(example["vocals"], vocals)
-        np.testing.assert_array_equal(example["mixture"], vocals + accompaniment)
-        assert example["mixture"].dtype == vocals.dtype == accompaniment.dtype == np.float32
+        np.testing.assert_array_equal(drawn["vocals"], vocals)
+        np.testing.assert_array_equal(drawn["mixture"], vocals + accompaniment)
+        assert drawn["mixture"].dtype == vocals.dtype == accompaniment.dtype == np.float32
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -180,7 +180,7 @@ def test_every_augmentation_keeps_the_stems_apart():
     seen = set()
     for seed in range(60):
         stems = Segment(stem.copy(), stem.copy())
-        pair = augment(np.random.default_rng(seed), stems, config, RATE)
+        pair = augment(stems, draw_changes(np.random.default_rng(seed), config), RATE)
         kinds = []
         for changed in pair:
             flipped = abs(np.corrcoef(changed[:, 0], stem[:, 1])[0, 1]) > 0.9
@@ -271,7 +271,8 @@ def test_the_pair_is_shifted_by_one_interval():
     )
     seen = []
     for seed in range(3):
-        pair = augment(np.random.default_rng(seed), Segment(tone(330.0), tone(550.0)), config, RATE)
+        changes = draw_changes(np.random.default_rng(seed), config)
+        pair = augment(Segment(tone(330.0), tone(550.0)), changes, RATE)
         moved = [12 * np.log2(pitch(x) / hz) for x, hz in zip(pair, (330.0, 550.0), strict=True)]
         assert moved[0] == pytest.approx(moved[1], abs=0.15)
         seen.append(moved[0])
@@ -301,7 +302,7 @@ def read(augmentation: AugmentConfig, index: int, segment: int = 8192) -> list[t
     """(song, place) of each stretch read for an example: where its middle is."""
     source = Watched()
     config = pipeline.PipelineConfig(batch_size=1, augment=augmentation, silent_kept=0.0)
-    pipeline.example(source, config, segment, index)
+    example(source, config, segment, index)
     return [(song, start + length // 2) for song, start, length in source.read]
 
 
@@ -351,7 +352,7 @@ def test_an_augmentation_changes_nothing_in_what_the_others_do(field: str, monke
     for config in (EVERYTHING, without(field)):
         calls.clear()
         copies = Segment(*(stem.copy() for stem in stems))
-        augment(np.random.default_rng(3), copies, config, RATE, (1.0, 1.0), 60_000)
+        augment(copies, draw_changes(np.random.default_rng(3), config), RATE, length=60_000)
         done.append([call for call in calls if call[0] != names[field]])
     assert done[0] == done[1]
     assert len(done[0]) == len(names) - 1 + (field != "eq_db")
@@ -361,7 +362,7 @@ def pair(config: AugmentConfig, seed: int = 0) -> tuple[Segment, Segment]:
     """Noise before and after."""
     rng = np.random.default_rng(seed)
     stems = Segment(*(rng.standard_normal((2, 20_000, 2)).astype(np.float32)))
-    changed = augment(rng, Segment(*(stem.copy() for stem in stems)), config, RATE)
+    changed = augment(Segment(*(stem.copy() for stem in stems)), draw_changes(rng, config), RATE)
     return stems, changed
 
 
@@ -425,13 +426,8 @@ def test_the_bus_is_saturated_and_the_vocals_are_not():
 
 def test_both_stems_are_played_at_one_speed_and_are_as_long_as_before():
     for length in (60_000, 65_536, 70_000):
-        changed = augment(
-            np.random.default_rng(0),
-            Segment(tone(330.0), tone(550.0)),
-            NO_AUGMENTATION,
-            RATE,
-            length=length,
-        )
+        changes = draw_changes(np.random.default_rng(0), NO_AUGMENTATION)
+        changed = augment(Segment(tone(330.0), tone(550.0)), changes, RATE, length=length)
         factors = [pitch(stem) / hz for stem, hz in zip(changed, (330.0, 550.0), strict=True)]
         assert factors == pytest.approx([65_536 / length] * 2, rel=1e-4)
         assert len(changed.vocals) == len(changed.accompaniment) == length
@@ -444,7 +440,7 @@ def test_an_example_is_read_and_played_at_a_speed_of_the_range():
         config = pipeline.PipelineConfig(
             batch_size=1, augment=dataclasses.replace(only("speed_percent"), remix_probability=1.0)
         )
-        vocals = pipeline.example(source, config, 32_768, index)["vocals"]
+        vocals = example(source, config, 32_768, index)["vocals"]
         assert len(vocals) == 32_768
         (_, _, length), (_, _, other_length) = source.read
         assert length == other_length
