@@ -22,9 +22,8 @@ import configs
 from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.combined import CombinedSongs
-from data_pipelines.embedded.synthesis import Split
 from data_pipelines.inspect.report import report
-from data_pipelines.source import Source
+from data_pipelines.source import Source, Split
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (

@@ -1,10 +1,13 @@
 """What a source of songs offers: random access to segments of two stems."""
 
 import math
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 ACTIVITY_BLOCK = 4096
 """Samples behind one value of a source's activity index."""

@@ -13,10 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.embedded import synthesis
-from data_pipelines.embedded.synthesis import Split
 from data_pipelines.folders import FolderSongs
 from data_pipelines.record_format import find_data_set
-from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, check_range, mixture_rms
+from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, Split, check_range, mixture_rms
 from diffsep_jax.errors import UserError
 
 __all__ = [

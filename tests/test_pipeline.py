@@ -19,7 +19,7 @@ from ramps import BLOCKS, Broken, Ramps, example
 import configs
 from data_pipelines import examples, pipeline
 from data_pipelines.augment import NO_AUGMENTATION
-from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
+from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
 from data_pipelines.source import ACTIVITY_BLOCK, mixture_rms
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError
@@ -293,7 +293,7 @@ def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, ki
     if kind == "records":
         fields = {"record_samples": 2**14, "overlap_samples": 2**13}
         build = BuildConfig(layout="stems", source=spec, **fields)
-        builder = RecordsBuilder(build, InProcesses(), data_dir=str(tmp_path / "built"))
+        builder = RecordsBuilder(build, data_dir=str(tmp_path / "built"))
         builder.build()
         spec = builder.folder
     source = open_source(str(spec), cache_dir=str(tmp_path / "cache"))

@@ -108,7 +108,7 @@ def open_songs(command: Train) -> Source:
         if chosen and not isinstance(source, FolderSongs):
             raise UserError(f"{name}: a choice of songs needs a folder of songs")
         if isinstance(source, FolderSongs) and chosen:
-            facts = [_facts(files.vocals.parent) for files in source.songs]
+            facts = [_facts(files.recording.vocals[0].path.parent) for files in source.songs]
             kept = [
                 number
                 for number, fact in enumerate(facts)

@@ -1,4 +1,4 @@
-"""A shard: an ArrayRecord file of some recordings' records, and the table of their songs beside it.
+"""A shard: an ArrayRecord file of some recordings' records, and the table of their songs.
 
 What a record holds is in `data_pipelines.record_format`.
 """
@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from data_pipelines.builders.reading import Stems, read_stems
-from data_pipelines.builders.recordings import Recording
 from data_pipelines.record_format import INT16_SCALE, SILENT_DB, VERSION, RecordFormat
+from data_pipelines.recordings import Recording, Stems, read_stems
 from data_pipelines.song_table import make_table, read_table
 from data_pipelines.source import block_rms
 from diffsep_jax.errors import UserError
@@ -51,23 +50,21 @@ class Shard:
 def plan_shard(
     recordings: tuple[Recording, ...], record_format: RecordFormat, folder: Path
 ) -> Shard:
-    """The shard of these recordings. UserError for a file that is gone."""
+    """The shard of these recordings."""
     parts, num_bytes = [VERSION, repr(record_format)], 0
     for recording in recordings:
         parts.append(repr(recording))
         for path in sorted({file.path for file in recording.files}):
-            try:
+            with contextlib.suppress(OSError):  # reading reports it
                 status = path.stat()
-            except OSError as error:
-                raise UserError(f"{path}: {error.strerror}; run the same command again") from None
-            num_bytes += status.st_size
-            parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
+                num_bytes += status.st_size
+                parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
     digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
     return Shard(recordings, record_format, folder, digest[:24], num_bytes)
 
 
 def write_shard(shard: Shard) -> tuple[Path, Path]:
-    """Paths of the shard's records and of its table; what is there already is not made again.
+    """Writes a shard, unless it exists; returns the paths of its records and of its table.
 
     A recording that cannot be read is left out, and the table says why. Raises UserError if the
     folder cannot be written.
@@ -106,7 +103,7 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """What ArrayRecord says of a full disk is a RuntimeError."""
+    """ArrayRecord reports a full disk as a RuntimeError."""
     try:
         yield
     except RuntimeError as error:

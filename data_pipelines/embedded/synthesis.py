@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import multiprocessing
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
@@ -21,14 +20,11 @@ from rich.progress import track
 
 from data_pipelines.cache import cache_folder, write_npy
 from data_pipelines.embedded.production import produce
-from data_pipelines.source import block_rms
+from data_pipelines.source import SPLITS, Split, block_rms
 from diffsep_jax.errors import UserError, one_line_errors
 
 VERSION = 2
 """Goes up whenever the sound of any song changes; part of every seed and cache file's name."""
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 MIN_SECONDS = 0.05
 """The shortest song."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import tyro
 
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
-from data_pipelines.embedded.synthesis import Split
+from data_pipelines.source import Split
 from diffsep_jax.errors import UserError, one_line_errors
 
 NUM_STEPS = 1_000_000
