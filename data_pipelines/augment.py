@@ -78,10 +78,10 @@ class AugmentConfig:
                 low, high = value
                 if not least <= low <= high <= most:
                     raise UserError(
-                        f"{field.name}={value}: expected low <= high within {least:g}..{most:g}"
+                        f"{field.name} is {value}; expected low <= high in {least:g}..{most:g}"
                     )
             elif not 0.0 <= value <= 1.0:
-                raise UserError(f"{field.name}={value}: expected 0 to 1")
+                raise UserError(f"{field.name} is {value}; expected 0 to 1")
 
     @property
     def filters(self) -> bool:

@@ -129,8 +129,8 @@ class FolderSongs:
 def _scan(root: Path) -> tuple[SongFiles, ...]:
     if not root.is_dir():
         raise UserError(
-            f"data folder {root}: not found; expected 'embedded' or a folder with one folder per"
-            " song"
+            f"data folder {root}: no such folder; expected 'embedded' or a folder with a folder for"
+            " each song"
         )
     folders = (path for path in visible(root) if path.is_dir())
     songs = tuple(song for folder in folders if (song := _scan_song(folder)) is not None)
@@ -151,9 +151,10 @@ def _scan_song(folder: Path) -> SongFiles | None:
     files = {name: StemFile(path) for name, path in stems.items()}
     vocals, mixture = files.pop("vocals", None), files.pop("mixture", None)
     if vocals is None:
-        raise UserError(f"{folder}: no vocals file among {', '.join(sorted(files)) or 'mixture'}")
+        others_found = ", ".join(sorted(files)) or "mixture"
+        raise UserError(f"{folder}: holds {others_found} and no vocals; expected a file of vocals")
     if mixture is None and not files:
-        raise UserError(f"{folder}: vocals alone; expected a mixture or other stems besides them")
+        raise UserError(f"{folder}: holds only vocals; expected a mixture or other stems too")
     others = () if mixture else tuple(files.values())
     recording = Recording(folder.name, (vocals,), others, mixture)
     frames, rate = _info(vocals.path)
@@ -196,7 +197,9 @@ def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"
                 bad = start + int(np.flatnonzero(~np.isfinite(audio).all(axis=1))[0])
                 raise UserError(f"{path}: NaN or infinite at sample {bad}; repair the file")
     if len(audio) != length:
-        raise UserError(f"{path}: ends at sample {start + len(audio)}, before its stated length")
+        raise UserError(
+            f"{path}: ends at sample {start + len(audio)}; expected the length in its header"
+        )
     return as_stereo(audio)
 
 

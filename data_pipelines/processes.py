@@ -1,4 +1,4 @@
-"""What the worker processes of a command have in common."""
+"""Worker processes: a map over items, and their end with the parent."""
 
 import multiprocessing
 import os
@@ -38,8 +38,8 @@ def map_unordered(
                 process.kill()
             if isinstance(error, BrokenProcessPool):
                 raise UserError(
-                    "a worker process was ended from outside, perhaps for lack of memory; run"
-                    " the same command again with fewer --workers"
+                    "a worker process was killed, perhaps for lack of memory; run the same"
+                    " command again with fewer --workers"
                 ) from None
             raise
 

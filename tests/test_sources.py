@@ -154,13 +154,13 @@ def refused(root: Path, *words: str) -> None:
 
 
 def test_bad_folders_are_refused(tmp_path, stems):
-    refused(tmp_path / "nowhere", "nowhere", "not found")
+    refused(tmp_path / "nowhere", "nowhere", "no such folder")
     (tmp_path / "bare" / "song").mkdir(parents=True)
     refused(tmp_path / "bare", "bare", "no songs")
     write_song(tmp_path / "no_vocals" / "song", {"drums": stems["drums"]})
     refused(tmp_path / "no_vocals", "song", "no vocals", "drums")
     write_song(tmp_path / "alone" / "song", {"vocals": stems["vocals"]})
-    refused(tmp_path / "alone", "song", "vocals alone")
+    refused(tmp_path / "alone", "song", "only vocals")
     write_song(tmp_path / "twice" / "song", stems)
     write(tmp_path / "twice" / "song" / "vocals.flac", stems["vocals"], RATE, None)
     refused(tmp_path / "twice", "vocals.wav", "vocals.flac")

@@ -90,7 +90,9 @@ def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
         chosen = default if patterns is None else read_patterns(patterns, default)
         return _stems(root, chosen) if layout == "stems" else _pairs(root, chosen)
     if patterns is not None:
-        raise UserError(f"--patterns: {layout} has none; only stems and pairs do")
+        raise UserError(
+            f"patterns is {patterns}; expected none for {layout}: only stems and pairs have them"
+        )
     return _musdb18hq(root) if layout == "musdb18hq" else _musdb18(root)
 
 
@@ -128,9 +130,9 @@ def _stems(root: Path, patterns: Patterns) -> Findings:
     def song(folder: Path, name: str, split: str) -> Recording:
         vocals, others, mixture = patterns.sort(folder, _song_files(folder, patterns))
         if not vocals and not (patterns.instrumentals and others):
-            raise UserError(f"{folder}: none of its files matches the patterns of vocals")
+            raise UserError(f"{folder}: no file matches the patterns of vocals")
         if not others and mixture is None:
-            raise UserError(f"{folder}: vocals alone; expected a mixture or other stems besides")
+            raise UserError(f"{folder}: holds only vocals; expected a mixture or other stems too")
         return Recording(name, vocals, others, mixture, split)
 
     places, left_out = _songs(root)
@@ -144,7 +146,7 @@ def _pairs(root: Path, patterns: Patterns) -> Findings:
         vocals, _, mixture = patterns.sort(folder, _song_files(folder, patterns))
         if not vocals or mixture is None:
             lacking = "mixture" if vocals else "vocals"
-            raise UserError(f"{folder}: none of its files matches the patterns of {lacking}")
+            raise UserError(f"{folder}: no file matches the patterns of {lacking}")
         return Recording(name, vocals, (), mixture, split)
 
     places, left_out = _songs(root)

@@ -70,8 +70,9 @@ class Patterns:
         )
         if len(mixtures) > 1:
             raise UserError(
-                f"{mixtures[1]}: a second mixture besides {mixtures[0].path.name}; narrow the"
-                " patterns of mixture, or add one of ignore"
+                f"{folder}: holds two mixtures, {mixtures[0].path.name} and"
+                f" {mixtures[1].path.name}; expected one: narrow the patterns of mixture, or ignore"
+                " a file"
             )
         return vocals, others, mixtures[0] if mixtures else None
 

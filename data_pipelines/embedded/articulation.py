@@ -25,18 +25,21 @@ _SILENCE = 0.05
 
 @dataclasses.dataclass
 class Tracks:
-    """Breakpoints of the control tracks, and the noise bursts, gathered syllable by syllable."""
+    """Breakpoints of the control tracks, and the noise bursts, gathered syllable by syllable.
+
+    Attributes:
+        nasal: 0..1, at `shape_times` like the formants (Hz).
+        breath: aspiration beyond the singer's own, at `level_times` like the level of the voice.
+        bursts: noise of consonants and breaths: start, seconds, low Hz, high Hz, level.
+    """
 
     shape_times: list[float] = dataclasses.field(default_factory=list)
     formants: list[Formants] = dataclasses.field(default_factory=list)
     nasal: list[float] = dataclasses.field(default_factory=list)
-    """0..1, at `shape_times` like the formants (Hz)."""
     level_times: list[float] = dataclasses.field(default_factory=list)
     level: list[float] = dataclasses.field(default_factory=list)
     breath: list[float] = dataclasses.field(default_factory=list)
-    """Aspiration beyond the singer's own, at `level_times` like the level of the voice."""
     bursts: list[tuple[float, float, float, float, float]] = dataclasses.field(default_factory=list)
-    """Noise of consonants and breaths: start, seconds, low Hz, high Hz, level."""
 
     def shape(self, time: float, formants: Formants, nasal: float = 0.0) -> None:
         """Aim at formants; a time before the last one is passed over."""

@@ -53,12 +53,15 @@ _FAMILIES = {  # of chord instruments: (how often, whether the notes last)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrangement:
-    """The parts of a song."""
+    """The parts of a song.
+
+    Attributes:
+        cents: tuning of the whole band.
+    """
 
     kind: Kind
     parts: tuple[Part, ...]
     cents: float
-    """Tuning of the whole band."""
 
 
 def arrange(rng: Generator, score: Composition) -> Arrangement:

@@ -35,7 +35,7 @@ def find_fonts() -> tuple[Path, ...]:
     paths = [Path(folder, name) for name in _NAMES for folder in FOLDERS]
     fonts = tuple(path for path in paths if path.is_file())
     if not fonts:
-        raise UserError(f"no sound font in {', '.join(FOLDERS)}: install {_PACKAGES}")
+        raise UserError(f"no sound font in {', '.join(FOLDERS)}; install {_PACKAGES}")
     return fonts
 
 
@@ -129,7 +129,7 @@ def library() -> Any:
     """libfluidsynth. Raises `UserError` if it is not installed."""
     name = ctypes.util.find_library("fluidsynth")
     if name is None:
-        raise UserError("FluidSynth is missing: install the system package fluidsynth")
+        raise UserError("FluidSynth is not installed; install the system package fluidsynth")
     lib = ctypes.CDLL(name)
     pointer, text, integer, real = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_float
     signatures: dict[str, tuple[Any, ...]] = {  # the result, then the arguments

@@ -76,7 +76,7 @@ def prepare() -> None:
 
     for path in (KOKORO / "package.json", *(_styles(speaker) for speaker in SPEAKERS)):
         if not path.is_file() or path.stat().st_size % _STYLE_BYTES * (path.suffix == ".bin"):
-            raise UserError(f"{path}: missing or damaged; install it with `make voices`")
+            raise UserError(f"{path}: missing or damaged; run make voices")
     core.model_path()
 
 
