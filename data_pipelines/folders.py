@@ -73,8 +73,8 @@ class FolderSongs:
         songs: those of the folder.
 
     Raises:
-        UserError: naming the folder or file, on opening: no songs, a song without vocals or without
-            anything besides them, stems that differ in length or rate, an unreadable, truncated or
+        UserError: naming the folder or file, on opening: no songs, a song without vocals or with
+            nothing else, stems that differ in length or rate, an unreadable, truncated or
             empty file, more than two channels. NaN or infinite samples are found on reading.
     """
 

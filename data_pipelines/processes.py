@@ -45,10 +45,9 @@ def map_unordered(
 
 
 def obey_parent() -> None:
-    """In a new worker process: the parent alone decides when it ends, and ends it by ending.
+    """Called in a new worker process: it ignores Ctrl-C and SIGTERM, and ends when the parent does.
 
-    Ctrl-C and a scheduler's SIGTERM go to all processes of a command: the parent saves what is to
-    be saved and closes the workers.
+    Both signals go to all processes of a command; the parent saves its work and closes the workers.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

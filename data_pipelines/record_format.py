@@ -95,7 +95,7 @@ class RecordFormat:
 
 
 def find_data_set(path: Path) -> Path | None:
-    """The folder of the data set in or below the folder of a build; None if there is none.
+    """The folder of the data set in or below a folder; None if there is none.
 
     Raises UserError if there are several.
     """

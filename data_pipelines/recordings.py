@@ -69,7 +69,7 @@ class Stems(NamedTuple):
         vocals: zeros for an instrumental.
         accompaniment: the sum of the other stems, or mixture - vocals.
         mixture_error: RMS of (mixture file - both stems) over RMS of the mixture file; None where
-            there is no mixture besides the stems.
+            there are no mixture and stems to compare.
         clipped: samples of the files at full scale.
         notes: what was repaired, in words.
     """

@@ -129,7 +129,7 @@ class RecordSongs:
         return min(start // self._format.hop, int(self._table.num_records[song]) - 1)
 
     def _part(self, song: int, start: int, end: int) -> Segment:
-        """Samples that lie in the record in which `start` lies first."""
+        """Samples inside the first record that holds `start`."""
         number = self._record_of(song, start)
         index = int(self._first_record[song]) + number
         try:

@@ -66,8 +66,10 @@ def plan_shard(
 def write_shard(shard: Shard) -> tuple[Path, Path]:
     """Writes a shard, unless it exists; returns the paths of its records and of its table.
 
-    A recording that cannot be read is left out, and the table says why. Raises UserError if the
-    folder cannot be written.
+    A recording that cannot be read is left out, with the reason in the table.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     records = shard.folder / f"{shard.key}.array_record"
     table = records.with_suffix(".npz")

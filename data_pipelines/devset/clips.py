@@ -29,7 +29,7 @@ _PITCHED_SECONDS, _TAKES_SECONDS = (8.5, 10.0), 16.0
 
 
 def clip_names(table: Table) -> list[str]:
-    """Of all clips, in order: the spoken ones, the pitched ones, the demo's."""
+    """Names of all clips, in order: the spoken ones, the pitched ones, the demo's."""
     names = []
     for index, (who, band) in enumerate(_pairs(table)):
         limited = "_22k" if table.voices[who].bandwidth_hz else ""

@@ -42,14 +42,14 @@ class Tracks:
     bursts: list[tuple[float, float, float, float, float]] = dataclasses.field(default_factory=list)
 
     def shape(self, time: float, formants: Formants, nasal: float = 0.0) -> None:
-        """Aim at formants; a time before the last one is passed over."""
+        """Adds a target of formants; ignored at a time before the last one."""
         if not self.shape_times or time > self.shape_times[-1]:
             self.shape_times.append(time)
             self.formants.append(formants)
             self.nasal.append(nasal)
 
     def sound(self, time: float, level: float, breath: float = 0.0) -> None:
-        """Aim at levels of voice and aspiration; a time before the last one is passed over."""
+        """Adds a target of levels; ignored at a time before the last one."""
         if not self.level_times or time > self.level_times[-1]:
             self.level_times.append(time)
             self.level.append(level)
@@ -59,7 +59,7 @@ class Tracks:
 def articulate(
     rng: Generator, singer: Singer, notes: tuple[Note, ...], lyrics: list[Syllable | None]
 ) -> Tracks:
-    """Lay syllables (None holds the vowel before) under the notes, with breaths in the rests."""
+    """Sings syllables on the notes (None holds the previous vowel), with breaths in the rests."""
     tracks = Tracks()
     tracks.sound(-1.0, 0.0)
     vowels: tuple[str, ...] = ("a",)

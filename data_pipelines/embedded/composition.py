@@ -42,7 +42,7 @@ class Note(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """Some bars with one arrangement: who sings and how much of the band plays (0..1)."""
+    """Bars with one arrangement: whether the voice sings, how much of the band plays (0 to 1)."""
 
     first_bar: int
     bars: int

@@ -33,7 +33,6 @@ class Inspect:
         sample_rate: of the examples, in Hz.
         examples: how many.
         seed: which examples.
-        songs_listed: how many songs get a line of their own.
         out: the page, one HTML file.
         num_songs: how many embedded songs.
         song_seconds: length of an embedded song.
@@ -48,7 +47,6 @@ class Inspect:
     sample_rate: int = 44_100
     examples: int = 6
     seed: int = 0
-    songs_listed: int = 20
     out: pathlib.Path = pathlib.Path("inspect.html")
     num_songs: int = 10
     song_seconds: float = 60.0
@@ -58,7 +56,7 @@ class Inspect:
 def main(args: Sequence[str]) -> None:
     """Runs the command."""
     command = tyro.cli(Inspect, args=args)
-    smallest = {"examples": 1, "segment": 1, "sample_rate": 1, "seed": 0, "songs_listed": 0}
+    smallest = {"examples": 1, "segment": 1, "sample_rate": 1, "seed": 0}
     for name, least in smallest.items():
         if getattr(command, name) < least:
             raise UserError(f"{name} is {getattr(command, name)}; expected {least} or more")
@@ -84,7 +82,6 @@ def main(args: Sequence[str]) -> None:
         num_steps=NUM_STEPS,
         num_examples=command.examples,
         seed=command.seed,
-        songs_listed=command.songs_listed,
         out=command.out,
     )
 

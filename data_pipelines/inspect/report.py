@@ -1,8 +1,10 @@
-"""The report on a data set: tables on the terminal and the page."""
+"""The report on a data set: a table on the terminal and the page."""
 
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from data_pipelines.inspect import contents, page
 from data_pipelines.pipeline import PipelineConfig
@@ -21,9 +23,8 @@ def report(
     out: Path,
     num_examples: int = 6,
     seed: int = 0,
-    songs_listed: int = 20,
 ) -> None:
-    """Prints what is in the songs; writes the page `out` with examples of their training.
+    """Prints the songs in numbers; writes the page `out` with training examples.
 
     Args:
         source: the songs.
@@ -34,7 +35,6 @@ def report(
         out: an HTML file.
         num_examples: how many.
         seed: which examples.
-        songs_listed: how many songs get a line of their own.
 
     Raises:
         UserError: the page cannot be written, a song is damaged or shorter than an example.
@@ -42,12 +42,11 @@ def report(
     if out.is_dir():
         raise UserError(f"{out} is a folder; expected the name of an HTML file")
     check_writable(out.parent)
-    songs = contents.measure(source)
-    rows = contents.summary(songs, spec=spec, sample_rate=source.sample_rate)
-    console = Console()
-    console.print(contents.summary_table(rows))
-    if songs_listed:
-        console.print(contents.song_table(songs, songs_listed))
+    rows = contents.measure(source, spec)
+    table = Table(show_header=False)
+    for heading, value in rows.items():
+        table.add_row(heading, Text(value))
+    Console().print(table)
     examples = page.draw(
         source,
         config,

@@ -1,7 +1,7 @@
 """A song sung by synthesised voices over sampled or procedural instruments, from a seed.
 
-Everything about a song is random: who sings, what the band is, the studio's effects, the balance
-and the master. `facts` records the choices, so that songs can be selected and counted.
+Voice, band, effects, balance and master are random. `facts` records the choices, so that songs can
+be selected and counted.
 """
 
 import dataclasses

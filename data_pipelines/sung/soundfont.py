@@ -68,7 +68,7 @@ def play_notes(
     """
     lib = library()
     loaded = _load(font)
-    # A new synthesiser each time: after a reset, one still starts its notes a little otherwise.
+    # A new synthesiser each time: after a reset, notes still start slightly differently.
     settings = _settings(sample_rate)
     synth = lib.new_fluid_synth(settings)
     font_id = lib.fluid_synth_add_sfont(synth, loaded)

@@ -1,4 +1,4 @@
-"""Syllables of speech: where they lie, and how one is stretched under a note.
+"""Syllables of speech: finding them, and stretching one under each note.
 
 A syllable is (start, nucleus, end) in frames of an analysis: from the first frame of its onset
 consonants over the loudest voiced frame to the frame where the next one's onset begins.
@@ -208,7 +208,7 @@ def recite(rng: Generator, speech: Speech, notes: Sequence[Note], rate: float) -
 
 
 def warp(x: Float[np.ndarray, "frame bin"], tract: float) -> Float[np.ndarray, "frame bin"]:
-    """Move what lies at f to tract * f; the highest bin is repeated where nothing lay."""
+    """Moves content at f to tract * f; repeats the highest bin above it."""
     axis = np.minimum(np.arange(x.shape[1]) / tract, x.shape[1] - 1)
     lower = np.minimum(axis.astype(int), x.shape[1] - 2)
     low = x[:, lower]

@@ -76,8 +76,7 @@ class Voice:
         swell_db: spread of the slow changes of loudness within phrases.
         inhale_db: level of the breaths between phrases, relative to the voice.
         lyrics: seed of its words.
-        recorded: whether its speech is played as Kokoro said it, but for `tract` as a speed, not
-            analysed.
+        recorded: whether Kokoro's speech is played at the speed `tract`, without analysis.
     """
 
     engine: str
@@ -100,7 +99,7 @@ class Voice:
 
 
 def check(engines: Iterable[str]) -> None:
-    """Raise `UserError` naming a missing package; prepare what workers must not do at once."""
+    """Raises `UserError` naming a missing package; unpacks what workers must not unpack at once."""
     for engine in engines:
         for module, package in _PACKAGES[engine].items():
             if importlib.util.find_spec(module) is None:
@@ -188,7 +187,7 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
 
 
 def _choice(rng: Generator, shares: dict[Any, float]) -> Any:
-    """One of the keys, as often as its share says."""
+    """A random key; the values are the probabilities."""
     return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
 
 
