@@ -21,9 +21,8 @@ from jax.sharding import PartitionSpec as P
 import configs
 from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
-from data_pipelines.combined import CombinedSongs
 from data_pipelines.inspect.report import report
-from data_pipelines.source import Source, Split
+from data_pipelines.source import Source
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
@@ -91,28 +90,19 @@ def parse(arguments: list[str]) -> Run:
 def open_songs(run: Run) -> tuple[Source, Source]:
     """The songs to train on and to validate on."""
     data = run.data
-    open_source = functools.partial(
-        sources.open_source,
+    open_sources = functools.partial(
+        sources.open_sources,
         seconds=data.song_seconds,
         seed=data.seed,
         cache_dir=data.cache_dir,
         sample_rate=run.model.sample_rate,
     )
-
-    def open_all(
-        names: tuple[str, ...], weights: tuple[float, ...] | None, split: Split, num_songs: int
-    ) -> Source:
-        opened = tuple(open_source(name, split=split, num_songs=num_songs) for name in names)
-        if len(names) == 1:
-            return opened[0]
-        return CombinedSongs(names=names, sources=opened, weights=weights)
-
-    songs = open_all(data.source, data.weights, "train", data.num_songs)
-    held_out = open_all(
+    songs = open_sources(data.source, data.weights, split="train", num_songs=data.num_songs)
+    held_out = open_sources(
         data.validation_source or data.source,
         None if data.validation_source else data.weights,
-        "validation",
-        data.validation_songs,
+        split="validation",
+        num_songs=data.validation_songs,
     )
     if held_out == songs and is_primary():
         print(f"{', '.join(data.source)}: no validation songs; validating on training songs")

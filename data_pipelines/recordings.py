@@ -128,7 +128,7 @@ def read_stems(recording: Recording, sample_rate: int) -> Stems:
         accompaniment = pad(accompaniment, length)
         if mixture is not None:
             mixture = pad(mixture, length)
-            error = _rms(mixture - vocals - accompaniment) / max(_rms(mixture), 1e-9)
+            error = rms(mixture - vocals - accompaniment) / max(rms(mixture), 1e-9)
     notes = []
     shortest, longest = min(reader.lengths), max(reader.lengths)
     if longest - shortest > 1:
@@ -189,5 +189,6 @@ def pad(audio: Audio, length: int) -> Float32[np.ndarray, "length 2"]:
     return np.concatenate([audio, np.zeros((length - len(audio), 2), np.float32)])
 
 
-def _rms(audio: Audio) -> float:
+def rms(audio: Audio) -> float:
+    """Root of the mean square, computed in float64."""
     return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))

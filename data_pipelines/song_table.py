@@ -92,12 +92,10 @@ def read_table(path: Path) -> SongTable:
 
 
 def join_tables(tables: Sequence[SongTable]) -> SongTable:
-    """The rows of all, in order."""
+    """The rows of all, of which there is at least one, in order."""
     return SongTable(
         **{
-            field.name: np.concatenate(
-                [_column(field.name, []), *(getattr(table, field.name) for table in tables)]
-            )
+            field.name: np.concatenate([getattr(table, field.name) for table in tables])
             for field in dataclasses.fields(SongTable)
         }
     )

@@ -4,8 +4,11 @@ A source gives random access to any segment of any song; what is drawn from it, 
 augmented, is the pipeline's business.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from data_pipelines.combined import CombinedSongs
 from data_pipelines.embedded.songs import EmbeddedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.record_format import find_data_set
@@ -54,6 +57,17 @@ def open_source(
         return RecordSongs(path=str(data_set), split=found or "train", sample_rate=sample_rate)
     folder = Path(spec) / (found or "")
     return FolderSongs(path=str(folder), cache_dir=cache_dir, sample_rate=sample_rate)
+
+
+def open_sources(
+    specs: Sequence[str], weights: Sequence[float] | None = None, **options: Any
+) -> Source:
+    """One data set, or several as one (see `CombinedSongs`), by `open_source` with its options."""
+    opened = tuple(open_source(spec, **options) for spec in specs)
+    if len(opened) == 1:
+        return opened[0]
+    chosen = None if weights is None else tuple(weights)
+    return CombinedSongs(names=tuple(specs), sources=opened, weights=chosen)
 
 
 def available_split(spec: str, wanted: Split) -> Split | None:

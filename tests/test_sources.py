@@ -8,7 +8,7 @@ import soundfile
 
 from data_pipelines import folders
 from data_pipelines.source import block_rms
-from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source
+from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source, open_sources
 from diffsep_jax.errors import UserError
 
 RATE = 8000
@@ -246,6 +246,13 @@ def test_open_source(tmp_path, stems):
     for split, name in (("train", "first"), ("test", "second")):
         source = open_source(str(tmp_path / "split"), split=split, sample_rate=RATE)
         assert [source.name(i) for i in range(len(source))] == [name]
+    specs = [str(tmp_path / name) for name in ("flat", "split")]
+    both = open_sources(specs, (1.0, 3.0), split="test", sample_rate=RATE)
+    assert [both.name(i) for i in range(2)] == [f"{specs[0]}/song", f"{specs[1]}/second"]
+    assert both.weights == (1.0, 3.0)
+    assert open_sources(specs[:1], (1.0,), sample_rate=RATE) == open_source(
+        specs[0], sample_rate=RATE
+    )
 
 
 @pytest.mark.parametrize("endian", ["LITTLE", "BIG"])

@@ -88,7 +88,7 @@ def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
     if layout in ("stems", "pairs"):
         default = STEMS if layout == "stems" else PAIRS
         chosen = default if patterns is None else read_patterns(patterns, default)
-        return _stems(root, chosen) if layout == "stems" else _pairs(root, chosen)
+        return _by_patterns(root, chosen, pairs=layout == "pairs")
     if patterns is not None:
         raise UserError(
             f"patterns is {patterns}; expected none for {layout}: only stems and pairs have them"
@@ -124,30 +124,19 @@ def _musdb18(root: Path) -> Findings:
     return _collect(root, _musdb_songs(root, stem_files, f"SONG{_STEM_MP4}"), song)
 
 
-def _stems(root: Path, patterns: Patterns) -> Findings:
-    """Any folder of songs; each is a folder whose files the patterns tell apart."""
+def _by_patterns(root: Path, patterns: Patterns, *, pairs: bool) -> Findings:
+    """Folders of songs whose files the patterns tell apart; of `pairs` other stems are ignored."""
 
     def song(folder: Path, name: str, split: str) -> Recording:
         vocals, others, mixture = patterns.sort(folder, _song_files(folder, patterns))
+        if pairs:
+            others = ()
         if not vocals and not (patterns.instrumentals and others):
             raise UserError(f"{folder}: no file matches the patterns of vocals")
         if not others and mixture is None:
-            raise UserError(f"{folder}: holds only vocals; expected a mixture or other stems too")
+            expected = "a mixture" if pairs else "a mixture or other stems"
+            raise UserError(f"{folder}: holds only vocals; expected {expected} too")
         return Recording(name, vocals, others, mixture, split)
-
-    places, left_out = _songs(root)
-    return _collect(root, places, song, left_out)
-
-
-def _pairs(root: Path, patterns: Patterns) -> Findings:
-    """Folders that hold a mixture and its vocals; other stems are ignored."""
-
-    def song(folder: Path, name: str, split: str) -> Recording:
-        vocals, _, mixture = patterns.sort(folder, _song_files(folder, patterns))
-        if not vocals or mixture is None:
-            lacking = "mixture" if vocals else "vocals"
-            raise UserError(f"{folder}: no file matches the patterns of {lacking}")
-        return Recording(name, vocals, (), mixture, split)
 
     places, left_out = _songs(root)
     return _collect(root, places, song, left_out)

@@ -15,7 +15,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data_pipelines.record_format import INT16_SCALE, SILENT_DB, VERSION, RecordFormat
-from data_pipelines.recordings import Recording, Stems, read_stems
+from data_pipelines.recordings import Recording, Stems, read_stems, rms
 from data_pipelines.song_table import make_table, read_table
 from data_pipelines.source import block_rms
 from diffsep_jax.errors import UserError
@@ -136,8 +136,8 @@ def _row(recording: Recording, stems: Stems, format_: RecordFormat) -> dict[str,
         "num_samples": len(mixture),
         "num_records": format_.num_records(len(mixture)),
         "scale": scale,
-        "level": _rms(mixture),
-        "vocals_level": _rms(stems.vocals),
+        "level": rms(mixture),
+        "vocals_level": rms(stems.vocals),
         "peak": float(np.abs(mixture).max(initial=0)),
         "mixture_error": math.nan if stems.mixture_error is None else stems.mixture_error,
         "clipped": stems.clipped,
@@ -176,9 +176,5 @@ def _stored(audio: np.ndarray, scale: float, format_: RecordFormat) -> np.ndarra
     return stored
 
 
-def _rms(audio: np.ndarray) -> float:
-    return math.sqrt(np.mean(np.square(audio, dtype=np.float64)))
-
-
 def _decibels(audio: np.ndarray) -> float:
-    return max(SILENT_DB, 20 * math.log10(max(_rms(audio), 1e-9)))
+    return max(SILENT_DB, 20 * math.log10(max(rms(audio), 1e-9)))
