@@ -33,7 +33,7 @@ class PipelineConfig:
     Attributes:
         batch_size: examples of a global batch, over all hosts.
         seed: of all draws.
-        silent_kept: share of the segments with silent vocals that is kept; the paper drops 95%.
+        silent_kept: share of the segments with silent vocals that is kept (the paper drops 95%);
             0 where `augment.silent_share` is set.
         augment: the augmentations.
         num_threads: threads that prepare batches, without workers; no effect on the batches.
