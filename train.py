@@ -20,9 +20,8 @@ from flax.traverse_util import flatten_dict
 import configs
 from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
-from data_pipelines.combined import CombinedSongs
-from data_pipelines.embedded.synthesis import Split
-from data_pipelines.segments import Source
+from data_pipelines.inspect.report import report
+from data_pipelines.source import Source
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
@@ -58,6 +57,7 @@ class Run(configs.Experiment):
             it was exported before, else fast if the generator is untrained, else balanced.
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         best: with --export-only: from its best checkpoint by --train.best-by.
+        inspect: write a page of training examples of this very run, to see and hear, and end.
         multihost: join the other processes of the run, on this host or others.
     """
 
@@ -68,6 +68,7 @@ class Run(configs.Experiment):
     export_preset: Preset | None = None
     export_dtype: StoredDtype = "float32"
     best: bool = False
+    inspect: pathlib.Path | None = None
     multihost: bool = False
 
 
@@ -86,37 +87,48 @@ def parse(arguments: list[str]) -> Run:
     return tyro.cli(Run, args=arguments, default=Run(**fields, config=missing, workdir=missing))
 
 
-def open_data(run: Run, rows: Sequence[int]) -> tuple[grain.MapDataset, grain.MapDataset]:
-    """These rows of the batches of the training and of the validation songs."""
+def open_songs(run: Run) -> tuple[Source, Source]:
+    """The songs to train on and to validate on."""
     data = run.data
-    open_source = functools.partial(
-        sources.open_source,
+    open_sources = functools.partial(
+        sources.open_sources,
         seconds=data.song_seconds,
         seed=data.seed,
         cache_dir=data.cache_dir,
         sample_rate=run.model.sample_rate,
     )
-
-    def open_all(
-        names: tuple[str, ...], weights: tuple[float, ...] | None, split: Split, num_songs: int
-    ) -> Source:
-        opened = tuple(open_source(name, split=split, num_songs=num_songs) for name in names)
-        if len(names) == 1:
-            return opened[0]
-        return CombinedSongs(names=names, sources=opened, weights=weights)
-
-    songs = open_all(data.source, data.weights, "train", data.num_songs)
-    held_out = open_all(
+    songs = open_sources(data.source, data.weights, split="train", num_songs=data.num_songs)
+    held_out = open_sources(
         data.validation_source or data.source,
         None if data.validation_source else data.weights,
-        "validation",
-        data.validation_songs,
+        split="validation",
+        num_songs=data.validation_songs,
     )
     if held_out == songs and is_primary():
         print(f"{', '.join(data.source)}: no validation songs; validating on training songs")
+    return songs, held_out
+
+
+def open_data(run: Run, rows: Sequence[int]) -> tuple[grain.MapDataset, grain.MapDataset]:
+    """These rows of the batches of the training and of the validation songs."""
+    data = run.data
+    songs, held_out = open_songs(run)
     batches = functools.partial(pipeline.batches, segment=run.model.segment, rows=rows)
     plain = dataclasses.replace(data.pipeline, augment=NO_AUGMENTATION)
     return batches(songs, data.pipeline), batches(held_out, plain)
+
+
+def inspect_run(run: Run, out: pathlib.Path) -> None:
+    """Writes a page of what the run will train on."""
+    songs, _ = open_songs(run)
+    report(
+        songs,
+        run.data.pipeline,
+        spec=f"{' '.join(run.data.source)} for {run.config}",
+        segment=run.model.segment,
+        num_steps=run.train.num_steps,
+        out=out,
+    )
 
 
 def train_run(run: Run) -> None:
@@ -192,6 +204,9 @@ def main(arguments: list[str]) -> None:
     run = parse(arguments)
     if run.best and not run.export_only:
         raise UserError("--best is an option of --export-only, which is not given")
+    if run.inspect is not None:
+        inspect_run(run, run.inspect)
+        return
     use_compilation_cache()
     if run.export_only:
         export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))

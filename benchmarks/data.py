@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
-from data_pipelines.segments import Source
+from data_pipelines.source import Source
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError, one_line_errors
 

@@ -1,18 +1,21 @@
 """Data: sources of songs and the batches drawn from them.
 
-    pipeline      training batches by position       augment       changes of a pair of stems; pitch
-    sources       opens what `--data` names          segments      what a source offers
-    synthesis     embedded songs, cached             folders       songs in folders of audio files
-    records       built data sets                    combined      several sources by weight
-    song_table    what is known of a set's songs     record_format what a record holds
-    stretches     which songs and places are read    mastering     varispeed, filters, limiter
-    cache         files of the disk cache            processes     what worker processes share
+    source        what every source of songs offers
+    sources       opens what `--data` names: embedded songs, records or a folder
+    folders       songs in folders of audio files
+    records       built data sets; record_format, song_table: what they hold
+    combined      several sources, drawn from by weight
+    examples      which songs and places an example is made of
+    augment       what is done to its stems; mastering, pitch: how
+    pipeline      training batches by position
+    cache         the disk cache of songs
+    processes     worker processes
 
     python -m data_pipelines.build makes data sets: records of audio files (builders/), songs sung
-    by synthesised voices (sung/), real voices to judge by (devset/);
+    by synthesised voices (sung/), instrumental music (music), real voices to judge by (devset/);
     python -m data_pipelines.inspect (inspect/) shows what is in any source.
 
-How an embedded song is made, from the top down:
+How an embedded song is made (embedded/), from the top down:
 
     production    voice and band, effects, balance
     composition   key, tempo, sections, chords, notes

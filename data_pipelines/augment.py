@@ -1,6 +1,6 @@
-"""Augmentations of a pair of stems: pitch, polarity, channels, gain. Each draws from a generator.
+"""Augmentations of a pair of stems: what is drawn for an example, and how it is applied.
 
-The pair stays a pair: the mixture is formed after them, so it is always the sum of the two stems.
+The pair stays a pair: the mixture is formed afterwards, so it is always the sum of the two stems.
 Limiter, low-pass and fade act on the mixture: the same gain or filter is applied to both stems.
 """
 
@@ -14,7 +14,7 @@ from numpy.random import Generator
 
 from data_pipelines import mastering
 from data_pipelines.pitch import shift_pitch
-from data_pipelines.segments import Segment
+from data_pipelines.source import Segment
 from diffsep_jax.errors import UserError
 
 
@@ -23,49 +23,52 @@ class AugmentConfig:
     """How often and how much; 0 turns an augmentation off.
 
     The paper names polarity, channel flip, remix and pitch; the other augmentations, and all
-    probabilities and ranges, are ours.
+    probabilities and ranges, are ours. Probabilities are 0 to 1; ranges are (lowest, highest).
+
+    Attributes:
+        polarity_probability: of inverting a stem's waveform, drawn for each stem.
+        channel_flip_probability: of swapping left and right, drawn for each stem.
+        remix_probability: of taking the accompaniment from another song (stem remixing).
+        silent_share: share of the examples whose vocals are set to zero; all others contain a
+            voice, if any song does. Replaces the pipeline's `silent_kept`.
+        layer_probability: of adding another song's accompaniment, for each of two layers; the
+            level stays.
+        layer_db: level of a layer relative to the first accompaniment, both songs at equal RMS.
+        speed_percent: by how much both stems are played faster and higher (varispeed).
+        pitch_probability: of shifting both stems by the same interval; slower than all others.
+        pitch_semitones: of that shift.
+        eq_db: tilt of an equaliser about 1 kHz, drawn for each stem: the gain of the highest
+            treble; the lowest bass gets the opposite.
+        bus_probability: of saturating the accompaniment, whose level stays.
+        bus_db: drive of the saturation: how far above 1 the peak at the input of a tanh is.
+        gain_db: gain, drawn for each stem.
+        limiter_probability: of a limiter on the mixture, whose gain is applied to both stems.
+        limiter_db: by how much it reduces the example's highest peak.
+        low_pass_probability: of a low-pass of the mixture, by the same filter on both stems.
+        low_pass_hz: its cutoff, uniform in octaves; nothing is left above it.
+        fade_probability: of fading the example in or out, or turning all of it down.
+        fade_db: how far down.
     """
 
     polarity_probability: float = 0.5
-    """Chance, for each stem on its own, to turn the waveform's sign."""
     channel_flip_probability: float = 0.5
-    """Chance, for each stem on its own, to swap left and right."""
     remix_probability: float = 0.5
-    """Chance to take the accompaniment from another song (stem remixing)."""
     silent_share: float = 0.0
-    """Share of the examples whose vocals are set to zero; all others contain a voice, if any song
-    does. Replaces the pipeline's `silent_kept`."""
     layer_probability: float = 0.0
-    """Chance, for each of two layers, to add another song's accompaniment; the level stays."""
     layer_db: tuple[float, float] = (-8.0, 3.0)
-    """Range of a layer's level relative to the first accompaniment, both songs at equal RMS."""
     speed_percent: tuple[float, float] = (0.0, 0.0)
-    """Range by which both stems are played faster and higher: varispeed."""
     pitch_probability: float = 0.2
-    """Chance to shift the pitch of both stems by the same interval; slower than all others."""
     pitch_semitones: tuple[float, float] = (-2.0, 2.0)
-    """Range of that interval."""
     eq_db: tuple[float, float] = (0.0, 0.0)
-    """Range of an equaliser's tilt about 1 kHz, drawn for each stem on its own: the gain of the
-    highest treble; the lowest bass gets the opposite."""
     bus_probability: float = 0.0
-    """Chance to saturate the accompaniment, whose level stays."""
     bus_db: tuple[float, float] = (0.0, 8.0)
-    """Range of the drive: how far above 1 the peak at the input of a tanh is."""
     gain_db: tuple[float, float] = (-4.0, 4.0)
-    """Range of the gain, drawn for each stem on its own, in decibels."""
     limiter_probability: float = 0.0
-    """Chance of a limiter on the mixture, whose gain is applied to both stems."""
     limiter_db: tuple[float, float] = (0.0, 8.0)
-    """Range of its reduction of the example's highest peak."""
     low_pass_probability: float = 0.0
-    """Chance to low-pass the mixture, by the same filter on both stems."""
     low_pass_hz: tuple[float, float] = (3_500.0, 16_000.0)
-    """Range of the cutoff, uniform in octaves; nothing is left above it."""
     fade_probability: float = 0.0
-    """Chance to fade the example in, to fade it out, or to turn all of it down."""
     fade_db: tuple[float, float] = (0.0, 90.0)
-    """Range of how far down."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -75,10 +78,10 @@ class AugmentConfig:
                 low, high = value
                 if not least <= low <= high <= most:
                     raise UserError(
-                        f"{field.name}={value}: expected low <= high within {least:g}..{most:g}"
+                        f"{field.name} is {value}; expected low <= high in {least:g}..{most:g}"
                     )
             elif not 0.0 <= value <= 1.0:
-                raise UserError(f"{field.name}={value}: expected 0 to 1")
+                raise UserError(f"{field.name} is {value}; expected 0 to 1")
 
     @property
     def filters(self) -> bool:
@@ -112,72 +115,129 @@ NO_AUGMENTATION = AugmentConfig(
 )
 
 
-def augment(
-    rng: Generator,
-    segment: Segment,
-    config: AugmentConfig,
-    sample_rate: int,
-    gains: Sequence[float] = (1.0, 1.0),
-    length: int | None = None,
-) -> Segment:
-    """Change the pair, then each stem on its own, `gains` included, then the mixture; in place.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StemChanges:
+    """What was drawn for one stem: polarity, channels, gain, and the tilt of its equaliser."""
 
-    Stem remixing and layers come before, so both songs of a remix are shifted by one interval.
-    `length`: number of samples of the result, which varispeed changes; by default that of
-    `segment`. All random numbers are drawn first, used or not, so that no augmentation changes what
-    another draws. `sample_rate` in Hz.
+    inverted: bool
+    swapped: bool
+    gain_db: float
+    tilt_db: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What was drawn for a pair of stems; None where an augmentation is not applied.
+
+    Attributes:
+        semitones: pitch shift of both stems.
+        vocals, accompaniment: what differs between the stems.
+        tilts: whether equalisers are on; the stems' `tilt_db` are 0 otherwise.
+        bus_db: drive of the accompaniment's saturation.
+        limiter_db: reduction of the mixture's highest peak.
+        low_pass_hz: cutoff.
+        fade_db: gains at the start and at the end of the example.
     """
-    length = length or len(segment.vocals)
-    semitones = drawn(rng, config.pitch_probability, config.pitch_semitones)
-    changes = [_draw_change(rng, config) for _ in segment]
-    tilts = rng.uniform(*config.eq_db, size=2)
-    bus_db = drawn(rng, config.bus_probability, config.bus_db)
-    limiter_db = drawn(rng, config.limiter_probability, config.limiter_db)
+
+    semitones: float | None
+    vocals: StemChanges
+    accompaniment: StemChanges
+    tilts: bool
+    bus_db: float | None
+    limiter_db: float | None
+    low_pass_hz: float | None
+    fade_db: tuple[float, float] | None
+
+
+def draw_changes(rng: Generator, config: AugmentConfig) -> Changes:
+    """Draws what to do to a pair of stems.
+
+    All random numbers are drawn whether they are used or not, so that no augmentation changes what
+    another draws.
+    """
+    semitones = maybe(rng, config.pitch_probability, config.pitch_semitones)
+    mirrored = []
+    for _ in range(2):
+        polarity, flip = rng.random(2)
+        gain_db = float(rng.uniform(*config.gain_db))
+        inverted = bool(polarity < config.polarity_probability)
+        mirrored.append((inverted, bool(flip < config.channel_flip_probability), gain_db))
+    tilts_db = rng.uniform(*config.eq_db, size=2).tolist()
+    stems = [
+        StemChanges(inverted=inverted, swapped=swapped, gain_db=gain_db, tilt_db=tilt_db)
+        for (inverted, swapped, gain_db), tilt_db in zip(mirrored, tilts_db, strict=True)
+    ]
+    bus_db = maybe(rng, config.bus_probability, config.bus_db)
+    limiter_db = maybe(rng, config.limiter_probability, config.limiter_db)
     lowest, highest = config.low_pass_hz
-    octaves = drawn(rng, config.low_pass_probability, (math.log2(lowest), math.log2(highest)))
-    fade_db = drawn(rng, config.fade_probability, config.fade_db)
-    fade_ends = [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)][int(3 * rng.random())]
-
-    if semitones is not None:
-        segment = Segment(*(shift_pitch(stem, semitones, sample_rate) for stem in segment))
-    if length != len(segment.vocals) or config.eq_db != (0.0, 0.0):
-        responses = [mastering.tilt(length, sample_rate, tilt_db) for tilt_db in tilts]
-        pairs = zip(segment, responses, strict=True)
-        segment = Segment(*(mastering.resample(stem, length, response) for stem, response in pairs))
-    if bus_db is not None:
-        mastering.saturate(segment.accompaniment, bus_db)
-    segment = Segment(*map(_change, segment, changes, gains))
-
-    if limiter_db is not None:
-        mixture = segment.vocals + segment.accompaniment
-        _scale(segment, mastering.limiter_gain(mixture, sample_rate, limiter_db))
-    if octaves is not None:
-        response = mastering.low_pass(length, sample_rate, 2.0**octaves)
-        segment = Segment(*(mastering.resample(stem, length, response) for stem in segment))
-    if fade_db is not None:
-        _scale(segment, mastering.fade(length, *(-fade_db * end for end in fade_ends)))
-    return segment
+    octaves = maybe(rng, config.low_pass_probability, (math.log2(lowest), math.log2(highest)))
+    fade_db = maybe(rng, config.fade_probability, config.fade_db)
+    first, last = [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)][int(3 * rng.random())]
+    return Changes(
+        semitones=semitones,
+        vocals=stems[0],
+        accompaniment=stems[1],
+        tilts=config.eq_db != (0.0, 0.0),
+        bus_db=bus_db,
+        limiter_db=limiter_db,
+        low_pass_hz=None if octaves is None else 2.0**octaves,
+        fade_db=None if fade_db is None else (-fade_db * first, -fade_db * last),
+    )
 
 
-def drawn(rng: Generator, probability: float, limits: tuple[float, float]) -> float | None:
-    """A value within the limits, or, except by that chance, None; always draws two numbers."""
+def maybe(rng: Generator, probability: float, limits: tuple[float, float]) -> float | None:
+    """A value within the limits with that probability, else None; always draws two numbers."""
     happens, value = rng.random() < probability, rng.uniform(*limits)
     return value if happens else None
 
 
-def _draw_change(rng: Generator, config: AugmentConfig) -> tuple[float, bool]:
-    """A stem's gain, of either sign, and whether its channels are swapped."""
-    polarity, flip = rng.random(2)
-    gain = 10.0 ** (rng.uniform(*config.gain_db) / 20.0)
-    sign = -1.0 if polarity < config.polarity_probability else 1.0
-    return sign * gain, bool(flip < config.channel_flip_probability)
+def augment(
+    segment: Segment,
+    changes: Changes,
+    sample_rate: int,
+    gains: Sequence[float] = (1.0, 1.0),
+    length: int | None = None,
+) -> Segment:
+    """Applies the changes to the pair, then to each stem, then to the mixture; in place.
+
+    Stem remixing and layers come before, so both songs of a remix are shifted by one interval.
+
+    Args:
+        segment: stems of equal length.
+        changes: from `draw_changes`.
+        sample_rate: Hz.
+        gains: of vocals and accompaniment, applied with those drawn.
+        length: samples of the result, which varispeed changes; by default as before.
+    """
+    length = length or len(segment.vocals)
+    stems = (changes.vocals, changes.accompaniment)
+    if changes.semitones is not None:
+        semitones = changes.semitones
+        segment = Segment(*(shift_pitch(stem, semitones, sample_rate) for stem in segment))
+    if length != len(segment.vocals) or changes.tilts:
+        responses = [mastering.tilt(length, sample_rate, stem.tilt_db) for stem in stems]
+        pairs = zip(segment, responses, strict=True)
+        segment = Segment(*(mastering.resample(stem, length, response) for stem, response in pairs))
+    if changes.bus_db is not None:
+        mastering.saturate(segment.accompaniment, changes.bus_db)
+    segment = Segment(*map(_change, segment, stems, gains))
+
+    if changes.limiter_db is not None:
+        mixture = segment.vocals + segment.accompaniment
+        _scale(segment, mastering.limiter_gain(mixture, sample_rate, changes.limiter_db))
+    if changes.low_pass_hz is not None:
+        response = mastering.low_pass(length, sample_rate, changes.low_pass_hz)
+        segment = Segment(*(mastering.resample(stem, length, response) for stem in segment))
+    if changes.fade_db is not None:
+        _scale(segment, mastering.fade(length, *changes.fade_db))
+    return segment
 
 
-def _change(stem: np.ndarray, change: tuple[float, bool], gain: float) -> np.ndarray:
-    drawn_gain, flips = change
-    if flips:
+def _change(stem: np.ndarray, changes: StemChanges, gain: float) -> np.ndarray:
+    if changes.swapped:
         stem = stem[:, ::-1]
-    stem *= np.float32(gain * drawn_gain)
+    sign = -1.0 if changes.inverted else 1.0
+    stem *= np.float32(gain * (sign * 10.0 ** (changes.gain_db / 20.0)))
     return stem
 
 

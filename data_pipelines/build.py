@@ -22,15 +22,17 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder, Runner
+from data_pipelines.builders.beam import write_on_beam
+from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
 from data_pipelines.builders.layouts import Layout
-from data_pipelines.builders.patterns import PAIRS, STEMS, read_patterns
-from data_pipelines.builders.recordings import SPLITS
-from data_pipelines.builders.report import as_json, print_report, summarise
+from data_pipelines.builders.report import print_report, summarise
+from data_pipelines.builders.shards import write_shard
 from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.music import BuildMusic, build_music
-from data_pipelines.record_format import Dtype, check_same_format, table_name
+from data_pipelines.processes import map_unordered
+from data_pipelines.record_format import check_same_format, table_name
 from data_pipelines.song_table import read_table
+from data_pipelines.source import SPLITS
 from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
@@ -39,34 +41,17 @@ REPORT = "report.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Build:
+class Build(BuildConfig):
     """Builds a data set of records for training from a folder of audio files.
 
     Attributes:
-        layout: of the folder, see `data_pipelines.builders.layouts`.
-        source: the folder.
         out: gets LAYOUT/VERSION with the records; give it, or that folder, to --data.source.
         workers: processes.
-        patterns: TOML file that says which stems are vocals, for stems and pairs.
-        dtype: of the stored samples; unset: int16 if all files are of 16 bits or lossy, else
-            float32.
-        sample_rate: Hz; recordings at other rates are resampled.
-        record_samples: length of a record.
-        overlap_samples: what it shares with the next: the longest training segment.
-        songs_per_shard: songs in a file; a finished file survives an interruption.
         beam: to build with Apache Beam, its options in quotes: --beam="--runner=DirectRunner".
     """
 
-    layout: tyro.conf.Suppress[Layout]
-    source: Path
     out: Path
     workers: int = 1
-    patterns: Path | None = None
-    dtype: Dtype | None = None
-    sample_rate: int = 44_100
-    record_samples: int = 2**19
-    overlap_samples: int = 2**17
-    songs_per_shard: int = 4
     beam: str | None = None
 
 
@@ -106,7 +91,7 @@ def parse(arguments: list[str] | None = None) -> Command:
 
 
 def main(command: Command) -> None:
-    """Builds what the command says."""
+    """Runs the command."""
     if isinstance(command, BuildSung):
         build_sung(command)
     elif isinstance(command, BuildMusic):
@@ -118,66 +103,39 @@ def main(command: Command) -> None:
 
 
 def build_records(command: Build) -> None:
-    """Builds, or finds what was built, and reports."""
+    """Builds the records, unless they exist, and prints what they hold."""
     if command.workers < 1:
-        raise UserError(f"--workers {command.workers}: expected 1 or more")
+        raise UserError(f"workers is {command.workers}; expected 1 or more")
     check_writable(command.out)
-    builder = RecordsBuilder(_config(command), _runner(command), data_dir=str(command.out))
+    if command.beam is None:
+        run = functools.partial(map_unordered, write_shard, workers=command.workers)
+    else:
+        run = functools.partial(write_on_beam, shlex.split(command.beam))
+    builder = RecordsBuilder(command, run, data_dir=str(command.out))
     console = Console()
     if builder.folder.exists():
         check_same_format(builder.folder, builder.record_format)
-        console.print(
-            f"{builder.folder} is there already; delete it to build it anew", markup=False
-        )
+        console.print(f"{builder.folder} exists; delete it to build it again", markup=False)
     else:
         _build(builder)
     tables = {split: builder.folder / table_name(split) for split in SPLITS}
-    reports = {
+    reports: dict[str, dict[str, Any]] = {
         split: report
         for split, path in tables.items()
-        if path.exists()
-        and ((report := summarise(read_table(path), command.sample_rate)).songs or report.left_out)
+        if path.exists() and (report := summarise(read_table(path), command.sample_rate))
+        if report["songs"] or report["left_out"]
     }
     print_report(reports, console)
-    text = json.dumps(as_json(reports), indent=2, ensure_ascii=False)
+    text = json.dumps(reports, indent=2, ensure_ascii=False)
     write_bytes(builder.folder / REPORT, text.encode())
     console.print(f"built; train on it with --data.source {builder.folder}", markup=False)
 
 
-def _config(command: Build) -> BuildConfig:
-    default = PAIRS if command.layout == "pairs" else STEMS
-    return BuildConfig(
-        layout=command.layout,
-        source=command.source,
-        patterns=None if command.patterns is None else read_patterns(command.patterns, default),
-        dtype=command.dtype,
-        sample_rate=command.sample_rate,
-        record_samples=command.record_samples,
-        overlap_samples=command.overlap_samples,
-        songs_per_shard=command.songs_per_shard,
-    )
-
-
-def _runner(command: Build) -> Runner:
-    if command.beam is None:
-        return InProcesses(command.workers)
-    from data_pipelines.builders.beam import OnBeam
-
-    return OnBeam(tuple(shlex.split(command.beam)))
-
-
 def _build(builder: RecordsBuilder) -> None:
-    columns = (
-        rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(),
-        rich.progress.TaskProgressColumn(),
-        rich.progress.DownloadColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
     console = Console(stderr=True)
-    with rich.progress.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(builder.name, total=None)
-        # TFDS tells of downloads that there are none of.
+        # TFDS reports downloads, of which there are none.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.build(lambda done, total: bar.update(task, completed=done, total=total))
 

@@ -31,6 +31,6 @@ def write_npy(path: Path, array: np.ndarray) -> None:
                 raise
     except OSError as error:
         raise UserError(
-            f"cannot write the song cache {path.parent}: {error.strerror or error}; "
-            "give another folder as cache_dir or set XDG_CACHE_HOME"
+            f"{path.parent}: the song cache cannot be written: {error.strerror or error}; "
+            "choose another cache_dir or set XDG_CACHE_HOME"
         ) from error

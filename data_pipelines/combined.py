@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.random import Generator
 
-from data_pipelines.segments import Segment, Source
+from data_pipelines.source import Segment, Source
 from diffsep_jax.errors import UserError
 
 
@@ -16,17 +16,22 @@ from diffsep_jax.errors import UserError
 class CombinedSongs:
     """The songs of several sources, one source after the other.
 
-    Raises `UserError` where the sources differ in sample rate, a name is given twice, or the
-    weights are not one positive number for each source.
+    Attributes:
+        names: what each source is called; prefixes the names of its songs.
+        sources: the sources.
+        weights: how often each source is drawn from, as parts of their sum; unset: its number of
+            songs.
+        ends: number of songs up to and including each source.
+
+    Raises:
+        UserError: the sources differ in sample rate, a name is given twice, or the weights are not
+            one positive number for each source.
     """
 
     names: tuple[str, ...]
-    """What each source is called; comes before the names of its songs."""
     sources: tuple[Source, ...]
     weights: tuple[float, ...] | None = None
-    """How often each source is drawn from, as parts of their sum; unset: its number of songs."""
     ends: tuple[int, ...] = dataclasses.field(init=False, repr=False, compare=False)
-    """Behind the last song of each source."""
 
     def __post_init__(self) -> None:
         check_weights(self.weights, self.names)
@@ -34,8 +39,8 @@ class CombinedSongs:
         for name, source in others:
             if source.sample_rate != first[1].sample_rate:
                 raise UserError(
-                    f"{name} has {source.sample_rate} Hz, {first[0]} {first[1].sample_rate} Hz;"
-                    " data sets that are trained on together must share one sample rate"
+                    f"{name}: sample rate is {source.sample_rate} Hz; expected"
+                    f" {first[1].sample_rate} Hz as of {first[0]}"
                 )
         ends = np.cumsum([len(source) for source in self.sources])
         object.__setattr__(self, "ends", tuple(ends.tolist()))
@@ -92,11 +97,11 @@ class CombinedSongs:
 def check_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:
     """Raise `UserError` unless the names differ, and each has a positive weight or none has."""
     if not names or len(set(names)) < len(names):
-        raise UserError(f"data sets {', '.join(names) or 'none'}: expected one or more, each once")
+        raise UserError(f"source is {' '.join(names) or 'empty'}; expected data sets, each once")
     if weights is None:
         return
     if len(weights) != len(names) or not all(w > 0 and math.isfinite(w) for w in weights):
         raise UserError(
-            f"weights {', '.join(map(str, weights)) or 'none'}: expected a positive number for each"
-            f" of the {len(names)} data sets ({', '.join(names)})"
+            f"weights is {' '.join(map(str, weights)) or 'empty'}; expected a positive number for"
+            f" each of the {len(names)} data sets ({', '.join(names)})"
         )

@@ -1,4 +1,4 @@
-"""What studios and players do to a finished track: varispeed, tilt, saturation, limiter, low-pass.
+"""Processing of a finished track: varispeed, tilt, saturation, limiter, low-pass, fade.
 
 Filters multiply the FFT of the whole array, so that its ends wrap around: they are faded, and the
 caller cuts off the first and the last `MARGIN` samples. The two channels are the real and the
@@ -120,6 +120,6 @@ def _falling(
 
 
 def fade(length: int, first_db: float, last_db: float) -> Float[np.ndarray, "time"]:
-    """Gain that goes from one level to another, linear in decibels."""
+    """Gain from one level to another, linear in decibels."""
     ramp = np.linspace(first_db, last_db, length, dtype=np.float32)
     return np.exp(ramp * np.float32(np.log(10.0) / 20.0))

@@ -6,40 +6,39 @@ drawn for its vocals.
 """
 
 import dataclasses
-import io
 import json
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import soxr
-from jaxtyping import Float
 from rich.progress import track
 
-from data_pipelines.cache import cache_folder
 from data_pipelines.packages import fetch
-from diffsep_jax.errors import UserError
-from diffsep_jax.files import check_writable, write_bytes, write_folder
+from data_pipelines.song_folders import check_output, wav_of_16_bits
+from diffsep_jax.files import write_bytes, write_folder
 
 SAMPLE_RATE = 44_100
 FACTS = "song.json"
 MARK = "music.json"
-"""Tells a folder of this data set from others."""
+"""In the data set's folder: marks it as one of this kind."""
 _VALIDATION_EVERY = 18
 
 
 class Album(NamedTuple):
-    """Tracks of one package under one licence, which the package states."""
+    """Tracks of one package under one licence, which the package states.
+
+    Attributes:
+        files: path of a track below the package's root, its name as {}; "ARCHIVE!MEMBER" in a zip.
+        tracks: their names.
+    """
 
     package: str
     licence: str
     authors: str
     files: str
-    """Path of a track below the package's root, its name as {}; "ARCHIVE!MEMBER" in a zip."""
     tracks: str
-    """Their names."""
 
 
 _CLONK = "usr/share/games/openclonk/Music.ocg/{}.ogg"
@@ -114,11 +113,8 @@ def build_music(command: BuildMusic, albums: tuple[Album, ...] = ALBUMS) -> None
     full disk, a folder that holds something else.
     """
     out = command.out
-    check_writable(out)
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise UserError(f"{out}: holds something else; choose a new folder")
+    check_output(out, MARK)
     write_bytes(out / MARK, b"{}\n")
-    downloads = command.downloads or cache_folder(None).parent / "packages"
     tracks = [(album, name) for album in albums for name in album.tracks.split()]
     for album, name in track(tracks, "tracks"):
         song = f"{album.package}-{name.strip('@')}"
@@ -127,9 +123,9 @@ def build_music(command: BuildMusic, albums: tuple[Album, ...] = ALBUMS) -> None
         folder = out / ("validation" if validation else "train") / song
         if folder.exists():
             continue
-        package, file = fetch(album.package, downloads), album.files.format(name)
+        package, file = fetch(album.package, command.downloads), album.files.format(name)
         samples, rate = package.read(file)
-        music = soxr.resample(samples[:, [0, -1]], rate, SAMPLE_RATE)
+        music = soxr.resample(samples[:, [0, -1]], rate, SAMPLE_RATE).clip(-1, 1)
         facts = {
             "package": package.name,
             "version": package.version,
@@ -138,15 +134,9 @@ def build_music(command: BuildMusic, albums: tuple[Album, ...] = ALBUMS) -> None
             "licence": album.licence,
         }
         files = {
-            "vocals.wav": _wav(np.zeros_like(music)),
-            "accompaniment.wav": _wav(music),
+            "vocals.wav": wav_of_16_bits(np.zeros_like(music), SAMPLE_RATE),
+            "accompaniment.wav": wav_of_16_bits(music, SAMPLE_RATE),
             FACTS: json.dumps(facts, indent=1).encode(),
         }
         write_folder(folder, files)
     print(f"{len(tracks)} tracks in {out}; give it to --data.source with songs that are sung")
-
-
-def _wav(x: Float[np.ndarray, "time 2"]) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(x, -1, 1), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return file.getvalue()

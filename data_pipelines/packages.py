@@ -1,4 +1,4 @@
-"""Debian packages as sources of recordings: downloaded by apt-get and unpacked, not installed."""
+"""Debian packages as sources of recordings: downloaded by apt-get, unpacked, not installed."""
 
 import io
 import os
@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from data_pipelines.cache import cache_folder
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import make_folder, write_errors
 
@@ -51,15 +52,21 @@ class Package(NamedTuple):
 
     def _missing(self, file: str) -> UserError:
         return UserError(
-            f"package {self.name} {self.version}: has no {file}; a version that has it is needed"
+            f"package {self.name} {self.version}: has no {file}; expected a version that has it"
         )
 
 
-def fetch(name: str, folder: Path) -> Package:
+def fetch(name: str, folder: Path | None) -> Package:
     """A package unpacked in `folder`, downloaded if it is not there yet.
 
-    Raises `UserError`: no apt, no such package, no network, a full disk.
+    Args:
+        name: of the package.
+        folder: None: one in the user's cache.
+
+    Raises:
+        UserError: no apt, no such package, no network, a full disk.
     """
+    folder = folder or cache_folder(None).parent / "packages"
     unpacked = sorted(path for path in folder.glob(f"{name}_*") if path.is_dir())
     root = unpacked[-1] if unpacked else _download(name, folder)
     return Package(name, urllib.parse.unquote(root.name.split("_")[1]), root)
@@ -85,8 +92,8 @@ def _run(package: str, folder: str, *command: str) -> None:
         )
     except FileNotFoundError:
         raise UserError(
-            f"{command[0]}: not found; this data set is made of Debian packages and needs "
-            "Debian, a system derived from it, or a container of one"
+            f"{command[0]}: not found; expected Debian, a system derived from it, or a container of"
+            " one: this data set is made of Debian packages"
         ) from None
     if result.returncode:
         lines = [line for line in result.stderr.splitlines() if not line.startswith("W:")]

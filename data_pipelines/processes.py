@@ -1,4 +1,4 @@
-"""What the worker processes of a command have in common."""
+"""Worker processes: a map over items, and their end with the parent."""
 
 import multiprocessing
 import os
@@ -38,17 +38,16 @@ def map_unordered(
                 process.kill()
             if isinstance(error, BrokenProcessPool):
                 raise UserError(
-                    "a worker process was ended from outside, perhaps for lack of memory; run"
-                    " the same command again with fewer --workers"
+                    "a worker process was killed, perhaps for lack of memory; run the same"
+                    " command again with fewer --workers"
                 ) from None
             raise
 
 
 def obey_parent() -> None:
-    """In a new worker process: the parent alone decides when it ends, and ends it by ending.
+    """Called in a new worker process: it ignores Ctrl-C and SIGTERM, and ends when the parent does.
 
-    Ctrl-C and a scheduler's SIGTERM go to all processes of a command: the parent saves what is to
-    be saved and closes the workers.
+    Both signals go to all processes of a command; the parent saves its work and closes the workers.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What a record of a built data set holds, for those who write it and those who read it.
+"""What a record of a built data set holds.
 
 A record holds a fixed number of samples. It overlaps the next of its song by so many that any
 training segment lies inside one record. The last record of a song ends with it, and only a song
@@ -49,15 +49,15 @@ class RecordFormat:
     def __post_init__(self) -> None:
         if not 1 < self.record_samples <= MAX_RECORD_SAMPLES:
             raise UserError(
-                f"record_samples={self.record_samples}: expected 2 to {MAX_RECORD_SAMPLES}"
+                f"record_samples is {self.record_samples}; expected 2 to {MAX_RECORD_SAMPLES}"
             )
         if not 0 < self.overlap_samples < self.record_samples:
             raise UserError(
-                f"overlap_samples={self.overlap_samples}: expected 1 to record_samples - 1"
+                f"overlap_samples is {self.overlap_samples}; expected 1 to record_samples - 1"
                 f" ({self.record_samples - 1})"
             )
         if not 8_000 <= self.sample_rate <= 192_000:
-            raise UserError(f"sample_rate={self.sample_rate}: expected 8000 to 192000 Hz")
+            raise UserError(f"sample_rate is {self.sample_rate}; expected 8000 to 192000 Hz")
 
     @property
     def hop(self) -> int:
@@ -95,7 +95,7 @@ class RecordFormat:
 
 
 def find_data_set(path: Path) -> Path | None:
-    """The folder of the data set in or below the folder of a build; None if there is none.
+    """The folder of the data set in or below a folder; None if there is none.
 
     Raises UserError if there are several.
     """
@@ -105,7 +105,7 @@ def find_data_set(path: Path) -> Path | None:
     found = sorted(info.parent for info in infos)
     if len(found) > 1:
         names = ", ".join(str(each.relative_to(path)) for each in found)
-        raise UserError(f"{path}: several data sets, {names}; name one of them")
+        raise UserError(f"{path}: holds several data sets, {names}; expected one: name its folder")
     return found[0] if found else None
 
 
@@ -114,12 +114,12 @@ def check_same_format(folder: Path, wanted: RecordFormat) -> None:
     try:
         stored = json.loads((folder / "metadata.json").read_text())
     except (OSError, ValueError):
-        raise UserError(f"{folder}: not a whole data set; delete it to build it anew") from None
+        raise UserError(f"{folder}: not a complete data set; delete it to build it again") from None
     for name, value in dataclasses.asdict(wanted).items():
         if stored.get(name) != value:
             raise UserError(
-                f"{folder}: was built with {name} {stored.get(name)}, not {value}; delete it to"
-                " build it anew, or choose another --out"
+                f"{folder}: {name} is {stored.get(name)}; expected {value}: delete the folder to"
+                " build it again, or choose another --out"
             )
 
 

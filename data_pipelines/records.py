@@ -1,4 +1,4 @@
-"""A source that reads a data set of records, as `python -m data_pipelines.build` makes them."""
+"""A source that reads a data set of records made by `python -m data_pipelines.build`."""
 
 import dataclasses
 from pathlib import Path
@@ -15,8 +15,8 @@ from data_pipelines.record_format import (
     find_data_set,
     table_name,
 )
-from data_pipelines.segments import Segment, check_range
 from data_pipelines.song_table import SongTable, read_table
+from data_pipelines.source import Segment, check_range
 from diffsep_jax.errors import UserError
 
 
@@ -24,9 +24,14 @@ from diffsep_jax.errors import UserError
 class RecordSongs:
     """Random access to the songs of a split. Memory: the table of songs, and no audio.
 
-    `path` is the folder of the build, or the data set's own, DIR/NAME/VERSION. Raises UserError,
-    naming the file, for a folder that is no data set of this project, another sample rate, a split
-    that is not there, and on reading for a record that is damaged or missing.
+    Attributes:
+        path: the folder of the build, or the data set's own, DIR/NAME/VERSION.
+        split: one that the data set has.
+        sample_rate: Hz, the data set's.
+
+    Raises:
+        UserError: naming the file: no data set of this project, another sample rate, no such split;
+            on reading, a record is damaged or missing.
     """
 
     path: str
@@ -43,18 +48,18 @@ class RecordSongs:
         folder = find_data_set(Path(self.path))
         if folder is None:
             raise UserError(
-                f"{self.path}: no data set in it; python -m data_pipelines.build makes one"
+                f"{self.path}: no data set in it; expected one of python -m data_pipelines.build"
             )
         info = _read_info(folder)
         format_ = _format(folder, info)
         if format_.sample_rate != self.sample_rate:
             raise UserError(
-                f"{folder}: its songs are at {format_.sample_rate} Hz and the model's at"
-                f" {self.sample_rate} Hz; build it with --sample-rate {self.sample_rate}"
+                f"{folder}: sample rate is {format_.sample_rate} Hz; expected the model's,"
+                f" {self.sample_rate} Hz: build it with --sample-rate {self.sample_rate}"
             )
         if self.split not in info.splits:
             splits = ", ".join(info.splits) or "none"
-            raise UserError(f"{folder}: has no split {self.split}; it has {splits}")
+            raise UserError(f"{folder}: no split {self.split}; expected one of {splits}")
         table = read_table(folder / table_name(self.split))
         try:
             paths = [str(path) for path in info.splits[self.split].filepaths]
@@ -64,8 +69,8 @@ class RecordSongs:
             raise UserError(f"{folder}: a file of records is missing or damaged: {error}") from None
         if num_records != table.num_records.sum():
             raise UserError(
-                f"{folder}: {num_records} records for {table.num_records.sum()} in the table of"
-                " songs; build the data set again"
+                f"{folder}: {num_records} records; expected {table.num_records.sum()} by its table"
+                " of songs: build the data set again"
             )
         derived = {
             "table": table,
@@ -124,7 +129,7 @@ class RecordSongs:
         return min(start // self._format.hop, int(self._table.num_records[song]) - 1)
 
     def _part(self, song: int, start: int, end: int) -> Segment:
-        """Samples that lie in the record in which `start` lies first."""
+        """Samples inside the first record that holds `start`."""
         number = self._record_of(song, start)
         index = int(self._first_record[song]) + number
         try:
@@ -158,7 +163,7 @@ def _read_info(folder: Path) -> tfds.core.DatasetInfo:
         return tfds.builder_from_directory(folder).info
     except Exception as error:  # whatever TFDS meets in a damaged file
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{folder}: not a data set that can be read: {lines[0]}") from None
+        raise UserError(f"{folder}: cannot be read as a data set: {lines[0]}") from None
 
 
 def _format(folder: Path, info: tfds.core.DatasetInfo) -> RecordFormat:
@@ -166,7 +171,7 @@ def _format(folder: Path, info: tfds.core.DatasetInfo) -> RecordFormat:
     metadata = dict(info.metadata or {})
     if set(metadata) != fields or str(info.version) != VERSION:
         raise UserError(
-            f"{folder}: not a data set of this project in version {VERSION}; build it by"
-            " python -m data_pipelines.build"
+            f"{folder}: version is {info.version}; expected {VERSION} of python -m"
+            " data_pipelines.build"
         )
     return RecordFormat(**metadata)

@@ -1,7 +1,4 @@
-"""What is known of a data set's songs without reading its records: one row a song, in an npz file.
-
-It is the index that training draws from: where the voice sings is known before anything is read.
-"""
+"""The index of a data set's songs, from which training draws: one row a song, in an npz file."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,10 +23,10 @@ class SongTable:
         level: RMS of vocals + accompaniment.
         vocals_level: RMS of the vocals.
         peak: largest sample of vocals + accompaniment.
-        mixture_error: RMS of what the mixture file has beyond the stems, relative to it; NaN where
+        mixture_error: RMS of (mixture file - stems), relative to the mixture's; NaN where
             there is no such file, or the stems were made from it.
         clipped: samples of the files at full scale.
-        note: what was mended on reading, in words.
+        note: what was repaired on reading, in words.
         activity_length: how many of `activity` are the song's.
         activity: RMS of the vocals in blocks of `ACTIVITY_BLOCK` samples, of all songs in a row.
         left_out: names of what is not in the data set.
@@ -95,12 +92,10 @@ def read_table(path: Path) -> SongTable:
 
 
 def join_tables(tables: Sequence[SongTable]) -> SongTable:
-    """The rows of all, in order."""
+    """The rows of all, of which there is at least one, in order."""
     return SongTable(
         **{
-            field.name: np.concatenate(
-                [_column(field.name, []), *(getattr(table, field.name) for table in tables)]
-            )
+            field.name: np.concatenate([getattr(table, field.name) for table in tables])
             for field in dataclasses.fields(SongTable)
         }
     )

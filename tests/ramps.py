@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.segments import ACTIVITY_BLOCK, Segment, check_range
+from data_pipelines import pipeline
+from data_pipelines.pipeline import PipelineConfig
+from data_pipelines.source import ACTIVITY_BLOCK, Segment, check_range
 from diffsep_jax.errors import UserError
 
 BLOCKS = 40
@@ -53,3 +55,10 @@ class Broken(Ramps):
 
     def segment(self, song: int, start: int, length: int) -> Segment:
         raise UserError("a song: damaged")
+
+
+def example(source, config: PipelineConfig, segment: int, index: int) -> dict[str, np.ndarray]:
+    """Mixture and vocals of one example."""
+    alone = dataclasses.replace(config, batch_size=1)
+    batch = pipeline.batches(source, alone, segment=segment)[index]
+    return {name: rows[0] for name, rows in batch.items()}

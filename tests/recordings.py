@@ -3,7 +3,7 @@
 import numpy as np
 import soundfile
 
-from data_pipelines.builders.builder import BuildConfig, InProcesses, RecordsBuilder
+from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
 from data_pipelines.records import RecordSongs
 
 RATE = 44_100
@@ -36,7 +36,7 @@ def write_musdb18hq_song(folder, seed=0, num_samples=RATE):
 
 def built(layout, source, out, *, run=None, **fields):
     config = BuildConfig(layout=layout, source=source, **(SMALL | fields))
-    builder = RecordsBuilder(config, run or InProcesses(), data_dir=str(out))
+    builder = RecordsBuilder(config, run, data_dir=str(out))
     builder.build()
     return builder.folder
 

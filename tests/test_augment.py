@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ramps import Ramps
+from ramps import Ramps, example
 
 import configs as configs_by_name
-from data_pipelines import mastering, pipeline
-from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, augment
+from data_pipelines import pipeline
+from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, Changes, augment, draw_changes
+from data_pipelines.examples import Plan
 from data_pipelines.mastering import MARGIN
 from data_pipelines.pitch import shift_pitch
-from data_pipelines.segments import Segment
+from data_pipelines.source import Segment
 from diffsep_jax.errors import UserError
 
 RATE = 44100
@@ -98,7 +99,7 @@ def examples(augmentation: AugmentConfig, segment: int, index: int, seed: int = 
     config = pipeline.PipelineConfig(
         batch_size=1, seed=seed, augment=augmentation, silent_kept=kept
     )
-    return pipeline.example(Ramps(), config, segment, index)
+    return example(Ramps(), config, segment, index)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -106,13 +107,13 @@ def examples(augmentation: AugmentConfig, segment: int, index: int, seed: int = 
 def test_whatever_the_settings_an_example_is_finite_and_a_function_of_its_number(
     augmentation: AugmentConfig, segment: int, index: int, seed: int
 ):
-    example = examples(augmentation, segment, index, seed)
-    for value in example.values():
+    drawn = examples(augmentation, segment, index, seed)
+    for value in drawn.values():
         assert value.shape == (segment, 2)
         assert value.dtype == np.float32
         assert value.flags.c_contiguous
         assert np.isfinite(value).all()
-    np.testing.assert_equal(examples(augmentation, segment, index, seed), example)
+    np.testing.assert_equal(examples(augmentation, segment, index, seed), drawn)
 
 
 @pytest.mark.parametrize("field", [*NEW_FIELDS, None])
@@ -124,15 +125,15 @@ def test_the_mixture_is_the_float32_sum_of_the_stems_to_the_bit(field, monkeypat
         made.append(augment(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(pipeline, "augment", watched)
+    monkeypatch.setattr("data_pipelines.examples.augment", watched)
     augmentation = only(field) if field else EVERYTHING
     for index in range(10):
-        example = examples(augmentation, 8192, index)
+        drawn = examples(augmentation, 8192, index)
         margin = (len(made[-1].vocals) - 8192) // 2
         vocals, accompaniment = (stem[margin : margin + 8192] for stem in made[-1])
-        np.testing.assert_array_equal(example["vocals"], vocals)
-        np.testing.assert_array_equal(example["mixture"], vocals + accompaniment)
-        assert example["mixture"].dtype == vocals.dtype == accompaniment.dtype == np.float32
+        np.testing.assert_array_equal(drawn["vocals"], vocals)
+        np.testing.assert_array_equal(drawn["mixture"], vocals + accompaniment)
+        assert drawn["mixture"].dtype == vocals.dtype == accompaniment.dtype == np.float32
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -172,25 +173,13 @@ def test_whatever_the_settings_both_stems_are_of_one_song_and_place_or_the_remix
         assert not changed["vocals"].any()
 
 
-def test_every_augmentation_keeps_the_stems_apart():
-    """Each stem is the source's, up to a sign, an order of channels and a gain in range."""
-    config = AugmentConfig(gain_db=(-6.0, 2.0), pitch_probability=0.0)
-    rng = np.random.default_rng(0)
-    stem = rng.standard_normal((100, 2)).astype(np.float32)
+def test_signs_and_channels_are_drawn_for_each_stem_on_its_own():
     seen = set()
     for seed in range(60):
-        stems = Segment(stem.copy(), stem.copy())
-        pair = augment(np.random.default_rng(seed), stems, config, RATE)
-        kinds = []
-        for changed in pair:
-            flipped = abs(np.corrcoef(changed[:, 0], stem[:, 1])[0, 1]) > 0.9
-            original = stem[:, ::-1] if flipped else stem
-            gain = changed[0, 0] / original[0, 0]
-            np.testing.assert_allclose(changed, original * gain, rtol=1e-5)
-            assert -6.001 <= 20 * np.log10(abs(gain)) <= 2.001
-            kinds.append((flipped, bool(gain < 0)))
-        seen.add(tuple(kinds))
-    assert len(seen) == 16  # flips and signs are drawn for each stem on its own
+        changes = drawn_changes(AugmentConfig(), seed)
+        stems = (changes.vocals, changes.accompaniment)
+        seen.add(tuple((stem.inverted, stem.swapped) for stem in stems))
+    assert len(seen) == 16
 
 
 def test_what_the_paper_does_not_name_is_off_but_in_our_recipe():
@@ -271,7 +260,8 @@ def test_the_pair_is_shifted_by_one_interval():
     )
     seen = []
     for seed in range(3):
-        pair = augment(np.random.default_rng(seed), Segment(tone(330.0), tone(550.0)), config, RATE)
+        changes = drawn_changes(config, seed)
+        pair = augment(Segment(tone(330.0), tone(550.0)), changes, RATE)
         moved = [12 * np.log2(pitch(x) / hz) for x, hz in zip(pair, (330.0, 550.0), strict=True)]
         assert moved[0] == pytest.approx(moved[1], abs=0.15)
         seen.append(moved[0])
@@ -286,83 +276,57 @@ def test_the_library_is_not_touched_at_probability_zero(monkeypatch):
         examples(AugmentConfig(pitch_probability=1.0), 1000, 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Watched(Ramps):
-    """Notes what is read: song, start, length."""
-
-    read: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
-
-    def segment(self, song: int, start: int, length: int) -> Segment:
-        self.read.append((song, start, length))
-        return super().segment(song, start, length)
-
-
-def read(augmentation: AugmentConfig, index: int, segment: int = 8192) -> list[tuple[int, int]]:
-    """(song, place) of each stretch read for an example: where its middle is."""
-    source = Watched()
+def plan(augmentation: AugmentConfig, index: int, segment: int = 8192) -> Plan:
     config = pipeline.PipelineConfig(batch_size=1, augment=augmentation, silent_kept=0.0)
-    pipeline.example(source, config, segment, index)
-    return [(song, start + length // 2) for song, start, length in source.read]
+    return pipeline.plan(Ramps(), config, segment, index)
 
 
 @pytest.mark.parametrize("field", NEW_FIELDS)
-def test_an_augmentation_changes_nothing_in_what_songs_and_places_the_others_read(field: str):
-    """To a few samples, and but for the ends of songs, where there is no margin to read."""
-    moved = 0
+def test_an_augmentation_changes_nothing_in_what_the_others_draw(field: str):
+    """The songs, places and changes of an example, of all augmentations, with and without one."""
+    own = {"silent_share": "silent", "layer_probability": "layers", "speed_percent": "stretch"}
+    own |= {"bus_probability": "bus_db", "limiter_probability": "limiter_db"}
+    own |= {"low_pass_probability": "low_pass_hz", "fade_probability": "fade_db"}
+    differ: set[str] = set()
     for index in range(40):
-        left, right = read(EVERYTHING, index), read(without(field), index)
-        if field == "layer_probability":
-            assert (len(left), len(right)) == (4, 2)
-        else:
-            assert len(left) == len(right) == 4
-        for (song, place), (same_song, same_place) in zip(left, right, strict=False):
-            assert song == same_song
-            # Played faster, more is read from the start on, or less; never more than this apart.
-            assert abs(place - same_place) <= 0.06 * 8192 + 1.1 * MARGIN
-            moved += abs(place - same_place) > 2
-    assert not moved or field == "speed_percent"
-
-
-@pytest.mark.parametrize("field", NEW_FIELDS[3:])
-def test_an_augmentation_changes_nothing_in_what_the_others_do(field: str, monkeypatch):
-    """Every setting that is drawn, of all of them, with and without one."""
-    names = {
-        "eq_db": "tilt",
-        "bus_probability": "saturate",
-        "limiter_probability": "limiter_gain",
-        "low_pass_probability": "low_pass",
-        "fade_probability": "fade",
-    }
-    calls: list[tuple[str, tuple[float, ...]]] = []
-
-    def watch(name: str):
-        function = getattr(mastering, name)
-
-        def watched(*arguments):
-            calls.append((name, tuple(x for x in arguments if isinstance(x, float))))
-            return function(*arguments)
-
-        monkeypatch.setattr(mastering, name, watched)
-
-    for name in names.values():
-        watch(name)
-    stems = Segment(tone(330.0), tone(550.0))
-    done = []
-    for config in (EVERYTHING, without(field)):
-        calls.clear()
-        copies = Segment(*(stem.copy() for stem in stems))
-        augment(np.random.default_rng(3), copies, config, RATE, (1.0, 1.0), 60_000)
-        done.append([call for call in calls if call[0] != names[field]])
-    assert done[0] == done[1]
-    assert len(done[0]) == len(names) - 1 + (field != "eq_db")
+        both = [plan(augmentation, index) for augmentation in (EVERYTHING, without(field))]
+        left, right = (vars(each) | vars(each.changes) for each in both)
+        for name in left.keys() - {"changes"}:
+            if left[name] != right[name]:
+                differ.add(name)
+    if field == "eq_db":
+        assert differ == {"tilts", "vocals", "accompaniment"}
+    elif field == "speed_percent":  # a slowed example may start later, to reach the voice
+        assert "stretch" in differ <= {"stretch", "vocals"}
+    else:
+        assert differ == {own[field]}
 
 
 def pair(config: AugmentConfig, seed: int = 0) -> tuple[Segment, Segment]:
     """Noise before and after."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(100 + seed)
     stems = Segment(*(rng.standard_normal((2, 20_000, 2)).astype(np.float32)))
-    changed = augment(rng, Segment(*(stem.copy() for stem in stems)), config, RATE)
-    return stems, changed
+    copies = Segment(*(stem.copy() for stem in stems))
+    return stems, augment(copies, drawn_changes(config, seed), RATE)
+
+
+def drawn_changes(config: AugmentConfig, seed: int = 0) -> Changes:
+    return draw_changes(np.random.default_rng(seed), config)
+
+
+def test_a_margin_is_read_around_an_example_and_cut_off_again():
+    """But for the ends of songs, where there is none to read."""
+    margins = dataclasses.replace(NO_AUGMENTATION, low_pass_probability=1e-12)
+    total = Ramps().num_samples(0)
+    inside = 0
+    for index in range(40):
+        drawn = plan(margins, index)
+        first = drawn.vocals.start - drawn.stretch.margin
+        if 0 <= first <= total - drawn.stretch.made:
+            expected = examples(NO_AUGMENTATION, 8192, index)
+            np.testing.assert_equal(examples(margins, 8192, index), expected)
+            inside += 1
+    assert inside > 30
 
 
 def test_limiter_and_fade_have_one_gain_for_both_stems():
@@ -404,15 +368,18 @@ def test_the_low_pass_is_the_same_for_both_stems():
 def test_tilts_are_drawn_for_each_stem_within_the_range():
     tilts = []
     for seed in range(20):
-        stems, changed = pair(only("eq_db"), seed)
-        for before, after in zip(stems, changed, strict=True):
-            spectra = [np.abs(np.fft.rfft(stem[:, 0], norm="ortho")) for stem in (before, after)]
-            treble = slice(7000, None)  # from 15.4 kHz on: 88 to 91% of the tilt
-            gain = np.sqrt(np.mean(spectra[1][treble] ** 2) / np.mean(spectra[0][treble] ** 2))
-            tilts.append(20 * np.log10(gain) / 0.9)
-    assert -3.3 < min(tilts) < -1.5
-    assert 1.5 < max(tilts) < 3.3
-    assert abs(np.corrcoef(tilts[::2], tilts[1::2])[0, 1]) < 0.7
+        changes = drawn_changes(only("eq_db"), seed)
+        tilts.append((changes.vocals.tilt_db, changes.accompaniment.tilt_db))
+    assert -3 < np.min(tilts) < -1.5
+    assert 1.5 < np.max(tilts) < 3
+    assert abs(np.corrcoef(np.transpose(tilts))[0, 1]) < 0.7
+    stems, changed = pair(only("eq_db"))
+    for stem, before, after in zip(("vocals", "accompaniment"), stems, changed, strict=True):
+        spectra = [np.abs(np.fft.rfft(audio[:, 0], norm="ortho")) for audio in (before, after)]
+        treble = slice(7000, None)  # from 15.4 kHz on: 88 to 91% of the tilt
+        gain = np.sqrt(np.mean(spectra[1][treble] ** 2) / np.mean(spectra[0][treble] ** 2))
+        tilt_db = getattr(drawn_changes(only("eq_db")), stem).tilt_db
+        assert 20 * np.log10(gain) == pytest.approx(0.9 * tilt_db, abs=0.1)
 
 
 def test_the_bus_is_saturated_and_the_vocals_are_not():
@@ -425,30 +392,17 @@ def test_the_bus_is_saturated_and_the_vocals_are_not():
 
 def test_both_stems_are_played_at_one_speed_and_are_as_long_as_before():
     for length in (60_000, 65_536, 70_000):
-        changed = augment(
-            np.random.default_rng(0),
-            Segment(tone(330.0), tone(550.0)),
-            NO_AUGMENTATION,
-            RATE,
-            length=length,
-        )
+        changes = drawn_changes(NO_AUGMENTATION)
+        changed = augment(Segment(tone(330.0), tone(550.0)), changes, RATE, length=length)
         factors = [pitch(stem) / hz for stem, hz in zip(changed, (330.0, 550.0), strict=True)]
         assert factors == pytest.approx([65_536 / length] * 2, rel=1e-4)
         assert len(changed.vocals) == len(changed.accompaniment) == length
 
 
-def test_an_example_is_read_and_played_at_a_speed_of_the_range():
-    speeds = []
-    for index in range(60):
-        source = Watched()
-        config = pipeline.PipelineConfig(
-            batch_size=1, augment=dataclasses.replace(only("speed_percent"), remix_probability=1.0)
-        )
-        vocals = pipeline.example(source, config, 32_768, index)["vocals"]
-        assert len(vocals) == 32_768
-        (_, _, length), (_, _, other_length) = source.read
-        assert length == other_length
-        speeds.append(length / (32_768 + 2 * MARGIN))
+def test_an_example_is_read_at_a_speed_of_the_range():
+    stretches = [plan(only("speed_percent"), index, 32_768).stretch for index in range(60)]
+    assert {stretch.made for stretch in stretches} == {32_768 + 2 * MARGIN}
+    speeds = [stretch.read / stretch.made for stretch in stretches]
     assert 0.939 < min(speeds) < 0.96
     assert 1.04 < max(speeds) < 1.065
     assert np.mean(speeds) == pytest.approx(1.0, abs=0.02)
@@ -469,7 +423,7 @@ def test_the_accompaniment_keeps_its_level_whatever_is_layered_on_it():
 
 def test_layers_come_each_by_its_own_chance():
     augmentation = dataclasses.replace(NO_AUGMENTATION, layer_probability=0.4)
-    counts = np.bincount([len(read(augmentation, index)) - 1 for index in range(400)])
+    counts = np.bincount([len(plan(augmentation, index).layers) for index in range(400)])
     for count, share in zip(counts, (0.36, 0.48, 0.16), strict=True):
         assert count == pytest.approx(400 * share, abs=4 * np.sqrt(400 * share * (1 - share)))
 

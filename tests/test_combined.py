@@ -10,7 +10,7 @@ from configs.experiment import DataConfig
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.combined import CombinedSongs
-from data_pipelines.segments import Source
+from data_pipelines.source import Source
 from diffsep_jax.errors import UserError
 
 FEW, MANY = Ramps(songs=2, loudness=2.0), Ramps(songs=6, active=(3,))
@@ -60,9 +60,9 @@ def test_the_pipeline_draws_by_the_weights():
 
 def test_what_cannot_be_combined_is_refused():
     slow = dataclasses.replace(MANY, sample_rate=48000)
-    with pytest.raises(UserError, match=r"^b has 48000 Hz, a 44100 Hz.*one sample rate$"):
+    with pytest.raises(UserError, match=r"^b: sample rate is 48000 Hz; expected 44100 Hz as of a$"):
         CombinedSongs(names=("a", "b"), sources=(FEW, slow))
-    with pytest.raises(UserError, match="a, a"):
+    with pytest.raises(UserError, match="source is a a; expected data sets, each once"):
         CombinedSongs(names=("a", "a"), sources=(FEW, MANY))
 
 

@@ -162,10 +162,12 @@ def test_a_finished_set_needs_no_packages(built, tmp_path):
     assert content(built) == before
 
 
-@pytest.mark.parametrize("there", ["song.wav", "meta.json"])
-def test_a_folder_that_holds_something_else_is_refused(packages, tmp_path, there):
+@pytest.mark.parametrize(
+    ("there", "holds"), [("song.wav", "something else"), ("meta.json", "version 0 of the dev")]
+)
+def test_a_folder_that_holds_something_else_is_refused(packages, tmp_path, there, holds):
     (tmp_path / there).write_text('{"01_high_one": {"version": "0"}}')
-    with pytest.raises(UserError, match=f"{tmp_path}: holds something else"):
+    with pytest.raises(UserError, match=f"{tmp_path}: holds {holds}"):
         build_devset(BuildDevset(out=tmp_path, downloads=packages), TABLE)
 
 

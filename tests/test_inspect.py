@@ -1,5 +1,8 @@
 """Inspection: the page holds what the model gets, loads nothing, and shows names as they are."""
 
+import dataclasses
+import itertools
+import re
 import subprocess
 import sys
 
@@ -8,11 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 from html_page import Page, decode
+from ramps import Ramps
 
+import configs
+import train
+from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.inspect import __main__ as command
-from data_pipelines.inspect import contents, examples, page
-from data_pipelines.pipeline import PipelineConfig, example
+from data_pipelines.inspect import contents, page
+from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.sources import EmbeddedSongs, FolderSongs
 from diffsep_jax.errors import UserError
 
@@ -47,26 +54,24 @@ def run(root, out, *more):
 
 
 def test_contents_are_measured(songs):
-    found = contents.measure(folder_songs(songs), spec="x", split="train")
-    first, second = found.songs
-    assert (len(found.songs), found.sample_rate) == (2, RATE)
-    assert first.seconds == pytest.approx(10 * 4096 / RATE)
-    assert (first.silent_share, second.silent_share) == (0.5, 0.0)
+    rows = contents.measure(folder_songs(songs), "x")
+    assert (rows["data set"], rows["songs"], rows["sample rate"]) == ("x", "2", "44,100 Hz")
+    assert rows["hours"] == f"{2 * 10 * 4096 / RATE / 3600:.3f}"
+    assert rows["longest song"].startswith("0:00.9")
+    assert rows["blocks with silent vocals"] == "25.0%"  # half of the first song's, none else
+    level, name = rows["quietest mixture"].split(" dBFS, ")
     rms = np.sqrt(5 / 3) * 0.02  # of a uniform distribution: its edge / sqrt(3)
-    assert second.level_db == pytest.approx(20 * np.log10(rms), abs=0.1)
-    rows = dict(found.rows())
-    assert rows["blocks with silent vocals"] == "25.0%"
-    assert rows["quietest mixture"].endswith(", second")
-    assert rows["loudest mixture"].endswith(first.name)
+    assert float(level) == pytest.approx(20 * np.log10(rms), abs=0.1)
+    assert name == "second"
+    assert rows["loudest mixture"].endswith(contents.printable(NAME))
 
 
 def test_command_prints_the_contents_and_writes_the_page(songs, tmp_path, capsys):
     out = tmp_path / "new" / "page.html"
-    run(songs, out, "--songs-listed=1")
+    run(songs, out)
     printed = capsys.readouterr().out
     assert "[bold]" in printed
     assert "25.0%" in printed
-    assert "and 1 more" in printed
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
     text = out.read_text(encoding="utf-8")
     found = Page(text)
@@ -87,34 +92,83 @@ def test_command_prints_the_contents_and_writes_the_page(songs, tmp_path, capsys
         assert matplotlib.image.imread(decode(image["src"])).std() > 0
 
 
-def test_examples_are_the_pipelines_own(tmp_path):
+def draw(source, config, **changes):
+    options = {"segment": SEGMENT, "num_steps": 1000, "num_examples": 6, "seed": 1}
+    return list(page.draw(source, config, **(options | changes)))
+
+
+def test_examples_are_rows_of_the_pipelines_batches(tmp_path):
     source = EmbeddedSongs(num_songs=2, seconds=0.5, cache_dir=str(tmp_path))
     config = PipelineConfig(batch_size=3, seed=5)
-    options = {"segment": SEGMENT, "num_examples": 6, "seed": 1}
-    drawn = list(examples.draw(source, config, **options))
-    numbers = [each.number for each in drawn]
-    assert numbers == sorted(set(numbers))
-    assert numbers == [each.number for each in examples.draw(source, config, **options)]
-    others = examples.draw(source, config, **{**options, "seed": 2})
-    assert numbers != [each.number for each in others]
+    batches = pipeline.batches(source, config, segment=SEGMENT)
+    drawn = draw(source, config)
+    headings = [each.heading for each in drawn]
+    assert len(set(headings)) == 6
+    assert headings == [each.heading for each in draw(source, config)]
+    assert headings != [each.heading for each in draw(source, config, seed=2)]
     for each in drawn:
-        expected = example(source, config, SEGMENT, each.number)
-        for name, audio in expected.items():
-            np.testing.assert_array_equal(each.audio[name], audio)
-        assert {name for name, _ in each.places} <= {"train-0000", "train-0001"}
-        assert len(each.places) in (1, 2)
+        step, row = map(int, re.fullmatch(r"Step (\d+), row (\d+)", each.heading).groups())
+        for name, audio in batches[step].items():
+            np.testing.assert_array_equal(each.audio[name], audio[row])
+    assert len(draw(source, config, num_steps=1)) == 3  # no more than there are
     with pytest.raises(UserError, match=r"train-0000 has 22050 samples.* 30000"):
-        list(examples.draw(source, config, **{**options, "segment": 30_000}))
+        draw(source, config, segment=30_000)
+
+
+def test_what_was_applied_is_listed_and_explains_the_audio(songs):
+    """With the songs, places, signs, channels and gains of the list the stems are made again."""
+    source = folder_songs(songs)
+    augment = dataclasses.replace(
+        NO_AUGMENTATION,
+        polarity_probability=0.5,
+        channel_flip_probability=0.5,
+        remix_probability=0.5,
+        gain_db=(-6.0, 4.0),
+    )
+    names = [contents.printable(source.name(song)) for song in range(2)]
+    for each in draw(source, PipelineConfig(batch_size=1, augment=augment), num_examples=20):
+        for line, stem in zip(each.applied, ("vocals", "accompaniment"), strict=True):
+            place, *changes = line.removeprefix(f"{stem}: ").split("; ")
+            name, _, clock = place.rpartition(" at ")
+            song, start = names.index(name), float(clock.removeprefix("0:")) * RATE
+            changes = [change for change in changes if change != "remixed"]
+            near = range(max(0, int(start - 0.051 * RATE)), int(start + 0.051 * RATE))
+            audio = each.audio[stem][:, ::-1] if "channels swapped" in changes else each.audio[stem]
+            if "polarity inverted" in changes:
+                audio = -audio
+            if not audio.any():
+                continue
+            whole = getattr(source.segment(song, 0, source.num_samples(song)), stem)
+            ends = [at + SEGMENT for at in near if at + SEGMENT <= len(whole)]
+            found = max(ends, key=lambda end: np.vdot(whole[end - 50 : end], audio[-50:]))
+            original = whole[found - SEGMENT : found] / source.level(song)
+            gain = float(changes[-1].removeprefix("gain ").removesuffix(" dB"))
+            np.testing.assert_allclose(audio, original * 10 ** (gain / 20), atol=0.01 * audio.max())
+
+
+def test_every_augmentation_is_named():
+    augment = dataclasses.replace(
+        configs.get("small").data.pipeline.augment,
+        **dict.fromkeys(("silent_share", "layer_probability", "bus_probability"), 1.0),
+        **dict.fromkeys(("limiter_probability", "low_pass_probability", "fade_probability"), 1.0),
+        pitch_probability=1.0,
+    )
+    config = PipelineConfig(batch_size=1, silent_kept=0.0, augment=augment)
+    text = "\n".join(page.describe(pipeline.plan(Ramps(), config, SEGMENT, 0), Ramps()))
+    for name in ("silenced", "tilt", "layer", "speed", "pitch", "saturated", "limiter", "low-pass"):
+        assert name in text
+    assert "fade of the mixture from" in text
+    assert "layer" not in text.replace("layer on the accompaniment: ramp-", "", 2)
+    plain = dataclasses.replace(config, silent_kept=0.05, augment=NO_AUGMENTATION)
+    lines = list(page.describe(pipeline.plan(Ramps(), plain, SEGMENT, 0), Ramps()))
+    assert [line.count(";") for line in lines] == [0, 0]
 
 
 def test_players_hold_the_example_at_one_gain(tmp_path):
     """The three players add up as the stems do, and the loudest peaks at -1 dBFS."""
     source = EmbeddedSongs(num_songs=1, seconds=0.5, cache_dir=str(tmp_path))
-    config = PipelineConfig(batch_size=1)
-    options = {"segment": SEGMENT, "num_examples": 1, "seed": 0}
-    (drawn,) = examples.draw(source, config, **options)
-    found = contents.measure(source, spec="embedded", split="train")
-    elements = Page(page.render(found, [drawn], augment=config.augment)).elements
+    (drawn,) = draw(source, PipelineConfig(batch_size=1), num_examples=1)
+    elements = Page(page.to_html("x", {}, [drawn])).elements
     played = [soundfile.read(decode(audio["src"]))[0] for audio in elements["audio"]]
     mixture, vocals, accompaniment = played
     np.testing.assert_allclose(mixture, vocals + accompaniment, atol=2**-14)
@@ -123,38 +177,34 @@ def test_players_hold_the_example_at_one_gain(tmp_path):
     np.testing.assert_allclose(vocals, scale * drawn.audio["vocals"], atol=2**-13)
 
 
-def test_silence_is_shown_as_such(tmp_path):
+def test_silence_is_shown_as_such():
     zeros = np.zeros((100, 2), np.float32)
-    drawn = examples.DrawnExample(
-        number=0,
-        places=(("a", 0.0),),
-        audio={"mixture": zeros, "vocals": zeros, "accompaniment": zeros},
-        sample_rate=RATE,
-    )
-    song = contents.SongFacts(name="a", seconds=1.0, level_db=-np.inf, silent_share=1.0)
-    found = contents.Contents(spec="x", split="test", sample_rate=RATE, songs=(song,))
-    text = Page(page.render(found, [drawn], augment=NO_AUGMENTATION)).text
-    assert "peak silence, RMS silence" in text
-    assert "active in 0% of blocks" in text
+    audio = {name: zeros for name in ("mixture", "vocals", "accompaniment")}
+    drawn = page.Example(heading="Step 0, row 0", applied=(), audio=audio, sample_rate=RATE)
+    assert "peak silence, RMS silence" in Page(page.to_html("x", {}, [drawn])).text
 
 
-def test_only_training_is_augmented(songs, tmp_path, monkeypatch):
-    configs_seen = []
-
-    def watch(source, config, segment, index):
-        configs_seen.append(config)
-        return example(source, config, segment, index)
-
-    monkeypatch.setattr(examples, "example", watch)
+def test_only_training_is_augmented(songs, tmp_path):
+    texts = []
     for split in ("train", "validation"):
         run(songs, tmp_path / f"{split}.html", f"--split={split}")
-    assert [config.augment == NO_AUGMENTATION for config in configs_seen] == [False] * 2 + [
-        True
-    ] * 2
-    pages = [(tmp_path / f"{s}.html").read_text(encoding="utf-8") for s in ("train", "validation")]
-    assert "augmented by polarity_probability 0.5" in pages[0]
-    assert "pitch" not in pages[0]
-    assert "without augmentation" in pages[1]
+        texts.append(Page((tmp_path / f"{split}.html").read_text(encoding="utf-8")).text)
+    assert "gain" in texts[0]
+    assert "gain" not in texts[1]
+
+
+def test_a_run_shows_its_own_songs_and_pipeline(songs, tmp_path, capsys):
+    """With the config's augmentations and the command line's, and without training."""
+    out = tmp_path / "page.html"
+    command_line = f"""tiny --train.num-steps 2 --workdir {tmp_path / "run"} --inspect {out}
+        --data.cache-dir {tmp_path} --data.pipeline.batch-size 3
+        --data.pipeline.augment.gain-db 0 0 --data.pipeline.augment.eq-db 1 1"""
+    train.main([*command_line.split(), "--data.source", str(songs)])
+    text = out.read_text(encoding="utf-8")
+    assert re.findall(r"<h2>Step (\d), row (\d)</h2>", text) == list(itertools.product("01", "012"))
+    assert text.count("tilt +1.0 dB") == 12
+    assert "gain" not in text
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_input_is_refused(songs, tmp_path):
@@ -162,13 +212,10 @@ def test_bad_input_is_refused(songs, tmp_path):
     taken.touch()
     out = tmp_path / "page.html"
     for more, words in (
-        (["--split=dev"], "split=dev: expected train, validation, test"),
-        (["--examples=0"], "examples=0: expected 1 to"),
-        (["--examples=1000"], "examples=1000: expected 1 to"),
-        (["--seed=-1"], "seed=-1"),
-        (["--songs-listed=-1"], "songs_listed=-1"),
-        (["--segment=0"], "segment=0"),
-        (["--augment.silent-share=0.5"], "silent_kept=0.05 and augment.silent_share=0.5"),
+        (["--examples=0"], "examples is 0; expected 1 or more"),
+        (["--seed=-1"], "seed is -1"),
+        (["--segment=0"], "segment is 0"),
+        (["--augment.silent-share=0.5"], "silent_kept is 0.05 and augment.silent_share is 0.5"),
         ([f"--out={tmp_path}"], "is a folder"),
         ([f"--out={taken / 'page.html'}"], "file: cannot be written"),
     ):

@@ -52,7 +52,7 @@ def test_tracks_are_songs_without_vocals_and_name_their_authors(tmp_path, packag
 def test_bad_input_is_named(tmp_path, packages):
     other = tmp_path / "other"
     (other / "train").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"other: holds something else; choose a new folder"):
+    with pytest.raises(UserError, match=r"other: holds something else; expected a new folder"):
         build_music(BuildMusic(out=other, downloads=packages), (ALBUM,))
     (packages / "tunes_2_all/@b.flac").unlink()
     with pytest.raises(UserError, match=r"package tunes 2: has no @b.flac"):

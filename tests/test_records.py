@@ -19,9 +19,9 @@ def one_song(tmp_path_factory):
 
 
 def test_a_wrong_split_or_rate_is_refused(one_song):
-    with pytest.raises(UserError, match=r"has no split test; it has train"):
+    with pytest.raises(UserError, match=r"no split test; expected one of train"):
         songs(one_song, "test")
-    with pytest.raises(UserError, match=r"at 44100 Hz and the model's at 48000 Hz"):
+    with pytest.raises(UserError, match=r"sample rate is 44100 Hz; expected the model's, 48000 Hz"):
         songs(one_song, sample_rate=48_000)
 
 
@@ -30,7 +30,9 @@ def test_the_folder_of_a_build_its_layout_and_its_version_name_the_data_set(one_
         assert open_source(str(path)).path == str(one_song)
     for layout in ("one", "two"):
         shutil.copytree(one_song, tmp_path / layout / "1.0.0")
-    with pytest.raises(UserError, match=r"several data sets, one/1\.0\.0, two/1\.0\.0; name one"):
+    with pytest.raises(
+        UserError, match=r"several data sets, one/1\.0\.0, two/1\.0\.0; expected one"
+    ):
         open_source(str(tmp_path))
 
 
@@ -83,8 +85,8 @@ def test_a_data_set_of_another_format_is_not_taken_for_this_one(one_song):
     out = one_song.parents[1]
     command = build.Build(layout="musdb18hq", source=out.parent / "hq", out=out, **SMALL)
     for change, named in (
-        ({"sample_rate": 22_050}, "sample_rate 44100, not 22050"),
-        ({"dtype": "float32"}, "dtype int16, not float32"),
+        ({"sample_rate": 22_050}, "sample_rate is 44100; expected 22050"),
+        ({"dtype": "float32"}, "dtype is int16; expected float32"),
     ):
-        with pytest.raises(UserError, match=f"^{one_song}: was built with {named}"):
+        with pytest.raises(UserError, match=f"^{one_song}: {named}"):
             build.main(dataclasses.replace(command, **change))

@@ -1,6 +1,5 @@
 """Sources: random access equals slicing, and bad folders end in one line that names the file."""
 
-import concurrent.futures
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,8 @@ import pytest
 import soundfile
 
 from data_pipelines import folders
-from data_pipelines.segments import block_rms
-from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source
+from data_pipelines.source import block_rms
+from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source, open_sources
 from diffsep_jax.errors import UserError
 
 RATE = 8000
@@ -155,13 +154,13 @@ def refused(root: Path, *words: str) -> None:
 
 
 def test_bad_folders_are_refused(tmp_path, stems):
-    refused(tmp_path / "nowhere", "nowhere", "not found")
+    refused(tmp_path / "nowhere", "nowhere", "no such folder")
     (tmp_path / "bare" / "song").mkdir(parents=True)
     refused(tmp_path / "bare", "bare", "no songs")
     write_song(tmp_path / "no_vocals" / "song", {"drums": stems["drums"]})
     refused(tmp_path / "no_vocals", "song", "no vocals", "drums")
     write_song(tmp_path / "alone" / "song", {"vocals": stems["vocals"]})
-    refused(tmp_path / "alone", "song", "vocals alone")
+    refused(tmp_path / "alone", "song", "only vocals")
     write_song(tmp_path / "twice" / "song", stems)
     write(tmp_path / "twice" / "song" / "vocals.flac", stems["vocals"], RATE, None)
     refused(tmp_path / "twice", "vocals.wav", "vocals.flac")
@@ -170,9 +169,9 @@ def test_bad_folders_are_refused(tmp_path, stems):
 def test_bad_files_are_refused(tmp_path, stems):
     longer = np.concatenate([stems["vocals"], stems["vocals"]])
     write_song(tmp_path / "longer" / "song", {"vocals": longer, "mixture": stems["drums"]})
-    refused(tmp_path / "longer", "vocals.wav", "6000", "longer", "mixture.wav", "3000")
+    refused(tmp_path / "longer", "mixture.wav: 3000", "6000", "vocals.wav")
     write_song(tmp_path / "shorter" / "song", {**stems, "bass": longer})
-    refused(tmp_path / "shorter", "vocals.wav", "shorter", "bass.wav")
+    refused(tmp_path / "shorter", "bass.wav: 6000", "3000", "vocals.wav")
     write_song(tmp_path / "rates" / "song", {"vocals": stems["vocals"]})
     write(tmp_path / "rates" / "song" / "drums.wav", stems["drums"], 16000)
     refused(tmp_path / "rates", "drums.wav", "16000 Hz", "8000 Hz")
@@ -247,6 +246,13 @@ def test_open_source(tmp_path, stems):
     for split, name in (("train", "first"), ("test", "second")):
         source = open_source(str(tmp_path / "split"), split=split, sample_rate=RATE)
         assert [source.name(i) for i in range(len(source))] == [name]
+    specs = [str(tmp_path / name) for name in ("flat", "split")]
+    both = open_sources(specs, (1.0, 3.0), split="test", sample_rate=RATE)
+    assert [both.name(i) for i in range(2)] == [f"{specs[0]}/song", f"{specs[1]}/second"]
+    assert both.weights == (1.0, 3.0)
+    assert open_sources(specs[:1], (1.0,), sample_rate=RATE) == open_source(
+        specs[0], sample_rate=RATE
+    )
 
 
 @pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
@@ -262,15 +268,3 @@ def test_a_wav_is_read_as_soundfile_reads_it(tmp_path, endian, subtype, channels
     for stem in folder_songs(tmp_path / "songs").segment(0, 4000, 700):
         assert stem.dtype == np.float32
         np.testing.assert_array_equal(stem, np.broadcast_to(expected, (700, 2)))
-
-
-def test_threads_that_read_wavs_with_further_chunks_are_quiet(tmp_path, stems):
-    for song in range(40):
-        write_song(tmp_path / "songs" / str(song), stems)  # float: each has a PEAK chunk
-    source = folder_songs(tmp_path / "songs")
-
-    def read(song: int) -> int:
-        return len(source.segment(song, 0, 10).vocals)
-
-    with concurrent.futures.ThreadPoolExecutor(8) as threads:  # a warning is an error in the tests
-        assert list(threads.map(read, range(40))) == [10] * 40

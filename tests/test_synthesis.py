@@ -1,17 +1,17 @@
 """Embedded songs: pure functions of (split, seed, song), cached, and not separable by a trick."""
 
 import itertools
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import scipy.signal
-import soundfile
 
 from data_pipelines.cache import write_npy
 from data_pipelines.dsp import midi_to_hz, modal, oscillate, phase_of, wavetables
+from data_pipelines.embedded import songs as songs_module
 from data_pipelines.embedded import synthesis
-from data_pipelines.segments import ACTIVITY_BLOCK
+from data_pipelines.source import ACTIVITY_BLOCK
 from diffsep_jax.errors import UserError
 
 RATE = 44100
@@ -105,41 +105,37 @@ def test_place_and_level_of_the_voice_vary(songs: list[np.ndarray]):
     assert -15 < np.median(ratios) < 3
 
 
+def cached(cache_dir, seconds: float = 0.5) -> songs_module.EmbeddedSongs:
+    return songs_module.EmbeddedSongs(num_songs=3, seconds=seconds, cache_dir=str(cache_dir))
+
+
+def whole(source: songs_module.EmbeddedSongs) -> np.ndarray:
+    """Both stems of song 2, in memory of their own."""
+    return np.array(source.segment(2, 0, source.num_samples(2)))
+
+
 def test_cache_gives_what_rendering_gives(tmp_path):
-    arguments = {"split": "train", "seed": 0, "song": 2, "seconds": 1.0}
-    cold = synthesis.cached_song(str(tmp_path), **arguments)
-    synthesis._open.cache_clear()
-    warm = synthesis.cached_song(str(tmp_path), **arguments)
-    direct = synthesis.render_song(**arguments)
-    for song in (cold, warm):
-        np.testing.assert_array_equal(song.audio, direct.audio)
-        np.testing.assert_array_equal(song.activity, direct.activity)
-        assert song.scale == direct.scale
+    direct = render(2, seconds=1.0)
+    expected = direct.audio * np.float32(direct.scale)
+    for _ in ("cold", "warm"):
+        songs_module._open.cache_clear()
+        source = cached(tmp_path, 1.0)
+        np.testing.assert_array_equal(whole(source), expected)
+        np.testing.assert_array_equal(source.activity(2), direct.activity)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 
 def test_damaged_cache_file_is_rendered_again(tmp_path):
-    arguments = {"split": "train", "seed": 0, "song": 2, "seconds": 0.5}
-    before = np.array(synthesis.cached_song(str(tmp_path), **arguments).audio)
-    synthesis._open.cache_clear()
+    before = whole(cached(tmp_path))
+    songs_module._open.cache_clear()
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:1000])
-    np.testing.assert_array_equal(synthesis.cached_song(str(tmp_path), **arguments).audio, before)
+    np.testing.assert_array_equal(whole(cached(tmp_path)), before)
 
 
 def test_threads_may_ask_for_the_same_song(tmp_path):
-    results: list[np.ndarray] = []
-
-    def ask() -> None:
-        song = synthesis.cached_song(str(tmp_path), split="train", seed=0, song=0, seconds=0.5)
-        results.append(np.array(song.audio))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(results) == 4
+    with ThreadPoolExecutor(4) as threads:
+        results = list(threads.map(lambda _: whole(cached(tmp_path)), range(4)))
     for audio in results[1:]:
         np.testing.assert_array_equal(audio, results[0])
     assert len(list(tmp_path.iterdir())) == 1
@@ -152,22 +148,7 @@ def test_unwritable_cache_names_the_folder(tmp_path):
         with pytest.raises(UserError, match=str(folder)):
             write_npy(folder / "song.npy", np.zeros(1))
     with pytest.raises(UserError, match=str(blocked)):
-        synthesis.cached_song(str(blocked), split="train", seed=0, song=0, seconds=0.1)
-
-
-def test_write_gives_wav_files_of_the_stems(tmp_path):
-    arguments = synthesis.Arguments(
-        split="test",
-        num_songs=1,
-        seconds=0.5,
-        cache_dir=str(tmp_path / "cache"),
-        write=str(tmp_path / "songs"),
-    )
-    synthesis.main(arguments)
-    audio, rate = soundfile.read(tmp_path / "songs" / "test-0000" / "vocals.wav", dtype="float32")
-    song = render(0, split="test", seconds=0.5)
-    assert rate == RATE
-    np.testing.assert_array_equal(audio, song.audio[0] * np.float32(song.scale))
+        cached(blocked).activity(0)
 
 
 def test_modal_is_the_sum_of_decaying_cosines():

@@ -229,9 +229,7 @@ def test_a_missing_speaker_is_named(tmp_path, monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     voices.check(["procedural"])
-    with pytest.raises(
-        UserError, match=r"voice hibari needs the package hibari-tts; .*make voices"
-    ):
+    with pytest.raises(UserError, match=r"voice hibari: the package hibari-tts .*make voices"):
         voices.check(["procedural", "hibari"])
 
 

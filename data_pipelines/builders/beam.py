@@ -1,10 +1,8 @@
 """Writes shards on Apache Beam: Dataflow, Flink, Spark, or this machine's DirectRunner.
 
-All workers must see the source and the output under the paths that were given, on a shared file
-system.
+All workers must see the source and the output under the given paths, on a shared file system.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,30 +10,25 @@ from data_pipelines.builders.shards import Shard, write_shard
 from diffsep_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class OnBeam:
-    """A runner of shards, see `data_pipelines.builders.builder.Runner`.
+def write_on_beam(options: Sequence[str], shards: Sequence[Shard]) -> Iterator[tuple[Path, Path]]:
+    """Writes the shards; a `data_pipelines.builders.builder.Runner` once `options` are given.
 
     `options` are Beam's own, as `("--runner=DirectRunner", "--direct_num_workers=2")`. Raises
     UserError where Beam is not installed.
     """
-
-    options: tuple[str, ...]
-
-    def __call__(self, shards: Sequence[Shard]) -> Iterator[tuple[Path, Path]]:
-        try:
-            import apache_beam as beam
-            from apache_beam.options.pipeline_options import PipelineOptions
-        except ImportError:
-            raise UserError(
-                "Apache Beam is not installed; pip install 'diffsep-jax[beam]', in an environment"
-                " of its own as it asks for older versions of other packages"
-            ) from None
-        with beam.Pipeline(options=PipelineOptions(list(self.options))) as pipeline:
-            _ = (
-                pipeline
-                | "shards" >> beam.Create(shards)
-                | "spread" >> beam.Reshuffle()
-                | "write" >> beam.Map(write_shard)
-            )
-        yield from map(write_shard, shards)  # all there: gives their paths
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError(
+            "Apache Beam is not installed; pip install 'diffsep-jax[beam]', in an environment of"
+            " its own because it needs older versions of other packages"
+        ) from None
+    with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        _ = (
+            pipeline
+            | "shards" >> beam.Create(shards)
+            | "spread" >> beam.Reshuffle()
+            | "write" >> beam.Map(write_shard)
+        )
+    yield from map(write_shard, shards)  # all are there: returns their paths

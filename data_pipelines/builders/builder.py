@@ -1,47 +1,36 @@
 """The TFDS builder, for every layout.
 
-TFDS' own generator writes from one process, compressed, into a folder that an interrupted build
-loses. This one writes shard by shard in worker processes (or on Apache Beam), keeps what is
-finished until all is there, and leaves to TFDS the metadata and the final folder: it is read
-by `tfds.builder_from_directory(...).as_data_source(split)` as any other.
+TFDS' own generator writes from one process, compressed, into a folder that is lost if the build is
+interrupted. This one writes shard by shard in worker processes (or on Apache Beam), keeps finished
+shards until all are written, and leaves the metadata and the final folder to TFDS:
+`tfds.builder_from_directory(...).as_data_source(split)` reads it as any other data set.
 """
 
 import dataclasses
+import functools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+import tyro
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data_pipelines.builders.layouts import Layout, find
-from data_pipelines.builders.patterns import Patterns
-from data_pipelines.builders.reading import is_sixteen_bit
-from data_pipelines.builders.recordings import SPLITS, Recording
 from data_pipelines.builders.shards import Shard, plan_shard, write_shard
-from data_pipelines.processes import map_unordered
 from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_name
+from data_pipelines.recordings import Recording, is_sixteen_bit
 from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
+from data_pipelines.source import SPLITS
 from diffsep_jax.errors import UserError
 
 Written = tuple[Path, Path]
 """Paths of a shard's records and of its table."""
 
-Runner = Callable[[Sequence[Shard]], Iterator[Written]]
-"""Writes shards and gives each one's paths when it is done, in any order."""
-
-
-@dataclasses.dataclass(frozen=True)
-class InProcesses:
-    """A `Runner` on this machine; with one worker no process but this one."""
-
-    workers: int = 1
-
-    def __call__(self, shards: Sequence[Shard]) -> Iterator[Written]:
-        # A worker that is killed in the middle of a shard leaves it under a temporary name.
-        return map_unordered(write_shard, shards, self.workers)
+Runner = Callable[[Sequence[Shard]], Iterable[Written]]
+"""Writes shards and gives the paths of each when it is finished, in any order."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,17 +40,18 @@ class BuildConfig:
     Attributes:
         layout: of the folder, see `data_pipelines.builders.layouts`; names the data set.
         source: the folder.
-        patterns: for the layouts `stems` and `pairs`; None: theirs.
-        dtype: of the stored samples; None: int16 if all files are of 16 bits or lossy.
+        patterns: TOML file that says which stems are vocals, for stems and pairs.
+        dtype: of the stored samples; unset: int16 if all files are of 16 bits or lossy, else
+            float32.
         sample_rate: Hz; recordings at other rates are resampled.
         record_samples: length of a record.
-        overlap_samples: longest training segment.
-        songs_per_shard: a finished shard survives an interruption.
+        overlap_samples: what it shares with the next: the longest training segment.
+        songs_per_shard: songs in a file; a finished file survives an interruption.
     """
 
-    layout: Layout
+    layout: tyro.conf.Suppress[Layout]
     source: Path
-    patterns: Patterns | None = None
+    patterns: Path | None = None
     dtype: Dtype | None = None
     sample_rate: int = 44_100
     record_samples: int = 2**19
@@ -72,17 +62,17 @@ class BuildConfig:
 class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builds a data set of records from a folder of audio files, see `RecordFormat`.
 
-    `build()` raises UserError for a folder that is not of the layout, or where no recording can be
-    read whole.
+    Raises:
+        UserError: the folder is not of the layout; in `build`: no recording can be read whole.
     """
 
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, config: BuildConfig, run: Runner, **kwargs: Any) -> None:
-        """`kwargs` are TFDS': `data_dir` is the folder above the data set's."""
+    def __init__(self, config: BuildConfig, run: Runner | None = None, **kwargs: Any) -> None:
+        """`run`: by default in this process; `kwargs`: of TFDS, as the parent folder `data_dir`."""
         if config.songs_per_shard < 1:
-            raise UserError(f"songs_per_shard={config.songs_per_shard}: expected 1 or more")
-        self._run = run
+            raise UserError(f"songs_per_shard is {config.songs_per_shard}; expected 1 or more")
+        self._run = run or functools.partial(map, write_shard)
         self._songs_per_shard = config.songs_per_shard
         self._findings = find(config.layout, config.source, config.patterns)
         self._format = RecordFormat(
@@ -96,18 +86,18 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
 
     @property
     def record_format(self) -> RecordFormat:
-        """What its records hold, or will."""
+        """What its records hold."""
         return self._format
 
     @property
     def folder(self) -> Path:
-        """Where the data set is, or will be."""
+        """The data set's own folder, which `build` creates."""
         return Path(self.data_dir)
 
     def build(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Builds the data set; goes on where an earlier build was interrupted.
+        """Builds the data set; continues where an earlier build was interrupted.
 
-        `on_progress(done, total)` is called with the bytes of the source that are done.
+        `on_progress(done, total)` is called with bytes of the source.
         """
         self._on_progress = on_progress
         self.download_and_prepare(download_dir=self._parts)
@@ -116,7 +106,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
 
     @property
     def _parts(self) -> Path:
-        """Where finished shards wait for the others."""
+        """Where finished shards are kept until all are written."""
         return Path(self.data_dir_root) / self.name / ".unfinished"
 
     def _dtype(self, config: BuildConfig) -> Dtype:
@@ -129,7 +119,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         return tfds.core.DatasetInfo(
             builder=self,
             features=self._format.features(),
-            disable_shuffling=True,  # the table of songs tells whose a record is
+            disable_shuffling=True,  # records belong to songs by their order
             metadata=tfds.core.MetadataDict(dataclasses.asdict(self._format)),
         )
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.builders.recordings import StemFile
+from data_pipelines.recordings import StemFile
 from diffsep_jax.errors import UserError
 
 Kind = Literal["ignored", "mixture", "others", "vocals"]
@@ -32,9 +32,14 @@ _NO_VOCALS = tuple(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Patterns:
-    """What tells the files of a song apart.
+    """Shell patterns of each kind of file; `ignore` is tried first, `vocals` last.
 
-    The first that matches counts: `ignore`, `mixture`, `accompaniment`, `vocals`.
+    Attributes:
+        vocals: summed to the vocals.
+        mixture: the released mixture.
+        accompaniment: what would otherwise match as vocals.
+        ignore: files that are not read.
+        instrumentals: whether songs without vocals count, as silent vocals.
     """
 
     vocals: tuple[str, ...]
@@ -45,13 +50,13 @@ class Patterns:
 
     def kind(self, folder: Path, path: Path) -> Kind:
         """What a file of the song in `folder` is."""
-        ordered: tuple[tuple[Kind, tuple[str, ...]], ...] = (
-            ("ignored", self.ignore),
-            ("mixture", self.mixture),
-            ("others", self.accompaniment),
-            ("vocals", self.vocals),
-        )
-        kinds = (kind for kind, patterns in ordered if _matches(path, folder, patterns))
+        ordered: dict[Kind, tuple[str, ...]] = {
+            "ignored": self.ignore,
+            "mixture": self.mixture,
+            "others": self.accompaniment,
+            "vocals": self.vocals,
+        }
+        kinds = (kind for kind in ordered if _matches(path, folder, ordered[kind]))
         return next(kinds, "others")
 
     def sort(
@@ -65,8 +70,9 @@ class Patterns:
         )
         if len(mixtures) > 1:
             raise UserError(
-                f"{mixtures[1]}: a second mixture beside {mixtures[0].path.name}; narrow the"
-                " patterns of mixture, or add one of ignore"
+                f"{folder}: holds two mixtures, {mixtures[0].path.name} and"
+                f" {mixtures[1].path.name}; expected one: narrow the patterns of mixture, or ignore"
+                " a file"
             )
         return vocals, others, mixtures[0] if mixtures else None
 
@@ -80,18 +86,18 @@ def read_patterns(path: Path, default: Patterns) -> Patterns:
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; a TOML file of patterns is expected") from None
+        raise UserError(f"{path}: {error.strerror}; expected a TOML file of patterns") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not TOML ({error})") from None
     known = {field.name: getattr(default, field.name) for field in dataclasses.fields(Patterns)}
     for name, value in fields.items():
         if name not in known:
-            raise UserError(f"{path}: {name}: unknown; one of {', '.join(known)} is expected")
+            raise UserError(f"{path}: {name}: unknown; expected one of {', '.join(known)}")
         if isinstance(known[name], bool):
             if not isinstance(value, bool):
-                raise UserError(f"{path}: {name} is {value!r}; true or false is expected")
+                raise UserError(f"{path}: {name} is {value!r}; expected true or false")
         elif not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise UserError(f"{path}: {name} is {value!r}; a list of patterns is expected")
+            raise UserError(f"{path}: {name} is {value!r}; expected a list of patterns")
         known[name] = tuple(value) if isinstance(value, list) else value
     return Patterns(**known)
 

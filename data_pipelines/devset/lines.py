@@ -20,11 +20,14 @@ _MOST_UNFIT = 25
 
 
 class Take(NamedTuple):
-    """One recording without its silent ends, at unit RMS where it sounds."""
+    """One recording without its silent ends, at unit RMS where it sounds.
+
+    Attributes:
+        sounding: number of samples in frames that sound.
+    """
 
     samples: Float[np.ndarray, "time"]
     sounding: int
-    """Number of samples in frames that sound."""
 
 
 def sounding(x: Float[np.ndarray, "time"]) -> Bool[np.ndarray, "time_"]:

@@ -23,7 +23,7 @@ _PROFILES = {
 
 
 class Tonality(NamedTuple):
-    """What was found in an excerpt.
+    """Tonality of an excerpt.
 
     Attributes:
         tuning_cents: of its A4 against 440 Hz, -50 to 50.
@@ -42,7 +42,7 @@ class Tonality(NamedTuple):
     chroma: Float[np.ndarray, "beat 12"]
 
     def pitch_classes(self) -> set[int]:
-        """Of the key."""
+        """Pitch classes of the key."""
         return {(self.tonic + step) % 12 for step in SCALES[self.mode]}
 
 

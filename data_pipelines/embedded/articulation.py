@@ -25,28 +25,31 @@ _SILENCE = 0.05
 
 @dataclasses.dataclass
 class Tracks:
-    """Breakpoints of the control tracks, and the noise bursts, gathered syllable by syllable."""
+    """Breakpoints of the control tracks, and the noise bursts, gathered syllable by syllable.
+
+    Attributes:
+        nasal: 0..1, at `shape_times` like the formants (Hz).
+        breath: aspiration beyond the singer's own, at `level_times` like the level of the voice.
+        bursts: noise of consonants and breaths: start, seconds, low Hz, high Hz, level.
+    """
 
     shape_times: list[float] = dataclasses.field(default_factory=list)
     formants: list[Formants] = dataclasses.field(default_factory=list)
     nasal: list[float] = dataclasses.field(default_factory=list)
-    """0..1, at `shape_times` like the formants (Hz)."""
     level_times: list[float] = dataclasses.field(default_factory=list)
     level: list[float] = dataclasses.field(default_factory=list)
     breath: list[float] = dataclasses.field(default_factory=list)
-    """Aspiration beyond the singer's own, at `level_times` like the level of the voice."""
     bursts: list[tuple[float, float, float, float, float]] = dataclasses.field(default_factory=list)
-    """Noise of consonants and breaths: start, seconds, low Hz, high Hz, level."""
 
     def shape(self, time: float, formants: Formants, nasal: float = 0.0) -> None:
-        """Aim at formants; a time before the last one is passed over."""
+        """Adds a target of formants; ignored at a time before the last one."""
         if not self.shape_times or time > self.shape_times[-1]:
             self.shape_times.append(time)
             self.formants.append(formants)
             self.nasal.append(nasal)
 
     def sound(self, time: float, level: float, breath: float = 0.0) -> None:
-        """Aim at levels of voice and aspiration; a time before the last one is passed over."""
+        """Adds a target of levels; ignored at a time before the last one."""
         if not self.level_times or time > self.level_times[-1]:
             self.level_times.append(time)
             self.level.append(level)
@@ -56,7 +59,7 @@ class Tracks:
 def articulate(
     rng: Generator, singer: Singer, notes: tuple[Note, ...], lyrics: list[Syllable | None]
 ) -> Tracks:
-    """Lay syllables (None holds the vowel before) under the notes, with breaths in the rests."""
+    """Sings syllables on the notes (None holds the previous vowel), with breaths in the rests."""
     tracks = Tracks()
     tracks.sound(-1.0, 0.0)
     vowels: tuple[str, ...] = ("a",)

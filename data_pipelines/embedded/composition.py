@@ -42,7 +42,7 @@ class Note(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """Some bars with one arrangement: who sings and how much of the band plays (0..1)."""
+    """Bars with one arrangement: whether the voice sings, how much of the band plays (0 to 1)."""
 
     first_bar: int
     bars: int
@@ -55,7 +55,13 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Composition:
-    """A score without sounds; times are seconds. A bar has `steps` sixteenths."""
+    """A score without sounds; times are seconds. A bar has `steps` sixteenths.
+
+    Attributes:
+        chords: scale degrees of each bar's chord, root first.
+        melody: what the voice sings.
+        lead: what the lead instrument plays.
+    """
 
     seconds: float
     tempo_bpm: float
@@ -65,11 +71,8 @@ class Composition:
     scale: tuple[int, ...]
     sections: tuple[Section, ...]
     chords: tuple[tuple[int, ...], ...]
-    """Scale degrees of each bar's chord, root first."""
     melody: tuple[Note, ...]
-    """What the voice sings."""
     lead: tuple[Note, ...]
-    """What the lead instrument plays."""
 
     def time(self, bar: int, step: int) -> float:
         """Seconds of a sixteenth, swung: the odd sixteenths come late."""

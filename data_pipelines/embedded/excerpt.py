@@ -1,7 +1,7 @@
 """A real song with known vocals: the six-second multitrack excerpt in the package `stempeg`.
 
-It is The Easton Ellises, "Falcon 69", under CC BY-NC-SA 3.0. It is read where pip installed it and
-is no part of this repository. (`import stempeg` needs the program ffmpeg; its data file does not.)
+It is The Easton Ellises, "Falcon 69", under CC BY-NC-SA 3.0. It is read from the installed package
+and is not part of this repository. (`import stempeg` needs ffmpeg; its data file does not.)
 """
 
 import importlib.util
@@ -53,7 +53,7 @@ def _stem_file() -> Path:
     files = sorted(Path(folders[0]).glob("data/*.stem.mp4")) if folders else []
     if not files:
         raise UserError(
-            "the real song's excerpt is in the package stempeg, which is not installed; "
+            "the package stempeg, which holds the excerpt of a real song, is not installed; "
             "pip install 'diffsep-jax[demo]'"
         )
     return files[0]

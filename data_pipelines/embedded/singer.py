@@ -8,49 +8,57 @@ from numpy.random import Generator
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How a voice moves in pitch."""
+    """How a voice moves in pitch.
+
+    Attributes:
+        glide: seconds of a pitch change.
+        scoop: chance that a phrase's note is reached from below.
+        speech: half spoken: pitch follows speech contours, syllables are short.
+        drift: slow wandering of the pitch in semitones.
+        hard_tuned: notes are hit exactly, without scoops and falls.
+    """
 
     jitter: float
     vibrato_hz: float
     vibrato_cents: float
     vibrato_delay: float
     glide: float
-    """Seconds of a pitch change."""
     scoop: float
-    """Chance that a phrase's note is reached from below."""
     speech: bool = False
-    """Half spoken: pitch follows speech contours, syllables are short."""
     drift: float = 0.12
-    """Slow wandering of the pitch in semitones."""
     hard_tuned: bool = False
-    """Notes are hit exactly, without scoops and falls."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Singer(Manner):
-    """One voice: its body and its manner. Levels are relative to the voiced sound."""
+    """One voice: its body and its manner. Levels are relative to the voiced sound.
+
+    Attributes:
+        tract: factor on male formants: 1 for a man, about 1.17 for a woman, 1.3 for a child.
+        centre: middle of the comfortable range, MIDI.
+        open_quotient: share of a cycle in which the glottis is open; 0.45 is pressed, 0.85 is
+            breathy.
+        brightness_hz: where the source's extra spectral fall begins at full effort.
+        ring_db: singer's formant: how far F3 to F5 close up and ring.
+        formant_spread: personal factors on the first three formants.
+        whisper: the vocal folds stay open: breath alone excites the tract.
+        silent_rests: rests are silent; else the voice of an onset consonant swells through the rest
+            before it.
+    """
 
     tract: float
-    """Factor on male formants: 1 for a man, about 1.17 for a woman, 1.3 for a child."""
     centre: float
-    """Middle of the comfortable range, MIDI."""
     open_quotient: float
-    """Share of a cycle in which the glottis is open; 0.45 is pressed, 0.85 is breathy."""
     brightness_hz: float
-    """Where the source's extra spectral fall begins at full effort."""
     ring_db: float
-    """Singer's formant: how far F3 to F5 close up and ring."""
     breath: float
     shimmer: float
     roughness: float
     nasality: float
     sibilance: float
     formant_spread: tuple[float, float, float]
-    """Personal factors on the first three formants."""
     whisper: bool = False
-    """The vocal folds stay open: breath alone excites the tract."""
     silent_rests: bool = False
-    """Rests are silent; else the voice of an onset consonant swells through the rest before it."""
 
 
 def random_singer(rng: Generator) -> Singer:

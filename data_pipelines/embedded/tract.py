@@ -32,8 +32,8 @@ def untilted_noise(
 ) -> Float[np.ndarray, "time"]:
     """Noise that `vocal_tract` leaves white but for its formants.
 
-    Turbulence arises above the glottis, so the tilt of the pulses is not its own; a zero where
-    the tilt's pole lies at middle effort takes it away.
+    Turbulence arises above the glottis and lacks the tilt of the pulses; a zero at the tilt's pole
+    for middle effort cancels it.
     """
     pole = np.float32(_tilt_pole(singer, np.array([0.6]), sample_rate)[0])
     white = rng.standard_normal(n, np.float32)

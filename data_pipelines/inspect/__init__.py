@@ -1,1 +1,4 @@
-"""What is in a data set: a table in the terminal, and a page with training examples to hear."""
+"""Look before you train: a data set in numbers, and a page of training examples.
+
+`train.py CONFIG --inspect PAGE` calls `report` with the run's own songs and pipeline.
+"""

@@ -1,110 +1,59 @@
-"""What is in a data set, song by song: length, level, how much of it is sung."""
+"""A data set in numbers: how much there is, how loud it is, how much of it is sung."""
 
-import dataclasses
 import math
 
 import numpy as np
 import rich.progress
-from jaxtyping import Float
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from data_pipelines.segments import SILENCE, Source
+from data_pipelines.source import Source, active_blocks
 from diffsep_jax.pages import clock
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SongFacts:
-    """One song.
+def measure(source: Source, spec: str) -> dict[str, str]:
+    """Measures every song, with a progress bar on stderr; returns a text for each heading.
 
-    Attributes:
-        name: as the source gives it, in characters that can be printed.
-        seconds: length.
-        level_db: RMS of the whole mixture in dBFS, -inf for silence.
-        silent_share: share of the blocks of `segments.ACTIVITY_BLOCK` samples with silent vocals.
+    The songs of a folder are read in full the first time, and later found in the cache, by training
+    too. A block of vocals is silent as `source.active_blocks` says.
+
+    Raises:
+        UserError: naming the file, for one that is damaged.
     """
-
-    name: str
-    seconds: float
-    level_db: float
-    silent_share: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Contents:
-    """One split of a data set: its songs, at least one, and their sample rate in Hz."""
-
-    spec: str
-    split: str
-    sample_rate: int
-    songs: tuple[SongFacts, ...]
-
-    def rows(self) -> list[tuple[str, str]]:
-        """The summary: what, and how much of it."""
-        shortest, longest = _extremes(self.songs, "seconds")
-        quietest, loudest = _extremes(self.songs, "level_db")
-        seconds = np.array([song.seconds for song in self.songs])
-        silent = np.array([song.silent_share for song in self.songs])
-        median_db = float(np.median([song.level_db for song in self.songs]))
-        return [
-            ("data set", printable(self.spec)),
-            ("split", self.split),
-            ("songs", f"{len(self.songs):,}"),
-            ("hours", f"{seconds.sum() / 3600:,.3f}"),
-            ("sample rate", f"{self.sample_rate:,} Hz"),
-            ("shortest song", f"{clock(shortest.seconds)}, {shortest.name}"),
-            ("longest song", f"{clock(longest.seconds)}, {longest.name}"),
-            ("blocks with silent vocals", f"{np.average(silent, weights=seconds):.1%}"),
-            ("median level of a mixture", dbfs(median_db)),
-            ("quietest mixture", f"{dbfs(quietest.level_db)}, {quietest.name}"),
-            ("loudest mixture", f"{dbfs(loudest.level_db)}, {loudest.name}"),
-        ]
-
-
-def measure(source: Source, *, spec: str, split: str) -> Contents:
-    """Measures every song, with a progress bar on stderr.
-
-    The first time a folder's songs are read in full; they are in the cache afterwards, for training
-    too. Raises `UserError`, naming the file, for one that is damaged.
-    """
-    songs = []
-    console = Console(stderr=True)
-    for song in rich.progress.track(range(len(source)), "songs", console=console, transient=True):
-        activity = source.activity(song)
-        songs.append(
-            SongFacts(
-                name=printable(source.name(song)),
-                seconds=source.num_samples(song) / source.sample_rate,
-                level_db=decibels(source.level(song)),
-                silent_share=silent_share(activity, float(activity.max(initial=0.0))),
-            )
+    numbers = rich.progress.track(
+        range(len(source)), "songs", console=Console(stderr=True), transient=True
+    )
+    rows = [
+        (
+            source.num_samples(song) / source.sample_rate,
+            decibels(source.level(song)),
+            1.0 - active_blocks(source.activity(song)).mean(),
         )
-    return Contents(spec=spec, split=split, sample_rate=source.sample_rate, songs=tuple(songs))
+        for song in numbers
+    ]
+    seconds, level_db, silent = np.array(rows).T
+
+    def song(number: np.intp) -> str:
+        return printable(source.name(int(number)))
+
+    shortest, longest = np.argmin(seconds), np.argmax(seconds)
+    quietest, loudest = np.argmin(level_db), np.argmax(level_db)
+    return {
+        "data set": printable(spec),
+        "songs": f"{len(source):,}",
+        "hours": f"{seconds.sum() / 3600:,.3f}",
+        "sample rate": f"{source.sample_rate:,} Hz",
+        "shortest song": f"{clock(seconds[shortest])}, {song(shortest)}",
+        "longest song": f"{clock(seconds[longest])}, {song(longest)}",
+        "blocks with silent vocals": f"{np.average(silent, weights=seconds):.1%}",
+        "median level of a mixture": dbfs(np.median(level_db)),
+        "quietest mixture": f"{dbfs(level_db[quietest])}, {song(quietest)}",
+        "loudest mixture": f"{dbfs(level_db[loudest])}, {song(loudest)}",
+    }
 
 
-def silent_share(activity: Float[np.ndarray, "block"], loudest: float) -> float:
-    """Share of the blocks whose RMS is at most `SILENCE` times `loudest`."""
-    return float(np.mean(activity <= SILENCE * loudest))
-
-
-def summary_table(contents: Contents) -> Table:
-    """The summary as a table for the terminal."""
-    table = Table(show_header=False)
-    for name, value in contents.rows():
-        table.add_row(name, Text(value))
-    return table
-
-
-def song_table(contents: Contents, limit: int) -> Table:
-    """A line for each song, `limit` of them at most."""
-    table = Table("song", caption=_left_out(len(contents.songs), limit))
-    for heading in ("length", "mixture RMS", "silent vocals"):
-        table.add_column(heading, justify="right")
-    for song in contents.songs[:limit]:
-        name, level = Text(song.name), dbfs(song.level_db)
-        table.add_row(name, clock(song.seconds), level, f"{song.silent_share:.1%}")
-    return table
+def printable(text: str) -> str:
+    """Text on one line, with "?" for the bytes in file names that are not UTF-8."""
+    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def decibels(amplitude: float) -> float:
@@ -115,18 +64,3 @@ def decibels(amplitude: float) -> float:
 def dbfs(level_db: float) -> str:
     """A level in words: "-12.3 dBFS", or "silence"."""
     return f"{level_db:+.1f} dBFS" if math.isfinite(level_db) else "silence"
-
-
-def printable(text: str) -> str:
-    """Text on one line, with "?" for the bytes in file names that are not UTF-8."""
-    return " ".join(text.split()).encode("utf-8", "replace").decode()
-
-
-def _extremes(songs: tuple[SongFacts, ...], field: str) -> tuple[SongFacts, SongFacts]:
-    ranked = sorted(songs, key=lambda song: getattr(song, field))
-    return ranked[0], ranked[-1]
-
-
-def _left_out(num_songs: int, limit: int) -> str | None:
-    left_out = num_songs - limit
-    return f"and {left_out:,} more; --songs-listed shows them" if left_out > 0 else None

@@ -105,7 +105,7 @@ def modulated_delay(
     least_ms: float,
     depth_ms: float,
 ) -> Float[np.ndarray, "time"]:
-    """A delay that swings with `position` (0 to 1): chorus beside the dry sound, rotor alone."""
+    """A delay that follows `position` (0 to 1): a chorus with the dry sound, a rotor alone."""
     delay = (position * np.float32(depth_ms) + np.float32(least_ms)) * np.float32(sample_rate / 1e3)
     whole = delay.astype(np.int32)
     index = np.arange(len(x), dtype=np.int32) - whole

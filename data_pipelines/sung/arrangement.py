@@ -1,4 +1,4 @@
-"""Who plays in a song: a composition arranged for a band, an ensemble, machines or a landscape.
+"""The players of a song: a composition for a band, an ensemble, machines or a landscape.
 
 Bands (sparse, full or dense) play popular music. Ensembles are one to six melodies of orchestral
 instruments in a hall, machines a distorted wall of drums and noise, landscapes slow layers with
@@ -53,16 +53,19 @@ _FAMILIES = {  # of chord instruments: (how often, whether the notes last)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arrangement:
-    """The parts of a song."""
+    """The parts of a song.
+
+    Attributes:
+        cents: tuning of the whole band.
+    """
 
     kind: Kind
     parts: tuple[Part, ...]
     cents: float
-    """Tuning of the whole band."""
 
 
 def arrange(rng: Generator, score: Composition) -> Arrangement:
-    """Draw who plays and write the parts."""
+    """Draws the players and writes their parts."""
     kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
     others = {"ensemble": _ensemble, "machines": _machines, "landscape": _landscape}
     band = others[kind](rng, score) if kind in others else _band(rng, score, kind)

@@ -3,21 +3,20 @@
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import math
 import time
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from rich.progress import track
 
 from data_pipelines.processes import map_unordered
+from data_pipelines.song_folders import check_output, wav_of_16_bits
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import check_writable, write_bytes, write_folder
+from diffsep_jax.files import write_bytes, write_folder
 
 SETTINGS = "sung.json"
 """In the data set's folder: what its songs were rendered with."""
@@ -87,13 +86,13 @@ def _check(command: BuildSung) -> SongConfig:
     for name, least in (("workers", 1), ("seed", 0), ("song_seconds", MIN_SECONDS)):
         value = getattr(command, name)
         if not least <= value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected at least {least:g}")
+            raise UserError(f"{name} is {value}; expected at least {least:g}")
     if not 0 < command.hours < math.inf:
-        raise UserError(f"--hours {command.hours}: expected more than 0")
+        raise UserError(f"hours is {command.hours}; expected more than 0")
     if not command.voices or not set(command.voices) <= set(VOICE_SHARES):
-        given, expected = " ".join(command.voices) or "none", ", ".join(VOICE_SHARES)
-        raise UserError(f"--voices {given}: expected some of {expected}")
-    check_writable(command.out)
+        given, expected = " ".join(command.voices) or "empty", ", ".join(VOICE_SHARES)
+        raise UserError(f"voices is {given}; expected some of {expected}")
+    check_output(command.out, SETTINGS)
     voices.check(command.voices)
     fonts = command.fonts or soundfont.find_fonts()
     for font in fonts:
@@ -107,11 +106,9 @@ def _check(command: BuildSung) -> SongConfig:
 
 
 def _check_same(out: Path, settings: dict) -> None:
-    """UserError if the folder holds something else, or songs rendered with other settings."""
+    """UserError if the folder holds songs rendered with other settings."""
     path = out / SETTINGS
     if not path.exists():
-        if out.exists() and any(out.iterdir()):
-            raise UserError(f"{out}: holds something else; choose a new folder")
         return
     try:
         stored = json.loads(path.read_text())
@@ -120,8 +117,8 @@ def _check_same(out: Path, settings: dict) -> None:
     for name, value in settings.items():
         if stored.get(name) != value:
             raise UserError(
-                f"{out}: its songs have {name} {stored.get(name, 'not told')}, not {value}; "
-                "use the same settings or another --out"
+                f"{out}: {name} of its songs is {stored.get(name, 'unknown')}; expected {value}:"
+                " use the same settings or another --out"
             )
 
 
@@ -152,6 +149,4 @@ def _wav(stem: np.ndarray, dither: np.random.Generator | None = None) -> bytes:
     if dither is not None:
         scaled += dither.random(stem.shape, np.float32) - dither.random(stem.shape, np.float32)
     samples = np.clip(np.round(scaled), -32768, 32767).astype(np.int16)
-    file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return file.getvalue()
+    return wav_of_16_bits(samples, SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""Stems as a lossy codec leaves them: each encoded and decoded with the same settings."""
+"""Stems through a lossy codec: each encoded and decoded with the same settings."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What the drummer plays: on a General MIDI kit, and on one-shots."""
+"""The drummer's parts: on a General MIDI kit, and on one-shots."""
 
 import numpy as np
 from numpy.random import Generator

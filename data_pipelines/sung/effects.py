@@ -16,7 +16,7 @@ Audio = Float[np.ndarray, "time 2"]
 
 
 class Desk(NamedTuple):
-    """What all effects are given."""
+    """Arguments of all effects."""
 
     rng: Generator
     sample_rate: int
@@ -172,7 +172,7 @@ def _send(
 
 
 def _room(desk: Desk, shortest: float, longest: float) -> Float[np.ndarray, "tap 2"]:
-    """A room whose reverberation time in seconds lies between the two."""
+    """A room with a reverberation time between the two, in seconds."""
     rng = desk.rng
     seconds, brightness = rng.uniform(shortest, longest), rng.uniform(1500, 7000)
     return dsp.room(rng, desk.sample_rate, float(seconds), float(brightness), 0.0)

@@ -27,16 +27,19 @@ RATE = 80.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Line(Speech):
-    """A line of text as the network speaks it, `RATE` frames per second."""
+    """A line of text as the network speaks it, `RATE` frames per second.
+
+    Attributes:
+        harmonic: log amplitude of the harmonics, smooth over frequency.
+        rotation: phases of the harmonics, as unit vectors.
+        noise: log amplitude of the noise.
+        grain: phases of the noise, which shape bursts.
+    """
 
     harmonic: Float[np.ndarray, "frame bin"]
-    """Log amplitude of the harmonics, smooth over frequency."""
     rotation: Complex64[np.ndarray, "frame bin"]
-    """Phases of the harmonics, as unit vectors."""
     noise: Float[np.ndarray, "frame bin"]
-    """Log amplitude of the noise."""
     grain: Complex64[np.ndarray, "frame bin"]
-    """Phases of the noise, which shape bursts."""
 
 
 @functools.cache

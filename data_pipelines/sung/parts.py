@@ -49,28 +49,31 @@ _ARPEGGIOS = ((0, 1, 2, 3, 2, 1), (0, 1, 2, 3), (0, 2, 1, 3), (3, 2, 1, 0), (0, 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
-    """One player: the notes, their sound, and its place in the mix."""
+    """One player: the notes, their sound, and its place in the mix.
+
+    Attributes:
+        programs: all play the same notes; of sound "drums" the kit.
+        hits: of sound "one-shots": (sample, seconds, loudness); it ends at that time if negative.
+        bends: scoops, bends and vibrato of a solo; 1 for a guitar, less for winds and strings.
+        level_db: RMS while it plays, against the drums'.
+        send: gain of the send to the reverb.
+        drive_db: of sound "amplifier".
+        swell_db: spread of the slow changes of loudness.
+        effect: "chorus", "tremolo", "rotary", "wah", "sweep", "echo", "pump" or none.
+    """
 
     role: str
     sound: Sound = "programs"
     programs: tuple[int, ...] = ()
-    """All play the same notes; of sound "drums" the kit."""
     notes: tuple[Note, ...] = ()
     hits: tuple[tuple[str, float, float], ...] = ()
-    """Of sound "one-shots": (sample, seconds, loudness); it ends at that time if negative."""
     bends: float = 0.0
-    """Scoops, bends and vibrato of a solo; 1 for a guitar, less for winds and strings."""
     level_db: float
-    """RMS while it plays, against the drums'."""
     pan: float
     send: float
-    """Gain of the send to the reverb."""
     drive_db: float = 0.0
-    """Of sound "amplifier"."""
     swell_db: float = 0.0
-    """Spread of the slow changes of loudness."""
     effect: str = ""
-    """"chorus", "tremolo", "rotary", "wah", "sweep", "echo", "pump" or none."""
 
 
 def player(

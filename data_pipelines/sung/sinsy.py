@@ -20,7 +20,7 @@ from data_pipelines.sung.syllables import Treatment
 from data_pipelines.sung.world import RATE, analyse, count_frames, synthesise
 
 SAMPLE_RATE = 24000
-"""At which its 48 kHz are analysed: above 12 kHz there is little, and that would cost most."""
+"""Of the analysis, not the 48 kHz it sings at: little is above 12 kHz, and it would cost most."""
 _TICKS, _TEMPO = 480, 125
 """Ticks a beat and beats a minute: a tick is a millisecond."""
 _PITCH = 67

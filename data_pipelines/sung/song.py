@@ -1,7 +1,7 @@
 """A song sung by synthesised voices over sampled or procedural instruments, from a seed.
 
-Everything about a song is random: who sings, what the band is, the studio's effects, the balance
-and the master. `facts` records the choices, so that songs can be selected and counted.
+Voice, band, effects, balance and master are random. `facts` records the choices, so that songs can
+be selected and counted.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from data_pipelines import dsp, mastering
 from data_pipelines.embedded import band as procedural_band
 from data_pipelines.embedded.composition import SCALES, Composition, Note, compose
 from data_pipelines.embedded.production import balance, lead_position, shifted
-from data_pipelines.segments import active_blocks, block_rms
+from data_pipelines.source import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
 

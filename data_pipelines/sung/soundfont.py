@@ -35,7 +35,7 @@ def find_fonts() -> tuple[Path, ...]:
     paths = [Path(folder, name) for name in _NAMES for folder in FOLDERS]
     fonts = tuple(path for path in paths if path.is_file())
     if not fonts:
-        raise UserError(f"no sound font in {', '.join(FOLDERS)}: install {_PACKAGES}")
+        raise UserError(f"no sound font in {', '.join(FOLDERS)}; install {_PACKAGES}")
     return fonts
 
 
@@ -68,7 +68,7 @@ def play_notes(
     """
     lib = library()
     loaded = _load(font)
-    # A new synthesiser each time: after a reset, one still starts its notes a little otherwise.
+    # A new synthesiser each time: after a reset, notes still start slightly differently.
     settings = _settings(sample_rate)
     synth = lib.new_fluid_synth(settings)
     font_id = lib.fluid_synth_add_sfont(synth, loaded)
@@ -129,7 +129,7 @@ def library() -> Any:
     """libfluidsynth. Raises `UserError` if it is not installed."""
     name = ctypes.util.find_library("fluidsynth")
     if name is None:
-        raise UserError("FluidSynth is missing: install the system package fluidsynth")
+        raise UserError("FluidSynth is not installed; install the system package fluidsynth")
     lib = ctypes.CDLL(name)
     pointer, text, integer, real = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_float
     signatures: dict[str, tuple[Any, ...]] = {  # the result, then the arguments

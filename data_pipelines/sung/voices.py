@@ -60,48 +60,51 @@ _TONE: dict[Effort, list[tuple[float, float]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Voice:
-    """One singer: whose speech it is made of, and how it sings."""
+    """One singer: whose speech it is made of, and how it sings.
+
+    Attributes:
+        source: the speaker in the engine, or the engine's own name.
+        singer: how it sings; for the procedural engine, its vocal tract too.
+        tract: factor on the speaker's formants.
+        centre: middle of its range, MIDI.
+        density: short notes (2) or long ones (0.5).
+        melodic: how far the pitch follows the melody: 0 is the contour of speech, 1 the melody.
+        speech_hz: mean pitch of the contour of speech.
+        legato: share of each note that sounds.
+        melisma: chance that a note holds the vowel before.
+        breath: added breathiness, 0 to 1.
+        swell_db: spread of the slow changes of loudness within phrases.
+        inhale_db: level of the breaths between phrases, relative to the voice.
+        lyrics: seed of its words.
+        recorded: whether Kokoro's speech is played at the speed `tract`, without analysis.
+    """
 
     engine: str
     source: str
-    """The speaker in the engine, or the engine's own name."""
     singer: Singer
-    """How it sings; for the procedural engine, its vocal tract too."""
     tract: float
-    """Factor on the speaker's formants."""
     centre: float
-    """Middle of its range, MIDI."""
     density: float
-    """Short notes (2) or long ones (0.5)."""
     delivery: Delivery
     effort: Effort
     melodic: float
-    """How far the pitch follows the melody: 0 is the contour of speech, 1 the melody."""
     speech_hz: float
-    """Mean pitch of the contour of speech."""
     legato: float
-    """Share of each note that sounds."""
     melisma: float
-    """Chance that a note holds the vowel before."""
     breath: float
-    """Added breathiness, 0 to 1."""
     swell_db: float
-    """Spread of the slow changes of loudness within phrases."""
     inhale_db: float
-    """Level of the breaths between phrases, relative to the voice."""
     lyrics: int
-    """Seed of its words."""
     recorded: bool = False
-    """Whether its speech is played as Kokoro said it, but for `tract` as a speed, not analysed."""
 
 
 def check(engines: Iterable[str]) -> None:
-    """Raise `UserError` naming a missing package; prepare what workers must not do at once."""
+    """Raises `UserError` naming a missing package; unpacks what workers must not unpack at once."""
     for engine in engines:
         for module, package in _PACKAGES[engine].items():
             if importlib.util.find_spec(module) is None:
                 raise UserError(
-                    f"voice {engine} needs the package {package}; install with `make voices`"
+                    f"voice {engine}: the package {package} is not installed; run make voices"
                 )
     if "world" in engines:
         stock.prepare()
@@ -184,7 +187,7 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
 
 
 def _choice(rng: Generator, shares: dict[Any, float]) -> Any:
-    """One of the keys, as often as its share says."""
+    """A random key; the values are the probabilities."""
     return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
 
 

@@ -26,12 +26,15 @@ RATE = 1000.0 / _PERIOD_MS
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Analysis(Speech):
-    """A recording of speech as WORLD's parameters, `RATE` frames per second."""
+    """A recording of speech as WORLD's parameters, `RATE` frames per second.
+
+    Attributes:
+        spectrum: power of the smooth envelope.
+        aperiodicity: share of noise in the amplitude, 0 to 1.
+    """
 
     spectrum: Float[np.ndarray, "frame bin"]
-    """Power of the smooth envelope."""
     aperiodicity: Float[np.ndarray, "frame bin"]
-    """Share of noise in the amplitude, 0 to 1."""
     sample_rate: int
 
     @functools.cached_property

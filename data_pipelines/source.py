@@ -1,10 +1,13 @@
 """What a source of songs offers: random access to segments of two stems."""
 
 import math
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 ACTIVITY_BLOCK = 4096
 """Samples behind one value of a source's activity index."""
@@ -73,5 +76,5 @@ def check_range(name: str, start: int, length: int, num_samples: int) -> None:
     """Raise `ValueError` where a segment leaves its song."""
     if start < 0 or length < 0 or start + length > num_samples:
         raise ValueError(
-            f"{name}: samples {start} to {start + length} asked for, it has {num_samples}"
+            f"{name}: samples are {start} to {start + length}; expected 0 to {num_samples}"
         )

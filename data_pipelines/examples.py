@@ -1,0 +1,222 @@
+"""One training example: drawn as a plan of songs, places and changes, then read and rendered.
+
+A plan needs what a source knows of its songs and no audio, so that it can be shown (see `inspect`).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import scipy.fft
+from jaxtyping import Float
+from numpy.random import Generator
+
+from data_pipelines import dsp
+from data_pipelines.augment import AugmentConfig, Changes, augment, draw_changes, maybe
+from data_pipelines.combined import CombinedSongs
+from data_pipelines.mastering import MARGIN
+from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, active_blocks
+
+_DRAWS = 1000
+"""How often a song without a voice is drawn again."""
+
+
+class Place(NamedTuple):
+    """Where an example begins in a song, in samples."""
+
+    song: int
+    start: int
+
+
+class Stretch(NamedTuple):
+    """How many samples are read for an example, and how many varispeed makes of them.
+
+    Attributes:
+        segment: samples of the example.
+        read: samples of the song.
+        made: samples after varispeed: the example's, and a margin at both ends if anything filters.
+    """
+
+    segment: int
+    read: int
+    made: int
+
+    @property
+    def margin(self) -> int:
+        """Samples before the example."""
+        return (self.made - self.segment) // 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that is drawn for an example.
+
+    Attributes:
+        vocals: where the vocals come from.
+        accompaniment: where the accompaniment comes from: the same place, or by stem remixing
+            another one.
+        layers: accompaniments added to it, with their levels in dB, at most two.
+        silent: whether the vocals are set to zero.
+        stretch: how much is read.
+        changes: what is done to the stems.
+    """
+
+    vocals: Place
+    accompaniment: Place
+    layers: tuple[tuple[Place, float], ...]
+    silent: bool
+    stretch: Stretch
+    changes: Changes
+
+
+def draw_plan(
+    rng: Generator, source: Source, segment: int, config: AugmentConfig, silent_kept: float
+) -> Plan:
+    """Draws an example of `segment` samples; for `silent_kept` see `start_weights`.
+
+    An augmentation that is turned off changes nothing in what the others draw, nor in what songs
+    and places are read.
+    """
+    (added,) = rng.spawn(1)
+    silent = bool(added.random() < config.silent_share)
+    speed = 1.0 + added.uniform(*config.speed_percent) / 100.0
+    stretch = stretch_of(segment, config, speed)
+
+    song = _draw_song(rng, source)
+    if config.silent_share and not silent:
+        song = _singing_song(added.spawn(1)[0], source, song)
+    start = draw_start(rng, source, song, segment, silent_kept)
+    vocals = Place(song, _with_voice(source, song, start, stretch))
+    other = _draw_anywhere(rng, source, segment)
+    # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
+    remixed = rng.random() < config.remix_probability
+    layers = []
+    for _ in range(2):
+        place = _draw_anywhere(added, source, segment)
+        db = maybe(added, config.layer_probability, config.layer_db)
+        if db is not None:
+            layers.append((place, db))
+    return Plan(
+        vocals=vocals,
+        accompaniment=other if remixed else vocals,
+        layers=tuple(layers),
+        silent=silent,
+        stretch=stretch,
+        changes=draw_changes(rng, config),
+    )
+
+
+def render(plan: Plan, source: Source) -> Segment:
+    """Reads and changes the stems of an example; the mixture is their sum."""
+    stretch = plan.stretch
+    stems = _read(source, plan.vocals, stretch)
+    gains = [_to_unit_level(source, place.song) for place in (plan.vocals, plan.accompaniment)]
+    if plan.accompaniment != plan.vocals:
+        accompaniment = _read(source, plan.accompaniment, stretch).accompaniment
+        stems = Segment(stems.vocals, accompaniment)
+    if plan.silent:
+        stems.vocals[:] = 0.0
+    if plan.layers:
+        _add_layers(plan, source, stems.accompaniment, gains[1])
+    stems = augment(stems, plan.changes, source.sample_rate, gains, stretch.made)
+    ends = slice(stretch.margin, stretch.margin + stretch.segment)
+    return Segment(stems.vocals[ends], stems.accompaniment[ends])
+
+
+def _draw_song(rng: Generator, source: Source) -> int:
+    """Any song; of several data sets, first the data set by its weight."""
+    if isinstance(source, CombinedSongs):
+        return source.draw(rng)
+    return int(rng.integers(len(source)))
+
+
+def _singing_song(rng: Generator, source: Source, song: int) -> int:
+    """The song if it has a voice, else a new draw; after `_DRAWS` draws, any song.
+
+    Drawing among the songs with a voice directly would need the activity of all songs.
+    """
+    for _ in range(_DRAWS):
+        if active_blocks(source.activity(song)).any():
+            break
+        song = _draw_song(rng, source)
+    return song
+
+
+def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
+    """The start of a segment; `start_weights` says where, uniform inside a block."""
+    weights = start_weights(source.activity(song), source.num_samples(song), segment, silent_kept)
+    cumulative = np.cumsum(weights)
+    choice, offset = rng.random(2)
+    block = int(np.searchsorted(cumulative, choice * cumulative[-1], side="right"))
+    first = block * ACTIVITY_BLOCK
+    last = min(first + ACTIVITY_BLOCK - 1, source.num_samples(song) - segment)
+    return first + int(offset * (last - first + 1))
+
+
+def start_weights(
+    activity: Float[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
+) -> Float[np.ndarray, "start_block"]:
+    """How often a segment starts in each block of a song, up to a factor.
+
+    Equivalent to drawing starts uniformly and keeping only the share `silent_kept` of those with
+    silent vocals: the number of starts in the block, times `silent_kept` if a segment from the
+    block's first sample on touches no active block. If none does, all starts count alike, so that
+    how often a song is drawn does not depend on its vocals.
+    """
+    first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
+    starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
+    active_before = np.append(0, np.cumsum(active_blocks(activity)))
+    end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(activity))
+    sings = active_before[end_block] > active_before[first // ACTIVITY_BLOCK]
+    return starts * np.where(sings, 1.0, silent_kept if sings.any() else 1.0)
+
+
+def _draw_anywhere(rng: Generator, source: Source, segment: int) -> Place:
+    """Any song and any start in it."""
+    song = _draw_song(rng, source)
+    return Place(song, int(rng.integers(source.num_samples(song) - segment + 1)))
+
+
+def stretch_of(segment: int, config: AugmentConfig, speed: float) -> Stretch:
+    """Both lengths are rounded up to fast FFT sizes, which changes the speed by about 0.2%."""
+    if not config.filters:
+        return Stretch(segment, segment, segment)
+    made = scipy.fft.next_fast_len(segment + 2 * MARGIN)
+    return Stretch(segment, scipy.fft.next_fast_len(round(speed * made)), made)
+
+
+def _with_voice(source: Source, song: int, start: int, stretch: Stretch) -> int:
+    """The start, moved on if a slowed example would end before the voice of its segment."""
+    covered = round(stretch.segment * stretch.read / stretch.made)
+    if covered >= stretch.segment:
+        return start
+    blocks = slice(start // ACTIVITY_BLOCK, -(-(start + covered) // ACTIVITY_BLOCK))
+    sings = active_blocks(source.activity(song))[blocks].any()
+    return start if sings else start + stretch.segment - covered
+
+
+def _read(source: Source, place: Place, stretch: Stretch) -> Segment:
+    """Stems from the margin before the place on, or from as near as the song's ends allow."""
+    first = place.start - round(stretch.margin * stretch.read / stretch.made)
+    last = source.num_samples(place.song) - stretch.read
+    return source.segment(place.song, min(max(first, 0), last), stretch.read)
+
+
+def _add_layers(
+    plan: Plan, source: Source, accompaniment: Float[np.ndarray, "time 2"], unit: float
+) -> None:
+    """Adds the layers in place and keeps the level; `unit` is the first song's gain to RMS 1."""
+    level = dsp.rms(accompaniment)
+    for place, db in plan.layers:
+        layer = _read(source, place, plan.stretch).accompaniment
+        layer *= np.float32(dsp.db_to_gain(db) * _to_unit_level(source, place.song) / unit)
+        accompaniment += layer
+    accompaniment *= np.float32(level / (dsp.rms(accompaniment) or 1.0))
+
+
+def _to_unit_level(source: Source, song: int) -> float:
+    """The gain that brings the whole song's mixture to unit RMS, as in separation.
+
+    Quiet places of a song stay quiet.
+    """
+    return 1.0 / (source.level(song) or 1.0)

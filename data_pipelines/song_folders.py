@@ -1,0 +1,27 @@
+"""Data sets as folders of songs, as `build sung`, `build music` and `build devset` write them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float, Int16
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.files import check_writable
+
+
+def check_output(out: Path, mark: str) -> None:
+    """UserError unless songs can be written to `out`: a new folder, or one with the file `mark`."""
+    check_writable(out)
+    if out.exists() and any(out.iterdir()) and not (out / mark).exists():
+        raise UserError(f"{out}: holds something else; expected a new folder, or one with {mark}")
+
+
+def wav_of_16_bits(
+    audio: Float[np.ndarray, "time 2"] | Int16[np.ndarray, "time 2"], sample_rate: int
+) -> bytes:
+    """A wav file."""
+    file = io.BytesIO()
+    soundfile.write(file, audio, sample_rate, format="WAV", subtype="PCM_16")
+    return file.getvalue()
