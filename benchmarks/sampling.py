@@ -31,7 +31,7 @@ from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.engine import (
     CHUNKS,
     SAME,
-    abstract_arguments,
+    chunk_arguments,
     chunk_mesh,
     runtime_values,
     sampling_program,
@@ -132,7 +132,7 @@ class Compiled:
         # As many of the devices as the batch can be split over evenly.
         devices = jax.devices()[: math.gcd(batch_size, len(jax.devices()))]
         mesh = chunk_mesh(devices)
-        arguments = abstract_arguments(model, mesh, batch_size, SamplerSettings(sampler=sampler))
+        arguments = chunk_arguments(model, mesh, batch_size, SamplerSettings(sampler=sampler))
         mixture = np.random.default_rng(0).standard_normal(arguments[1].shape, np.float32)
         self._given = (
             jax.device_put(params, NamedSharding(mesh, SAME)),

@@ -32,7 +32,7 @@ from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.noise import KEY_TYPE
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, batch_sharding, make_mesh
-from diffsep_jax.training.step import abstract_arguments, train_program
+from diffsep_jax.training.step import step_arguments, train_program
 
 WARM_UP_TURNS = 3
 
@@ -81,7 +81,7 @@ def main(args: Arguments) -> None:
     program = train_program(model, config, mesh)
     key = jax.random.key(0, impl=KEY_TYPE)
     start = time.perf_counter()
-    compiled = program.step.lower(*abstract_arguments(program, model, mesh, batch_size)).compile()
+    compiled = program.step.lower(*step_arguments(program, model, mesh, batch_size)).compile()
     compile_seconds = time.perf_counter() - start
     state = program.init(key)
     their_step = step_in_torch(model, jax.device_get(state.params), config)

@@ -48,7 +48,7 @@ class Stretch(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class ExamplePlan:
     """All that is drawn for an example.
 
     Attributes:
@@ -71,7 +71,7 @@ class Plan:
 
 def draw_plan(
     rng: Generator, source: Source, segment: int, config: AugmentConfig, silent_kept: float
-) -> Plan:
+) -> ExamplePlan:
     """Draws an example of `segment` samples; for `silent_kept` see `start_weights`.
 
     An augmentation that is turned off changes nothing in what the others draw, nor in what songs
@@ -96,7 +96,7 @@ def draw_plan(
         db = maybe(added, config.layer_probability, config.layer_db)
         if db is not None:
             layers.append((place, db))
-    return Plan(
+    return ExamplePlan(
         vocals=vocals,
         accompaniment=other if remixed else vocals,
         layers=tuple(layers),
@@ -106,7 +106,7 @@ def draw_plan(
     )
 
 
-def render(plan: Plan, source: Source) -> Segment:
+def render(plan: ExamplePlan, source: Source) -> Segment:
     """Reads and changes the stems of an example; the mixture is their sum."""
     stretch = plan.stretch
     stems = _read(source, plan.vocals, stretch)
@@ -203,7 +203,7 @@ def _read(source: Source, place: Place, stretch: Stretch) -> Segment:
 
 
 def _add_layers(
-    plan: Plan, source: Source, accompaniment: Float[np.ndarray, "time 2"], unit: float
+    plan: ExamplePlan, source: Source, accompaniment: Float[np.ndarray, "time 2"], unit: float
 ) -> None:
     """Adds the layers in place and keeps the level; `unit` is the first song's gain to RMS 1."""
     level = dsp.rms(accompaniment)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.augment import AugmentConfig
-from data_pipelines.examples import Plan, draw_plan, render, stretch_of
+from data_pipelines.examples import ExamplePlan, draw_plan, render, stretch_of
 from data_pipelines.processes import obey_parent
 from data_pipelines.source import Source
 from diffsep_jax.errors import UserError
@@ -106,7 +106,7 @@ def check_lengths(source: Source, config: PipelineConfig, segment: int) -> None:
             )
 
 
-def plan(source: Source, config: PipelineConfig, segment: int, index: int) -> Plan:
+def plan(source: Source, config: PipelineConfig, segment: int, index: int) -> ExamplePlan:
     """What example number `index` of the endless sequence is made of: a pure function."""
     key = np.random.SeedSequence([config.seed, index])
     rng = np.random.Generator(np.random.Philox(key))

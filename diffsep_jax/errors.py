@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one clear line, no traceback."""
+"""Errors the user can fix, reported as one line without a traceback."""
 
 import contextlib
 import errno
@@ -18,15 +18,15 @@ class UserError(ValueError):
 
 
 class PreemptedError(BaseException):
-    """The machine is wanted back: the work was saved and can go on elsewhere.
+    """The job was preempted. Its work is saved and can be resumed, also on another machine.
 
-    Like KeyboardInterrupt it may come at any place, where no handler of errors should take it.
+    A BaseException, like KeyboardInterrupt, so that `except Exception` does not catch it.
     """
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Around a command's main function: what ends it becomes one line and an exit status."""
+    """Wraps a command's main function: exceptions become one line and an exit status."""
     try:
         try:
             yield

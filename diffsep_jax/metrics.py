@@ -1,7 +1,7 @@
 """Metrics of one separated track against the truth.
 
 Utterance SDR and SI-SDR; the multi-resolution STFT distance; level by band; leakage where nobody
-sings; the calibration of several samples. docs/evaluation.md says what each of them tells.
+sings; the calibration of several samples. docs/evaluation.md explains what each measures.
 """
 
 import math

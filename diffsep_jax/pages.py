@@ -50,7 +50,7 @@ def clock(seconds: float) -> str:
 
 
 def data_uri(media_type: str, data: bytes) -> str:
-    """The data as an address that a page can hold itself."""
+    """A data: URI, to embed the data in a page."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 

@@ -1,7 +1,7 @@
 """Every picture, by matplotlib: spectrograms, box plots over tracks, quality against time.
 
-They are transparent, with grey text and lines that can be read on white and on black, and drawn for
-a width of 390 pixels, so that a telephone shows them whole.
+They are transparent, with grey text and lines that are legible on white and on black, and sized for
+a width of 390 pixels, so that they fit a phone screen.
 """
 
 import io

@@ -133,7 +133,7 @@ def launched_as_one_of_several(environment: Mapping[str, str]) -> str | None:
 
 
 def wait_for_all(what: str, timeout_seconds: int = BARRIER_SECONDS) -> None:
-    """Returns once every process has called it; each `what` works once.
+    """Barrier over all processes; use each `what` only once.
 
     The processes meet at the coordinator, not on the devices, whose collectives give up within
     seconds if one process compiles for minutes longer than another.

@@ -64,13 +64,13 @@ DRAW_SETTINGS = {
     "crossover_hz": Setting(np.float32, 0, math.inf),
     "ensemble": Setting(np.int32, 1, 10_000),
 }
-"""Settings of what surrounds that function: its noise, and what becomes of its draws."""
+"""Settings applied outside that function: to its initial noise and to its samples."""
 
 SETTINGS = STEP_SETTINGS | DRAW_SETTINGS
 
 
 def check_settings(**values: Any) -> None:
-    """UserError for a value out of its range; traced values are not known yet and pass."""
+    """Raises UserError for a value out of its range. Traced values are accepted unchecked."""
     for name, value in values.items():
         dtype, low, high = SETTINGS[name]
         if isinstance(value, jax.core.Tracer):
@@ -82,7 +82,7 @@ def check_settings(**values: Any) -> None:
 
 
 def check_frequency(name: str, hertz: Any, sample_rate: float | int) -> None:
-    """UserError unless it is below half the sample rate in Hz; a traced one passes."""
+    """Raises UserError unless `hertz` is below half the sample rate; accepts traced values."""
     if not isinstance(hertz, jax.core.Tracer) and hertz >= sample_rate / 2:
         raise UserError(
             f"{name} is {hertz}; expected less than {sample_rate / 2:g}, half the sample rate of"
@@ -163,14 +163,14 @@ def adams_bashforth_2(
 ) -> Waveform:
     """Vocals from noise by a method of second order, for few steps. Deterministic (ours).
 
-    The flow is the rotation at the head of this file about an x0_hat that is smooth in sigma. The
-    move uses x0_hat in the middle of the step, extrapolated from the last two calls:
+    The move in the module docstring assumes a constant x0_hat. Here x0_hat is smooth in sigma and
+    is taken in the middle of the step, extrapolated from the last two calls:
 
         D = x0_hat + (x0_hat - x0_hat_last) / 2
 
-    which is Adams and Bashforth's method of second order in the angle. The share of 1/2 is that of
-    equal steps and is kept on other grids: with few steps it leaves more of a Gaussian's deviation
-    than the share that fits them. The first step has no call before it and is DDIM's; the last
+    which is the second-order Adams-Bashforth method in the angle. The factor 1/2 is exact for equal
+    steps. It is kept on other grids, where with few steps it preserves more of a Gaussian's
+    deviation than the exact factor. The first step has no earlier call and is DDIM's; the last
     returns x0_hat.
 
     Args:
@@ -244,7 +244,7 @@ _OFFERED = STEP_SETTINGS.keys() | {"noise_fn", "sample_rate"}
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """A method of sampling; see `register_sampler`. Samplers of one function are equal.
+    """A method of sampling; see `register_sampler`. Samplers with the same function are equal.
 
     Attributes:
       name: by which it is chosen.

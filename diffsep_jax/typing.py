@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 # Audio: samples at the model's rate along `time`, one column per channel.
 Waveform = Float[Array, "batch time channel"]
 
-# One number, known now or only when the compiled program runs.
+# A number, concrete or traced.
 Scalar = float | int | Float[Array, ""]
 Count = int | Int[Array, ""]
 

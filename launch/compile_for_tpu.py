@@ -39,9 +39,9 @@ from diffsep_jax.runtime import CHIPS, count_flops
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import BatchLayout, make_mesh
 from diffsep_jax.training.step import (
-    abstract_arguments,
     as_written,
     example_flops,
+    step_arguments,
     train_program,
 )
 
@@ -193,12 +193,12 @@ def lower(
     batch_size = command.per_device_batch * len(devices)
     if command.program == "sample":
         mesh = engine.chunk_mesh(devices)
-        arguments = engine.abstract_arguments(command.model, mesh, batch_size)
+        arguments = engine.chunk_arguments(command.model, mesh, batch_size)
         return engine.sampling_program(command.model, mesh).lower(*arguments), mesh
     mesh = make_mesh(command.train.mesh, devices)
     BatchLayout(mesh, batch_size, command.train.micro_batches)
     program = train_program(command.model, command.train, mesh)
-    arguments = abstract_arguments(program, command.model, mesh, batch_size)
+    arguments = step_arguments(program, command.model, mesh, batch_size)
     return program.step.lower(*arguments), mesh
 
 

@@ -17,7 +17,7 @@ from ramps import Ramps, example
 import configs as configs_by_name
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig, Changes, augment, draw_changes
-from data_pipelines.examples import Plan
+from data_pipelines.examples import ExamplePlan
 from data_pipelines.mastering import MARGIN
 from data_pipelines.pitch import shift_pitch
 from data_pipelines.source import Segment
@@ -276,7 +276,7 @@ def test_the_library_is_not_touched_at_probability_zero(monkeypatch):
         examples(AugmentConfig(pitch_probability=1.0), 1000, 0)
 
 
-def plan(augmentation: AugmentConfig, index: int, segment: int = 8192) -> Plan:
+def plan(augmentation: AugmentConfig, index: int, segment: int = 8192) -> ExamplePlan:
     config = pipeline.PipelineConfig(batch_size=1, augment=augmentation, silent_kept=0.0)
     return pipeline.plan(Ramps(), config, segment, index)
 

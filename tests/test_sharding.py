@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh, state_sharding
-from diffsep_jax.training.step import abstract_arguments, train_program
+from diffsep_jax.training.step import step_arguments, train_program
 from launch.compile_for_tpu import collectives
 
 # Adam moves a parameter by the sign of a gradient that is zero but for rounding: with a large
@@ -98,7 +98,7 @@ def test_the_step_holds_exactly_the_collectives_it_should(data, fsdp, micro_batc
     reduced; nothing else moves, in no micro-batch, least of all activations.
     """
     steps, layout = program(micro.MODEL, data, fsdp, micro_batches)
-    arguments = abstract_arguments(steps, micro.MODEL, layout.mesh, micro.BATCH_SIZE)
+    arguments = step_arguments(steps, micro.MODEL, layout.mesh, micro.BATCH_SIZE)
     with jax.set_mesh(layout.mesh):
         text = steps.step.lower(*arguments).compile().as_text()
     found = {  # all float32

@@ -14,7 +14,7 @@ from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.conditioning import Conditioning
 from diffsep_jax.models.model import SeparationModel, model_from_json, model_to_json
 from diffsep_jax.models.spectral import transform
-from diffsep_jax.models.spectral.bands import join_bands, split_bands, spread
+from diffsep_jax.models.spectral.bands import join_bands, repeat_over_bands, split_bands
 from diffsep_jax.models.spectral.conditioner import SpectralConditioner
 from diffsep_jax.models.spectral.generator import SpectralGenerator, gaussian_velocity
 from diffsep_jax.models.waveform.conditioner import Conditioner
@@ -79,7 +79,7 @@ def test_bands_are_cut_and_joined():
     parts = split_bands(coefficients, BANDS)
     assert [part.shape[2:] for part in parts] == [(4, 32), (3, 128), (3, 512)]
     np.testing.assert_array_equal(join_bands(parts, BANDS, 2), coefficients)
-    spread_out = spread(jnp.arange(10.0)[None, None], BANDS)[0, 0, 0]
+    spread_out = repeat_over_bands(jnp.arange(10.0)[None, None], BANDS)[0, 0, 0]
     assert spread_out[jnp.array([0, 64, -1])].tolist() == [0, 4, 9]
 
 
@@ -109,7 +109,7 @@ def test_untrained_it_draws_gaussian_samples_about_the_estimate():
 
     drawn = samplers.ddim(velocity, noise(8, 8), steps=100)
     ratio = transform.mdct(drawn - conditioning.estimate)
-    ratio /= spread(jnp.exp(conditioning.log_scale), BANDS)
+    ratio /= repeat_over_bands(jnp.exp(conditioning.log_scale), BANDS)
     # DDIM of so many steps falls a little short (docs/method.md).
     np.testing.assert_allclose([float(part.std()) for part in ratio], 0.96, atol=0.04)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from data_pipelines import pipeline
 from data_pipelines.augment import StemChanges
-from data_pipelines.examples import Plan, render
+from data_pipelines.examples import ExamplePlan, render
 from data_pipelines.inspect.contents import dbfs, decibels, printable
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.source import Source
@@ -65,7 +65,7 @@ def draw(
         )
 
 
-def describe(plan: Plan, source: Source) -> Iterator[str]:
+def describe(plan: ExamplePlan, source: Source) -> Iterator[str]:
     """What a plan reads and does, a line each."""
     changes, stretch = plan.changes, plan.stretch
 

@@ -102,7 +102,7 @@ class OutputFormat:
 
 
 class StemsWriter:
-    """Given by `stems_writer`.
+    """Writes blocks to the files of `stems_writer`.
 
     Attributes:
       clipped: by stem, samples past full scale, which were clipped; none in float32.
@@ -180,9 +180,9 @@ def write_wav(path: Path, audio: Block, sample_rate: int) -> None:
 
 
 def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
-    """What libsndfile writes without a change, and how many samples were clipped for that.
+    """Converts float samples to what libsndfile stores unchanged, and counts clipped samples.
 
-    PCM of less than 32 bits is in the high bits of an int32, rounded to nearest. Its full scale is
+    PCM of less than 32 bits is rounded to nearest and left-aligned in int32. Its full scale is
     -2^(bits-1) ... 2^(bits-1) - 1: +1 is clipped, -1 is not.
 
     Args:
@@ -223,7 +223,7 @@ def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -
 
 
 def _bitrates(sample_rate: int) -> tuple[int, ...]:
-    """Of mp3, in kbps."""
+    """Valid mp3 bitrates at this sample rate, in kbps."""
     return next(rates for least, rates in _MP3_BITRATES.items() if sample_rate >= least)
 
 

@@ -37,7 +37,7 @@ Stem = Literal["vocals", "accompaniment"]
 
 @dataclasses.dataclass(frozen=True)
 class Separate:
-    """Take the singing out of songs.
+    """Separate songs into vocals and accompaniment.
 
     Writes OUT/<name of the input>/vocals.wav and accompaniment.wav: float32, with the input's own
     sample rate, length and channels. The two add up to the input. Earlier results are replaced.
@@ -96,8 +96,8 @@ class Separate:
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
     shard: str | None = None
-    """I/N: every N-th input from number I on, for N runs that share the inputs; None: the place in
-    a SLURM job array, else all."""
+    """I/N: every N-th input from number I on (0 to N-1), for N runs that share the inputs. None:
+    this task's share in a SLURM job array, otherwise all."""
 
 
 def separate(command: Separate) -> None:

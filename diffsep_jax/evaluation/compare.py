@@ -106,7 +106,7 @@ class Comparison:
 
 
 def compare(result: Result, a: str, b: str, metric: str = LEAD) -> Comparison | None:
-    """Compares two conditions of a result by one metric; None if no track has it in both."""
+    """Compares condition `b` with `a` (differences are b - a). None if no track has both."""
     ours, theirs = (
         {track: METRICS[metric].to_compare(values) for track, values in found.items()}
         for found in (result.values(a, metric), result.values(b, metric))

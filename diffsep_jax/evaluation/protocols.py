@@ -1,11 +1,16 @@
-"""The metrics of an evaluation, each with its protocol, which is reported with every number."""
+"""The metrics of an evaluation, each with its protocol, which is reported with every number.
+
+A new metric of a whole track is a function in `diffsep_jax.metrics` and an entry in `_METRICS`.
+"""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from diffsep_jax import metrics
 from diffsep_jax.metrics import BANDS
 
 Group = Literal["utterance", "spectral", "chunk", "calibration"]
@@ -32,6 +37,8 @@ class Metric:
         unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
         best: the ideal value if a deviation to either side is worse; otherwise None.
+        measure: (true vocals, estimate) -> value, for waveforms `[time, channel]`; None if `scoring`
+            computes it together with others.
     """
 
     name: str
@@ -41,6 +48,7 @@ class Metric:
     unit: Literal["dB", ""] = "dB"
     higher_is_better: bool = True
     best: float | None = None
+    measure: Callable[[Any, Any], float | None] | None = None
 
     @property
     def full_title(self) -> str:
@@ -48,7 +56,7 @@ class Metric:
         return f"{self.group} {self.title}" if self.title == "SDR" else self.title
 
     def to_compare(self, values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        """The values, or their distances to the best value where there is one."""
+        """Values to compare conditions by: distances to `best` if it is set, else the values."""
         return values if self.best is None else np.abs(values - self.best)
 
 
@@ -76,6 +84,7 @@ _METRICS = [
         group="utterance",
         protocol="utterance SDR (Sound Demixing Challenge 2023): 10 log10((sum s^2 + 1e-7) /"
         " (sum (s - s_hat)^2 + 1e-7)) over the whole track and both channels",
+        measure=metrics.sdr,
     ),
     Metric(
         name="si_sdr",
@@ -83,6 +92,7 @@ _METRICS = [
         group="utterance",
         protocol="SI-SDR (Le Roux et al. 2019): with one scale for the whole track and both"
         " channels, by which the reference fits the estimate best",
+        measure=metrics.si_sdr,
     ),
     Metric(
         name="mr_stft",
@@ -93,6 +103,7 @@ _METRICS = [
         " channels",
         unit="",
         higher_is_better=False,
+        measure=metrics.mr_stft,
     ),
     *_by_band(
         "level",
@@ -149,4 +160,4 @@ ANCHORS = (SILENCE, MIXTURE, GAIN, MASK)
 that masking can reach. The gain is the best one for each track."""
 
 OTHER_TRACKS = "Some rows of a metric are over different tracks (see n), and are not comparable"
-"""Printed if that is the case."""
+"""Printed if conditions were scored on different tracks."""

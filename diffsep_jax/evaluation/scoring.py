@@ -114,13 +114,9 @@ def with_calibration(song: Song, rows: Sequence[Row], samples: Sequence[Waveform
 
 def _of_the_track(song: Song, vocals: Waveform, names: Sequence[str]) -> dict[str, float | None]:
     """The metrics of whole tracks, for vocals that are not silent."""
-    measures = {
-        "utterance_sdr": metrics.sdr,
-        "si_sdr": metrics.si_sdr,
-        "mr_stft": metrics.mr_stft,
-    }
+    measures = {name: METRICS[name].measure for name in names}
     values: dict[str, float | None] = {
-        name: measure(song.vocals, vocals) for name, measure in measures.items() if name in names
+        name: measure(song.vocals, vocals) for name, measure in measures.items() if measure
     }
     if any(name.startswith("level_") for name in names):
         levels = metrics.level_error_db(song.vocals, vocals, song.sample_rate)

@@ -284,7 +284,7 @@ def interval(value: Interval | None) -> str:
 
 
 def spread(value: float | None) -> str:
-    """With its sign; nothing for None."""
+    """Formatted as "±0.12"; nothing for None."""
     return "" if value is None else f"±{value:.2f}"
 
 

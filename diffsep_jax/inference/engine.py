@@ -110,7 +110,7 @@ def chunk_mesh(devices: Sequence[jax.Device]) -> Mesh:
 def sampling_program(model: SeparationModel, mesh: Mesh, sampler: Sampler = PAPER.method) -> Any:
     """`sampling_function`, jitted.
 
-    It can be lowered with `abstract_arguments`, for devices that are not present.
+    It can be lowered with `chunk_arguments`, for devices that are not present.
     """
     in_specs = (SAME, CHUNKS, CHUNKS, CHUNKS, SAME)
     function = sampling_function(model, sampler)
@@ -180,13 +180,13 @@ def sampling_function(
     return separate
 
 
-def abstract_arguments(
+def chunk_arguments(
     model: SeparationModel,
     mesh: Mesh,
     batch_size: int,
     settings: SamplerSettings = PAPER,
 ) -> tuple[Any, ...]:
-    """A chunk program's arguments without data or guess; the parameters are all of training's."""
+    """Abstract arguments of a chunk program without a guess; parameters of all training heads."""
 
     def array(shape: tuple[int, ...], dtype: Any, spec: P) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))

@@ -83,7 +83,7 @@ REFINE = SamplerSettings(sampler="ab2", steps=8, start_sigma=0.5)
 """Settings for given vocals where neither a preset nor a sampler is chosen."""
 
 DEFAULT_PRESET: Preset = "balanced"
-"""Of a model whose config.json names none."""
+"""Preset of a model whose config.json names none."""
 
 _OF_THE_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 
@@ -119,13 +119,13 @@ class SamplerOptions(TypedDict, total=False):
     """Noise at the start: 1 is all noise; lower keeps more of the direct estimate, or of refine."""
 
     schedule: Annotated[float, _OF_THE_PRESET]
-    """Noise levels are start_sigma (i/T)^schedule, 0.1 to 8: 1 is even, more puts more low."""
+    """Exponent p of the noise levels start_sigma (i/T)^p, 0.1 to 8; above 1, more are low."""
 
     temperature: Annotated[float, _OF_THE_PRESET]
-    """Scale of the noise at the start: 1 draws a sample, lower is cautious; 0 to 2."""
+    """Scale of the initial noise, 0 to 2: below 1, samples vary less."""
 
     crossover_hz: Annotated[float, _OF_THE_PRESET]
-    """Below it the direct estimate (or refine) is kept, above it is the sample; 0 is off."""
+    """Keep the direct estimate (or refine) below this frequency, the sample above; 0 is off."""
 
     ensemble: Annotated[int, _OF_THE_PRESET]
     """Mean of this many separations: seed, seed + 1, ...; as many times slower."""
@@ -137,12 +137,13 @@ class SamplerOptions(TypedDict, total=False):
 def complete(
     options: SamplerOptions, default: Preset = DEFAULT_PRESET, *, refines: bool = False
 ) -> SamplerSettings:
-    """All settings: the options, and for the rest those of their preset, or else of `default`.
+    """All settings: the options, and the rest from a base.
 
-    `default` is the model's preset. It is replaced by the paper's settings if a sampler is given,
-    else by `REFINE` if there are vocals to start from (`refines`), else by `DEFAULT_PRESET` if it
-    draws nothing but an option of drawing is given. If its sampler does not use one of the options
-    (eta, cutoff_hz), the paper's sampler takes its place.
+    The base is the first of these that applies: the preset among the options; the paper's settings
+    if a sampler is given; `REFINE` if there are vocals to start from (`refines`); `DEFAULT_PRESET`
+    if `default`, the model's preset, draws nothing but the options need a sample; `default`.
+    Without a preset or sampler among the options, the paper's sampler replaces one that does not
+    use an option (eta, cutoff_hz).
 
     Raises:
       UserError: values out of range, or options that contradict each other.

@@ -51,7 +51,7 @@ _POLL_SECONDS = 0.005
 
 
 class SeparatedTrack:
-    """A track whose stems are computed while they are taken, which works once."""
+    """A track whose stems are computed lazily; `blocks` can be iterated only once."""
 
     def __init__(self, stream: TrackStream | UserError) -> None:
         self._stream = stream
@@ -92,7 +92,7 @@ class SeparatedTrack:
                 on_progress(index - wanted.start + 1, len(wanted))
 
 
-# A track and its next chunk. Each track begins with None; an error is the last that comes of it.
+# A track and its next chunk. A track starts with a None item; an error is its last item.
 _Item = tuple[SeparatedTrack, TrackChunk | UserError | None]
 
 
@@ -199,7 +199,7 @@ def _submit(chunks: list[TrackChunk], model: "ChunkSeparator", settings: Sampler
 
 
 def _results(group: list[_Item], vocals: Any) -> Iterator[_Item]:
-    """The group's items, the chunks with their vocals instead of what they were computed from."""
+    """The group's items, each chunk with its vocals in place of its mixture and guess."""
     computed = _wait(vocals)
     for track, chunk in group:
         if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
@@ -208,7 +208,7 @@ def _results(group: list[_Item], vocals: Any) -> Iterator[_Item]:
 
 
 def _wait(vocals: Any) -> Iterator[Float32[np.ndarray, "segment 2"]]:
-    """The vocals of a batch once they are computed. Ctrl-C ends the wait, unlike that of JAX."""
+    """The vocals of a batch. Polls, because Ctrl-C does not interrupt JAX's own wait."""
     while not vocals.is_ready():
         time.sleep(_POLL_SECONDS)
     yield from np.asarray(vocals)

@@ -38,10 +38,9 @@ _RESAMPLER_SECONDS = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Track:
-    """A source that was read through once; made by `measure`.
+    """A source whose length and level are known, see `measure`, and the excerpt to separate.
 
-    Only the excerpt from sample `start` to before `stop` is separated, with the same result as in
-    the separation of the whole.
+    Only samples [start, stop) are separated. The result equals that part of a full separation.
 
     Attributes:
       source: all of its samples are finite.
@@ -70,14 +69,14 @@ class TrackChunk(NamedTuple):
       mixture: at the model's level; None where there is nothing to separate: digital silence, and
         what lies outside the excerpt.
       guess: vocals to start from, scaled as the mixture.
-      played: the mixture as it was read since the previous chunk.
+      source_samples: the mixture as it was read since the previous chunk.
       vocals: the model's output; None if there was nothing to separate.
     """
 
     position: int
     mixture: Float32[np.ndarray, "segment 2"] | None
     guess: Float32[np.ndarray, "segment 2"] | None
-    played: Block
+    source_samples: Block
     vocals: Float32[np.ndarray, "segment 2"] | None = None
 
 
@@ -108,7 +107,7 @@ def measure(
 class TrackStream:
     """The two ends of one track's separation: chunks for the model, stems from its vocals.
 
-    Mono is given to the model as two equal channels, and the mean of its two channels is taken.
+    Mono is fed to the model as two equal channels, and its two output channels are averaged.
     Chunks of digital silence have silent vocals, whatever the model would make of them, and so has
     a silent track. The chunks of an excerpt are those of the whole track.
     """
@@ -156,8 +155,8 @@ class TrackStream:
         Raises:
           UserError: the source is shorter than when it was measured, or cannot be read any more.
         """
-        played = [np.zeros((0, self.track.source.num_channels), np.float32)]
-        mixture = self._cut(self.track, played=played)
+        source_samples = [np.zeros((0, self.track.source.num_channels), np.float32)]
+        mixture = self._cut(self.track, source_samples=source_samples)
         guesses = None if self.guess is None else self._cut(self.guess, lead=self._guess_lead)
         for index in range(self.wanted.stop):
             chunk = next(mixture)
@@ -167,9 +166,9 @@ class TrackStream:
                 position=index * self.plan.hop,
                 mixture=chunk if is_wanted else None,
                 guess=guess if is_wanted else None,
-                played=np.concatenate(played),
+                source_samples=np.concatenate(source_samples),
             )
-            del played[1:]
+            del source_samples[1:]
 
     def stems(self, separated: Iterable[TrackChunk]) -> Iterator[tuple[Block, Block]]:
         """The excerpt block by block: (vocals, accompaniment), each `[time, channel]` float32.
@@ -188,14 +187,14 @@ class TrackStream:
 
         def vocals_chunks() -> Iterator[Block]:
             for chunk in separated:
-                mixture.push(chunk.played)
+                mixture.push(chunk.source_samples)
                 yield silence if chunk.vocals is None else chunk.vocals
 
         position = 0
         blocks = overlap_add(vocals_chunks(), self.plan)
         for block in resample_blocks(blocks, self.model.sample_rate, rate):
             block = block[: track.stop - position]
-            played = mixture.pop(len(block))
+            source_samples = mixture.pop(len(block))
             before = min(max(0, track.start - position), len(block))
             position += len(block)
             if before == len(block):
@@ -204,7 +203,7 @@ class TrackStream:
                 vocals = block[before:] / self._gain if self._gain else block[before:]
                 if track.source.num_channels == 1:
                     vocals = vocals.mean(axis=1, keepdims=True)
-                accompaniment = played[before:] - vocals
+                accompaniment = source_samples[before:] - vocals
             if not (np.isfinite(vocals).all() and np.isfinite(accompaniment).all()):
                 raise UserError(
                     f"{track.source.name}: the stems are not finite near {position / rate:.1f} s;"
@@ -214,11 +213,11 @@ class TrackStream:
         assert position == track.stop, "the chunks ended before the excerpt"
 
     def _cut(
-        self, audio: Track, *, lead: int = 0, played: list[Block] | None = None
+        self, audio: Track, *, lead: int = 0, source_samples: list[Block] | None = None
     ) -> Iterator[Float32[np.ndarray, "segment 2"]]:
         """The chunks of a source at the model's rate and level, after `lead` samples of silence.
 
-        Blocks of the source are appended to `played` as they are read.
+        Blocks of the source are appended to `source_samples` as they are read.
         """
 
         def scaled() -> Iterator[Block]:
@@ -226,8 +225,8 @@ class TrackStream:
             num_frames = 0
             for block in audio.source.blocks():
                 num_frames += len(block)
-                if played is not None:
-                    played.append(block)
+                if source_samples is not None:
+                    source_samples.append(block)
                 yield np.broadcast_to(block * self._gain, (len(block), 2))
             if num_frames < audio.num_frames:
                 raise UserError(f"{audio.source.name}: became shorter while it was being separated")
@@ -238,9 +237,9 @@ class TrackStream:
 
 
 def _lead(track: Track, guess: Track) -> int:
-    """Samples of the guess's rate by which it starts after the track.
+    """Where the guess starts in the track, in samples at the guess's rate.
 
-    UserError unless it is as long as the track or as the excerpt, up to a sample of the lower rate.
+    Raises UserError unless it is as long as the track or the excerpt, to a sample of either rate.
     """
     rate, guess_rate = track.source.sample_rate, guess.source.sample_rate
     for start, num_frames in ((0, track.num_frames), (track.start, track.stop - track.start)):

@@ -18,7 +18,7 @@ def is_positive(value: int | float) -> bool:
 
 
 def check_positive(network: Any, owner: str, *fields: str) -> None:
-    """Fields that are positive numbers, or tuples of at least one."""
+    """Raises UserError unless the fields are positive numbers, or non-empty tuples of them."""
     for field in fields:
         value = getattr(network, field)
         if isinstance(value, tuple):
@@ -29,7 +29,7 @@ def check_positive(network: Any, owner: str, *fields: str) -> None:
 
 
 def check_lengths(network: Any, owner: str, field: str, other: str, more: int = 0) -> None:
-    """A tuple that is as long as another, or longer by one with `more` = 1."""
+    """Raises UserError unless `field` is as long as `other`, or longer by `more`."""
     length, expected = len(getattr(network, field)), len(getattr(network, other)) + more
     if length != expected:
         relation = "one more than" if more else "as many as"
@@ -39,13 +39,13 @@ def check_lengths(network: Any, owner: str, field: str, other: str, more: int = 
 
 
 def check_divides(network: Any, owner: str, field: str, widths: dict[str, int]) -> None:
-    """A field that divides each of the named widths."""
+    """Raises UserError unless `field` divides each of the named widths."""
     divisor = getattr(network, field)
     for what, width in widths.items():
         require(width % divisor == 0, f"{owner}.{field}", divisor, f"a divisor of {width}, {what}")
 
 
 def check_groups(network: Any, owner: str, widths: tuple[int, ...]) -> None:
-    """`groups` divides the widths of the levels that are normalised."""
+    """Raises UserError unless `groups` divides the widths of the normalised levels."""
     named = {f"{owner}.widths[{level}]": width for level, width in enumerate(widths)}
     check_divides(network, owner, "groups", named)

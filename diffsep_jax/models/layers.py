@@ -26,7 +26,7 @@ def named_product(x: Array) -> Array:
 
 
 class _KnownParams:
-    """Mixed into a linen module: takes parameters that exist without comparing their shapes.
+    """Mixin for linen modules: returns existing parameters without checking their shapes.
 
     For the comparison Flax traces each initialiser again, a quarter of the time to trace a sampler.
     The parameters of a file are compared when it is loaded.

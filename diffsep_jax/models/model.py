@@ -89,7 +89,7 @@ class SeparationModel:
 
     @property
     def bands(self) -> BandGroups:
-        """Of the spectral family."""
+        """Bands of the networks; spectral family only."""
         assert isinstance(self.generator, SpectralGenerator)
         return self.generator.bands
 

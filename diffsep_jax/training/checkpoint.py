@@ -106,7 +106,7 @@ class Checkpoints(Observer):
         """Whether the checkpoint of this step has a validation's result."""
         return any(c.step == step and c.metrics for c in self._checkpointer.checkpoints)
 
-    def score(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds a validation's result to a checkpoint that was saved without one."""
         folder = self._directory / str(step)
         if is_primary():
@@ -183,7 +183,7 @@ class Checkpoints(Observer):
         return -value if self._best_by == "loss" else value
 
     def _wait(self) -> None:
-        """Waits for the save in the background, and looks at what it left."""
+        """Waits for the background save and checks that it is complete."""
         if self._saving is None:
             return
         step, self._saving = self._saving, None

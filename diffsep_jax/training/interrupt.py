@@ -17,7 +17,7 @@ from diffsep_jax.training.sharding import batch_sharding
 class StopRequest:
     """A context in which the first Ctrl-C or SIGTERM is noted, for the loop to save and stop.
 
-    The second one has the effect it would have outside. A signal may reach only one of several
+    A second signal has its usual effect. A signal may reach only one of several
     processes, or each of them at another step, so they vote: every process calls `vote` once per
     step, and all get the same answer at the same step.
     """

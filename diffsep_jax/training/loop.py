@@ -20,10 +20,10 @@ from diffsep_jax.training.run_config import check_run_config, run_config, write_
 from diffsep_jax.training.sharding import BatchLayout
 from diffsep_jax.training.step import (
     TrainState,
-    abstract_arguments,
     describe_memory,
     example_seconds_at_peak,
     run_keys,
+    step_arguments,
     train_program,
 )
 from diffsep_jax.training.validation import make_validate
@@ -118,7 +118,7 @@ def train(
         for note in notes:
             log.say(note)
 
-        # Validation; a stop may have come before that of the first step here.
+        # Validation. The run may have stopped before validating the step that it resumes from.
         validation_on_device = [layout.put(batch) for batch in validation_batches]
 
         def is_validated_at(step: int) -> bool:
@@ -131,12 +131,12 @@ def train(
             return validation.report
 
         if is_validated_at(start_step) and not checkpoints.is_scored(start_step):
-            checkpoints.score(start_step, validate(start_step, state))
+            checkpoints.add_metrics(start_step, validate(start_step, state))
         if start_step >= config.num_steps:
             return state
 
         # The compiled step.
-        arguments = abstract_arguments(program, model, mesh, layout.batch_size)
+        arguments = step_arguments(program, model, mesh, layout.batch_size)
         step_fn = program.step.lower(*arguments).compile()
         wait_for_all("compiled")
         log.say(describe_memory(step_fn))

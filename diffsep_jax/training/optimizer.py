@@ -21,7 +21,7 @@ _EDGES = (
     *("embed_", "mask_", "hidden_", "out_", "scale"),
     *("conv_in", "conv_out", "estimate_head", "latent_head"),
 )
-"""Prefixes of the names of modules next to the audio, which Muon leaves to Adam."""
+"""Name prefixes of input and output layers, which Muon leaves to Adam."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

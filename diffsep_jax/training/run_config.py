@@ -1,4 +1,4 @@
-"""WORKDIR/run_config.json: what a run is, so that it resumes and is exported as what it is."""
+"""WORKDIR/run_config.json: a run's model and settings, checked on resuming, read on export."""
 
 import json
 import pathlib

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.models.spectral.bands import spread
+from diffsep_jax.models.spectral.bands import repeat_over_bands
 from diffsep_jax.models.spectral.generator import gaussian_velocity
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.noise import KEY_TYPE
@@ -51,7 +51,7 @@ def run_keys(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
 
 
 class TrainProgram(NamedTuple):
-    """Both functions are jitted; they can be lowered without arrays, for devices that are absent.
+    """A run's jitted functions, which can also be lowered without arrays, for absent devices.
 
     Attributes:
         state: shapes, types and shardings of the training state.
@@ -94,7 +94,7 @@ def train_program(model: SeparationModel, config: TrainConfig, mesh: Mesh) -> Tr
     )
 
 
-def abstract_arguments(
+def step_arguments(
     program: TrainProgram, model: SeparationModel, mesh: Mesh, batch_size: int
 ) -> tuple[Any, Any, Any]:
     """The step's arguments without data: shapes, types and shardings, to lower it with."""
@@ -149,7 +149,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     half_life = config.ema_half_life * (1 + state.step.astype(jnp.float32))
     decay = jnp.minimum(config.ema_decay, jnp.exp2(-1 / half_life))
-    # Written so, the average of a parameter that does not change stays bitwise what it is.
+    # In this form the average of an unchanged parameter stays bitwise constant.
     ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
     metrics["gradient_norm"] = optax.tree.norm(gradients)
     return TrainState(state.step + 1, params, ema, optimizer_state), metrics
@@ -192,10 +192,10 @@ def mean_loss(
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
 ) -> tuple[Array, Metrics]:
-    """The loss that is minimised, and as metrics that loss and its terms."""
+    """The loss to minimise, and metrics: it and its terms. Silent mixtures count as loss 0."""
     batch = {name: audio * model.target_rms for name, audio in batch.items()}
     # Digital silence has no variance: each GroupNorm multiplies its gradient, to infinity in the
-    # end. Such an example counts as loss 0 and teaches nothing; inference skips such chunks too.
+    # end. Such an example contributes no loss and no gradient; inference skips such chunks too.
     silent = jnp.all(batch["mixture"] == 0, axis=(1, 2))
     batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
     total, terms = example_losses(model, config, params, batch, sigma, noise)
@@ -214,7 +214,7 @@ def example_losses(
 ) -> tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]:
     """L_diff of equation (3) and the conditioner's losses, per example: weighted sum and terms.
 
-    A frozen network's own loss is left out: without the generator's it never runs.
+    The losses of a frozen network are left out, and a frozen generator is never evaluated.
     """
     weights, vocals, mixture = config.loss_weights, batch["vocals"], batch["mixture"]
     with_latent = config.freeze != "conditioner" and weights.latent > 0
@@ -234,7 +234,7 @@ def example_losses(
             total += weights.latent * latent
         if conditioning.log_scale is not None:
             error = jax.lax.stop_gradient(mdct(vocals - estimate))
-            log_scale = spread(conditioning.log_scale, model.bands)
+            log_scale = repeat_over_bands(conditioning.log_scale, model.bands)
             terms["scale"] = losses.scale_loss(error, log_scale)
             total += weights.scale * terms["scale"]
     if config.freeze != "generator":

@@ -69,7 +69,7 @@ def band_power(x: Coefficients, groups: BandGroups) -> Float[Array, "batch frame
     return jnp.concatenate([jnp.square(part).mean(-1) for part in split_bands(x, groups)], axis=-1)
 
 
-def spread(x: Float[Array, "batch frame band"], groups: BandGroups) -> Coefficients:
+def repeat_over_bands(x: Float[Array, "batch frame band"], groups: BandGroups) -> Coefficients:
     """Repeats a band's value at each of its coefficients; one channel."""
     widths = np.repeat([width for _, width in groups], [count for count, _ in groups])
     return jnp.repeat(x, widths, axis=-1, total_repeat_length=int(widths.sum()))[:, :, None]

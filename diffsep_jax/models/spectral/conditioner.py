@@ -90,11 +90,11 @@ class SpectralConditioner(nn.Module):
             masked.append((a * x - b * y, a * y + b * x))
         estimated = [join_bands(part, groups, 2) for part in zip(*masked, strict=True)]
         spectrum = jnp.pad(jax.lax.complex(*estimated), ((0, 0), (0, 0), (0, 0), (0, 1)))
-        estimate = inverse_stft(spectrum, self.window)
+        estimate = inverse_stft(spectrum, self.window)  # the direct estimate
         return Conditioning((h,), estimate, log_scale=self._log_scale(h, estimate, mixture))
 
     def _log_scale(self, h: Tokens, estimate: Array, mixture: Array) -> Array:
-        """Learns the estimate's error, without a gradient into what makes the estimate."""
+        """Predicts the log of the estimate's error; no gradient reaches the layers before it."""
         levels = jnp.stack(
             [0.5 * jnp.log(band_power(mdct(x), self.bands) + 1e-8) for x in (estimate, mixture)],
             axis=-1,

@@ -30,8 +30,8 @@ from diffsep_jax.models.spectral.bands import (
     embed_bands,
     join_bands,
     read_bands,
+    repeat_over_bands,
     split_bands,
-    spread,
 )
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients, inverse_mdct, mdct, mdst
 
@@ -62,7 +62,7 @@ def gaussian_velocity(
     assert conditioning.log_scale is not None
     alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
     estimate = mdct(conditioning.estimate)
-    scale = spread(jnp.exp(conditioning.log_scale), bands)
+    scale = repeat_over_bands(jnp.exp(conditioning.log_scale), bands)
     variance = jnp.square(alpha * scale) + jnp.square(beta)
     distance = mdct(x) - alpha * estimate
     slope = alpha * beta * (1 - jnp.square(scale)) / variance

@@ -1,4 +1,4 @@
-"""The two transforms of the spectral networks: a redundant one to read by, one to diffuse in.
+"""The transforms of the spectral networks: the conditioner's STFT and the generator's MDCT.
 
 The generator works on an orthonormal MDCT (Princen and Bradley 1986) of the chunk alone: frames of
 `FRAME` samples that lap over their neighbours by a sine window, without a window at the chunk's
@@ -33,7 +33,7 @@ def mdct(audio: Float[Array, "batch time channel"]) -> Coefficients:
 
 
 def mdst(audio: Float[Array, "batch time channel"]) -> Coefficients:
-    """The same with sines for cosines: a quarter of a period away, as an imaginary part is."""
+    """`mdct` with sines in place of cosines: its quadrature component."""
     return _lap(_blocks(audio), -1.0) @ _type_four(np.sin)
 
 

@@ -129,7 +129,7 @@ class Conditioner(nn.Module):
             h = self._level(h, level, compute, "decoder")
             if level >= len(levels) - self.injection_levels:
                 embeddings.append(h)
-        estimate = self._head(h, self.patch_size, "estimate_head")
+        estimate = self._head(h, self.patch_size, "estimate_head")  # the direct estimate
         return Conditioning(tuple(reversed(embeddings)), estimate, latent_estimate)
 
     def _level(self, h: Array, level: int, compute: Compute, side: str) -> Array:
