@@ -1,4 +1,7 @@
-"""Noise: white noise by absolute position, and the high-pass filter for refinement noise."""
+"""Noise of the samplers: white noise by position in the track, and filters for it.
+
+Training draws its own, by row of the batch: `diffsep_jax.training.step.draw_noise`.
+"""
 
 import jax
 import jax.numpy as jnp

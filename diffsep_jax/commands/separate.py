@@ -106,6 +106,7 @@ def separate(command: Separate) -> None:
     A file that turns out to be bad does not stop the others; the exit status is then 2. Ctrl-C and
     SIGTERM leave nothing half-written.
     """
+    # Checked here, before the model is loaded, and again with the model's own preset.
     settings = complete(command.sampling, refines=command.refine is not None)
     if not command.stems:
         raise UserError("no stems; expected vocals, accompaniment or both")

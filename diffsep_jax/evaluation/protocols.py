@@ -37,7 +37,7 @@ class Metric:
         unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
         best: the ideal value if a deviation to either side is worse; otherwise None.
-        measure: (true vocals, estimate) -> value, for waveforms `[time, channel]`; None if `scoring`
+        measure: (true vocals, estimate) -> value, both `[time, channel]`; None if `scoring`
             computes it together with others.
     """
 

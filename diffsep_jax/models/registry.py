@@ -1,4 +1,8 @@
-"""The families of networks; to add one, add an entry to `FAMILIES`."""
+"""The families of networks: to add one, add an entry to `FAMILIES`.
+
+A family with losses of its own also extends `training.step.example_losses`, and its input and output
+layers need names that `training.optimizer` knows.
+"""
 
 import dataclasses
 import math
