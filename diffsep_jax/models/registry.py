@@ -1,6 +1,6 @@
 """The families of networks: to add one, add an entry to `FAMILIES`.
 
-A family with losses of its own also extends `training.step.example_losses`, and its input and output
+A family with losses of its own also extends `training.step.example_losses`; its input and output
 layers need names that `training.optimizer` knows.
 """
 
