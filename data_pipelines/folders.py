@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -132,7 +133,7 @@ def _scan(root: Path) -> tuple[SongFiles, ...]:
             f"data folder {root}: no such folder; expected 'embedded' or a folder with a folder for"
             " each song"
         )
-    folders = (path for path in visible(root) if path.is_dir())
+    folders = (path for path in visible(root) if os.path.isdir(path))
     songs = tuple(song for folder in folders if (song := _scan_song(folder)) is not None)
     if not songs:
         raise UserError(

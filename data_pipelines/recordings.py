@@ -5,6 +5,7 @@ them.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +90,7 @@ def named_stems(folder: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> dict[
     """
     stems: dict[str, Path] = {}
     for path in visible(folder):
-        if path.suffix.lower() in suffixes and not path.is_dir():
+        if path.suffix.lower() in suffixes and not os.path.isdir(path):
             stem = path.stem.lower()
             if stem in stems:
                 both = f"{stems[stem].name} and {path.name}"

@@ -21,6 +21,7 @@ command line, its help, sweeps and exports read both; `register_sampler` adds to
 import dataclasses
 import inspect
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -75,8 +76,11 @@ def check_settings(**values: Any) -> None:
         dtype, low, high = SETTINGS[name]
         if isinstance(value, jax.core.Tracer):
             continue
-        if np.issubdtype(dtype, np.integer) and not hasattr(value, "__index__"):
-            raise UserError(f"{name} is {value!r}; expected a whole number")
+        if np.issubdtype(dtype, np.integer):
+            try:
+                value = operator.index(value)
+            except TypeError:
+                raise UserError(f"{name} is {value!r}; expected a whole number") from None
         if not low <= value <= high:
             raise UserError(f"{name} is {value}; expected {low} to {high}")
 

@@ -12,6 +12,7 @@ name, with the reason.
 """
 
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -220,9 +221,9 @@ def _audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
     above = (*above, folder.resolve())
     files = []
     for path in visible(folder):
-        if not path.exists():
+        if not os.path.exists(path):
             raise UserError(f"{path}: a link to nothing; repair or delete it")
-        if path.is_dir():
+        if os.path.isdir(path):
             if not any(each.is_relative_to(path.resolve()) for each in above):
                 files += _audio_files(path, above)
         elif path.suffix.lower() in AUDIO_SUFFIXES:
@@ -232,4 +233,4 @@ def _audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
 
 def _folders(folder: Path) -> list[Path]:
     """Sub-folders, and links to nothing, which are reported."""
-    return [path for path in visible(folder) if path.is_dir() or not path.exists()]
+    return [path for path in visible(folder) if os.path.isdir(path) or not os.path.exists(path)]

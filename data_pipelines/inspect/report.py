@@ -7,10 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from data_pipelines.inspect import contents, page
-from data_pipelines.pipeline import PipelineConfig
+from data_pipelines.pipeline import PipelineConfig, check_lengths
 from data_pipelines.source import Source
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import check_writable, write_bytes
+from diffsep_jax.pages import missing_packages
 
 
 def report(
@@ -42,6 +43,9 @@ def report(
     if out.is_dir():
         raise UserError(f"{out} is a folder; expected the name of an HTML file")
     check_writable(out.parent)
+    if missing := missing_packages():
+        raise UserError(missing)
+    check_lengths(source, config, segment)
     rows = contents.measure(source, spec)
     table = Table(show_header=False)
     for heading, value in rows.items():

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -221,8 +222,10 @@ def _check_name(name: str, stems: Sequence[str]) -> None:
     """UserError unless `name` is a template for paths below --out, another for each stem."""
     parts = dict.fromkeys(_NAME_PARTS, "x")
     try:
-        results = {name.format(**parts | {"stem": stem}) for stem in stems}
-    except (AttributeError, LookupError, ValueError):
+        fields = [field[1:] for field in string.Formatter().parse(name) if field[1] is not None]
+        known = all(part in parts and not spec and not how for part, spec, how in fields)
+        results = {name.format(**parts | {"stem": stem}) for stem in stems} if known else set()
+    except ValueError:
         results = set()
     path = Path(name)
     leaves = path.is_absolute() or ".." in path.parts or name.endswith(("/", "."))

@@ -221,7 +221,8 @@ def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
 
 def remove_result(out: Path) -> None:
     """Removes the files of a result, and no others."""
-    excerpts = out.glob("excerpts/*/*.flac")
+    stems = ("mixture", "vocals", "estimate", "estimate *")
+    excerpts = [path for stem in stems for path in out.glob(f"excerpts/*/{stem}.flac")]
     for path in (out / RUN_FILE, out / REPORT_FILE, *_score_files(out), *excerpts):
         try:
             path.unlink(missing_ok=True)

@@ -102,7 +102,7 @@ def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
         if not isinstance(config, dict):
             raise ValueError("it is not a JSON object")
         preset = config.setdefault(_PRESET, DEFAULT_PRESET)
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"{_PRESET} is {preset!r}; expected one of {', '.join(PRESETS)}")
         return model_from_json(_model_fields(config)), config
     except OSError as error:

@@ -15,6 +15,8 @@ import collections
 import concurrent.futures
 import contextlib
 import itertools
+import queue
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,15 +132,32 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
     An exception in `items` is raised here, after the items before it. Closing this generator does
     not wait for the thread, which ends with the item that it is computing.
     """
-    end = object()
-    thread = concurrent.futures.ThreadPoolExecutor(1, "diffsep-reader")
+    ahead: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+    room = threading.Semaphore(depth)
+    closed = threading.Event()
+
+    def run() -> None:
+        while room.acquire() and not closed.is_set():
+            future: concurrent.futures.Future[T] = concurrent.futures.Future()
+            try:
+                future.set_result(next(items))
+            except BaseException as error:  # StopIteration too
+                future.set_exception(error)
+                closed.set()
+            ahead.put(future.result)
+
+    threading.Thread(target=run, daemon=True, name="diffsep-reader").start()
     try:
-        ahead = collections.deque(thread.submit(next, items, end) for _ in range(depth))
-        while (item := ahead.popleft().result()) is not end:
-            ahead.append(thread.submit(next, items, end))
-            yield item  # type: ignore[misc]  # of type T
+        while True:
+            try:
+                item = ahead.get()()
+            except StopIteration:
+                return
+            room.release()
+            yield item
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+        closed.set()
+        room.release()
 
 
 def _read(openers: Iterable[Opener], model: "ChunkSeparator", overlap: float) -> Iterator[_Item]:

@@ -1,7 +1,7 @@
 """How the networks are computed: speed, memory and rounding, but not the function itself."""
 
 import dataclasses
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,7 @@ import jax
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.attention import Backend
 from diffsep_jax.models.convolution import Convolution
+from diffsep_jax.models.fields import require
 from diffsep_jax.models.layers import PRODUCT
 from diffsep_jax.models.splash import ATTENTION
 
@@ -37,6 +38,14 @@ class Compute:
     remat: Remat = "none"
 
     def __post_init__(self) -> None:
+        for name, kind in (
+            ("dtype", Dtype),
+            ("attention", Backend),
+            ("convolution", Convolution),
+            ("remat", Remat),
+        ):
+            value, choices = getattr(self, name), get_args(kind)
+            require(value in choices, f"compute.{name}", value, f"one of {', '.join(choices)}")
         if self.attention == "cudnn" and self.dtype == "float32":
             raise UserError(
                 "compute.attention is cudnn, which computes in bfloat16, and compute.dtype is"

@@ -6,6 +6,7 @@ state takes the shardings of the run that restores it.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import pathlib
@@ -18,7 +19,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import write_bytes
+from diffsep_jax.files import write_bytes, write_errors
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import is_primary, wait_for_all
 from diffsep_jax.training.config import BestMetric
@@ -68,6 +69,11 @@ class Checkpoints(Observer):
                 f"{directory}: cannot write checkpoints here ({error.strerror}); choose another"
                 " --workdir"
             ) from None
+        except ValueError as error:
+            raise UserError(
+                f"{directory}/*/{_METRICS}/{_METRICS}: one of these files is not JSON ({error}); a"
+                " checkpoint can do without its metrics: delete that folder and run again"
+            ) from None
         self._saving: int | None = None
 
     @property
@@ -112,7 +118,8 @@ class Checkpoints(Observer):
         if is_primary():
             temporary = folder / f"{_METRICS}.tmp"
             write_bytes(temporary / _METRICS, json.dumps(metrics).encode())
-            temporary.rename(folder / _METRICS)
+            with write_errors(folder / _METRICS):
+                temporary.rename(folder / _METRICS)
         wait_for_all(f"scored step {step}")
         self._checkpointer.reload()
 
@@ -145,8 +152,8 @@ class Checkpoints(Observer):
             path = self._directory / str(bad)
             warn(f"{path}: cannot be read ({problem}); falling back to step {step}")
             if is_primary():
-                taken = len(list(self._directory.glob(f"{bad}.unreadable*")))
-                path.rename(path.with_name(f"{bad}.unreadable{taken or ''}"))
+                names = (path.with_name(f"{bad}.unreadable{i or ''}") for i in itertools.count())
+                path.rename(next(name for name in names if not name.exists()))
         if unreadable:
             wait_for_all("unreadable checkpoints are renamed")
             self._checkpointer.reload()

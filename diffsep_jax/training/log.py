@@ -108,10 +108,10 @@ class RunLog(Observer):
 
     def finish(self) -> None:
         self._live.stop()
-        if self._events is not None:
-            self._events.close()
         with contextlib.suppress(OSError):  # a full disk was reported when the record was written
             self._file.close()
+        if self._events is not None:
+            self._events.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Appends a record and prints it, that of a training step below the bar if there is one."""

@@ -98,8 +98,11 @@ def _differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
 def _read(workdir: pathlib.Path) -> dict:
     path = workdir / FILE_NAME
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(config[part], dict) for part in ("model", "fixed", "settings")):
+            raise ValueError("a part of it is not an object")
+        return config
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); restore it or use another --workdir"
         ) from None
