@@ -310,8 +310,8 @@ def test_a_folder_is_not_audio(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("num_channels", "rate", "message"),
     [
-        (6, RATE, r"6 channels, expected mono or stereo.*-ac 2"),
-        (2, 1, "sample rate 1 Hz, expected 1000 to"),
+        (6, RATE, r"6 channels; expected mono or stereo.*-ac 2"),
+        (2, 1, "sample rate is 1 Hz; expected 1000 to"),
     ],
 )
 def test_channels_and_rates_out_of_range(

@@ -104,6 +104,31 @@ def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, copy, damag
     assert (copy / CHECKPOINTS / "6.unreadable1").is_dir()
 
 
+def test_a_checkpoint_that_is_out_of_reach_is_left_alone(copy, monkeypatch):
+    steps = saved_steps(copy)
+
+    def load(self, step, abstract, partial=False):
+        raise PermissionError(13, "Permission denied", "checkpoints/6")
+
+    monkeypatch.setattr(Checkpoints, "_load", load)
+    with pytest.raises(UserError, match=r"6: cannot be read now \(PermissionError.*Run again"):
+        run(copy)
+    assert saved_steps(copy) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("checkpoints/6/metrics/metrics", '{"loss": 0.', r"metrics.*not JSON.* delete that folder"),
+        ("run_config.json", "{}", r"run_config\.json: not a run's config|run_config\.json: cannot"),
+    ],
+)
+def test_a_damaged_file_of_a_run_ends_in_one_line(copy, name, content, message):
+    (copy / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        run(copy)
+
+
 def test_if_no_checkpoint_can_be_read_the_run_does_not_start_over(copy):
     files = [copy / "log.jsonl", copy / "run_config.json"]
     before = [path.read_bytes() for path in files]

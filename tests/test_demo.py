@@ -51,10 +51,10 @@ def test_excerpts_stems_add_up_to_the_files_mixture() -> None:
 
 def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
     for stream in (-1, 5):
-        with pytest.raises(UserError, match=f"no audio stream {stream}, expected 0 to 4"):
+        with pytest.raises(UserError, match=f"no audio stream {stream}; expected 0 to 4"):
             AudioFile(stem_file(), stream)
     sf.write(tmp_path / "a.wav", np.zeros((100, 2)), 44_100)
-    with pytest.raises(UserError, match="no audio stream 1, expected 0 to 0"):
+    with pytest.raises(UserError, match="no audio stream 1; expected 0 to 0"):
         AudioFile(tmp_path / "a.wav", 1)
 
 
@@ -184,7 +184,7 @@ def test_demo_errors_are_one_line(
     model = str(tiny_model)
     for options, message in [
         ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
-        ({"model": model, "num_songs": 0}, "num_songs=0"),
+        ({"model": model, "num_songs": 0}, "num_songs is 0"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
     ]:
         with pytest.raises(SystemExit) as exit_, one_line_errors():

@@ -291,6 +291,16 @@ def test_a_song_without_accompaniment_has_no_chunk_scores_and_is_told(tmp_path, 
     assert problem["message"].startswith("two: the true accompaniment is silent")
 
 
+def test_a_lost_excerpt_is_made_again(tmp_path, songs, halving):
+    run(tmp_path)
+    lost = tmp_path / "out" / "excerpts" / "two" / "vocals.flac"
+    before = lost.read_bytes()
+    lost.unlink()
+    run(tmp_path)
+    assert lost.read_bytes() == before
+    assert len(halving) == 3
+
+
 def test_a_retrained_model_is_another(tmp_path, songs, model_dir, halving):
     model = tmp_path / "model"
     shutil.copytree(model_dir, model)
@@ -457,7 +467,7 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
     model = str(model_dir)
     for options, message in [
         ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
-        ({"data": str(tmp_path / "gone"), "model": model}, "not found"),
+        ({"data": str(tmp_path / "gone"), "model": model}, "no such folder"),
         ({"data": str(tmp_path / "empty"), "model": model}, "no songs"),
         ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),

@@ -386,7 +386,7 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate is 0.0"),
         (OptimizerConfig, {"b2": 1.0}, "b2 is 1.0"),
         (LossWeights, {"latent": -1.0}, "latent is -1.0"),
-        (Compute, {"attention": "cudnn"}, "attention is cudnn, .*dtype is float32; set"),
+        (Compute, {"attention": "cudnn"}, "attention is cudnn, .*dtype is float32; expected"),
     ],
 )
 def test_values_out_of_range_are_refused(config, values, message):

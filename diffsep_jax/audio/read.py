@@ -94,12 +94,12 @@ class AudioFile:
         self._stream = stream
         try:
             if self.path.is_dir():
-                raise UserError(f"{path}: is a folder, expected an audio file")
+                raise UserError(f"{path}: is a folder; expected an audio file")
             if not self.path.is_file():
                 os.stat(self.path)  # says why, unless it is there and is a pipe or a device
                 raise UserError(f"{path}: not a regular file, and audio is read twice")
             if self.path.stat().st_size == 0:
-                raise UserError(f"{path}: the file is empty, expected audio")
+                raise UserError(f"{path}: the file is empty; expected audio")
             with self.path.open("rb") as file:
                 header = file.read(35)
             # Most of these FFmpeg cannot decode.
@@ -115,14 +115,14 @@ class AudioFile:
                 # The header of a stream may give half of the true rate.
                 first = (frame.sample_rate, frame.layout.nb_channels) if frame else None
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}, expected an audio file") from None
+            raise UserError(f"{path}: {error.strerror}; expected an audio file") from None
         except (av.FFmpegError, sf.SoundFileError):
             raise UserError(
                 f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
                 "mp4 or another format of FFmpeg, whole"
             ) from None
         if first is None:
-            raise UserError(f"{path}: no samples, expected at least one")
+            raise UserError(f"{path}: no samples; expected at least one")
         self._own_rate, self.num_channels = first
         _check_format(self.name, self._own_rate, self.num_channels)
         self.sample_rate: int = sample_rate or self._own_rate
@@ -188,10 +188,10 @@ class AudioFile:
         ) as container:
             streams = container.streams.audio
             if not streams:
-                raise UserError(f"{self.name}: has no audio stream, expected audio")
+                raise UserError(f"{self.name}: has no audio stream; expected audio")
             if self._stream not in range(len(streams)):
                 raise UserError(
-                    f"{self.name}: has no audio stream {self._stream}, expected 0 to"
+                    f"{self.name}: has no audio stream {self._stream}; expected 0 to"
                     f" {len(streams) - 1}"
                 )
             stream = streams[self._stream]
@@ -328,13 +328,13 @@ def finite_blocks(source: AudioSource) -> Iterator[Block]:
             first = position + int(np.argmin(finite))
             raise UserError(
                 f"{source.name}: NaN or infinity at sample {first} "
-                f"({first / source.sample_rate:.3f} s), expected finite samples; repair the file"
+                f"({first / source.sample_rate:.3f} s); expected finite samples; repair the file"
             )
         position += len(block)
         yield block
     if position == 0:
         raise UserError(
-            f"{source.name}: no samples at {source.sample_rate} Hz, expected at least one"
+            f"{source.name}: no samples at {source.sample_rate} Hz; expected at least one"
         )
 
 
@@ -366,9 +366,9 @@ def resample_blocks(blocks: Iterable[Block], from_rate: int, to_rate: int) -> It
 def _check_format(name: str, sample_rate: int, num_channels: int) -> None:
     if num_channels not in (1, 2):
         raise UserError(
-            f"{name}: {num_channels} channels, expected mono or stereo; "
+            f"{name}: {num_channels} channels; expected mono or stereo; "
             "mix it down first, e.g. ffmpeg -i INPUT -ac 2 stereo.wav"
         )
     low, high = SAMPLE_RATES
     if not low <= sample_rate <= high:
-        raise UserError(f"{name}: sample rate {sample_rate} Hz, expected {low} to {high} Hz")
+        raise UserError(f"{name}: sample rate is {sample_rate} Hz; expected {low} to {high} Hz")

@@ -112,7 +112,7 @@ def evaluate(
             "tracks": names,
         }
         write_run(out, run)
-        collect_rows(out, names, lambda name, rows: _is_done(estimator, name, rows))
+        collect_rows(out, names, lambda name, rows: _is_done(out, estimator, name, rows))
     wait_for_all("the earlier scores are collected")
     known = rows_by_track(out)
     mine = range(jax.process_index(), len(names), jax.process_count())
@@ -135,8 +135,8 @@ def evaluate(
     return read_result(out)
 
 
-def _is_done(estimator: Estimator, name: str, rows: Sequence[Row]) -> bool:
-    """Whether every repeat of every condition has a row for the present version of its file.
+def _is_done(out: Path, estimator: Estimator, name: str, rows: Sequence[Row]) -> bool:
+    """Whether every repeat has a row for the present version of its file, and its excerpt.
 
     A track with a bad reference is never done, as the reference may have been repaired.
     """
@@ -146,8 +146,12 @@ def _is_done(estimator: Estimator, name: str, rows: Sequence[Row]) -> bool:
         for repeat in range(estimator.num_repeats(condition))
     }
     stamp = estimator.stamp(name)
-    return {(row["condition"], row["repeat"]) for row in rows} == expected and all(
-        row.get("stamp", "") == stamp for row in rows if row["condition"] not in ANCHORS
+    files = [out / row["excerpt"]["file"] for row in rows if "excerpt" in row]
+    files += [file.with_name("vocals.flac") for file in files[:1]]
+    return (
+        {(row["condition"], row["repeat"]) for row in rows} == expected
+        and all(row.get("stamp", "") == stamp for row in rows if row["condition"] not in ANCHORS)
+        and all(file.is_file() for file in files)
     )
 
 
