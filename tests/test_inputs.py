@@ -138,6 +138,8 @@ def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: 
         "{}/{stem}",
         "{track}.{ext}",
         "{track",
+        "{track[a]}/{stem}",
+        "{track:>9}/{stem}",
         "/{track}/{stem}.{ext}",
         "../{track}/{stem}.{ext}",
         "{track}/{stem}/",
