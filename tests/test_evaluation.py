@@ -471,7 +471,7 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
         ({"data": str(tmp_path / "empty"), "model": model}, "no songs"),
         ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
-        ({"model": model, "overlap": 0.7}, "overlap 0.7"),
+        ({"model": model, "overlap": 0.7}, "overlap is 0.7"),
         ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz is 30000.0"),
         (
             {"model": model, "estimates": "{track}"},
@@ -488,8 +488,8 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
             "a sampler option is given with --estimates",
         ),
         ({"model": model, "num_songs": 2}, "--num-songs is given with --data"),
-        ({"data": "embedded", "song_seconds": float("nan")}, "seconds=nan: expected at least"),
-        ({"data": "embedded", "song_seconds": float("inf")}, "seconds=inf: expected at least"),
+        ({"data": "embedded", "song_seconds": float("nan")}, "seconds is nan; expected at least"),
+        ({"data": "embedded", "song_seconds": float("inf")}, "seconds is inf; expected at least"),
         ({"model": model, "sweep": ("steps=none",)}, "sweep is steps=none; expected values"),
         ({"model": model, "name": "mixture"}, "name is 'mixture'; expected a name other than"),
     ]:
