@@ -185,7 +185,8 @@ def room(
 ) -> Float[np.ndarray, "tap 2"]:
     """Stereo impulse response of a room: early echoes, then a tail whose treble dies first.
 
-    `seconds` is the time to fall by 60 dB; the two channels' tails are independent. Unit energy.
+    `seconds` is the time to fall by 60 dB, `predelay` the seconds before the tail; bands far above
+    `brightness_hz` are weaker and decay faster. The channels' tails are independent. Unit energy.
     """
     n = int(sample_rate * min(seconds, 2.5))
     t = np.arange(n) / sample_rate

@@ -62,7 +62,7 @@ def _fit(
 
 
 def harmonise(notes: tuple[Note, ...], tonality: Tonality, degrees: int) -> tuple[Note, ...]:
-    """The notes moved by steps of the key's scale: 2 is a third above, -2 one below."""
+    """Transposes notes by `degrees` steps of the key's scale: 2 is a third up, -2 one down."""
     scale = [pitch for pitch in range(128) if pitch % 12 in tonality.pitch_classes()]
     tuning = tonality.tuning_cents / 100
     return tuple(

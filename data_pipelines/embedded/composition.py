@@ -96,7 +96,7 @@ class Composition:
         return self.section_of(int((note.start + 1e-6) * self.tempo_bpm / 15.0 / self.steps))
 
     def moved(self, pitch: float, degrees: int) -> float:
-        """A MIDI pitch moved by steps of the scale."""
+        """Transposes a MIDI pitch by `degrees` steps of the scale, keeping its detuning."""
         nearest = self.nearest_degree(pitch)
         return pitch + self.pitch(nearest + degrees) - self.pitch(nearest)
 
