@@ -1,12 +1,12 @@
 """The shipped weights: the spectral family for two CPU cores, in two stages.
 
-    python -m data_pipelines.build sung --out SUNG --hours 16 --workers 2
+    python -m data_pipelines.build sung --out SUNG --hours 20 --workers 2
     python -m data_pipelines.build music --out MUSIC
     python train.py small --workdir runs/conditioner --train.freeze generator \\
-        --train.num-steps 12000 --data.source SUNG MUSIC --data.weights 4 1 \\
+        --train.num-steps 16000 --data.source SUNG MUSIC --data.weights 4 1 \\
         --data.validation-source SUNG
     python train.py small --workdir runs/generator --train.freeze conditioner \\
-        --train.num-steps 3500 --data.source SUNG MUSIC --data.weights 4 1 \\
+        --train.num-steps 4600 --data.source SUNG MUSIC --data.weights 4 1 \\
         --data.validation-source SUNG --init-from runs/conditioner/model
 
 The networks, the losses, the noise levels, the stages and most augmentations are ours; the paper
