@@ -135,7 +135,7 @@ def _build(builder: RecordsBuilder) -> None:
     console = Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(builder.name, total=None)
-        # TFDS reports downloads, of which there are none.
+        # Hides what TFDS prints about downloads; this build downloads nothing.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.build(lambda done, total: bar.update(task, completed=done, total=total))
 

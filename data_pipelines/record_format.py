@@ -95,7 +95,7 @@ class RecordFormat:
 
 
 def find_data_set(path: Path) -> Path | None:
-    """The folder of the data set in or below a folder; None if there is none.
+    """Finds the data set at `path` or below it. Returns its folder, or None.
 
     Raises UserError if there are several.
     """

@@ -92,7 +92,7 @@ def read_table(path: Path) -> SongTable:
 
 
 def join_tables(tables: Sequence[SongTable]) -> SongTable:
-    """The rows of all, of which there is at least one, in order."""
+    """Concatenates one or more tables."""
     return SongTable(
         **{
             field.name: np.concatenate([getattr(table, field.name) for table in tables])

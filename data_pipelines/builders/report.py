@@ -35,7 +35,7 @@ def summarise(table: SongTable, sample_rate: int) -> dict[str, Any]:
     Returns:
         `songs`: their number; `hours`; `silent_share`: share of the time with silent vocals, NaN
         without songs; `peak`: largest sample of a mixture, 1 is full scale; and for each key of
-        `HEADINGS` the songs concerned, name -> what is the matter.
+        `HEADINGS` the songs concerned, name -> the reason.
     """
 
     def songs(chosen: np.ndarray, text: str, values: np.ndarray) -> dict[str, str]:

@@ -177,7 +177,7 @@ def _check_same_songs(a: Result, b: Result) -> None:
 
 
 def read_result(out: Path) -> Result:
-    """The evaluation in a folder. UserError if there is none, or it is incomplete or damaged."""
+    """Reads an evaluation. Raises UserError if it is missing, incomplete or damaged."""
     path = out / RUN_FILE
     if not path.is_file():
         raise UserError(f"{out} has no {RUN_FILE}; expected a folder that eval.py wrote")

@@ -43,7 +43,7 @@ def known_models() -> list[str]:
 
 
 def model_dir(name_or_dir: str) -> pathlib.Path:
-    """The directory of a shipped model, or a model directory itself. UserError if there is none."""
+    """Resolves a model name or directory to a directory. Raises UserError if it is neither."""
     if name_or_dir in known_models():
         return _shipped() / name_or_dir
     directory = pathlib.Path(name_or_dir)

@@ -237,7 +237,7 @@ def load_trained(
 ) -> tuple[SeparationModel, Params]:
     """A run's model and the averaged parameters of its newest checkpoint, on one device.
 
-    With `best_by`, those of the best checkpoint by that number. Raises UserError if there is none.
+    With `best_by`, those of the best checkpoint by that metric. Raises UserError without one.
     """
     model = read_model_config(workdir)
     abstract = jax.eval_shape(model.init, jax.random.key(0))
