@@ -16,6 +16,9 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints, load_trained
 from diffsep_jax.training.step import TrainState
 
+# Orbax abandons reads when one of them fails, and Python reports them when it collects them.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture
 def copy(undisturbed, tmp_path):

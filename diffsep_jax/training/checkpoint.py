@@ -284,13 +284,17 @@ def _silence_abandoned_reads() -> None:
     Hundreds of them end later, each with a traceback of its own.
     """
 
-    def is_abandoned(error: BaseException | None) -> bool:
-        return str(error).startswith(
-            ("Event loop is closed", "Encountered error while reading array index", never_awaited)
-        )
+    never_awaited = (
+        "coroutine '_read_array_index_and_device_put' was never awaited",
+        "coroutine 'Store._get_array_metadatas' was never awaited",
+    )
+    for message in never_awaited:
+        warnings.filterwarnings("ignore", message=message)
 
-    never_awaited = "coroutine '_read_array_index_and_device_put' was never awaited"
-    warnings.filterwarnings("ignore", message=never_awaited)
+    def is_abandoned(error: BaseException | None) -> bool:
+        failed = ("Event loop is closed", "Encountered error while reading array index")
+        return str(error).startswith(failed + never_awaited)
+
     report = sys.unraisablehook
 
     def report_others(unraisable: Any) -> None:
