@@ -58,15 +58,17 @@ COMPILER_ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Command:
-    """Compiles a program for a TPU slice and prints what each chip needs.
+    """Compiles a program for TPU slices and prints what each chip needs.
 
     Attributes:
         config: name of the experiment.
-        topology: generation and chips: v4:2x2x2, v5e:2x4, v5p:2x2x2, v6e:2x4 and the like.
+        topology: generation and chips of a slice: v4:2x2x2, v5e:2x4, v5p:2x2x2, v6e:2x4 and the
+            like.
         program: a training step, or the sampler on a batch of chunks.
         per_device_batch: examples or chunks on each chip.
         model: the experiment's.
         train: the experiment's; the sampler makes no use of it.
+        num_slices: slices, which a data center's network connects.
     """
 
     config: tyro.conf.Suppress[str]
@@ -75,6 +77,7 @@ class Command:
     per_device_batch: int
     model: SeparationModel
     train: TrainConfig
+    num_slices: int = 1
 
 
 NEEDS_LESS = (
@@ -90,7 +93,7 @@ class DoesNotFitError(Exception):
 def main(arguments: Sequence[str]) -> None:
     """Compiles and prints. Raises UserError for bad input and DoesNotFitError."""
     command = parse(arguments)
-    devices = tpu_devices(command.topology)
+    devices = tpu_devices(command.topology, command.num_slices)
     jax.config.update("jax_enable_compilation_cache", False)
     command = dataclasses.replace(command, model=for_tpu(command.model))
     lowered, mesh = lower(command, devices)
@@ -130,6 +133,8 @@ def parse(arguments: Sequence[str]) -> Command:
     )
     if command.per_device_batch < 1:
         raise UserError(f"per-device-batch is {command.per_device_batch}; expected 1 or more.")
+    if command.num_slices < 1:
+        raise UserError(f"num-slices is {command.num_slices}; expected 1 or more.")
     return command
 
 
@@ -141,8 +146,8 @@ def has_libtpu() -> bool:
     return importlib.util.find_spec("libtpu") is not None
 
 
-def tpu_devices(topology: str) -> list[jax.Device]:
-    """The chips of a slice, to compile for: they hold no arrays.
+def tpu_devices(topology: str, num_slices: int = 1) -> list[jax.Device]:
+    """The chips of all slices, to compile for: they hold no arrays.
 
     Raises UserError for an unknown topology, and where there is no libtpu.
     """
@@ -159,7 +164,10 @@ def tpu_devices(topology: str) -> list[jax.Device]:
     for variable, value in COMPILER_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     on_a_host = [min(2, int(size)) for size in match.groups()[1:3]]
-    options: dict[str, Any] = {"chips_per_host_bounds": [*on_a_host, 1]}
+    options: dict[str, Any] = {
+        "chips_per_host_bounds": [*on_a_host, 1],
+        "num_slices": num_slices,
+    }
     if match[1] == "v4":
         options["chip_config_name"] = "megacore"  # a chip's two cores are one device
     try:

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.spectral.generator import SpectralGenerator
-from diffsep_jax.training.sharding import MeshConfig
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.step import train_program
 from launch import compile_for_tpu
 from launch.compile_for_tpu import Command, collectives, flops_by_part, lower, tpu_devices
@@ -166,6 +166,24 @@ def test_a_slice_that_does_not_exist_is_refused():
 
 
 @needs_libtpu
+@pytest.mark.parametrize("num_slices", [2, 4])
+def test_parameters_are_shared_within_slices_and_replicated_across_them(num_slices):
+    devices = tpu_devices("v5e:2x2", num_slices)
+    mesh = make_mesh(MeshConfig(data=-1, fsdp=2), devices)
+    slices = [[device.slice_index for device in shards] for shards in mesh.devices]
+    assert slices == [[i // 2] * 2 for i in range(2 * num_slices)]
+
+
+@needs_libtpu
+def test_a_mesh_that_does_not_fit_the_slices_is_refused():
+    devices = tpu_devices("v5e:2x2", 2)
+    with pytest.raises(UserError, match="data=1 fsdp=8 does not fit 2 slices of 4, 4 devices"):
+        make_mesh(MeshConfig(data=1, fsdp=8), devices)
+    with pytest.raises(UserError, match="data=6 fsdp=1 does not fit 2 slices of 4, 2 devices"):
+        make_mesh(MeshConfig(), devices[:-2])
+
+
+@needs_libtpu
 @pytest.mark.slow
 def test_training_gathers_parameters_and_reduces_gradients(model):
     """FSDP's communication and no other: nothing of an activation's size, no all-to-all."""
@@ -217,6 +235,10 @@ def test_what_does_not_fit_ends_in_one_line_and_status_3():
     [
         (["--topology", "v5e", "--per-device-batch", "1"], "error: topology is 'v5e'; expected"),
         (["--topology", "v5e:1x1", "--per-device-batch", "0"], "error: per-device-batch is 0"),
+        (
+            ["--topology", "v5e:1x1", "--per-device-batch", "1", "--num-slices", "0"],
+            "error: num-slices is 0",
+        ),
     ],
 )
 def test_bad_input_ends_in_one_line_and_status_2(arguments, message):
