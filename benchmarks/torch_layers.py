@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from diffsep_jax.models.layers import standard_normals
+
 Audio = Float[Tensor, "batch time 2"]
 Params = dict[str, Any]
 """A tree of dictionaries with tensors as leaves."""
@@ -109,8 +111,7 @@ def noise_level_embedding(
 
 def fourier_frequencies(features: int, scale: float) -> Float[Tensor, "feature"]:
     """Those of `diffsep_jax.models.layers.NoiseLevelEmbedding`."""
-    key = jax.random.key(0, impl="threefry2x32")
-    return torch.from_numpy(np.array(scale * jax.random.normal(key, (features // 2,))))
+    return torch.from_numpy(np.float32(scale) * standard_normals(features // 2))
 
 
 def self_attention(params: Params, x: Float[Tensor, "batch channel time"], heads: int) -> Tensor:

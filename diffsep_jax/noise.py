@@ -6,12 +6,19 @@ Training draws its own, by row of the batch: `diffsep_jax.training.step.draw_noi
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, Integer, PRNGKeyArray
 
 from diffsep_jax.typing import Count, Scalar, Waveform
 
 KEY_TYPE = "threefry2x32"
 """Given by name, as an environment variable can change JAX's default."""
+
+
+def key_of(seed: int | Integer[Array, ""]) -> PRNGKeyArray:
+    """`jax.random.key(seed)`, a seed of 32 bits, without what JAX_RANDOM_SEED_OFFSET adds to it."""
+    word = jnp.asarray(seed, jnp.uint32)
+    return jax.random.wrap_key_data(jnp.stack([jnp.zeros_like(word), word]), impl=KEY_TYPE)
+
 
 # Samples drawn from one key. Short enough that the two partial blocks at a chunk's ends cost
 # little, long enough that folding a key in costs nothing. Changing it changes every result.

@@ -1,9 +1,10 @@
 """What a program runs on: CPU cores, other hosts, compiled programs on disk, known chips."""
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -47,6 +48,36 @@ CHIPS = {
     "NVIDIA H200": Chip(flops=989e12, memory=141e9),
     "NVIDIA L4": Chip(flops=121e12, memory=24e9),
 }
+
+
+@contextlib.contextmanager
+def fixed_flags() -> Iterator[None]:
+    """Holds JAX's flags that decide what is computed, in this thread, at JAX's own defaults.
+
+    Models are trained with them. Other code of the process, or an environment variable, may have
+    set them otherwise.
+    """
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        jax.default_matmul_precision(None),
+        jax.disable_jit(False),
+    ):
+        yield
+
+
+_process: int | None = None  # the first that called `refuse_fork`
+
+
+def refuse_fork() -> None:
+    """UserError in a fork of a process that called this before: JAX hangs there."""
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise UserError(
+            f"process {os.getpid()} was forked from process {_process}, which has a Separator, and"
+            ' JAX hangs in forks; start processes with multiprocessing.get_context("spawn")'
+        )
 
 
 def use_cores(batch_size: int) -> None:

@@ -30,6 +30,7 @@ import scipy.linalg
 from jaxtyping import Array, Complex128, Float, Float64
 
 from diffsep_jax.metrics import LIMIT_DB, check_pair
+from diffsep_jax.runtime import fixed_flags
 
 METRICS = ("sdr", "isr", "sir", "sar")
 
@@ -74,7 +75,7 @@ def bss_eval(
     num_stems, num_samples, num_channels = references.shape
     num_frames = 1 if num_samples <= window else 1 + (num_samples - window) // hop
     scores = np.full((len(METRICS), num_stems, num_frames), np.nan)
-    with jax.enable_x64(True), jax.default_device(_device()):
+    with fixed_flags(), jax.enable_x64(True), jax.default_device(_device()):
         correlations = _correlations(references, estimates, num_taps)
         length = _fft_length(window + num_taps - 1)
         own, joint = (

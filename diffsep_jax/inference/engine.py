@@ -14,7 +14,8 @@ from diffsep_jax import diffusion
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import PAPER, SamplerSettings
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.noise import KEY_TYPE, crossover, white_noise
+from diffsep_jax.noise import crossover, key_of, white_noise
+from diffsep_jax.runtime import fixed_flags
 from diffsep_jax.samplers import SETTINGS, Sampler
 
 CHANNELS = 2
@@ -64,6 +65,7 @@ class ChunkSeparator:
         self._params = jax.device_put(params, self._everywhere)
         self._programs: dict[Sampler, Any] = {}
 
+    @fixed_flags()
     def __call__(
         self,
         mixture: Float32[np.ndarray, "batch segment 2"],
@@ -146,7 +148,7 @@ def sampling_function(
             return model.velocity(params, x, sigmas, mixture, conditioning)
 
         def draw(member: Array) -> Array:
-            key = jax.random.key(values["seed"] + member.astype(jnp.uint32), impl=KEY_TYPE)
+            key = key_of(values["seed"] + member.astype(jnp.uint32))
 
             def noise(step: int | Array) -> Array:
                 return white_noise(key, step, start, length=model.segment, channels=CHANNELS)

@@ -31,6 +31,7 @@ from diffsep_jax.inference.pretrained import WEIGHTS_FILE, save_model, stored_pa
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PAPER, Preset, SamplerSettings
 from diffsep_jax.models.attention import Backend
 from diffsep_jax.models.model import Params, SeparationModel
+from diffsep_jax.runtime import fixed_flags
 
 FORMAT = "diffsep-jax export 2"
 PROGRAM_FILE = "sampler.jaxexport"
@@ -45,6 +46,7 @@ COMPATIBILITY = {
 }
 
 
+@fixed_flags()
 def export_sampler(
     model: SeparationModel,
     params: Params,

@@ -4,15 +4,18 @@ Activations are `[batch, time, channel]`. Parameters are float32; every layer co
 """
 
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.special
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
 
 from diffsep_jax.models.convolution import Convolution, convolve
 
@@ -124,12 +127,34 @@ class FiLM(nn.Module):
         return x * (1 + scale) + shift
 
 
+def standard_normals(count: int) -> Float32[np.ndarray, "count"]:
+    """The first numbers of one fixed sequence, whatever the version and the flags of JAX.
+
+    To a rounding they are `jax.random.normal(jax.random.key(0), (count,))` of JAX 0.10: the bits by
+    Threefry-2x32 (Salmon et al. 2011) of the numbers 0, 1, ... with a key of zeros, as numbers from
+    -1 to 1, through the inverse of the normal distribution.
+    """
+    high, low = np.zeros(count, np.uint32), np.arange(count, dtype=np.uint32)
+    keys = np.array([0, 0, 0x1BD11BDA], np.uint32)
+    for turn in range(5):
+        for bits in ((13, 15, 26, 6), (17, 29, 16, 24))[turn % 2]:
+            high = high + low
+            low = high ^ (low << np.uint32(bits) | low >> np.uint32(32 - bits))
+        high = high + keys[(turn + 1) % 3]
+        low = low + keys[(turn + 2) % 3] + np.uint32(turn + 1)
+    ones = np.uint32(0x3F800000)  # the exponent of the numbers from 1 to 2
+    uniform = ((high ^ low) >> np.uint32(9) | ones).view(np.float32) - np.float32(1)
+    least = np.nextafter(np.float32(-1), np.float32(0))
+    uniform = np.maximum(least, uniform * (np.float32(1) - least) + least)
+    return (math.sqrt(2) * scipy.special.erfinv(uniform.astype(np.float64))).astype(np.float32)
+
+
 class NoiseLevelEmbedding(nn.Module):
     """Embeds sigma: random Fourier features, then a 3-layer MLP with GELU.
 
-    `features` counts sines and cosines together. The frequencies are fixed: they are computed from
-    a constant key, not trained and not stored. `scale` is their standard deviation (ours; the paper
-    does not give it).
+    `features` counts sines and cosines together. The frequencies are not trained and not stored:
+    they are `scale` times the same `standard_normals` in every model (ours; the paper does not give
+    their standard deviation).
     """
 
     features: int
@@ -139,9 +164,7 @@ class NoiseLevelEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, sigma: Float[Array, "batch"]) -> Float[Array, "batch width"]:
-        frequencies = self.scale * jax.random.normal(
-            jax.random.key(0, impl="threefry2x32"), (self.features // 2,)
-        )
+        frequencies = np.float32(self.scale) * standard_normals(self.features // 2)
         angles = 2 * jnp.pi * sigma[:, None] * frequencies[None]
         h = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], -1)
         for i in range(3):

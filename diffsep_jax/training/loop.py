@@ -10,7 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.runtime import is_primary, wait_for_all
+from diffsep_jax.runtime import fixed_flags, is_primary, wait_for_all
 from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.interrupt import StopRequest, raise_stopped
@@ -32,6 +32,7 @@ HostBatch = dict[str, np.ndarray]
 AnyObserver = TypeVar("AnyObserver", bound=Observer)
 
 
+@fixed_flags()
 def train(
     model: SeparationModel,
     config: TrainConfig,

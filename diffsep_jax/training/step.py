@@ -17,7 +17,7 @@ from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.spectral.bands import repeat_over_bands
 from diffsep_jax.models.spectral.generator import gaussian_velocity
 from diffsep_jax.models.spectral.transform import mdct
-from diffsep_jax.noise import KEY_TYPE
+from diffsep_jax.noise import key_of
 from diffsep_jax.runtime import CHIPS, count_flops
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import make_optimizer
@@ -46,7 +46,7 @@ class TrainState(NamedTuple):
 
 def run_keys(seed: int) -> tuple[PRNGKeyArray, PRNGKeyArray, PRNGKeyArray]:
     """A run's keys: for the first state, for the steps, for validation."""
-    init, step, validation = jax.random.split(jax.random.key(seed, impl=KEY_TYPE), 3)
+    init, step, validation = jax.random.split(key_of(seed), 3)
     return init, step, validation
 
 
@@ -77,7 +77,7 @@ def train_program(model: SeparationModel, config: TrainConfig, mesh: Mesh) -> Tr
             optimizer=optimizer.init(params),
         )
 
-    abstract = jax.eval_shape(init, jax.random.key(0, impl=KEY_TYPE))
+    abstract = jax.eval_shape(init, key_of(0))
     shardings = state_sharding(abstract, mesh, config.mesh.min_shard_size)
     specs = jax.tree.map(lambda sharding: sharding.spec, shardings.params)
     step = functools.partial(train_step, model, config, optimizer, mesh, specs)
@@ -101,7 +101,7 @@ def step_arguments(
     audio = jax.ShapeDtypeStruct(
         (batch_size, model.segment, 2), jnp.float32, sharding=batch_sharding(mesh)
     )
-    key = jax.eval_shape(lambda: jax.random.key(0, impl=KEY_TYPE))
+    key = jax.eval_shape(lambda: key_of(0))
     return program.state, {"mixture": audio, "vocals": audio}, key
 
 
@@ -258,7 +258,7 @@ def draw_noise_levels(
     key: PRNGKeyArray, batch_size: int, config: TrainConfig
 ) -> Float[Array, "batch"]:
     """sigma of each example; see `TrainConfig`."""
-    uniform = jax.random.uniform(key, (batch_size,))
+    uniform = jax.random.uniform(key, (batch_size,), jnp.float32)
     if config.stratified_sigma:
         order = jax.random.permutation(jax.random.fold_in(key, 1), batch_size)
         uniform = (order.astype(jnp.float32) + uniform) / batch_size
@@ -274,7 +274,11 @@ def draw_noise(
     key: PRNGKeyArray, rows: Int[Array, "batch"], shape: tuple[int, ...]
 ) -> Float[Array, "batch time 2"]:
     """Standard normal noise for rows of the global batch, each a function of its number alone."""
-    return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), shape))(rows)
+
+    def draw(row: Array) -> Array:
+        return jax.random.normal(jax.random.fold_in(key, row), shape, jnp.float32)
+
+    return jax.vmap(draw)(rows)
 
 
 def as_written(model: SeparationModel) -> SeparationModel:
