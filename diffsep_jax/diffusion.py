@@ -24,8 +24,12 @@ delta of the estimated noise by fresh noise z of unit variance:
 Two corrections to the printed equations. (2) prints x_{sigma_T} where x0 is meant. (8) and (9) are
 printed with the two levels swapped; alpha falls with the noise level, so that form takes the root
 of a negative number at every step. The form above is equation 16 of Song et al., "Denoising
-diffusion implicit models" (2021): the noise in x_s has variance beta'^2 + delta^2 = beta_s^2, as
-(1) asks, for every eta in [0, 1].
+diffusion implicit models" (2021): for white z the noise in x_s has variance
+beta'^2 + delta^2 = beta_s^2, as (1) asks, for every eta in [0, 1].
+
+For high-passed z, as in the paper, that holds for the sum over all frequencies only. Each move
+leaves (beta' / beta_s)^2 = 1 - eta^2 + eta^2 q^2 of the noise energy below the corner that (1) asks
+for, with q = (alpha_t beta_s) / (alpha_s beta_t), and adds what is missing above the corner.
 
 (1), (2), (5) and (6) are the functions here; (8) to (10) are `samplers.py`.
 """

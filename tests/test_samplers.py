@@ -136,6 +136,39 @@ def test_coefficients_over_the_whole_grid(eta):
 SAMPLERS = {"ddim": samplers.ddim, "ab2": samplers.adams_bashforth_2}
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "eta", "below", "above"),
+    [(20, 0.4, 0.25, 1.22), (50, 0.2, 0.62, 1.11), (50, 0.4, 0.14, 1.25), (100, 0.4, 0.09, 1.27)],
+)
+def test_the_filter_anneals_the_band_below_its_corner(num_steps, eta, below, above):
+    """The noise energy at the last call over that of equation (1); docs/method.md has the table."""
+    length, rate, corner_hz = 2**14, 44_100, 5_000.0
+
+    def velocity(x, sigma):
+        """A perfect network's for silent vocals; at the last call 0, for x0_hat = alpha x."""
+        alpha, beta = diffusion.alpha_beta(sigma)
+        return jnp.where(sigma < 1.5 / num_steps, 0.0, alpha / beta) * x
+
+    def noise(step):
+        return jax.random.normal(jax.random.fold_in(KEY, step), (1, length, 2))
+
+    result = samplers.ddim(
+        velocity,
+        noise(num_steps),
+        steps=num_steps,
+        eta=eta,
+        cutoff_hz=corner_hz,
+        noise_fn=noise,
+        sample_rate=rate,
+    )
+    alpha, beta = np.cos(np.pi / 2 / num_steps), np.sin(np.pi / 2 / num_steps)
+    last = np.asarray(result[0]) / alpha / beta
+    energy = np.square(np.abs(np.fft.rfft(last, axis=0))).mean(1) / length
+    hertz = np.fft.rfftfreq(length, 1 / rate)
+    assert energy[hertz < 0.5 * corner_hz].mean() == pytest.approx(below, rel=0.1)
+    assert energy[hertz > 1.5 * corner_hz].mean() == pytest.approx(above, rel=0.03)
+
+
 def gaussian_error(sampler, start_sigma, num_steps):
     """RMS distance from the exact end of the flow, at eta = 0.
 
