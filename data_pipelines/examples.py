@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
@@ -18,7 +18,7 @@ from data_pipelines.mastering import MARGIN
 from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, active_blocks
 
 _DRAWS = 1000
-"""How often a song without a voice is drawn again."""
+"""How often a song is drawn again before one without a voice is taken."""
 
 
 class Place(NamedTuple):
@@ -83,8 +83,8 @@ def draw_plan(
     stretch = stretch_of(segment, config, speed)
 
     song = _draw_song(rng, source)
-    if config.silent_share and not silent:
-        song = _singing_song(added.spawn(1)[0], source, song)
+    if not silent:
+        song = _kept_song(added.spawn(1)[0], source, song, segment, silent_kept)
     start = draw_start(rng, source, song, segment, silent_kept)
     vocals = Place(song, _with_voice(source, song, start, stretch))
     other = _draw_anywhere(rng, source, segment)
@@ -130,21 +130,29 @@ def _draw_song(rng: Generator, source: Source) -> int:
     return int(rng.integers(len(source)))
 
 
-def _singing_song(rng: Generator, source: Source, song: int) -> int:
-    """The song if it has a voice, else a new draw; after `_DRAWS` draws, any song.
+def _kept_song(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
+    """The song, with the share of its starts that `start_weights` keeps, else a new draw.
 
-    Drawing among the songs with a voice directly would need the activity of all songs.
+    Songs are thus drawn by their sung share: otherwise the one line of a song that has no more
+    would return again and again. To draw them directly would need the activity of all songs.
     """
     for _ in range(_DRAWS):
-        if active_blocks(source.activity(song)).any():
+        num_starts = source.num_samples(song) - segment + 1
+        kept = _start_weights(source, song, segment, silent_kept).sum()
+        if rng.random() * num_starts < kept:
             break
         song = _draw_song(rng, source)
     return song
 
 
 def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
-    """The start of a segment; `start_weights` says where, uniform inside a block."""
-    weights = start_weights(source.activity(song), source.num_samples(song), segment, silent_kept)
+    """The start of a segment; `start_weights` says where, uniform inside a block.
+
+    Where it keeps none, all starts count alike.
+    """
+    weights = _start_weights(source, song, segment, silent_kept)
+    if not weights.any():
+        weights = _start_weights(source, song, segment, 1.0)
     cumulative = np.cumsum(weights)
     choice, offset = rng.random(2)
     block = int(np.searchsorted(cumulative, choice * cumulative[-1], side="right"))
@@ -154,21 +162,32 @@ def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_k
 
 
 def start_weights(
-    activity: Float[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
+    active: Bool[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
 ) -> Float[np.ndarray, "start_block"]:
-    """How often a segment starts in each block of a song, up to a factor.
+    """How many starts in each block of a song are kept.
 
     Equivalent to drawing starts uniformly and keeping only the share `silent_kept` of those with
     silent vocals: the number of starts in the block, times `silent_kept` if a segment from the
-    block's first sample on touches no active block. If none does, all starts count alike, so that
-    how often a song is drawn does not depend on its vocals.
+    block's first sample on touches no active block.
     """
     first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
     starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
-    active_before = np.append(0, np.cumsum(active_blocks(activity)))
-    end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(activity))
+    active_before = np.append(0, np.cumsum(active))
+    end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(active))
     sings = active_before[end_block] > active_before[first // ACTIVITY_BLOCK]
-    return starts * np.where(sings, 1.0, silent_kept if sings.any() else 1.0)
+    return starts * np.where(sings, 1.0, silent_kept)
+
+
+def _start_weights(
+    source: Source, song: int, segment: int, silent_kept: float
+) -> Float[np.ndarray, "start_block"]:
+    return start_weights(
+        _active_blocks(source, song), source.num_samples(song), segment, silent_kept
+    )
+
+
+def _active_blocks(source: Source, song: int) -> Bool[np.ndarray, "block"]:
+    return active_blocks(source.activity(song), source.level(song))
 
 
 def _draw_anywhere(rng: Generator, source: Source, segment: int) -> Place:
@@ -191,7 +210,7 @@ def _with_voice(source: Source, song: int, start: int, stretch: Stretch) -> int:
     if covered >= stretch.segment:
         return start
     blocks = slice(start // ACTIVITY_BLOCK, -(-(start + covered) // ACTIVITY_BLOCK))
-    sings = active_blocks(source.activity(song))[blocks].any()
+    sings = _active_blocks(source, song)[blocks].any()
     return start if sings else start + stretch.segment - covered
 
 

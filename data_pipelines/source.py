@@ -13,7 +13,11 @@ ACTIVITY_BLOCK = 4096
 """Samples behind one value of a source's activity index."""
 
 SILENCE = 0.03
-"""A block is silent when its RMS is at most this share of the song's loudest block."""
+"""A block of vocals is silent when its RMS is at most this share of the song's loudest block, or
+`DITHER` of its mixture's RMS."""
+
+DITHER = 1e-3
+"""-60 dB: a stem of dither has a loudest block too."""
 
 
 class Segment(NamedTuple):
@@ -58,9 +62,11 @@ def block_rms(vocals: Float[np.ndarray, "time 2"]) -> Float[np.ndarray, "block"]
     return np.sqrt(np.add.reduceat(power, starts) / counts).astype(np.float32)
 
 
-def active_blocks(activity: Float[np.ndarray, "block"]) -> Bool[np.ndarray, "block"]:
-    """In which blocks of a song the voice sings."""
-    return activity > SILENCE * activity.max(initial=0.0)
+def active_blocks(
+    activity: Float[np.ndarray, "block"], level: float | np.floating
+) -> Bool[np.ndarray, "block"]:
+    """In which blocks of a song the voice sings; `level` is its mixture's RMS."""
+    return activity > max(SILENCE * activity.max(initial=0.0), DITHER * level)
 
 
 def mixture_rms(source: Source, song: int) -> float:

@@ -20,7 +20,7 @@ import configs
 from data_pipelines import examples, pipeline
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
-from data_pipelines.source import ACTIVITY_BLOCK, mixture_rms
+from data_pipelines.source import ACTIVITY_BLOCK, active_blocks, mixture_rms
 from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError
 
@@ -162,7 +162,7 @@ def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segmen
     kept = 0.25
     source = Ramps(songs=1)
     weights = examples.start_weights(
-        source.activity(0), source.num_samples(0), segment, silent_kept=kept
+        source.activity(0) > 0, source.num_samples(0), segment, silent_kept=kept
     )
     expected = np.zeros(len(weights))
     for start in range(source.num_samples(0) - segment + 1):
@@ -175,7 +175,7 @@ def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segmen
 def test_starts_follow_the_weights():
     """Drawn blocks against the exact shares, five standard deviations; offsets are uniform."""
     source, segment, draws = Ramps(songs=1), 8192, 4000
-    weights = examples.start_weights(source.activity(0), source.num_samples(0), segment, 0.05)
+    weights = examples.start_weights(source.activity(0) > 0, source.num_samples(0), segment, 0.05)
     shares = weights / weights.sum()
     rng = np.random.default_rng(0)
     starts = np.array([examples.draw_start(rng, source, 0, segment, 0.05) for _ in range(draws)])
@@ -217,6 +217,36 @@ def test_silent_examples_have_the_exact_share_whatever_the_songs(share, remix, s
         silent = np.mean([not each["vocals"].any() for each in drawn])
         assert silent == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / 400))
         assert all(each["mixture"].any() for each in drawn)
+
+
+@dataclasses.dataclass(frozen=True)
+class Halves(Ramps):
+    """The first song has a voice throughout, the second in half of it."""
+
+    def activity(self, song: int):
+        sings = np.arange(BLOCKS) < (BLOCKS if song == 0 else BLOCKS // 2)
+        return sings.astype(np.float32)
+
+
+@pytest.mark.parametrize("silent_kept", [0.0, 0.5])
+def test_songs_are_drawn_by_their_sung_share(silent_kept: float):
+    """As if examples were drawn from all songs alike, and silent ones dropped then."""
+    source, segment, draws = Halves(songs=2), 100, 2000
+    plans = [
+        examples.draw_plan(np.random.default_rng(i), source, segment, NO_AUGMENTATION, silent_kept)
+        for i in range(draws)
+    ]
+    kept = 0.5 + 0.5 * silent_kept  # of the second song's starts
+    share = kept / (1 + kept)
+    drawn = np.mean([plan.vocals.song for plan in plans])
+    assert drawn == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / draws) + 0.01)
+
+
+def test_a_stem_of_dither_is_silent():
+    """Though it has a loudest block, and most of the others are near it."""
+    dither = np.full(BLOCKS, 5e-4, np.float32)
+    assert not active_blocks(dither, 1.0).any()
+    assert active_blocks(dither, 0.1).all()
 
 
 @pytest.mark.parametrize("config", [PLAIN, RECIPE])

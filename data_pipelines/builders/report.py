@@ -43,7 +43,10 @@ def summarise(table: SongTable, sample_rate: int) -> dict[str, Any]:
 
     ends = np.cumsum(table.activity_length)[:-1]
     activities = np.split(table.activity, ends) if len(table) else []
-    active = sum(int(active_blocks(each).sum()) for each in activities)
+    active = sum(
+        int(active_blocks(each, level).sum())
+        for each, level in zip(activities, table.level, strict=True)
+    )
     blocks = len(table.activity)
     with np.errstate(divide="ignore"):
         error_db = 20 * np.log10(table.mixture_error)

@@ -26,7 +26,7 @@ def measure(source: Source, spec: str) -> dict[str, str]:
         (
             source.num_samples(song) / source.sample_rate,
             decibels(source.level(song)),
-            1.0 - active_blocks(source.activity(song)).mean(),
+            1.0 - active_blocks(source.activity(song), source.level(song)).mean(),
         )
         for song in numbers
     ]

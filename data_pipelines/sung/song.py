@@ -77,7 +77,7 @@ def render(config: SongConfig, number: int) -> Song:
     ratio_db = float(np.clip(rng.normal(0.5, 4.0), -9.0, 8.0))
     vocals *= np.float32(balance(vocals, accompaniment, SAMPLE_RATE, ratio_db))
     vocals, accompaniment, master = _master(rng, vocals, accompaniment)
-    activity = active_blocks(block_rms(vocals))
+    activity = active_blocks(block_rms(vocals), dsp.rms(vocals + accompaniment))
     return Song(
         vocals=vocals,
         accompaniment=accompaniment,

@@ -35,6 +35,10 @@ Batch = dict[str, Float[Array, "batch time 2"]]
 Metrics = dict[str, Array]
 
 
+# A mixture below -60 dB of the level that the model is trained for counts as silent.
+_SILENCE_RMS = 1e-3
+
+
 class TrainState(NamedTuple):
     """Everything that a checkpoint holds; all float32 but the step."""
 
@@ -194,9 +198,9 @@ def mean_loss(
 ) -> tuple[Array, Metrics]:
     """The loss to minimise, and metrics: it and its terms. Silent mixtures count as loss 0."""
     batch = {name: audio * model.target_rms for name, audio in batch.items()}
-    # Digital silence has no variance: each GroupNorm multiplies its gradient, to infinity in the
-    # end. Such an example contributes no loss and no gradient; inference skips such chunks too.
-    silent = jnp.all(batch["mixture"] == 0, axis=(1, 2))
+    # Near silence has next to no variance: each GroupNorm multiplies its gradient, in the end to
+    # infinity. Such an example contributes no loss and no gradient.
+    silent = jnp.mean(jnp.square(batch["mixture"]), axis=(1, 2)) < _SILENCE_RMS**2
     batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
     total, terms = example_losses(model, config, params, batch, sigma, noise)
     each = {"loss": total, **terms}
