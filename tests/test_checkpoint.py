@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import micro
 import pytest
+from orbax.checkpoint import v1 as ocp
 from runs import assert_equal, records, run, saved_steps
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.training import checkpoint
 from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints, load_trained
 from diffsep_jax.training.step import TrainState
 
@@ -53,6 +55,43 @@ def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [2, 5, 6]
     assert step_of(tmp_path, "loss", best=True) == 2
     assert step_of(tmp_path, "loss", best=False) == 6
+
+
+@pytest.mark.parametrize("name", ["lr[1e-4]", "a*", "a?b", "a\\b"])
+def test_a_folder_whose_name_is_a_pattern_is_refused(tmp_path, name):
+    """In some of them Orbax would lose the arrays without an error."""
+    with pytest.raises(UserError, match="takes for a pattern; choose another --workdir"):
+        Checkpoints(tmp_path / name, 2)
+
+
+@pytest.mark.parametrize("name", ["{a}", "lr=1e-4]", "a b", "ä", "~x", "$x", "%d"])
+def test_other_names_of_folders_are_only_names(tmp_path, name):
+    checkpoints = Checkpoints(tmp_path / name, 2)
+    save(checkpoints, 3)
+    checkpoints.finish()
+    assert step_of(tmp_path / name, "loss", best=False) == 3
+
+
+def test_a_save_without_its_arrays_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_PATTERNS", frozenset())
+    checkpoints = Checkpoints(tmp_path / "lr[1e-4]", 2)
+    save(checkpoints, 3)
+    with pytest.raises(UserError, match=r"cannot save step 3 .*without its arrays"):
+        checkpoints.finish()
+
+
+def test_a_save_that_a_restart_would_not_find_is_an_error(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, 2)
+    save(checkpoints, 1)
+    monkeypatch.setattr(ocp.training.Checkpointer, "checkpoints", property(lambda self: []))
+    with pytest.raises(UserError, match=r"cannot save step 1 .*a listing of the folder lacks it"):
+        checkpoints.finish()
+
+
+def test_a_run_without_a_checkpoint_says_where_it_looked(copy, capsys):
+    shutil.rmtree(copy / CHECKPOINTS)
+    run(copy)
+    assert f"no checkpoint in {copy / CHECKPOINTS}: starting at step 0" in capsys.readouterr().out
 
 
 def test_the_number_that_decides_the_best_may_change(tmp_path):

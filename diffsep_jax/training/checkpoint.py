@@ -35,6 +35,9 @@ from diffsep_jax.training.step import TrainState
 CHECKPOINTS = "checkpoints"
 """Name of the folder in a run's work folder."""
 
+# Orbax finds what it has written by patterns that begin with the folder's path.
+_PATTERNS = frozenset("[*?\\")
+
 _METRICS = "metrics"  # Orbax's name for the folder and for the JSON file in it
 
 
@@ -50,10 +53,15 @@ class Checkpoints(Observer):
         of any other.
 
     Raises:
-      UserError: `directory` cannot be written.
+      UserError: `directory` cannot be written, or its path is a pattern.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int | None, best_by: str = "loss") -> None:
+        if patterns := sorted(_PATTERNS.intersection(str(directory.absolute()))):
+            raise UserError(
+                f"{directory}: its path has {' '.join(patterns)}, which the library of checkpoints"
+                " takes for a pattern; choose another --workdir"
+            )
         self._directory = directory
         self._best_by = best_by
         policies = ocp.training.preservation_policies
@@ -202,13 +210,18 @@ class Checkpoints(Observer):
         return -value if self._best_by == "loss" else value
 
     def _wait(self) -> None:
-        """Waits for the background save and checks that it is complete."""
+        """Waits for the background save and checks that a restart would find it, complete."""
         if self._saving is None:
             return
         step, self._saving = self._saving, None
         with self._save_errors(step):
             self._checkpointer.wait()
-            self._checkpointer.metadata(step)  # raises if the folder or its description is missing
+            self._checkpointer.reload()
+            if not any(c.step == step for c in self._checkpointer.checkpoints):
+                raise FileNotFoundError("it is saved, but a listing of the folder lacks it")
+            # Raises if its description is missing; describes nothing if its arrays are.
+            if self._checkpointer.metadata(step).metadata is None:
+                raise FileNotFoundError("it is saved, but without its arrays")
 
     @contextlib.contextmanager
     def _save_errors(self, step: int) -> Iterator[None]:

@@ -105,6 +105,7 @@ def train(
         # The state: restored, or new.
         state = checkpoints.restore(program.state, notes.append)
         if state is None:
+            notes.append(f"no checkpoint in {workdir / CHECKPOINTS}: starting at step 0")
             state = program.init(init_key)
             if initial_params is not None:
                 state = state._replace(
