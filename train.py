@@ -23,7 +23,6 @@ from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.inspect.report import report
 from data_pipelines.source import Source
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.files import check_writable
 from diffsep_jax.inference.pretrained import (
     CONFIG_FILE,
     StoredDtype,
@@ -32,6 +31,7 @@ from diffsep_jax.inference.pretrained import (
     save_model,
 )
 from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
+from diffsep_jax.lock import only_run
 from diffsep_jax.models.model import Params, SeparationModel, model_to_json
 from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
 from diffsep_jax.training.checkpoint import has_checkpoint, load_trained
@@ -134,8 +134,6 @@ def inspect_run(run: Run, out: pathlib.Path) -> None:
 def train_run(run: Run) -> None:
     """Trains, in all of the run's processes; process 0 exports the model."""
     signal.signal(signal.SIGTERM, raise_preempted)
-    check_writable(run.workdir)
-    run.workdir.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(run.train.mesh)
     layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
     training, validation = open_data(run, layout.rows)
@@ -212,10 +210,11 @@ def main(arguments: list[str]) -> None:
         export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))
         return
     join_hosts(run.multihost)
-    train_run(run)
+    with only_run(run.workdir):
+        train_run(run)
 
 
 if __name__ == "__main__":
     absl.flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
-    with one_line_errors():
+    with one_line_errors("--data.pipeline.batch-size (or raise --train.micro-batches)"):
         main(sys.argv[1:])

@@ -1,0 +1,85 @@
+"""One run at a time in a folder, by a lock that says who holds it."""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffsep_jax.errors import UserError
+from diffsep_jax.files import make_folder, write_errors
+from diffsep_jax.runtime import is_primary
+
+LOCK_FILE = "lock"
+
+# How often a run marks its lock, by which other hosts see that it lives.
+_BEAT_SECONDS = 10.0
+
+
+@contextlib.contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Holds `folder`, which is made if it is missing, for one run; its primary process does that.
+
+    The system's own lock (flock) ends with its process, however that ends. Not every file system
+    shares such locks between hosts, or has any: there, a run whose lock is not marked for three
+    beats is taken to be gone.
+
+    Raises:
+      UserError: another run holds the folder, or the lock cannot be written.
+    """
+    if not is_primary():
+        yield
+        return
+    make_folder(folder)
+    path, host = folder / LOCK_FILE, socket.gethostname()
+    with write_errors(path):
+        file = path.open("a+", encoding="utf-8")
+    with file:
+        file.seek(0)
+        holder = file.read() or "another run"
+        in_use = UserError(
+            f"{folder}: in use by {holder}; wait for that run to end, or choose another folder"
+        )
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            may_live = f" on {host} " not in holder
+        except BlockingIOError:
+            raise in_use from None
+        except OSError:  # this file system has no locks
+            may_live = True
+        if may_live and os.fstat(file.fileno()).st_size:
+            print(f"{folder}: held by {holder}; looking whether that run lives", file=sys.stderr)
+            if _is_marked(path):
+                raise in_use
+        now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {host} since {now}")
+        file.flush()
+        ended = threading.Event()
+        threading.Thread(target=_mark, args=(path, ended), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            file.truncate(0)
+
+
+def _mark(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(_BEAT_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a run marks the lock. The file is opened, as NFS shows new times only then."""
+    times = set()
+    for pause in (0.0, 3 * _BEAT_SECONDS):
+        time.sleep(pause)
+        with path.open() as file:
+            times.add(os.fstat(file.fileno()).st_mtime_ns)
+    return len(times) > 1
