@@ -25,8 +25,11 @@ class PreemptedError(BaseException):
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Wraps a command's main function: exceptions become one line and an exit status."""
+def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
+    """Wraps a command's main function: exceptions become one line and an exit status.
+
+    `memory_option` is to be lowered where a device's memory is exhausted.
+    """
     try:
         try:
             yield
@@ -34,6 +37,12 @@ def one_line_errors() -> Iterator[None]:
             print(end="", flush=True)  # or Python would do it at its end, with a traceback
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except RuntimeError as error:  # JAX's
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        print(f"error: {reason}; lower {memory_option}, or take a larger device", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -5,13 +5,17 @@ import dataclasses
 import math
 import threading
 import time
+import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from halving import Chunks
 
 from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.settings import PAPER
 from diffsep_jax.inference.stream import read_ahead, separate_tracks
 from diffsep_jax.inference.track import measure
@@ -241,3 +245,57 @@ def test_errors_of_the_program_are_raised_and_no_thread_stays() -> None:
     next(next(tracks).blocks())
     tracks.close()
     assert threads_end(before)
+
+
+class ShortOfMemory(Model):
+    """Has memory for `enough` chunks; the want of it shows on calling or on reading."""
+
+    lower_batch_size = ChunkSeparator.lower_batch_size
+    _mesh = types.SimpleNamespace(size=1)
+    segment, sample_rate, stride, target_rms = SEGMENT, RATE, 1, 1.0
+
+    def __init__(self, batch_size: int, enough: int, shows_on: str) -> None:
+        self.batch_size, self.enough, self.shows_on = batch_size, enough, shows_on
+        self.chunks, self.calls = self, []
+
+    def __call__(self, mixture, starts, settings, guess):
+        if len(mixture) <= self.enough:
+            return jnp.asarray(super().__call__(mixture, starts))
+        error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+        if self.shows_on == "calling":
+            raise error
+        return FailedArray(error)
+
+
+@dataclasses.dataclass
+class FailedArray:
+    error: Exception
+
+    def is_ready(self) -> bool:
+        return True
+
+    def __array__(self, *_, **__):
+        raise self.error
+
+
+@pytest.mark.parametrize("shows_on", ["calling", "reading"])
+@pytest.mark.parametrize(("enough", "left"), [(1, 1), (3, 2), (5, 4)])
+def test_batches_are_halved_where_memory_is_short(shows_on, enough, left, caplog) -> None:
+    audio = [noise(length, seed) for seed, length in enumerate(LENGTHS)]
+    openers = [opener(each) for each in audio]
+    model = ShortOfMemory(8, enough, shows_on)
+    results = take(separate_tracks(openers, model, PAPER, overlap=0.2))
+    assert model.batch_size == left
+    assert len(caplog.messages) == int(math.log2(8 / left))
+    expected = take(separate_tracks(openers, Model(1).chunks, PAPER, overlap=0.2))
+    for result, other in zip(results, expected, strict=True):
+        assert np.array_equal(result, other)
+
+
+def test_no_memory_for_one_chunk_is_an_error() -> None:
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        take(
+            separate_tracks(
+                [opener(noise(9000))], ShortOfMemory(4, 0, "reading"), PAPER, overlap=0.0
+            )
+        )

@@ -1,5 +1,6 @@
 """The compiled chunk program: mixture chunks in, vocals chunks out, on all devices."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class ChunkSeparator:
         target_rms: level of a mixture that the model was trained for.
         min_overlap: samples that chunks must overlap by.
         batch_size: chunks of a call; the size asked for, rounded up to a multiple of the devices.
+            `lower_batch_size` lowers it where memory is short.
     """
 
     def __init__(
@@ -88,6 +90,20 @@ class ChunkSeparator:
         chunks = jax.device_put((mixture, start, guess), self._by_chunk)
         values = jax.device_put(runtime_values(settings), self._everywhere)
         return self._programs[sampler](self._params, *chunks, values)
+
+    def lower_batch_size(self, tried: int) -> bool:
+        """Halves `batch_size`, unless it is below `tried` already; False at a chunk per device."""
+        per_device = tried // self._mesh.size
+        if per_device == 1:
+            return False
+        if self.batch_size == tried:
+            self.batch_size = per_device // 2 * self._mesh.size
+            logging.getLogger(__name__).warning(
+                "batch size is %d, which takes more memory than there is; going on with %d",
+                tried,
+                self.batch_size,
+            )
+        return True
 
     @property
     def num_compilations(self) -> int:

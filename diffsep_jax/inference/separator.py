@@ -24,9 +24,10 @@ from diffsep_jax.inference.settings import (
     SamplerSettings,
     complete,
 )
-from diffsep_jax.inference.stream import Progress, separate_tracks
-from diffsep_jax.inference.track import STEMS, measure
+from diffsep_jax.inference.stream import Progress, separate_chunk, separate_tracks
+from diffsep_jax.inference.track import STEMS, TrackChunk, measure
 from diffsep_jax.models.model import Params, SeparationModel
+from diffsep_jax.runtime import refuse_fork
 
 
 class Separation(NamedTuple):
@@ -47,7 +48,8 @@ class Separator:
       default_preset: how to sample where the options do not say.
       sample_rate: the model's, in Hz; audio of other rates is resampled to it and back.
       segment: samples of a chunk at the model's rate.
-      batch_size: chunks separated at once: the size asked for, up to a multiple of the devices.
+      batch_size: chunks separated at once: the size asked for, up to a multiple of the devices,
+        and halved where that takes more memory than there is.
       num_parameters: of both networks.
     """
 
@@ -66,13 +68,17 @@ class Separator:
           batch_size: chunks separated at once; it changes speed and memory, not the result.
           default_preset: how to sample where the options do not say.
         """
+        refuse_fork()
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}; expected at least 1")
         self._chunks = ChunkSeparator(model, params, batch_size=batch_size)
         self.default_preset = default_preset
         self.sample_rate, self.segment = self._chunks.sample_rate, self._chunks.segment
-        self.batch_size = self._chunks.batch_size
         self.num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+
+    @property
+    def batch_size(self) -> int:
+        return self._chunks.batch_size
 
     def __repr__(self) -> str:
         return (
@@ -105,9 +111,9 @@ class Separator:
         """
         settings = self._settings(settings, sampling, overlap, refines=refines)
         one_step = dataclasses.replace(settings, steps=1, ensemble=1)  # both are runtime values
-        silence = np.zeros((self.batch_size, self.segment, 2), np.float32)
-        starts = np.zeros(self.batch_size, np.int32)
-        np.asarray(self._chunks(silence, starts, one_step, silence if refines else None))
+        silence = np.zeros((self.segment, 2), np.float32)
+        chunk = TrackChunk(0, silence, silence if refines else None, silence)
+        separate_chunk(chunk, self._chunks, one_step)
 
     def separate(
         self,
@@ -229,7 +235,8 @@ class Separator:
         *,
         refines: bool,
     ) -> SamplerSettings:
-        """All settings. UserError for what this model cannot do, and for a bad overlap."""
+        """All settings. UserError for what this model cannot do, a bad overlap, and a fork."""
+        refuse_fork()
         if settings is not None and sampling:
             raise UserError(f"settings are given; expected no {', '.join(sampling)} with them")
         settings = settings or complete(sampling, self.default_preset, refines=refines)

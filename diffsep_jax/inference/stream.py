@@ -183,7 +183,7 @@ def _separate(
     items: Iterable[_Item], model: "ChunkSeparator", settings: SamplerSettings
 ) -> Iterator[_Item]:
     """The same items in the same order, the chunks with their vocals."""
-    under_way: collections.deque[tuple[list[_Item], Any]] = collections.deque()
+    under_way: collections.deque[tuple[list[_Item], list[TrackChunk], _Call]] = collections.deque()
     group: list[_Item] = []
     batch: list[TrackChunk] = []
     for track, chunk in items:
@@ -192,42 +192,81 @@ def _separate(
         group.append((track, chunk))
         if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
             batch.append(chunk)
-        if len(batch) == model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
-            under_way.append((group, _submit(batch, model, settings)))
+        if len(batch) >= model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
+            under_way.append((group, batch, _submit(batch, model, settings)))
             group, batch = [], []
             if len(under_way) == _UNDER_WAY:
-                yield from _results(*under_way.popleft())
-    under_way.append((group, _submit(batch, model, settings)))
+                yield from _results(*under_way.popleft(), model, settings)
+    under_way.append((group, batch, _submit(batch, model, settings)))
     while under_way:
-        yield from _results(*under_way.popleft())
+        yield from _results(*under_way.popleft(), model, settings)
 
 
-def _submit(chunks: list[TrackChunk], model: "ChunkSeparator", settings: SamplerSettings) -> Any:
-    """The chunks' vocals, which the devices may still be computing; None without chunks."""
+# The size of a batch, and its vocals, which the devices may still be computing, or an error.
+_Call = tuple[int, Any]
+
+
+def _submit(chunks: list[TrackChunk], model: "ChunkSeparator", settings: SamplerSettings) -> _Call:
+    """Starts computing the vocals of at most `batch_size` chunks."""
+    size = model.batch_size
     if not chunks:
-        return None
+        return size, None
     # A batch that is not full is filled up with zeros, so that one compiled program serves all.
-    mixture = np.zeros((model.batch_size, model.segment, 2), np.float32)
-    starts = np.zeros(model.batch_size, np.int32)
+    mixture = np.zeros((size, model.segment, 2), np.float32)
+    starts = np.zeros(size, np.int32)
     guesses = None if chunks[0].guess is None else np.zeros_like(mixture)
     for i, chunk in enumerate(chunks):
         mixture[i], starts[i] = chunk.mixture, chunk.position
         if guesses is not None:
             guesses[i] = chunk.guess
-    return model(mixture, starts, settings, guesses)
+    try:
+        return size, model(mixture, starts, settings, guesses)
+    except RuntimeError as error:
+        return size, error
 
 
-def _results(group: list[_Item], vocals: Any) -> Iterator[_Item]:
+def _results(
+    group: list[_Item],
+    batch: list[TrackChunk],
+    call: _Call,
+    model: "ChunkSeparator",
+    settings: SamplerSettings,
+) -> Iterator[_Item]:
     """The group's items, each chunk with its vocals in place of its mixture and guess."""
-    computed = _wait(vocals)
+    computed = _wait(batch, call, model, settings)
     for track, chunk in group:
         if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
             chunk = chunk._replace(mixture=None, guess=None, vocals=next(computed))
         yield track, chunk
 
 
-def _wait(vocals: Any) -> Iterator[Float32[np.ndarray, "segment 2"]]:
-    """The vocals of a batch. Polls, because Ctrl-C does not interrupt JAX's own wait."""
-    while not vocals.is_ready():
-        time.sleep(_POLL_SECONDS)
-    yield from np.asarray(vocals)
+def _wait(
+    batch: list[TrackChunk], call: _Call, model: "ChunkSeparator", settings: SamplerSettings
+) -> Iterator[Float32[np.ndarray, "segment 2"]]:
+    """The vocals of a batch; for want of memory, computed again in smaller ones.
+
+    Polls, because Ctrl-C does not interrupt JAX's own wait.
+    """
+    size, vocals = call
+    try:
+        if isinstance(vocals, RuntimeError):
+            raise vocals
+        while not vocals.is_ready():
+            time.sleep(_POLL_SECONDS)
+        done = np.asarray(vocals)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) or not model.lower_batch_size(size):
+            raise
+    else:
+        yield from done
+        return
+    while batch:
+        part, batch = batch[: model.batch_size], batch[model.batch_size :]
+        yield from _wait(part, _submit(part, model, settings), model, settings)
+
+
+def separate_chunk(
+    chunk: TrackChunk, model: "ChunkSeparator", settings: SamplerSettings
+) -> Float32[np.ndarray, "segment 2"]:
+    """The vocals of one chunk."""
+    return next(_wait([chunk], _submit([chunk], model, settings), model, settings))
