@@ -43,6 +43,7 @@ class Evaluate:
             whole tracks). Unset: sdr in a sweep, otherwise all.
         overwrite: replace a result of other settings in --out.
         overlap: share of each chunk that is cross-faded with the next one, 0 to 0.5.
+        limit_vocals: as in diffsep separate, so that what users get is scored.
         batch_size: number of chunks separated at once.
         num_songs: number of embedded songs.
         song_seconds: length of an embedded song.
@@ -63,6 +64,7 @@ class Evaluate:
     metrics: Literal["all", "quick", "sdr"] | None = None
     overwrite: bool = False
     overlap: float = DEFAULT_OVERLAP
+    limit_vocals: bool = True
     batch_size: int = DEFAULT_BATCH_SIZE
     num_songs: int = 10
     song_seconds: float = 60.0
@@ -78,6 +80,7 @@ def main(command: Evaluate) -> None:
     from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.evaluation.summary import summarise
     from diffsep_jax.inference.separator import Separator
+    from diffsep_jax.lock import only_run
     from diffsep_jax.pages import missing_packages
     from diffsep_jax.runtime import (
         is_primary,
@@ -116,21 +119,26 @@ def main(command: Evaluate) -> None:
         separator = Separator.from_pretrained(model, batch_size=command.batch_size)
         points = estimates.condition_names(sweep.points, command.name)
         estimator = estimates.SeparatorEstimates(
-            separator, points, repeats=command.repeats, overlap=command.overlap
+            separator,
+            points,
+            repeats=command.repeats,
+            overlap=command.overlap,
+            limit_vocals=command.limit_vocals,
         )
-    if command.overwrite:  # only now that nothing is known to prevent a new result
-        if is_primary():
-            scores.remove_result(command.out)
-        wait_for_all("the earlier result is removed")
-    result = evaluate(
-        source,
-        estimator,
-        out=command.out,
-        settings=settings,
-        metrics=settings["metrics"],
-        command=shlex.join(sys.argv),
-        notes=notes,
-    )
+    with only_run(command.out):
+        if command.overwrite:  # only now that nothing is known to prevent a new result
+            if is_primary():
+                scores.remove_result(command.out)
+            wait_for_all("the earlier result is removed")
+        result = evaluate(
+            source,
+            estimator,
+            out=command.out,
+            settings=settings,
+            metrics=settings["metrics"],
+            command=shlex.join(sys.argv),
+            notes=notes,
+        )
     if result is None:
         return
     summary = summarise(result)
@@ -153,7 +161,7 @@ def check(command: Evaluate) -> Sweep:
             f"name is {command.name!r}; expected a name other than {', '.join(ANCHORS)}"
         )
     if command.estimates is not None:
-        useless = ("model", "sampling", "overlap", "repeats", "sweep")
+        useless = ("model", "sampling", "overlap", "limit_vocals", "repeats", "sweep")
         refuse_without_effect(command, "--estimates", useless)
     if command.data != "embedded":
         refuse_without_effect(command, f"--data {command.data}", ("num_songs", "song_seconds"))
@@ -197,7 +205,12 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     if command.estimates is not None:
         return settings | {"estimates": command.estimates}
     points = {label(point): dataclasses.asdict(point) for point in sweep.points}
-    return settings | {"overlap": command.overlap, "repeats": command.repeats, "points": points}
+    return settings | {
+        "overlap": command.overlap,
+        "limit_vocals": command.limit_vocals,
+        "repeats": command.repeats,
+        "points": points,
+    }
 
 
 def read_notes(data: str) -> dict[str, dict[str, Any]]:

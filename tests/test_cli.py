@@ -5,13 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile as sf
-from halving import RATE, Halving, noise, run, song
+from halving import RATE, Halving, fails, noise, run, song
 
 from diffsep_jax import cli
 from diffsep_jax.audio.read import read_audio
+from diffsep_jax.inference.limiter import LIMIT
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
 from diffsep_jax.samplers import SAMPLERS
@@ -209,3 +212,31 @@ def test_no_arguments_ask_for_a_command(capsys: pytest.CaptureFixture[str]) -> N
         cli.main([])
     assert end.value.code == 2
     assert "separate" in capsys.readouterr().err
+
+
+def test_want_of_memory_is_one_line_that_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: object) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes.")
+
+    monkeypatch.setattr(Halving, "__call__", exhausted)
+    monkeypatch.setattr(Halving, "lower_batch_size", lambda *_: False, raising=False)
+    message = fails(capsys, song(tmp_path / "a.wav"), "--out", tmp_path / "out")
+    assert message == (
+        "error: RESOURCE_EXHAUSTED: Out of memory; lower --batch-size, or take a larger device\n"
+    )
+
+
+def test_the_limit_of_vocals_can_be_turned_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tripling(self, mixture, start, settings, guess=None):
+        return jnp.asarray(3 * mixture)
+
+    monkeypatch.setattr(Halving, "__call__", tripling)
+    path = song(tmp_path / "a.wav")
+    for arguments, gain in (((), LIMIT), (("--no-limit-vocals",), 3.0)):
+        run(path, "--out", tmp_path / "out", *arguments)
+        vocals, _ = read_audio(tmp_path / "out" / "a" / "vocals.wav")
+        np.testing.assert_allclose(vocals, gain * read_audio(path)[0], rtol=1e-4)

@@ -3,9 +3,11 @@
 import dataclasses
 import importlib.metadata
 import importlib.resources
+import os
 import threading
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from halving import RATE, TINY, Halving, noise, song
@@ -13,6 +15,9 @@ from halving import RATE, TINY, Halving, noise, song
 import diffsep_jax
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
+from diffsep_jax.evaluation.estimates import SeparatorEstimates
+from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.inference.limiter import LIMIT
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 
@@ -45,6 +50,29 @@ def test_a_waveform_to_refine(num_channels: int) -> None:
     ]:
         with pytest.raises(UserError, match=message):
             separator.separate(mixture, RATE, **options)
+
+
+def test_loud_vocals_are_limited_on_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tripling(self, mixture, start, settings, guess=None):
+        return jnp.asarray(3 * mixture)
+
+    monkeypatch.setattr(Halving, "__call__", tripling)
+    separator = Separator.from_pretrained("small")
+    mixture, path = noise(9000, 2), song(tmp_path / "a.wav", noise(9000, 2))
+    for options, gain in (({}, LIMIT), ({"limit_vocals": False}, 3.0)):
+        vocals, accompaniment = separator.separate(mixture, RATE, **options)
+        np.testing.assert_allclose(vocals, gain * mixture, rtol=1e-4)
+        assert np.array_equal(accompaniment, mixture - vocals)
+        files = separator.separate_file(path, tmp_path / "out", **options)
+        np.testing.assert_allclose(read_audio(files["vocals"])[0], vocals, atol=1e-4)
+        scored = SeparatorEstimates(
+            separator, {"": PRESETS["fast"]}, repeats=1, overlap=0.2, **options
+        )
+        as_song = Song(name="a", vocals=mixture, accompaniment=0 * mixture, sample_rate=RATE)
+        [estimated] = scored.estimate(as_song, "")
+        assert np.array_equal(estimated.vocals, vocals)
 
 
 def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
@@ -117,6 +145,25 @@ def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPat
         expected = next(iter(options))
         with pytest.raises(UserError, match=expected):
             separator.warm_up(**options)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_a_separator_refuses_to_work_in_a_fork() -> None:
+    """There JAX would wait for ever for threads that only the parent has."""
+    separator = Separator.from_pretrained("small")
+    child = os.fork()
+    if not child:
+        refused = 0
+        for attempt in (
+            lambda: separator.separate(noise(99), RATE),
+            lambda: Separator.from_pretrained("small"),
+        ):
+            try:
+                attempt()
+            except UserError as error:
+                refused += str(error).startswith(f"process {os.getpid()} was forked from process")
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 def test_separator_works_from_a_thread() -> None:

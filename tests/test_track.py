@@ -53,9 +53,13 @@ def known(vocals: np.ndarray, gain: float = 1.0):
     return separate
 
 
-def separate_track(track, model, *, guess=None, overlap=DEFAULT_OVERLAP, on_progress=None):
+def separate_track(
+    track, model, *, guess=None, overlap=DEFAULT_OVERLAP, on_progress=None, limit_vocals=False
+):
     """(vocals, accompaniment) block by block."""
-    for separated in separate_tracks([lambda: (track, guess)], model, PAPER, overlap=overlap):
+    for separated in separate_tracks(
+        [lambda: (track, guess)], model, PAPER, overlap=overlap, limit_vocals=limit_vocals
+    ):
         yield from separated.blocks(on_progress)
 
 
@@ -66,7 +70,7 @@ def run(mixture: np.ndarray, model: Chunks, rate: int = RATE, excerpt=None, **kw
     return tuple(np.concatenate(stem) for stem in zip(*blocks, strict=True))
 
 
-LENGTHS = [1, 2, 999, 1000, 1001, 1799, 1800, 1801, 12_345]
+LENGTHS = [2, 999, 1000, 1001, 1799, 1800, 1801, 12_345]
 OVERLAPS = [0.0, 0.2, 0.333, 0.5]
 
 
@@ -188,6 +192,28 @@ def test_silence_gives_silence(rate: int, level: float) -> None:
     assert np.array_equal(accompaniment, mixture)
 
 
+@pytest.mark.parametrize("rate", [RATE, 48_000])
+def test_dc_stays_in_the_accompaniment(rate: int) -> None:
+    """Neither the level nor the model knows of it."""
+    dc = np.array([0.5, -0.25], np.float32)
+    without = tone(rate, 0.2)
+    assert measure(AudioArray(without, rate)).rms == pytest.approx(
+        measure(AudioArray(without + dc, rate)).rms, rel=1e-4
+    )
+    inner = slice(500, -500)
+    vocals, accompaniment = run(without + dc, model(identity), rate)
+    np.testing.assert_allclose(vocals[inner], without[inner], atol=1e-3)
+    np.testing.assert_allclose(accompaniment[inner].mean(axis=0), dc, atol=1e-3)
+
+
+@pytest.mark.parametrize("num_frames", [1, 5000])
+def test_a_constant_is_silence(num_frames: int) -> None:
+    mixture = np.full((num_frames, 2), 0.25, np.float32)
+    vocals, accompaniment = run(mixture, model(known(noise(num_frames))))
+    assert not vocals.any()
+    assert np.array_equal(accompaniment, mixture)
+
+
 def test_output_that_is_not_finite_is_refused() -> None:
     def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return np.where(starts[:, None, None] == 2400, np.float32(np.nan), chunks)
@@ -288,6 +314,7 @@ def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
             run(noise(1000), model(take_guess), guess=guess)
 
 
+@pytest.mark.parametrize("limit_vocals", [False, True])
 @pytest.mark.parametrize("rate", [22_050, RATE, 48_000])
 @pytest.mark.parametrize(
     ("start", "duration"),
@@ -302,7 +329,7 @@ def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
     ],
 )
 def test_an_excerpt_is_what_it_is_in_the_whole(
-    rate: int, start: float, duration: float | None
+    rate: int, start: float, duration: float | None, limit_vocals: bool
 ) -> None:
     """To the bit, though only the chunks that have a part in it go to the model."""
     mixture = noise(round(0.3 * rate))
@@ -310,12 +337,14 @@ def test_an_excerpt_is_what_it_is_in_the_whole(
 
     def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
         seen.extend(starts[chunks.any(axis=(1, 2))])
-        return chunks * np.cos(starts, dtype=np.float32)[:, None, None]
+        return 3 * chunks * np.cos(starts, dtype=np.float32)[:, None, None]
 
-    whole = run(mixture, model(separate), rate)
+    whole = run(mixture, model(separate), rate, limit_vocals=limit_vocals)
     num_chunks = len(seen)
     seen.clear()
-    excerpt = run(mixture, model(separate), rate, excerpt=(start, duration))
+    excerpt = run(
+        mixture, model(separate), rate, excerpt=(start, duration), limit_vocals=limit_vocals
+    )
     first = round(start * rate)
     last = len(mixture) if duration is None else first + round(duration * rate)
     for part, stem in zip(excerpt, whole, strict=True):

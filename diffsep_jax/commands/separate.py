@@ -89,6 +89,9 @@ class Separate:
     overlap: float = DEFAULT_OVERLAP
     """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
 
+    limit_vocals: bool = True
+    """Turn the vocals down where they would be over 2 dB louder than the song: in fades, pauses."""
+
     batch_size: int = DEFAULT_BATCH_SIZE
     """Chunks separated at once: changes speed and memory, not the result."""
 
@@ -170,7 +173,12 @@ def _separate(
     separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)
     report.begin(len(jobs), finished_before)
     results = separator.separate_files(
-        jobs, options, overlap=command.overlap, on_progress=report.progress, settings=settings
+        jobs,
+        options,
+        overlap=command.overlap,
+        limit_vocals=command.limit_vocals,
+        on_progress=report.progress,
+        settings=settings,
     )
     failed, start = 0, time.perf_counter()
     with contextlib.closing(results):

@@ -54,6 +54,7 @@ class SeparatorEstimates:
         *,
         repeats: int,
         overlap: float,
+        limit_vocals: bool = True,
     ) -> None:
         """Compiles all programs, so that times taken later exclude it.
 
@@ -67,7 +68,7 @@ class SeparatorEstimates:
                 " would be equal. --sampler ddim draws"
             )
         self._points, self._separator = dict(points), separator
-        self._repeats, self._overlap = repeats, overlap
+        self._repeats, self._overlap, self._limits = repeats, overlap, limit_vocals
         for name, point in points.items():
             self._seeded(point, self.num_repeats(name) - 1)  # raises UserError if out of range
         for point in {point.sampler: point for point in points.values()}.values():
@@ -93,7 +94,11 @@ class SeparatorEstimates:
             settings = self._seeded(self._points[condition], repeat)
             start = time.perf_counter()
             vocals, _ = self._separator.separate(
-                mixture, song.sample_rate, overlap=self._overlap, settings=settings
+                mixture,
+                song.sample_rate,
+                overlap=self._overlap,
+                limit_vocals=self._limits,
+                settings=settings,
             )
             seconds = time.perf_counter() - start
             name = f"{song.name}, {condition}, seed {settings.seed}"

@@ -93,6 +93,7 @@ def separate_files(
     options: FileOptions,
     *,
     overlap: float,
+    limit_vocals: bool = False,
     on_progress: Callable[[FileJob, int, int], None] | None = None,
 ) -> Generator[FileResult]:
     """Separates the files in order. A bad one is reported in its result; the others continue.
@@ -106,11 +107,12 @@ def separate_files(
       settings: how to sample.
       options: the same for all files.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
+      limit_vocals: whether `limiter.limit` is applied to the vocals.
       on_progress: called with (job, chunks done, chunks in all).
     """
     jobs = list(jobs)
     openers = [functools.partial(_open, job, options) for job in jobs]
-    tracks = separate_tracks(openers, model, settings, overlap=overlap)
+    tracks = separate_tracks(openers, model, settings, overlap=overlap, limit_vocals=limit_vocals)
     with contextlib.closing(tracks):
         for job, separated in zip(jobs, tracks, strict=True):
             progress = None if on_progress is None else functools.partial(on_progress, job)

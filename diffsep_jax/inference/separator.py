@@ -121,6 +121,7 @@ class Separator:
         sample_rate: int,
         *,
         overlap: float = DEFAULT_OVERLAP,
+        limit_vocals: bool = True,
         refine: Num[np.ndarray, "..."] | None = None,
         on_progress: Progress | None = None,
         settings: SamplerSettings | None = None,
@@ -133,6 +134,8 @@ class Separator:
             two channels.
           sample_rate: in Hz, any.
           overlap: share of a chunk that is cross-faded with the next, 0 to 0.5.
+          limit_vocals: turn the vocals down where they are more than 2 dB louder than the mixture,
+            as a network makes them in fades and pauses.
           refine: vocals to start from instead of the direct estimate, with a `start_sigma` below 1;
             as long as `waveform` and at its rate.
           on_progress: called with (chunks done, chunks in all).
@@ -148,7 +151,13 @@ class Separator:
         if refine is not None:
             guess = measure(AudioArray(_samples(refine, "refine"), rate, "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
-        tracks = separate_tracks([lambda: (track, guess)], self._chunks, settings, overlap=overlap)
+        tracks = separate_tracks(
+            [lambda: (track, guess)],
+            self._chunks,
+            settings,
+            overlap=overlap,
+            limit_vocals=limit_vocals,
+        )
         for separated in tracks:
             done = 0
             for blocks in separated.blocks(on_progress):
@@ -165,6 +174,7 @@ class Separator:
         refine: str | os.PathLike[str] | None = None,
         options: FileOptions | None = None,
         overlap: float = DEFAULT_OVERLAP,
+        limit_vocals: bool = True,
         on_progress: Progress | None = None,
         settings: SamplerSettings | None = None,
         **sampling: Unpack[SamplerOptions],
@@ -177,7 +187,7 @@ class Separator:
             complete. On an error or an interrupt neither is written.
           refine: a file of vocals to start from, at any rate; see `separate`.
           options: format, sample rate and excerpt; float32 wav of the whole by default.
-          overlap, on_progress, settings, **sampling: as in `separate`.
+          overlap, limit_vocals, on_progress, settings, **sampling: as in `separate`.
 
         Returns:
           The two paths by stem.
@@ -195,7 +205,13 @@ class Separator:
                 on_progress(done, total)
 
         for result in self.separate_files(
-            [job], options, overlap=overlap, on_progress=report, settings=settings, **sampling
+            [job],
+            options,
+            overlap=overlap,
+            limit_vocals=limit_vocals,
+            on_progress=report,
+            settings=settings,
+            **sampling,
         ):
             if result.error is not None:
                 raise result.error
@@ -207,6 +223,7 @@ class Separator:
         options: FileOptions | None = None,
         *,
         overlap: float = DEFAULT_OVERLAP,
+        limit_vocals: bool = True,
         on_progress: Callable[[FileJob, int, int], None] | None = None,
         settings: SamplerSettings | None = None,
         **sampling: Unpack[SamplerOptions],
@@ -224,6 +241,7 @@ class Separator:
             self._settings(settings, sampling, overlap, refines=refines),
             options or FileOptions(),
             overlap=overlap,
+            limit_vocals=limit_vocals,
             on_progress=on_progress,
         )
 

@@ -104,6 +104,7 @@ def separate_tracks(
     settings: SamplerSettings,
     *,
     overlap: float,
+    limit_vocals: bool = False,
 ) -> Generator[SeparatedTrack]:
     """The tracks in order, each with its stems. A bad track does not stop the others.
 
@@ -115,8 +116,13 @@ def separate_tracks(
       model: separates the chunks.
       settings: how to sample.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
+      limit_vocals: whether `limiter.limit` is applied to the vocals.
     """
-    ahead = read_ahead(_read(openers, model, overlap), _READ_AHEAD * model.batch_size)
+
+    def stream_of(track: Track, guess: Track | None) -> TrackStream:
+        return TrackStream(track, model, overlap=overlap, limit_vocals=limit_vocals, guess=guess)
+
+    ahead = read_ahead(_read(openers, stream_of), _READ_AHEAD * model.batch_size)
     with contextlib.closing(ahead):
         items = _separate(ahead, model, settings)
         for track, chunk in items:
@@ -160,11 +166,12 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
         room.release()
 
 
-def _read(openers: Iterable[Opener], model: "ChunkSeparator", overlap: float) -> Iterator[_Item]:
+def _read(
+    openers: Iterable[Opener], stream_of: Callable[[Track, Track | None], TrackStream]
+) -> Iterator[_Item]:
     for opener in openers:
         try:
-            track, guess = opener()
-            stream = TrackStream(track, model, overlap=overlap, guess=guess)
+            stream = stream_of(*opener())
         except UserError as error:
             yield SeparatedTrack(error), None
             continue

@@ -5,7 +5,7 @@ one gain serves the whole track. The second is two chains of generators with the
 each of which holds a few chunks:
 
     chunks:  read -> scale -> resample -> cut
-    stems:   overlap-add -> resample -> unscale
+    stems:   overlap-add -> resample -> unscale -> limit
 
 Accompaniment is the mixture as read minus the vocals, in float32 at the source's own rate: the sum
 of the two is the mixture to one rounding.
@@ -22,6 +22,7 @@ from jaxtyping import Float32
 from diffsep_jax.audio.read import AudioSource, Block, finite_blocks, resample_blocks
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.chunks import Fifo, cut, overlap_add, plan
+from diffsep_jax.inference.limiter import limit, reach
 
 if TYPE_CHECKING:  # commands answer without the networks
     from diffsep_jax.inference.engine import ChunkSeparator
@@ -31,6 +32,10 @@ STEMS = ("vocals", "accompaniment")
 
 # A track below -160 dB is silent, not raised to the model's level.
 SILENCE_RMS = 1e-8
+
+# A channel's mean counts as DC above this share of the track's RMS. Three times as much costs
+# `small` 1.2 dB of SDR (the mean of eight clips); less does no harm, and silence stays zeros.
+_DC = 0.1
 
 # Longer than a resampler's filter: chunks this far outside an excerpt still reach into it.
 _RESAMPLER_SECONDS = 0.25
@@ -45,13 +50,15 @@ class Track:
     Attributes:
       source: all of its samples are finite.
       num_frames: its length in samples.
-      rms: level of the whole source.
+      rms: level of the whole source without its DC.
+      dc: mean of each channel, which the model does not get; 0 where it is small.
       start, stop: the excerpt, in samples of the source.
     """
 
     source: AudioSource
     num_frames: int
     rms: float
+    dc: Float32[np.ndarray, "channel"]
     start: int
     stop: int
 
@@ -83,16 +90,19 @@ class TrackChunk(NamedTuple):
 def measure(
     source: AudioSource, *, start_seconds: float = 0.0, duration_seconds: float | None = None
 ) -> Track:
-    """Reads a source through to find its length and its RMS level.
+    """Reads a source through to find its length, its DC and its RMS level.
 
     Raises:
       UserError: a bad source, or one without samples; an excerpt that starts after its end.
     """
-    num_frames, energy = 0, 0.0
+    num_frames, total, energy = 0, np.zeros(source.num_channels), 0.0
     for block in finite_blocks(source):
         num_frames += len(block)
+        total += block.sum(axis=0, dtype=np.float64)
         energy += float(np.square(block, dtype=np.float64).sum())
-    rms = math.sqrt(energy / (num_frames * source.num_channels))
+    mean, power = total / num_frames, energy / (num_frames * source.num_channels)
+    dc = np.where(np.abs(mean) > _DC * math.sqrt(power), mean, 0.0)
+    rms = math.sqrt(max(0.0, power - float(np.mean(dc**2))))
     start, stop = round(start_seconds * source.sample_rate), num_frames
     if start >= num_frames:
         raise UserError(
@@ -101,7 +111,7 @@ def measure(
         )
     if duration_seconds is not None:
         stop = min(stop, start + max(1, round(duration_seconds * source.sample_rate)))
-    return Track(source, num_frames, rms, start, stop)
+    return Track(source, num_frames, rms, dc.astype(np.float32), start, stop)
 
 
 class TrackStream:
@@ -113,7 +123,13 @@ class TrackStream:
     """
 
     def __init__(
-        self, track: Track, model: "ChunkSeparator", *, overlap: float, guess: Track | None = None
+        self,
+        track: Track,
+        model: "ChunkSeparator",
+        *,
+        overlap: float,
+        limit_vocals: bool = False,
+        guess: Track | None = None,
     ) -> None:
         """Plans the chunks.
 
@@ -121,6 +137,7 @@ class TrackStream:
           track: the mixture.
           model: its rate, segment and level; it is not called.
           overlap: share of a chunk, in [0, 0.5].
+          limit_vocals: whether `limit` is applied to the vocals.
           guess: vocals for the model to start from, as long as the track or as the excerpt, at any
             rate, mono or stereo; the mixture's gain is applied to them too.
 
@@ -142,7 +159,12 @@ class TrackStream:
                 f"{track.source.name}: its length is {num_samples / to_rate / 3600:.1f} hours;"
                 f" expected fewer than 2^31 samples at {to_rate} Hz. Cut the file in two"
             )
+        self._limits = limit_vocals
+        self._end = track.stop  # of what is joined: the limit looks beyond the excerpt
         margin = 0 if from_rate == to_rate else math.ceil(_RESAMPLER_SECONDS * to_rate)
+        if limit_vocals:
+            self._end = min(track.num_frames, track.stop + reach(from_rate))
+            margin += math.ceil(reach(from_rate) * to_rate / from_rate)
         self.wanted = self.plan.touching(
             track.start * to_rate // from_rate - margin,
             -(-track.stop * to_rate // from_rate) + margin,
@@ -182,6 +204,29 @@ class TrackStream:
           UserError: stems that are not finite, or leave the range of float32.
         """
         track, rate = self.track, self.track.source.sample_rate
+        pairs = self._joined(separated)
+        if self._limits:
+            pairs = limit(pairs, rate, track.dc)
+        position = 0
+        for vocals, source_samples in pairs:
+            kept = slice(max(0, track.start - position), max(0, track.stop - position))
+            position += len(vocals)
+            vocals, source_samples = vocals[kept], source_samples[kept]
+            if not len(vocals):
+                continue
+            with np.errstate(over="ignore", invalid="ignore"):
+                accompaniment = source_samples - vocals
+            if not (np.isfinite(vocals).all() and np.isfinite(accompaniment).all()):
+                raise UserError(
+                    f"{track.source.name}: the stems are not finite near {position / rate:.1f} s;"
+                    " expected samples with a full scale of 1 and a model with undamaged weights"
+                )
+            yield vocals, accompaniment
+        assert position == self._end, "the chunks ended before the excerpt"
+
+    def _joined(self, separated: Iterable[TrackChunk]) -> Iterator[tuple[Block, Block]]:
+        """(vocals, mixture) from the track's start, at its rate and level."""
+        track = self.track
         mixture = Fifo(track.source.num_channels)
         silence = np.zeros((self.model.segment, 2), np.float32)
 
@@ -192,25 +237,14 @@ class TrackStream:
 
         position = 0
         blocks = overlap_add(vocals_chunks(), self.plan)
-        for block in resample_blocks(blocks, self.model.sample_rate, rate):
-            block = block[: track.stop - position]
-            source_samples = mixture.pop(len(block))
-            before = min(max(0, track.start - position), len(block))
+        for block in resample_blocks(blocks, self.model.sample_rate, track.source.sample_rate):
+            block = block[: self._end - position]
             position += len(block)
-            if before == len(block):
-                continue
             with np.errstate(over="ignore"):
-                vocals = block[before:] / self._gain if self._gain else block[before:]
+                vocals = block / self._gain if self._gain else block
                 if track.source.num_channels == 1:
                     vocals = vocals.mean(axis=1, keepdims=True)
-                accompaniment = source_samples[before:] - vocals
-            if not (np.isfinite(vocals).all() and np.isfinite(accompaniment).all()):
-                raise UserError(
-                    f"{track.source.name}: the stems are not finite near {position / rate:.1f} s;"
-                    " expected samples with a full scale of 1 and a model with undamaged weights"
-                )
-            yield vocals, accompaniment
-        assert position == track.stop, "the chunks ended before the excerpt"
+            yield vocals, mixture.pop(len(block))
 
     def _cut(
         self, audio: Track, *, lead: int = 0, source_samples: list[Block] | None = None
@@ -227,7 +261,7 @@ class TrackStream:
                 num_frames += len(block)
                 if source_samples is not None:
                     source_samples.append(block)
-                yield np.broadcast_to(block * self._gain, (len(block), 2))
+                yield np.broadcast_to((block - audio.dc) * self._gain, (len(block), 2))
             if num_frames < audio.num_frames:
                 raise UserError(f"{audio.source.name}: became shorter while it was being separated")
             yield np.zeros((self._extra, 2), np.float32)
