@@ -135,7 +135,7 @@ def test_files_of_a_result(tmp_path, songs, halving):
     run(tmp_path)
     assert scored.tree(tmp_path / "out") == sorted(
         [
-            *("report.html", "run.json", "scores.jsonl"),
+            *("lock", "report.html", "run.json", "scores.jsonl"),
             *(
                 f"excerpts/{name}/{stem}.flac"
                 for name in ("one", "two")
