@@ -209,3 +209,17 @@ def test_no_arguments_ask_for_a_command(capsys: pytest.CaptureFixture[str]) -> N
         cli.main([])
     assert end.value.code == 2
     assert "separate" in capsys.readouterr().err
+
+
+def test_notes_on_an_input_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = song(tmp_path / "a.wav")
+    path.write_bytes(path.read_bytes()[:-4000])
+    run(path, "--out", tmp_path, "--allow-damaged")
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {path}: truncated or damaged: about 0.0")
+    assert warning.count("\n") == 1
+    run(path, "--out", tmp_path, "--allow-damaged", "--progress", "json")
+    assert '"notes": ["truncated or damaged: about 0.0' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(path, "--out", tmp_path, "--allow-damaged", "--stream", 1)
+    assert "has no audio stream 1; expected 0 to 0" in capsys.readouterr().err
