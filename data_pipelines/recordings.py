@@ -33,7 +33,7 @@ class StemFile:
     """An audio file, or one of the audio streams of a container."""
 
     path: Path
-    stream: int = 0
+    stream: int | None = None
 
     def __str__(self) -> str:
         return f"{self.path} (stream {self.stream})" if self.stream else str(self.path)

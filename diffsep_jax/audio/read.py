@@ -267,7 +267,7 @@ class AudioFile:
                 self._report_damage(f"{missing:.3f} of {stated_seconds:.3f} s are missing")
             elif is_broken:
                 self._report_damage(f"it cannot be decoded after {decoded:.3f} s")
-            is_raw = container.format.name in ("wav", "w64", "caf")
+            is_raw = container.format.name in ("wav", "w64", "caf") and end_byte
             if is_raw and _has_rest(self.path, end_byte):
                 self._report_rest(size - end_byte, bit_rate)
 

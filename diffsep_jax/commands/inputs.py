@@ -197,7 +197,9 @@ def _listed(list_file: Path) -> list[Path]:
         text = "\0"
     if "\0" in text:
         raise UserError(f"{list_file}: not UTF-8 text; expected one path per line")
-    paths = (line.strip() for line in text.splitlines())
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    # A name may begin or end in spaces.
+    paths = (line if os.path.exists(line) else line.strip() for line in lines)
     return [Path(path) for path in paths if path and not path.startswith("#")]
 
 

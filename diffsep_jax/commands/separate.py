@@ -27,7 +27,7 @@ from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP
 from diffsep_jax.inference.files import FileJob, FileOptions, open_input
-from diffsep_jax.inference.settings import SamplerOptions, complete
+from diffsep_jax.inference.settings import SamplerOptions, check_effect, complete
 
 # Flax and what needs it are imported in the functions, so that help and bad options answer sooner.
 
@@ -113,6 +113,7 @@ def separate(command: Separate) -> None:
     """
     # Checked here, before the model is loaded, and again with the model's own preset.
     settings = complete(command.sampling, refines=command.refine is not None)
+    check_effect(command.sampling, settings)
     if not command.stems:
         raise UserError("no stems; expected vocals, accompaniment or both")
     if command.refine is not None:
@@ -149,6 +150,7 @@ def separate(command: Separate) -> None:
         open_input(jobs[0].path, options)  # raises UserError for a misspelt name
     check_writable(command.out)
     runtime.use_cores(command.batch_size)
+    runtime.check_platform()
     _stop_at_signals()
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, len(own) - len(jobs))
