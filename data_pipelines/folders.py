@@ -173,7 +173,7 @@ def _info(path: Path) -> tuple[int, int]:
     if path.suffix.lower() in (".m4a", ".mp4"):
         raise UserError(f"{path}: read from records only; build them: data_pipelines.build stems")
     with _sndfile_errors(path):
-        info = soundfile.info(path)
+        info = soundfile.info(os.fsencode(path))
     if not 0 < info.frames < _MOST_FRAMES:
         raise UserError(f"{path}: its header states no samples; save it again as wav or flac")
     return info.frames, info.samplerate
@@ -182,7 +182,7 @@ def _info(path: Path) -> tuple[int, int]:
 def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"]:
     """Part of a file that can seek, as stereo float32."""
     path = file.path
-    with _sndfile_errors(path), soundfile.SoundFile(path) as opened:
+    with _sndfile_errors(path), soundfile.SoundFile(os.fsencode(path)) as opened:
         opened.seek(start)
         if opened.subtype == "PCM_16":  # three times as fast as libsndfile's own conversion
             stored = opened.read(length, dtype="int16", always_2d=True)

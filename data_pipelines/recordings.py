@@ -173,7 +173,7 @@ def is_sixteen_bit(file: StemFile) -> bool:
     if file.path.suffix.lower() in _LOSSY:
         return True
     try:
-        return soundfile.info(file.path).subtype in _SIXTEEN_BITS_OR_LESS
+        return soundfile.info(os.fsencode(file.path)).subtype in _SIXTEEN_BITS_OR_LESS
     except soundfile.SoundFileError:
         return True  # reported when it is read
 

@@ -1,5 +1,6 @@
 """The commands, from files to files, with a model that halves its input."""
 
+import os
 import re
 import subprocess
 import sys
@@ -223,3 +224,15 @@ def test_notes_on_an_input_are_told(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         run(path, "--out", tmp_path, "--allow-damaged", "--stream", 1)
     assert "has no audio stream 1; expected 0 to 0" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_text_is_separated_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    try:
+        song(tmp_path / "a.wav").rename(path)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    run(path, "--out", tmp_path)
+    assert len(list(tmp_path.rglob("vocals.wav"))) == 1

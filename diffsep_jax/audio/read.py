@@ -125,7 +125,7 @@ class AudioFile:
             if is_alac_in_caf:
                 if _chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
                     self._report_damage("its end is missing")
-                with sf.SoundFile(self.path) as file:
+                with sf.SoundFile(os.fsencode(self.path)) as file:
                     first = (file.samplerate, file.channels) if file.frames else None
             else:
                 with contextlib.closing(self._frames()) as frames:
@@ -157,7 +157,7 @@ class AudioFile:
     def _decode_by_sndfile(self) -> Iterator[Block]:
         decoded = 0
         try:
-            with sf.SoundFile(self.path) as file:
+            with sf.SoundFile(os.fsencode(self.path)) as file:
                 while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                     decoded += len(block)
                     yield block

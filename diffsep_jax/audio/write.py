@@ -6,6 +6,7 @@ are as many samples as were written, each in its place.
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -159,7 +160,9 @@ def stems_writer(
             for stem, path in paths.items():
                 closing.enter_context(_sndfile_errors(path))
                 writer.files[stem] = closing.enter_context(
-                    sf.SoundFile(temporaries[stem], "w", sample_rate, num_channels, **options)
+                    sf.SoundFile(
+                        os.fsencode(temporaries[stem]), "w", sample_rate, num_channels, **options
+                    )
                 )
             yield writer
         for stem, path in paths.items():
