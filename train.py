@@ -136,7 +136,7 @@ def train_run(run: Run) -> None:
     """Trains, in all of the run's processes; process 0 exports the model."""
     signal.signal(signal.SIGTERM, raise_preempted)
     if "\\" in str(run.workdir.absolute()):
-        raise UserError(f"workdir is {run.workdir}; expected no backslash: Orbax would not read it")
+        raise UserError(f"workdir is {run.workdir}; expected no backslash, which Orbax cannot read")
     check_writable(run.workdir)
     run.workdir.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(run.train.mesh)

@@ -120,8 +120,9 @@ def _check_shared_memory(config: PipelineConfig, batch_bytes: int) -> None:
     if held * batch_bytes > free:
         raise UserError(
             f"num_workers is {config.num_workers}, whose batches take"
-            f" {held * batch_bytes / 1e6:.0f} MB of {SHARED_MEMORY}; expected at most {free / 1e6:.0f} MB: fewer workers, a lower"
-            " prefetch, or more shared memory (docker run --shm-size)"
+            f" {held * batch_bytes / 1e6:.0f} MB of {SHARED_MEMORY}; expected at most"
+            f" {free / 1e6:.0f} MB: fewer workers, a lower prefetch, or more shared memory"
+            " (docker run --shm-size)"
         )
 
 
