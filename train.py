@@ -135,8 +135,10 @@ def inspect_run(run: Run, out: pathlib.Path) -> None:
 def train_run(run: Run) -> None:
     """Trains, in all of the run's processes; process 0 exports the model."""
     signal.signal(signal.SIGTERM, raise_preempted)
-    if "\\" in str(run.workdir.absolute()):
-        raise UserError(f"workdir is {run.workdir}; expected no backslash, which Orbax cannot read")
+    if set("[]*?\\") & set(str(run.workdir.absolute())):
+        raise UserError(
+            f"workdir is {run.workdir}; expected no []*?\\: Orbax takes them as patterns"
+        )
     check_writable(run.workdir)
     run.workdir.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(run.train.mesh)
