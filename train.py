@@ -137,7 +137,7 @@ def train_run(run: Run) -> None:
     signal.signal(signal.SIGTERM, raise_preempted)
     if set("[]*?\\") & set(str(run.workdir.absolute())):
         raise UserError(
-            f"workdir is {run.workdir}; expected no []*?\\: Orbax takes them as patterns"
+            f"workdir is {run.workdir}; expected no []*?\\; Orbax takes them as patterns"
         )
     check_writable(run.workdir)
     run.workdir.mkdir(parents=True, exist_ok=True)
