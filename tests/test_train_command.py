@@ -204,6 +204,6 @@ def test_options_without_effect_are_refused(tmp_path, options, message):
 
 @pytest.mark.parametrize("name", ["a\\b", "lr[1e-4]", "a*", "a?"])
 def test_a_work_folder_that_could_not_be_read_again_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match="expected no .* as patterns"):
+    with pytest.raises(UserError, match=r"expected no .* as patterns"):
         train.main(["tiny", "--workdir", str(tmp_path / name)])
     assert not list(tmp_path.iterdir())
