@@ -24,6 +24,7 @@ import train
 from data_pipelines.embedded import excerpt
 from data_pipelines.sources import EmbeddedSongs
 from diffsep_jax import metrics
+from diffsep_jax.arguments import arguments
 from diffsep_jax.audio.write import write_wav
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.evaluation.protocols import METRICS
@@ -233,4 +234,4 @@ def train_tiny(console: Console, workdir: pathlib.Path, num_steps: int) -> None:
 if __name__ == "__main__":
     absl.flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
     with one_line_errors():
-        main(tyro.cli(Demo))
+        main(tyro.cli(Demo, args=arguments()))

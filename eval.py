@@ -16,12 +16,13 @@ import rich.console
 import tyro
 
 from data_pipelines.sources import available_split, open_source
+from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import ANCHORS, METRICS
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
-from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions
+from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions, check_effect
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ def check(command: Evaluate) -> Sweep:
             f"name is {command.name!r}; expected a name other than {', '.join(ANCHORS)}"
         )
     if command.estimates is not None:
-        useless = ("model", "sampling", "overlap", "limit_vocals", "repeats", "sweep")
+        useless = ("model", "sampling", "overlap", "limit_vocals", "batch_size", "repeats", "sweep")
         refuse_without_effect(command, "--estimates", useless)
     if command.data != "embedded":
         refuse_without_effect(command, f"--data {command.data}", ("num_songs", "song_seconds"))
@@ -172,7 +173,9 @@ def check(command: Evaluate) -> Sweep:
 
         preset = load_default_preset(command.model or "small")
     sweep = parse_sweep(command.sweep, command.sampling, preset)
-    if command.sweep:
+    if not command.sweep:
+        check_effect(command.sampling, sweep.points[0])
+    else:
         print(f"{len(sweep.points)} points; {sweep.num_same} equivalent ones left out")
     return sweep
 
@@ -240,4 +243,4 @@ def read_notes(data: str) -> dict[str, dict[str, Any]]:
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(tyro.cli(Evaluate))
+        main(tyro.cli(Evaluate, args=arguments()))

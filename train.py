@@ -8,8 +8,8 @@ import dataclasses
 import functools
 import pathlib
 import signal
-import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import absl.flags
 import grain
@@ -22,6 +22,7 @@ from data_pipelines import pipeline, sources
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.inspect.report import report
 from data_pipelines.source import Source
+from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import (
     CONFIG_FILE,
@@ -72,19 +73,19 @@ class Run(configs.Experiment):
     multihost: bool = False
 
 
-def parse(arguments: list[str]) -> Run:
+def parse(args: list[str]) -> Run:
     """The command line over the config that it names. Raises UserError for an unknown one."""
-    asks_for_help = not {"-h", "--help"}.isdisjoint(arguments)
-    named = bool(arguments) and not arguments[0].startswith("-")
+    asks_for_help = not {"-h", "--help"}.isdisjoint(args)
+    named = bool(args) and not args[0].startswith("-")
     if not named and not asks_for_help:
         raise UserError(
             f"no config; give one of {', '.join(configs.NAMES)} first:"
             " train.py CONFIG --workdir DIR"
         )
-    experiment = configs.get(arguments[0] if named else "small")
+    experiment = configs.get(args[0] if named else "small")
     fields = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
     missing = tyro.MISSING  # config and workdir have no defaults
-    return tyro.cli(Run, args=arguments, default=Run(**fields, config=missing, workdir=missing))
+    return tyro.cli(Run, args=args, default=Run(**fields, config=missing, workdir=missing))
 
 
 def open_songs(run: Run) -> tuple[Source, Source]:
@@ -197,11 +198,42 @@ def export(run: Run, model: SeparationModel, params: Params) -> None:
     print(f"wrote {run.workdir / MODEL_FOLDER}")
 
 
-def main(arguments: list[str]) -> None:
+def refuse_without_effect(run: Run) -> None:
+    """UserError for an option that has no effect, given the others."""
+    data, plain = run.data, configs.get(run.config).data
+    names = ("num_songs", "validation_songs", "song_seconds", "seed")
+    of_embedded = {
+        f"--data.{name.replace('_', '-')}": getattr(data, name) != getattr(plain, name)
+        for name in names
+    }
+    is_threaded = data.pipeline.num_threads != plain.pipeline.num_threads
+    elsewhere = {
+        "--init-from": run.init_from is not None,
+        "--export-preset": run.export_preset is not None,
+        "--export-dtype": run.export_dtype != "float32",
+        "--multihost": run.multihost,
+    }
+    of_training = {name: elsewhere[name] for name in ("--init-from", "--multihost")}
+    has_embedded = "embedded" in (*data.source, *(data.validation_source or ()))
+    useless: dict[str, dict[str, Any]] = {
+        "without --export-only": {"--best": run.best and not run.export_only},
+        "with --export-only": of_training | {"--inspect": run.inspect} if run.export_only else {},
+        "with --inspect": elsewhere if run.inspect else {},
+        "without embedded songs": {} if has_embedded else of_embedded,
+        "with worker processes": {
+            "--data.pipeline.num-threads": is_threaded and data.pipeline.num_workers
+        },
+    }
+    for option, given in useless.items():
+        for name, is_given in given.items():
+            if is_given:
+                raise UserError(f"{name} has no effect {option}; leave it out")
+
+
+def main(args: list[str]) -> None:
     """Parses the command line, trains, exports."""
-    run = parse(arguments)
-    if run.best and not run.export_only:
-        raise UserError("--best is an option of --export-only, which is not given")
+    run = parse(args)
+    refuse_without_effect(run)
     if run.inspect is not None:
         inspect_run(run, run.inspect)
         return
@@ -217,4 +249,4 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     absl.flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
     with one_line_errors("--data.pipeline.batch-size (or raise --train.micro-batches)"):
-        main(sys.argv[1:])
+        main(arguments())

@@ -20,7 +20,7 @@ __all__ = ["NAMES", "DataConfig", "Experiment", "get"]
 
 
 def get(name: str) -> Experiment:
-    """The experiment of that name. Raises UserError for an unknown one."""
-    if name not in NAMES:
+    """The experiment of that name, in any case. Raises UserError for an unknown one."""
+    if name.lower() not in NAMES:
         raise UserError(f"config is {name!r}; expected one of {', '.join(NAMES)}.")
-    return importlib.import_module(f"configs.{name}").get()
+    return importlib.import_module(f"configs.{name.lower()}").get()

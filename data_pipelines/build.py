@@ -14,6 +14,7 @@ import functools
 import io
 import json
 import logging
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args
@@ -34,8 +35,10 @@ from data_pipelines.record_format import check_same_format, table_name
 from data_pipelines.song_table import read_table
 from data_pipelines.source import SPLITS
 from data_pipelines.sung.build import BuildSung, build_sung
+from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
+from diffsep_jax.runtime import launched_as_one_of_several
 
 REPORT = "report.json"
 
@@ -65,7 +68,7 @@ _DESCRIPTIONS: dict[Layout, str] = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> Command:
+def parse(given: list[str] | None = None) -> Command:
     """The command line."""
 
     def records(layout: Layout) -> Any:
@@ -85,13 +88,17 @@ def parse(arguments: list[str] | None = None) -> Command:
         Union[commands],  # noqa: UP007  of a tuple
         prog="python -m data_pipelines.build",
         description="Builds data sets to train on, or to judge by.",
-        args=arguments,
+        args=arguments(given),
     )
     return command
 
 
 def main(command: Command) -> None:
     """Runs the command."""
+    if (sign := launched_as_one_of_several(os.environ)) is not None:
+        raise UserError(
+            f"{sign}, so several processes would do the same; start one, with --workers"
+        )
     if isinstance(command, BuildSung):
         build_sung(command)
     elif isinstance(command, BuildMusic):
@@ -106,6 +113,8 @@ def build_records(command: Build) -> None:
     """Builds the records, unless they exist, and prints what they hold."""
     if command.workers < 1:
         raise UserError(f"workers is {command.workers}; expected 1 or more")
+    if command.beam is not None and command.workers != 1:
+        raise UserError(f"workers is {command.workers} with --beam, whose options say how many")
     check_writable(command.out)
     if command.beam is None:
         run = functools.partial(map_unordered, write_shard, workers=command.workers)

@@ -1,36 +1,38 @@
 """The disk cache of songs: whole files or none, memory-mapped, safe among threads and processes."""
 
 import os
-import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import MachineError
+from diffsep_jax.files import user_cache
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """The given folder, or diffsep-jax/songs in the user's cache folder ($XDG_CACHE_HOME)."""
+    """The given folder, or diffsep-jax/songs in the user's cache. MachineError if there is none."""
     if cache_dir is not None:
         return Path(cache_dir)
-    return platformdirs.user_cache_path("diffsep-jax", appauthor=False) / "songs"
+    return user_cache("songs")
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
-    """Write an array under a temporary name, then rename. Raises `UserError` naming the folder."""
+    """Write an array under a temporary name, then rename. MachineError if that fails.
+
+    Others may read it, as far as the umask lets them: several users may share a cache.
+    """
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
+        try:
+            with temporary.open("wb") as file:
                 np.save(file, array)
-                file.flush()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(
+        raise MachineError(
             f"{path.parent}: the song cache cannot be written: {error.strerror or error}; "
             "choose another cache_dir or set XDG_CACHE_HOME"
         ) from error

@@ -1,7 +1,8 @@
 """Songs in folders of audio files: song/{mixture,vocals}.wav, or song/{vocals,any other stems}.wav.
 
-Where a song has a mixture, the accompaniment is mixture - vocals (further stems are not read);
-otherwise it is the sum of the other stems. WAV and FLAC at the wanted rate are read in place; songs
+What is a mixture and what are vocals is decided as by `python -m data_pipelines.build stems`. Where
+a song has a mixture, the accompaniment is mixture - vocals (further stems are not read); otherwise
+it is the sum of the other stems. WAV, FLAC and AIFF at the wanted rate are read in place; songs
 at other rates, or in formats that cannot seek to the sample, are converted once into the cache.
 """
 
@@ -10,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +19,14 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
+from data_pipelines.builders.layouts import audio_files, recording_of
+from data_pipelines.builders.patterns import STEMS
 from data_pipelines.cache import cache_folder, write_npy
 from data_pipelines.recordings import (
+    AUDIO_SUFFIXES,
     Recording,
     StemFile,
     as_stereo,
-    named_stems,
     pad,
     read_stems,
     visible,
@@ -32,8 +35,7 @@ from data_pipelines.source import Segment, block_rms, check_range, mixture_rms
 from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.errors import UserError
 
-_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-_SEEKABLE = (".wav", ".flac")
+_SEEKABLE = (".wav", ".flac", ".aif", ".aiff")
 _MOST_FRAMES = 2**40
 """Beyond it a header states no length: a stream that was never finished."""
 _VERSION = 2
@@ -44,7 +46,7 @@ class SongFiles(NamedTuple):
     """A song's files, all of one length and rate.
 
     Attributes:
-        recording: one file of vocals, and the mixture or other stems.
+        recording: vocals, and the mixture or other stems.
         num_frames: length in samples.
         rate: Hz.
     """
@@ -110,13 +112,10 @@ class FolderSongs:
             vocals, accompaniment = np.array(audio[:, start : start + length])
             return Segment(vocals=vocals, accompaniment=accompaniment)
         recording = files.recording
-        vocals = _read(recording.vocals[0], start, length)
+        vocals = _read_sum(recording.vocals, start, length)
         if recording.mixture is not None:
             return Segment(vocals, _read(recording.mixture, start, length) - vocals)
-        accompaniment = _read(recording.others[0], start, length)
-        for file in recording.others[1:]:
-            accompaniment += _read(file, start, length)
-        return Segment(vocals, accompaniment)
+        return Segment(vocals, _read_sum(recording.others, start, length))
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
         """RMS of the vocals block by block; the first call for a song reads its vocals."""
@@ -138,7 +137,7 @@ def _scan(root: Path) -> tuple[SongFiles, ...]:
     if not songs:
         raise UserError(
             f"data folder {root}: no songs in it; expected folders with "
-            f"mixture and vocals, or vocals and other stems ({', '.join(_SUFFIXES)}); "
+            f"mixture and vocals, or vocals and other stems ({', '.join(AUDIO_SUFFIXES)}); "
             "python -m data_pipelines.build takes other layouts"
         )
     return songs
@@ -146,20 +145,14 @@ def _scan(root: Path) -> tuple[SongFiles, ...]:
 
 def _scan_song(folder: Path) -> SongFiles | None:
     """The song in a folder; None where the folder holds no audio at all."""
-    stems = named_stems(folder, _SUFFIXES)
-    if not stems:
+    if not audio_files(folder):
         return None
-    files = {name: StemFile(path) for name, path in stems.items()}
-    vocals, mixture = files.pop("vocals", None), files.pop("mixture", None)
-    if vocals is None:
-        others_found = ", ".join(sorted(files)) or "mixture"
-        raise UserError(f"{folder}: holds {others_found} and no vocals; expected a file of vocals")
-    if mixture is None and not files:
-        raise UserError(f"{folder}: holds only vocals; expected a mixture or other stems too")
-    others = () if mixture else tuple(files.values())
-    recording = Recording(folder.name, (vocals,), others, mixture)
+    recording = recording_of(folder, STEMS, folder.name)
+    if recording.mixture is not None:
+        recording = dataclasses.replace(recording, others=())
+    vocals = recording.vocals[0]
     frames, rate = _info(vocals.path)
-    for file in (mixture,) if mixture else others:
+    for file in recording.files[1:]:
         other_frames, other_rate = _info(file.path)
         if other_rate != rate:
             raise UserError(
@@ -177,8 +170,10 @@ def _scan_song(folder: Path) -> SongFiles | None:
 def _info(path: Path) -> tuple[int, int]:
     """Frames and sample rate of a file."""
     AudioFile(path)  # refuses a file that its headers show to be cut, which soundfile shortens
+    if path.suffix.lower() in (".m4a", ".mp4"):
+        raise UserError(f"{path}: read from records only; build them: data_pipelines.build stems")
     with _sndfile_errors(path):
-        info = soundfile.info(path)
+        info = soundfile.info(os.fsencode(path))
     if not 0 < info.frames < _MOST_FRAMES:
         raise UserError(f"{path}: its header states no samples; save it again as wav or flac")
     return info.frames, info.samplerate
@@ -187,7 +182,7 @@ def _info(path: Path) -> tuple[int, int]:
 def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"]:
     """Part of a file that can seek, as stereo float32."""
     path = file.path
-    with _sndfile_errors(path), soundfile.SoundFile(path) as opened:
+    with _sndfile_errors(path), soundfile.SoundFile(os.fsencode(path)) as opened:
         opened.seek(start)
         if opened.subtype == "PCM_16":  # three times as fast as libsndfile's own conversion
             stored = opened.read(length, dtype="int16", always_2d=True)
@@ -202,6 +197,14 @@ def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"
             f"{path}: ends at sample {start + len(audio)}; expected the length in its header"
         )
     return as_stereo(audio)
+
+
+def _read_sum(files: Sequence[StemFile], start: int, length: int) -> Float[np.ndarray, "time 2"]:
+    """Part of several files, added up."""
+    total = _read(files[0], start, length)
+    for file in files[1:]:
+        total = total + _read(file, start, length)
+    return total
 
 
 @contextlib.contextmanager
@@ -233,7 +236,7 @@ def _activity(files: SongFiles, sample_rate: int, folder: Path) -> Float[np.ndar
     def measure() -> np.ndarray:
         if files.needs_conversion(sample_rate):
             return block_rms(np.asarray(_converted(files, sample_rate, folder)[0]))
-        return block_rms(_read(files.recording.vocals[0], 0, files.num_frames))
+        return block_rms(_read_sum(files.recording.vocals, 0, files.num_frames))
 
     path = _cache_path(files, sample_rate, folder, "activity")
     return np.array(_cached(path, measure))  # a copy: no file descriptor for each song

@@ -8,6 +8,8 @@ voice sings is known in advance (`Source.activity`), and positions are drawn fro
 import ctypes
 import dataclasses
 import functools
+import os
+import shutil
 from collections.abc import Sequence
 
 import grain
@@ -22,6 +24,8 @@ from diffsep_jax.errors import UserError
 
 Batch = dict[str, Float[np.ndarray, "row time 2"]]
 """`mixture` and `vocals`, float32."""
+
+SHARED_MEMORY = "/dev/shm"
 
 _LAST_EXAMPLE = 2**48
 
@@ -85,10 +89,11 @@ def batches(
             provides it.
 
     Raises:
-        UserError: a song is too short.
+        UserError: a song is too short, or shared memory too small for the workers' batches.
     """
     check_lengths(source, config, segment)
     rows = range(config.batch_size) if rows is None else rows
+    _check_shared_memory(config, batch_bytes=len(rows) * segment * 16)
     load = functools.partial(_load, source, config, segment, rows)
     return grain.MapDataset.range(_LAST_EXAMPLE // config.batch_size).map(load)
 
@@ -104,6 +109,21 @@ def check_lengths(source: Source, config: PipelineConfig, segment: int) -> None:
                 f"{source.name(song)} has {source.num_samples(song)} samples, "
                 f"fewer than the segment of {segment}{more}"
             )
+
+
+def _check_shared_memory(config: PipelineConfig, batch_bytes: int) -> None:
+    """UserError if the workers' batches exceed it: the first write past its end kills a process."""
+    held = max(config.prefetch, 2 * config.num_workers) + 2 * config.num_workers
+    if not config.num_workers or not os.path.isdir(SHARED_MEMORY):
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if held * batch_bytes > free:
+        raise UserError(
+            f"num_workers is {config.num_workers}, whose batches take"
+            f" {held * batch_bytes / 1e6:.0f} MB of {SHARED_MEMORY}; expected at most"
+            f" {free / 1e6:.0f} MB: fewer workers, a lower prefetch, or more shared memory"
+            " (docker run --shm-size)"
+        )
 
 
 def plan(source: Source, config: PipelineConfig, segment: int, index: int) -> ExamplePlan:

@@ -33,7 +33,7 @@ class StemFile:
     """An audio file, or one of the audio streams of a container."""
 
     path: Path
-    stream: int = 0
+    stream: int | None = None
 
     def __str__(self) -> str:
         return f"{self.path} (stream {self.stream})" if self.stream else str(self.path)
@@ -173,7 +173,7 @@ def is_sixteen_bit(file: StemFile) -> bool:
     if file.path.suffix.lower() in _LOSSY:
         return True
     try:
-        return soundfile.info(file.path).subtype in _SIXTEEN_BITS_OR_LESS
+        return soundfile.info(os.fsencode(file.path)).subtype in _SIXTEEN_BITS_OR_LESS
     except soundfile.SoundFileError:
         return True  # reported when it is read
 

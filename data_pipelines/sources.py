@@ -4,15 +4,19 @@ A source gives random access to any segment of any song; what is drawn from it, 
 augmented, is the pipeline's business.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.builders.layouts import SPLIT_FOLDERS
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.embedded.songs import EmbeddedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.record_format import find_data_set
+from data_pipelines.recordings import visible
 from data_pipelines.source import Source, Split
+from diffsep_jax.errors import UserError
 
 
 def open_source(
@@ -28,8 +32,9 @@ def open_source(
     """The source that a command's `--data` names: "embedded", or the path of a folder.
 
     A folder of records (`python -m data_pipelines.build`) has its own splits. Any other folder has
-    a folder for each song, or sub-folders of these, named as the splits. If the wanted split is
-    missing, train is taken; a folder without splits has the same songs for each.
+    a folder for each song, or sub-folders of these, named as the splits in any of the ways of
+    `builders.layouts`. If the wanted split is missing, train is taken; a folder without splits has
+    the same songs for each.
 
     Args:
         spec: "embedded" or a folder.
@@ -55,7 +60,7 @@ def open_source(
         from data_pipelines.records import RecordSongs  # imports TFDS
 
         return RecordSongs(path=str(data_set), split=found or "train", sample_rate=sample_rate)
-    folder = Path(spec) / (found or "")
+    folder = _split_folder(Path(spec), found) if found else Path(spec)
     return FolderSongs(path=str(folder), cache_dir=cache_dir, sample_rate=sample_rate)
 
 
@@ -82,4 +87,17 @@ def available_split(spec: str, wanted: Split) -> Split | None:
 
         return wanted if wanted in split_names(data_set) else "train"
     either: tuple[Split, Split] = (wanted, "train")
-    return next((split for split in either if (Path(spec) / split).is_dir()), None)
+    return next((split for split in either if _split_folder(Path(spec), split)), None)
+
+
+def _split_folder(root: Path, split: Split) -> Path | None:
+    """The sub-folder of a split, by any of its names. UserError where there are two."""
+    found = [
+        path
+        for path in (visible(root) if root.is_dir() else ())
+        if SPLIT_FOLDERS.get(path.name.lower()) == split and os.path.isdir(path)
+    ]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise UserError(f"{root}: {names} in it; expected one folder of {split} songs")
+    return found[0] if found else None

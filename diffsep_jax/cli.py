@@ -1,6 +1,5 @@
 """The command `diffsep`: separate audio files, list models, export."""
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from diffsep_jax.arguments import arguments
 from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate
@@ -21,13 +21,11 @@ def main(args: Sequence[str] | None = None) -> None:
         | Annotated[Models, tyro.conf.subcommand(name="models")]
         | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a file name must not end a run
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with one_line_errors():
             command = tyro.cli(
                 commands,
-                args=args,
+                args=arguments(args),
                 prog="diffsep",
                 description="Separate singing from music with a diffusion model.",
             )

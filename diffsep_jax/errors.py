@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
 
 EXIT_USER_ERROR = 2
-EXIT_BROKEN_OUTPUT = 1
+EXIT_BROKEN_OUTPUT = EXIT_MACHINE = 1
 EXIT_PREEMPTED = 75
 """Ended by SIGTERM with everything saved: run the same command again (EX_TEMPFAIL of sysexits)."""
 EXIT_INTERRUPTED = 130
@@ -15,6 +16,13 @@ EXIT_INTERRUPTED = 130
 
 class UserError(ValueError):
     """Bad input. The message is one line: what was given, what was expected, what to do."""
+
+
+class MachineError(Exception):
+    """A fault of the machine, such as a cache that cannot be written; says what to do in one line.
+
+    No UserError, as no song is to be blamed for it, left out or scored without.
+    """
 
 
 class PreemptedError(BaseException):
@@ -31,6 +39,9 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     `memory_option` is to be lowered where a device's memory is exhausted.
     """
     try:
+        for stream in (sys.stdout, sys.stderr):  # the name of a file must not end a run
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             yield
         finally:
@@ -44,6 +55,9 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
         reason = str(error).splitlines()[0]
         print(f"error: {reason}; lower {memory_option}, or take a larger device", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
+    except MachineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_MACHINE) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None

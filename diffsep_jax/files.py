@@ -5,11 +5,14 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from diffsep_jax.errors import UserError
+import platformdirs
+
+from diffsep_jax.errors import MachineError, UserError
 
 
 def check_writable(folder: Path) -> None:
@@ -22,6 +25,13 @@ def check_writable(folder: Path) -> None:
         raise UserError(
             f"{folder}: cannot be written: {_reason(error)}; choose another folder"
         ) from None
+
+
+def user_cache(name: str) -> Path:
+    """A folder in the user's cache ($XDG_CACHE_HOME). MachineError if the user has none."""
+    with suppress(RuntimeError):  # neither HOME nor an entry in the table of users
+        return platformdirs.user_cache_path("diffsep-jax", appauthor=False) / name
+    raise MachineError("no folder for caches, as there is no HOME; set XDG_CACHE_HOME to one")
 
 
 def make_folder(folder: Path) -> None:
@@ -57,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       UserError: `path` is a folder or cannot be written; also for an OSError in the block.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{_hidden(path)}.{os.getpid()}.tmp")
     with new_folder(path.parent), write_errors(path):
         if path.is_dir():  # os.replace would find that only after the work
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -82,7 +92,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
     A partial folder that a killed process left is removed first.
     """
-    part = folder.with_name(f".{folder.name}.tmp")
+    part = folder.with_name(f"{_hidden(folder)}.tmp")
     with write_errors(folder):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -104,8 +114,14 @@ def write_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written: {_reason(error)}") from None
 
 
+def _hidden(path: Path) -> str:
+    """The start of temporary names for `path`, short where that is about as long as allowed."""
+    name = os.fsencode(path.name)
+    return f".{path.name}" if len(name) < 200 else f".{zlib.crc32(name):08x}"
+
+
 def _remove_leftovers(path: Path) -> None:
-    leftover = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.tmp")
+    leftover = re.compile(re.escape(f"{_hidden(path)}.") + r"(\d+)\.tmp")
     for file in os.listdir(path.parent):
         found = leftover.fullmatch(file)
         if found and not _is_running(int(found[1])):

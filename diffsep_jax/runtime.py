@@ -4,13 +4,14 @@ import contextlib
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import platformdirs
 
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import MachineError, UserError
+from diffsep_jax.files import check_writable, make_folder, user_cache
 
 MIN_COMPILE_SECONDS = 0.1
 """Programs that compile faster are not kept. JAX's default of 1 s would leave out small models."""
@@ -104,8 +105,26 @@ def use_compilation_cache() -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_SECONDS)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = platformdirs.user_cache_path("diffsep-jax", appauthor=False) / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        try:
+            folder = user_cache("compiled")
+            make_folder(folder)
+            check_writable(folder)
+        except (MachineError, UserError) as error:
+            print(f"note: compiled programs are not kept: {error}", file=sys.stderr)
+        else:
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def check_platform() -> None:
+    """UserError unless JAX finds a device of those that JAX_PLATFORMS names. Starts JAX."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:  # it asserts where a known one is not there
+        names, reason = os.environ.get("JAX_PLATFORMS"), str(error).partition("\n")[0]
+        raise UserError(
+            f"JAX_PLATFORMS is {names!r}; expected a platform of this machine, such as cpu"
+            + f" ({reason})" * bool(reason)
+        ) from None
 
 
 def join_hosts(multihost: bool) -> None:
@@ -120,6 +139,8 @@ def join_hosts(multihost: bool) -> None:
     """
     if not multihost:
         sign = launched_as_one_of_several(os.environ)
+        if sign is None:
+            check_platform()
         if sign is None and jax.process_count() > 1:
             sign = f"JAX finds {jax.process_count()} hosts"
         if sign is not None:
@@ -147,14 +168,14 @@ def join_hosts(multihost: bool) -> None:
             " Open MPI, Kubernetes or a TPU slice, set JAX_COORDINATOR_ADDRESS to HOST:PORT,"
             " JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
+    check_platform()
 
 
 def launched_as_one_of_several(environment: Mapping[str, str]) -> str | None:
     """The NAME=VALUE by which a launcher says that it started several processes, if it does."""
-    task_counts = ["OMPI_COMM_WORLD_SIZE"]
-    if "SLURM_PROCID" in environment:
-        in_step = "SLURM_STEP_NUM_TASKS" in environment
-        task_counts.append("SLURM_STEP_NUM_TASKS" if in_step else "SLURM_NTASKS")
+    # Open MPI, MPICH and its kin, MVAPICH, srun. A batch script of SLURM is one process.
+    mpi = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+    task_counts = (*mpi, "SLURM_STEP_NUM_TASKS")
     signs = [name for name in task_counts if environment.get(name, "1") != "1"]
     if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         signs.append("TPU_WORKER_HOSTNAMES")

@@ -327,7 +327,7 @@ def register_sampler(name: str, function: Callable[..., Waveform] | None, *, hel
 
 
 def find_sampler(sampler: str | Callable[..., Waveform]) -> Sampler:
-    """A sampler by its name, or of a function that `register_sampler` would take.
+    """A sampler by its name, in any case, or of a function that `register_sampler` would take.
 
     Raises:
       UserError: an unknown name, or a function that cannot be a sampler.
@@ -336,9 +336,10 @@ def find_sampler(sampler: str | Callable[..., Waveform]) -> Sampler:
         if not callable(sampler):
             raise UserError(f"sampler is {sampler!r}; expected a name or a function")
         return Sampler(getattr(sampler, "__name__", "function"), sampler)
-    if sampler not in SAMPLERS:
-        raise UserError(f"sampler is {sampler}; expected one of {', '.join(SAMPLERS)}")
-    return SAMPLERS[sampler]
+    for name, each in SAMPLERS.items():
+        if name.casefold() == sampler.casefold():
+            return each
+    raise UserError(f"sampler is {sampler}; expected one of {', '.join(SAMPLERS)}")
 
 
 register_sampler("ddim", ddim, help="the paper's")

@@ -3,12 +3,14 @@
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
 import pytest
 import soundfile as sf
 import soxr
+from av.stream import Disposition
 from containers import encode
 
 from diffsep_jax.audio.read import (
@@ -129,6 +131,7 @@ WRITTEN_BY_FFMPEG = {  # codec and its sample format; then the picture's codec
     "a.wv": ("wavpack", "s16p"),
     "mp3.wav": ("libmp3lame", "fltp"),
     "ffmpeg.wav": ("pcm_s16le", "s16"),
+    "a.wma": ("libmp3lame", "fltp"),
 }
 WRITTEN_BY_SNDFILE = (
     "a.wav",
@@ -140,6 +143,8 @@ WRITTEN_BY_SNDFILE = (
     "a.flac",
     "a.ogg",
     "a.mp3",
+    "a.voc",
+    "a.avr",
 )
 
 
@@ -179,6 +184,22 @@ def test_truncated_files_are_refused_with_what_is_missing(
         found = re.search(r"([\d.]+)( of [\d.]+)? s are missing", message)
         # Headers, pictures and packets share the bytes.
         assert float(found[1]) == pytest.approx((1 - share) * seconds, abs=0.55)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mka", "a.aiff"])
+def test_what_can_be_read_of_a_damaged_file_is_read_where_allowed(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    write_any(path, np.tile(music(), (5, 1)))
+    whole = np.concatenate(list(AudioFile(path).blocks()))
+    source = AudioFile(truncate(path, 0.7), allow_damaged=True)
+    for _ in range(2):
+        rest = np.concatenate(list(source.blocks()))
+        assert 0.3 * len(whole) < len(rest) < 0.9 * len(whole)
+        assert np.abs(rest[:40_000] - whole[:40_000]).max() < 1e-5  # two decoders of Vorbis
+    assert all(note.startswith("truncated or damaged: ") for note in source.notes)
+    assert len(source.notes) == len(set(source.notes)) > 0
 
 
 def test_a_truncated_m4a_is_refused(tmp_path: Path) -> None:
@@ -267,10 +288,97 @@ def test_a_wav_of_unknown_size_is_read_to_its_end(tmp_path: Path, sizes: tuple[i
 
 
 def test_a_wav_whose_size_is_too_small_is_refused(tmp_path: Path) -> None:
-    """It may have had more than 32 bits."""
+    """Its writer was cut off after the last update of the header."""
     wav_with_sizes(tmp_path / "a.wav", 40_036, 40_000)
     with pytest.raises(UserError, match=r"about 0\.4\d* s follow the end that its header states"):
         AudioFile(tmp_path / "a.wav")
+    source = AudioFile(tmp_path / "a.wav", allow_damaged=True)
+    assert np.concatenate(list(source.blocks())).shape == music().shape
+
+
+def test_a_wav_of_4_gib_whose_size_has_32_bits_is_refused(tmp_path: Path) -> None:
+    """Even where digital silence follows, which could be padding."""
+    wav_with_sizes(tmp_path / "a.wav", 120_080, 120_044)
+    with (tmp_path / "a.wav").open("rb+") as file:
+        file.seek(120_088 + 2**18)
+        file.write(b"\xff" * 8)
+        file.truncate(2**32 + 120_088)
+    with pytest.raises(UserError, match=r"about 24347\.\d* s follow the end that its header"):
+        AudioFile(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("riff", [0, 120_080, 2**32 - 1])
+def test_samples_after_the_end_of_the_data_are_not_lost(tmp_path: Path, riff: int) -> None:
+    """Only the size of the chunk of samples is too small, not that of the file."""
+    wav_with_sizes(tmp_path / "a.wav", riff, 40_000)
+    with pytest.raises(UserError, match=r"about 0\.4\d* s follow the end that its header states"):
+        read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk", "order"),
+    [
+        ("a.caf", b"data", "big"),
+        ("a.w64", b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a", "little"),
+        ("a.rf64", b"ds64", "little"),
+    ],
+)
+def test_sizes_of_64_bits_that_are_too_small_are_refused(
+    tmp_path: Path, name: str, chunk: bytes, order: Literal["little", "big"]
+) -> None:
+    path = tmp_path / name
+    sf.write(path, music(), RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    at = data.find(chunk) + len(chunk) + (12 if name == "a.rf64" else 0)
+    data[at : at + 8] = (40_000).to_bytes(8, order)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"about 0\.4\d* s follow the end that its header states"):
+        read_audio(path)
+
+
+def write_streams(path: Path, *audio: np.ndarray, default: int) -> None:
+    """A Matroska file of several audio streams."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for number, each in enumerate(audio):
+            layout = "mono" if each.shape[1] == 1 else "stereo"
+            stream = container.add_stream("pcm_f32le", rate=RATE, layout=layout, format="flt")
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+            streams.append((stream, layout))
+        for (stream, layout), each in zip(streams, audio, strict=True):
+            frame = av.AudioFrame.from_ndarray(each.reshape(1, -1), "flt", layout)
+            frame.sample_rate = RATE
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def test_the_default_one_of_several_streams_is_taken(tmp_path: Path) -> None:
+    """A commentary may be the first."""
+    commentary, film = music(num_channels=1), 2 * music()
+    write_streams(tmp_path / "a.mka", commentary, film, default=1)
+    source = AudioFile(tmp_path / "a.mka")
+    assert source.notes == [
+        "audio stream 1 of 0 to 1 is taken, its default; --stream takes another"
+    ]
+    assert np.array_equal(np.concatenate(list(source.blocks())), film)
+    chosen = AudioFile(tmp_path / "a.mka", stream=0)
+    assert (chosen.num_channels, chosen.notes) == (1, [])
+    with pytest.raises(UserError, match="has no audio stream 2; expected 0 to 1"):
+        AudioFile(tmp_path / "a.mka", stream=2)
+
+
+def test_audio_that_starts_after_its_picture_is_told(tmp_path: Path) -> None:
+    for start, notes in ((0.5, ["its audio starts 0.500 s after its picture"]), (0.0, [])):
+        encode(
+            tmp_path / "a.mkv",
+            music(),
+            "pcm_f32le",
+            sample_format="flt",
+            video="mpeg4",
+            start=start,
+        )
+        source = AudioFile(tmp_path / "a.mkv")
+        assert len(list(source.blocks())) == 1
+        assert source.notes == notes
 
 
 @pytest.mark.parametrize("num_bytes", [1, 5000])

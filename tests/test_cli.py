@@ -1,5 +1,6 @@
 """The commands, from files to files, with a model that halves its input."""
 
+import os
 import re
 import subprocess
 import sys
@@ -240,3 +241,29 @@ def test_the_limit_of_vocals_can_be_turned_off(
         run(path, "--out", tmp_path / "out", *arguments)
         vocals, _ = read_audio(tmp_path / "out" / "a" / "vocals.wav")
         np.testing.assert_allclose(vocals, gain * read_audio(path)[0], rtol=1e-4)
+
+
+def test_notes_on_an_input_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = song(tmp_path / "a.wav")
+    path.write_bytes(path.read_bytes()[:-4000])
+    run(path, "--out", tmp_path, "--allow-damaged")
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {path}: truncated or damaged: about 0.0")
+    assert warning.count("\n") == 1
+    run(path, "--out", tmp_path, "--allow-damaged", "--progress", "json")
+    assert '"notes": ["truncated or damaged: about 0.0' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(path, "--out", tmp_path, "--allow-damaged", "--stream", 1)
+    assert "has no audio stream 1; expected 0 to 0" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_text_is_separated_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    try:
+        song(tmp_path / "a.wav").rename(path)
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    run(path, "--out", tmp_path)
+    assert len(list(tmp_path.rglob("vocals.wav"))) == 1

@@ -98,3 +98,11 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     files.write_folder(folder, {"x": b"1", "y": b"2"})
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"x": b"1", "y": b"2"}
     assert list((tmp_path / "songs").iterdir()) == [folder]
+
+
+def test_a_name_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("é" * 125 + ".wav")
+    files.write_bytes(path, b"1")
+    files.write_folder(tmp_path / ("b" * 255), {"x": b"1"})
+    assert len(list(tmp_path.iterdir())) == 2
+    assert path.read_bytes() == b"1"

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile as sf
 
 from diffsep_jax.commands.inputs import (
     DEFAULT_NAME,
@@ -253,3 +255,21 @@ def test_one_of_several_processes_without_a_shard_is_refused(
     """Each would do all of the work, or some songs would be nobody's."""
     with pytest.raises(UserError, match=message):
         shard_of_job(environment)
+
+
+def test_a_file_of_a_folder_is_taken_for_what_it_holds(
+    album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sf.write(album / "03.sd", np.zeros((999, 2)), 44_100, format="WAV")
+    assert [each.path.name for each in find_inputs([album])][:3] == ["01.WAV", "02.flac", "03.sd"]
+    assert (
+        capsys.readouterr().err == f"note: {album / 'cover.jpg'}: skipped, as it holds no audio\n"
+    )
+
+
+def test_names_in_a_list_may_begin_and_end_in_spaces(tmp_path: Path) -> None:
+    names = [" a.wav ", "b\u2028c.wav"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "list").write_text("\n".join(str(tmp_path / name) for name in names))
+    assert [each.path.name for each in find_inputs([], tmp_path / "list")] == names

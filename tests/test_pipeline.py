@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -336,3 +337,15 @@ def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, ki
                 assert_same(next(iterator), expected[step])
             assert len(multiprocessing.active_children()) == workers
         assert not multiprocessing.active_children()
+
+
+def test_shared_memory_that_is_too_small_for_the_workers_is_named(monkeypatch):
+    config = dataclasses.replace(PLAIN, num_workers=2)
+    monkeypatch.setattr("os.path.isdir", lambda path: True)
+    for free, is_enough in ((8 * 8 * 8192 * 16, True), (8 * 8 * 8192 * 16 - 1, False)):
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr("shutil.disk_usage", lambda path, usage=usage: usage)
+        expected = contextlib.nullcontext() if is_enough else pytest.raises(UserError, match="shm")
+        with expected:
+            batches(Ramps(), config)
+        batches(Ramps(), PLAIN)  # threads need none

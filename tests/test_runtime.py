@@ -79,8 +79,9 @@ def test_jaxs_own_variable_takes_precedence(cache_dir, monkeypatch, folder):
     [
         ({}, None),
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
-        ({"SLURM_NTASKS": "8"}, None),  # in the batch script itself, outside srun
-        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "3"}, "SLURM_NTASKS=8"),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, None),  # sbatch without srun: one process
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "3"}, "SLURM_STEP_NUM_TASKS=8"),
+        ({"PMI_SIZE": "4"}, "PMI_SIZE=4"),
         ({"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None),
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
@@ -146,3 +147,31 @@ def test_figures_are_in_operations_and_bytes(kind):
 def test_flops_of_a_product_are_two_for_each_term():
     x, y = jax.ShapeDtypeStruct((24, 8), jnp.float32), jax.ShapeDtypeStruct((8, 5), jnp.float32)
     assert count_flops(jnp.matmul, x, y) == 2 * 24 * 8 * 5
+
+
+def test_a_platform_that_is_not_there_is_named():
+    code = "from diffsep_jax.runtime import check_platform; check_platform()"
+    for name in ("cuda", "nonsense"):
+        result = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"JAX_PLATFORMS": name},
+            capture_output=True,
+            text=True,
+        )
+        assert f"UserError: JAX_PLATFORMS is '{name}'; expected a platform" in result.stderr
+
+
+def test_without_a_cache_of_its_own_a_user_can_still_compile(
+    cache_dir, monkeypatch, tmp_path, capsys
+):
+    """There is neither HOME nor an entry in the table of users; or the folder is another's."""
+    before = cache_dir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    (tmp_path / "file").touch()
+    for folder in ("", str(tmp_path / "file")):
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        use_compilation_cache()
+        assert cache_dir() == before
+        assert capsys.readouterr().err.startswith("note: compiled programs are not kept: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

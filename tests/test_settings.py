@@ -3,17 +3,20 @@
 import functools
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 
 from diffsep_jax import samplers
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference.pretrained import load_default_preset
 from diffsep_jax.inference.settings import (
     PAPER,
     PRESETS,
     REFINE,
     SamplerOptions,
     SamplerSettings,
+    check_effect,
     complete,
 )
 from diffsep_jax.samplers import ddim
@@ -132,3 +135,25 @@ def test_a_function_is_a_sampler():
 def test_what_contradicts_is_refused(options, message):
     with pytest.raises(UserError, match=message):
         complete(options, "fast")
+
+
+@pytest.mark.parametrize(
+    ("options", "idle"),
+    [
+        ({"sampler": "ddim", "eta": 0.0, "cutoff_hz": 5000.0}, "cutoff_hz"),
+        ({"sampler": "ab2", "steps": 1, "schedule": 3.0}, "schedule"),
+        ({"sampler": "DDIM", "steps": 1, "eta": 0.4}, "eta"),
+        ({"sampler": "ddim", "eta": 0.0, "steps": 8}, None),
+    ],
+)
+def test_options_that_change_nothing_are_refused(options, idle):
+    settings = complete(options)
+    expected = pytest.raises(UserError, match=f"^{idle} has no effect") if idle else nullcontext()
+    with expected:
+        check_effect(options, settings)
+
+
+def test_names_have_no_case():
+    assert complete({"preset": "BEST"}) == PRESETS["best"]
+    assert complete({"sampler": "AB2"}) == complete({"sampler": "ab2"})
+    assert load_default_preset("Small") == load_default_preset("small")

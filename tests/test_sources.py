@@ -1,5 +1,6 @@
 """Sources: random access equals slicing, and bad folders end in one line that names the file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import soundfile
 
 from data_pipelines import folders
+from data_pipelines.builders.layouts import find
+from data_pipelines.recordings import read_stems
 from data_pipelines.source import block_rms
 from data_pipelines.sources import EmbeddedSongs, FolderSongs, open_source, open_sources
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import MachineError, UserError
 
 RATE = 8000
 
@@ -158,7 +161,7 @@ def test_bad_folders_are_refused(tmp_path, stems):
     (tmp_path / "bare" / "song").mkdir(parents=True)
     refused(tmp_path / "bare", "bare", "no songs")
     write_song(tmp_path / "no_vocals" / "song", {"drums": stems["drums"]})
-    refused(tmp_path / "no_vocals", "song", "no vocals", "drums")
+    refused(tmp_path / "no_vocals", "song", "no file matches the patterns of vocals")
     write_song(tmp_path / "alone" / "song", {"vocals": stems["vocals"]})
     refused(tmp_path / "alone", "song", "only vocals")
     write_song(tmp_path / "twice" / "song", stems)
@@ -268,3 +271,52 @@ def test_a_wav_is_read_as_soundfile_reads_it(tmp_path, endian, subtype, channels
     for stem in folder_songs(tmp_path / "songs").segment(0, 4000, 700):
         assert stem.dtype == np.float32
         np.testing.assert_array_equal(stem, np.broadcast_to(expected, (700, 2)))
+
+
+def test_stems_mean_the_same_as_to_the_record_builder(tmp_path, stems):
+    """A mixture by another name is no stem, and no stem is left out for its suffix or place."""
+    vocals, others = stems["vocals"], {name: stems[name] for name in stems if name != "vocals"}
+    mixture = vocals + sum(others.values())
+    write_song(tmp_path / "data" / "mix", {"vocals": vocals, "mix": mixture})
+    write_song(tmp_path / "data" / "sum", {"lead_vocals": vocals / 2, "vox": vocals / 2})
+    for name, audio in others.items():
+        path = tmp_path / "data" / "sum" / "band" / f"{name}.aif"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, audio, RATE, "FLOAT", format="AIFF")
+    source = folder_songs(tmp_path / "data")
+    recordings = find("stems", tmp_path / "data").recordings
+    assert [recording.name for recording in recordings] == ["mix", "sum"]
+    for song, recording in enumerate(recordings):
+        segment, built = source.segment(song, 0, len(vocals)), read_stems(recording, RATE)
+        for stem in ("vocals", "accompaniment"):
+            np.testing.assert_allclose(getattr(segment, stem), getattr(built, stem), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "Val", "dev"])
+def test_splits_have_the_names_that_the_record_builder_knows(tmp_path, stems, name):
+    for folder in ("train", name):
+        write_song(tmp_path / folder / f"song of {folder}", stems)
+    source = open_source(str(tmp_path), split="validation", sample_rate=RATE)
+    assert source.name(0) == f"song of {name}"
+    (tmp_path / "validation").mkdir(exist_ok=True)
+    if name != "validation":
+        with pytest.raises(UserError, match="expected one folder of validation songs"):
+            open_source(str(tmp_path), split="validation", sample_rate=RATE)
+
+
+def test_a_cache_that_cannot_be_written_is_no_bad_song(tmp_path, stems):
+    write_song(tmp_path / "data" / "song", stems)
+    (tmp_path / "cache").touch()
+    with pytest.raises(MachineError, match="cache: the song cache cannot be written"):
+        folder_songs(tmp_path / "data", 16_000).segment(0, 0, 10)
+
+
+def test_others_may_read_the_cache_as_far_as_the_umask_lets_them(tmp_path, stems):
+    write_song(tmp_path / "data" / "song", stems)
+    before = os.umask(0o027)
+    try:
+        folder_songs(tmp_path / "data", 16_000).segment(0, 0, 10)
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o640

@@ -129,18 +129,31 @@ def _by_patterns(root: Path, patterns: Patterns, *, pairs: bool) -> Findings:
     """Folders of songs whose files the patterns tell apart; of `pairs` other stems are ignored."""
 
     def song(folder: Path, name: str, split: str) -> Recording:
-        vocals, others, mixture = patterns.sort(folder, _song_files(folder, patterns))
-        if pairs:
-            others = ()
-        if not vocals and not (patterns.instrumentals and others):
-            raise UserError(f"{folder}: no file matches the patterns of vocals")
-        if not others and mixture is None:
-            expected = "a mixture" if pairs else "a mixture or other stems"
-            raise UserError(f"{folder}: holds only vocals; expected {expected} too")
-        return Recording(name, vocals, others, mixture, split)
+        return recording_of(folder, patterns, name, split, pairs=pairs)
 
     places, left_out = _songs(root)
     return _collect(root, places, song, left_out)
+
+
+def recording_of(
+    folder: Path, patterns: Patterns, name: str, split: str = "train", *, pairs: bool = False
+) -> Recording:
+    """The song in a folder, by patterns. UserError if it lacks vocals or all else."""
+    files = _song_files(folder, patterns)
+    places = [str(path.with_suffix("")).lower() for path in files]
+    for path, place in zip(files, places, strict=True):
+        if places.count(place) > 1 and patterns.kind(folder, path) != "ignored":
+            twins = " and ".join(p.name for p, at in zip(files, places, strict=True) if at == place)
+            raise UserError(f"{folder}: {twins} in it; expected one file of {path.stem.lower()}")
+    vocals, others, mixture = patterns.sort(folder, files)
+    if pairs:
+        others = ()
+    if not vocals and not (patterns.instrumentals and others):
+        raise UserError(f"{folder}: no file matches the patterns of vocals")
+    if not others and mixture is None:
+        expected = "a mixture" if pairs else "a mixture or other stems"
+        raise UserError(f"{folder}: holds only vocals; expected {expected} too")
+    return Recording(name, vocals, others, mixture, split)
 
 
 Place = tuple[Path, str, str]
@@ -201,7 +214,7 @@ def _songs(root: Path) -> tuple[list[Place], dict[str, str]]:
 
 def _song_files(folder: Path, patterns: Patterns) -> list[Path]:
     """The audio files of a song. UserError where its sub-folders look like songs themselves."""
-    files = _audio_files(folder)
+    files = audio_files(folder)
     kinds: dict[str, set[str]] = defaultdict(set)
     for path in files:
         part, *below = path.relative_to(folder).parts
@@ -216,7 +229,7 @@ def _song_files(folder: Path, patterns: Patterns) -> list[Path]:
     return files
 
 
-def _audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
+def audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
     """Audio files at any depth, except through a link back to a folder `above`."""
     above = (*above, folder.resolve())
     files = []
@@ -225,7 +238,7 @@ def _audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
             raise UserError(f"{path}: a link to nothing; repair or delete it")
         if os.path.isdir(path):
             if not any(each.is_relative_to(path.resolve()) for each in above):
-                files += _audio_files(path, above)
+                files += audio_files(path, above)
         elif path.suffix.lower() in AUDIO_SUFFIXES:
             files.append(path)
     return files

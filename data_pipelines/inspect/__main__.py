@@ -13,6 +13,7 @@ import tyro
 
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.source import Split
+from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 
 NUM_STEPS = 1_000_000
@@ -55,7 +56,7 @@ class Inspect:
 
 def main(args: Sequence[str]) -> None:
     """Runs the command."""
-    command = tyro.cli(Inspect, args=args)
+    command = tyro.cli(Inspect, args=arguments(args))
     smallest = {"examples": 1, "segment": 1, "sample_rate": 1, "seed": 0}
     for name, least in smallest.items():
         if getattr(command, name) < least:

@@ -3,9 +3,9 @@
 FFmpeg decodes all formats but Ogg Vorbis and ALAC in CAF, which libsndfile does.
 
 One rule decides whether a file is whole: what decodes is compared with the length that its header
-states, in seconds or in bytes. Some formats state none, and their end cannot be checked: raw AAC,
-mp3 without the tag of an encoder, MPEG-TS, wma, and rarities such as voc and avr. Encoder delay and
-padding stay as FFmpeg leaves them.
+states, in seconds or in bytes, and with the bytes of the file. Some formats state no length, and
+their end cannot be checked: raw AAC, mp3 without the tag of an encoder, MPEG-TS, and what a program
+wrote to a pipe. Encoder delay and padding stay as FFmpeg leaves them.
 """
 
 import contextlib
@@ -15,13 +15,14 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import av
 import numpy as np
 import soundfile as sf
 import soxr
 from av.container import InputContainer
+from av.stream import Disposition
 from jaxtyping import Float32
 
 from diffsep_jax.errors import UserError
@@ -32,6 +33,12 @@ BLOCK_FRAMES = 65_536
 
 # Outside these a header is damaged, and resampling would blow a block up without bound.
 SAMPLE_RATES = (1_000, 1_000_000)
+
+# Zeros after the end are padding, but digital silence where they are more.
+_PADDING_BYTES = 2**17
+
+# A difference is heard from here on: start of picture and sound, which encoders delay a little.
+_LATE_SECONDS = 0.1
 
 # What may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
 # pad and trim by a frame or two.
@@ -78,8 +85,13 @@ class AudioFile:
 
     Args:
       path: of the file.
-      stream: which of its audio streams.
+      stream: which of its audio streams, from 0 on; None is the default one.
       sample_rate: in Hz, to which `blocks` resamples; None is the file's own.
+      allow_damaged: read what can be read of a file that is not whole.
+
+    Attributes:
+      notes: what its user should know: which of several streams is read, an audio that starts
+        after the picture, damage. `blocks` adds some.
 
     Raises:
       UserError: missing, empty, not audio, smaller than its header states, not mono or stereo, no
@@ -87,11 +99,17 @@ class AudioFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], stream: int = 0, sample_rate: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        stream: int | None = None,
+        sample_rate: int | None = None,
+        *,
+        allow_damaged: bool = False,
     ) -> None:
         self.path = Path(path)
         self.name = str(path)
-        self._stream = stream
+        self.notes: list[str] = []
+        self._stream, self._allow_damaged = stream, allow_damaged
         try:
             if self.path.is_dir():
                 raise UserError(f"{path}: is a folder; expected an audio file")
@@ -105,9 +123,9 @@ class AudioFile:
             # Most of these FFmpeg cannot decode.
             is_alac_in_caf = header.startswith(b"caff") and header[28:32] == b"alac"
             if is_alac_in_caf:
-                if _caf_end(self.path) > self.path.stat().st_size:
-                    raise self._damaged("its end is missing")
-                with sf.SoundFile(self.path) as file:
+                if _chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
+                    self._report_damage("its end is missing")
+                with sf.SoundFile(os.fsencode(self.path)) as file:
                     first = (file.samplerate, file.channels) if file.frames else None
             else:
                 with contextlib.closing(self._frames()) as frames:
@@ -115,7 +133,7 @@ class AudioFile:
                 # The header of a stream may give half of the true rate.
                 first = (frame.sample_rate, frame.layout.nb_channels) if frame else None
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; expected an audio file") from None
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
         except (av.FFmpegError, sf.SoundFileError):
             raise UserError(
                 f"{path}: not an audio file that can be read; expected wav, flac, ogg, mp3, m4a, "
@@ -128,7 +146,8 @@ class AudioFile:
         self.sample_rate: int = sample_rate or self._own_rate
         is_vorbis = header.endswith(b"\x01vorbis")
         # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
-        self._is_for_sndfile = is_alac_in_caf or (is_vorbis and _ogg_streams(self.path)[0] == 1)
+        is_one_vorbis = is_vorbis and _ogg_streams(self.path) == (1, True)
+        self._is_for_sndfile = is_alac_in_caf or is_one_vorbis
 
     def blocks(self) -> Iterator[Block]:
         """The samples from the start, in blocks of up to `BLOCK_FRAMES`; PCM full scale is 1."""
@@ -138,16 +157,16 @@ class AudioFile:
     def _decode_by_sndfile(self) -> Iterator[Block]:
         decoded = 0
         try:
-            with sf.SoundFile(self.path) as file:
+            with sf.SoundFile(os.fsencode(self.path)) as file:
                 while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
                     decoded += len(block)
                     yield block
                 missing = (file.frames - decoded) / self._own_rate
         except sf.SoundFileError:
-            seconds = decoded / self._own_rate
-            raise self._damaged(f"it cannot be decoded after {seconds:.3f} s") from None
-        if missing > 0:
-            raise self._damaged(f"{missing:.3f} s are missing")
+            self._report_damage(f"it cannot be decoded after {decoded / self._own_rate:.3f} s")
+        else:
+            if missing > 0:
+                self._report_damage(f"{missing:.3f} s are missing")
 
     def _decode(self) -> Iterator[Block]:
         resampler = av.AudioResampler("fltp", frame_size=BLOCK_FRAMES)
@@ -156,7 +175,8 @@ class AudioFile:
             for frame in self._frames():
                 shape = frame.sample_rate, frame.layout.nb_channels
                 if shape != (self._own_rate, self.num_channels):
-                    raise self._damaged(f"rate or channels change at sample {decoded}")
+                    self._report_damage(f"rate or channels change at sample {decoded}")
+                    break
                 decoded += frame.samples
                 frame.pts = None  # in joined files time starts again
                 for block in resampler.resample(frame):
@@ -170,13 +190,16 @@ class AudioFile:
             ) from None
 
     def _frames(self) -> Generator[av.AudioFrame]:
-        """What decodes of the stream. UserError if the file is not whole, FFmpegError if no audio.
+        """What decodes of the stream. FFmpegError if there is no audio.
 
-        That it is smaller than its header states is raised before the first frame.
+        Damage is reported at the end, but before the first frame where the size shows it.
         """
+        stated, size = _stated_bytes(self.path), self.path.stat().st_size
+        is_stale = stated > 0 and _has_rest(self.path, stated)
         options = {
             "protocol_whitelist": "file",  # a playlist must not make FFmpeg fetch anything
             "max_probe_packets": "1",  # FFmpeg would search every wav for DTS, which takes long
+            "ignore_length": str(int(is_stale)),  # of a wav, which is then read to its end
         }
         with self.path.open("rb") as file:
             is_mpeg = re.match(_MPEG_FRAME, file.read(2))
@@ -189,19 +212,39 @@ class AudioFile:
             streams = container.streams.audio
             if not streams:
                 raise UserError(f"{self.name}: has no audio stream; expected audio")
-            if self._stream not in range(len(streams)):
+            default = (
+                i for i, each in enumerate(streams) if each.disposition & Disposition.default
+            )
+            number = next(default, 0) if self._stream is None else self._stream
+            if number not in range(len(streams)):
                 raise UserError(
-                    f"{self.name}: has no audio stream {self._stream}; expected 0 to"
-                    f" {len(streams) - 1}"
+                    f"{self.name}: has no audio stream {number}; expected 0 to {len(streams) - 1}"
                 )
-            stream = streams[self._stream]
+            if self._stream is None and len(streams) > 1:
+                self._note(
+                    f"audio stream {number} of 0 to {len(streams) - 1} is taken, its default;"
+                    " --stream takes another"
+                )
+            stream = streams[number]
             if stream.codec_context is None:
                 raise UserError(f"{self.name}: FFmpeg has no decoder for its audio; convert it")
-            self._check_size(container, stream)
+            for picture in container.streams.video:
+                late = _start_seconds(stream) - _start_seconds(picture)
+                if late > _LATE_SECONDS and not picture.disposition & Disposition.attached_pic:
+                    self._note(f"its audio starts {late:.3f} s after its picture")
+            bit_rate = (stream if len(container.streams) == 1 else container).bit_rate or 1
+            if stated > size and 8 * (stated - size) > _EXACT_SECONDS * bit_rate:
+                missing = 8 * (stated - size) / bit_rate
+                self._report_damage(f"about {missing:.3f} s are missing at its end")
+            # A large avi goes on with another RIFF.
+            if is_stale and container.format.name != "avi":
+                self._report_rest(size - stated, bit_rate)
+            if container.format.name == "ogg" and not _ogg_streams(self.path)[1]:
+                self._report_damage("the last page of its Ogg stream is missing")
             if stream.codec_context.codec.lossless:
                 # Otherwise FFmpeg gives noise where a checksum is wrong.
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
-            decoded, end = 0.0, 0.0
+            decoded, end, end_byte = 0.0, 0.0, 0
             is_broken = False
             try:
                 for packet in container.demux():
@@ -209,6 +252,7 @@ class AudioFile:
                         time = (packet.pts + (packet.duration or 0)) * packet.time_base
                         end = max(end, float(time))
                     if packet.stream.index == stream.index:
+                        end_byte = max(end_byte, (packet.pos or 0) + packet.size)
                         for frame in stream.decode(packet):
                             decoded += frame.samples / frame.sample_rate
                             yield frame
@@ -216,38 +260,37 @@ class AudioFile:
                 raise
             except av.FFmpegError:
                 is_broken = True
-            stated, is_of_stream = _stated_seconds(container, stream)
-            missing = stated - (decoded if is_of_stream else max(decoded, end))
+            stated_seconds, is_of_stream = _stated_seconds(container, stream)
+            missing = stated_seconds - (decoded if is_of_stream else max(decoded, end))
             is_exact = stream.codec_context.codec.lossless or container.format.name == "mp3"
             if missing > (_EXACT_SECONDS if is_exact and is_of_stream else _LOSSY_SECONDS):
-                raise self._damaged(f"{missing:.3f} of {stated:.3f} s are missing")
-            if is_broken:
-                raise self._damaged(f"it cannot be decoded after {decoded:.3f} s")
+                self._report_damage(f"{missing:.3f} of {stated_seconds:.3f} s are missing")
+            elif is_broken:
+                self._report_damage(f"it cannot be decoded after {decoded:.3f} s")
+            is_raw = container.format.name in ("wav", "w64", "caf") and end_byte
+            if is_raw and _has_rest(self.path, end_byte):
+                self._report_rest(size - end_byte, bit_rate)
 
-    def _check_size(self, container: InputContainer, stream: av.AudioStream) -> None:
-        """UserError unless the file ends where its header states, as far as that states it."""
-        stated, size = _stated_bytes(self.path), self.path.stat().st_size
-        bit_rate = (stream if len(container.streams) == 1 else container).bit_rate
-        seconds = 8 * abs(stated - size) / (bit_rate or 1)
-        if stated > size and seconds > _EXACT_SECONDS:
-            raise self._damaged(f"about {seconds:.3f} s are missing at its end")
-        is_avi = container.format.name == "avi"  # a large one goes on with another RIFF
-        if 0 < stated < size and seconds > _EXACT_SECONDS and not is_avi:
-            with self.path.open("rb") as file:
-                file.seek(stated)
-                rest = file.read(4)
-            if not re.match(
-                rb"(?!RIFF)([ -~]{4}|ID3|TAG|\0{4})", rest
-            ):  # neither a chunk nor a tag
-                raise self._damaged(f"about {seconds:.3f} s follow the end that its header states")
-        if container.format.name == "ogg" and not _ogg_streams(self.path)[1]:
-            raise self._damaged("the last page of its Ogg stream is missing")
+    def _report_rest(self, num_bytes: int, bit_rate: int) -> None:
+        if (seconds := 8 * num_bytes / bit_rate) > _EXACT_SECONDS:
+            self._report_damage(f"about {seconds:.3f} s follow the end that its header states")
 
-    def _damaged(self, what: str) -> UserError:
-        return UserError(
-            f"{self.name}: truncated or damaged: {what}; get the whole file, or save what can be"
-            " read with: ffmpeg -i INPUT rest.wav"
-        )
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def _report_damage(self, what: str) -> None:
+        """UserError unless damage is allowed."""
+        if not self._allow_damaged:
+            raise UserError(
+                f"{self.name}: truncated or damaged: {what}; get the whole file, or take what can"
+                " be read: diffsep separate --allow-damaged, or ffmpeg -i INPUT rest.wav"
+            )
+        self._note(f"truncated or damaged: {what}")
+
+
+def _start_seconds(stream: av.AudioStream | av.VideoStream) -> float:
+    return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[float, bool]:
@@ -268,44 +311,68 @@ def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[
             return (0.0 if stream.start_time else seconds), True
         case "caf" if stream.codec_context.name.startswith("pcm"):
             return stream.frames / (stream.sample_rate or math.inf), True  # 0 Hz: a damaged header
-        case "aiff" | "ape" | "au" | "caf" | "nistsphere" | "tta" | "wv":
+        case "caf":  # to the end of the last packet, which may hold less
+            return seconds, False
+        case "aiff" | "ape" | "au" | "nistsphere" | "tta" | "wv":
             return seconds, True
     return 0.0, True
 
 
 def _stated_bytes(path: Path) -> int:
-    """Size of a RIFF (wav, avi), RF64, AIFF, Wave64 or mp3 file by its header, or 0."""
+    """Size of a file by the header of its format, or 0: RIFF (wav, avi) and its kin, wma, mp3."""
     with path.open("rb") as file:
-        header = file.read(64)
+        header = file.read(4096)
     match header[:4]:
-        case b"RIFF":
-            size = int.from_bytes(header[4:8], "little")
+        case b"RIFF" | b"RIFX" | b"FORM":
+            size = int.from_bytes(header[4:8], "little" if header[:4] == b"RIFF" else "big")
             # Programs that cannot go back to the header leave it empty, or just under 2^31 or 2^32.
             return size + 8 if 100 < size % 2**31 < 2**31 - 2**16 else 0
-        case b"FORM" | b"RIFX":
-            return int.from_bytes(header[4:8], "big") + 8
         case b"RF64" | b"BW64":
             return int.from_bytes(header[20:28], "little") + 8
         case b"riff":
             return int.from_bytes(header[16:24], "little")
+        case b"Crea":  # voc
+            return _chunks_end(path, int.from_bytes(header[20:22], "little"), 1, 3, "little")
+        case b"2BIT":  # avr
+            frame_bytes = (header[15] // 8) * (2 if any(header[12:14]) else 1)
+            return 128 + int.from_bytes(header[26:30]) * frame_bytes
+        case b"0&\xb2u":  # wma, wmv: 24 bytes into the object of the file's properties
+            at = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 40
+            return int.from_bytes(header[at : at + 8], "little") if at >= 40 else 0
     # The tag of an encoder in the first frame: a name, flags, how many frames, how many bytes.
-    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", header, re.DOTALL)
+    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", header[:64], re.DOTALL)
     if tag and re.match(_MPEG_FRAME, header):
         return int.from_bytes(tag[1])
     return 0
 
 
-def _caf_end(path: Path) -> int:
-    """Where the last chunk of a CAF file ends by its header; 0 where that goes on to the end."""
-    end, size = 8, path.stat().st_size
+def _chunks_end(
+    path: Path, start: int, name_bytes: int, size_bytes: int, order: Literal["little", "big"]
+) -> int:
+    """Where the last of a file's chunks ends by its header; 0 where that goes on to the end."""
+    end, size = start, path.stat().st_size
     with path.open("rb") as file:
-        while end + 12 <= size:
-            file.seek(end + 4)
-            length = int.from_bytes(file.read(8), signed=True)
+        while end + name_bytes + size_bytes <= size:
+            file.seek(end + name_bytes)
+            length = int.from_bytes(file.read(size_bytes), order, signed=size_bytes == 8)
             if length < 0:
                 return 0
-            end += 12 + length
+            end += name_bytes + size_bytes + length
     return end
+
+
+def _has_rest(path: Path, end: int) -> bool:
+    """Whether more than chunks, tags or padding follows the end of the samples."""
+    with path.open("rb") as file:
+        num_bytes = file.seek(0, os.SEEK_END) - end
+        file.seek(end)
+        rest = file.read(32).lstrip(b"\0")
+    if not rest:
+        return num_bytes > _PADDING_BYTES
+    if re.match(rb"ID3|TAG|APETAGEX|LYRICS|[ -~]{4}\xf3\xac\xd3\x11", rest):  # the last in w64
+        return False
+    sizes = (int.from_bytes(rest[4:8], order) for order in ("little", "big"))
+    return not (re.match(rb"(?!RIFF|FORM)[ -~]{4}", rest) and min(sizes) <= num_bytes)
 
 
 def _ogg_streams(path: Path) -> tuple[int, bool]:
@@ -338,7 +405,7 @@ def finite_blocks(source: AudioSource) -> Iterator[Block]:
         )
 
 
-def read_audio(path: str | os.PathLike[str], stream: int = 0) -> tuple[Block, int]:
+def read_audio(path: str | os.PathLike[str], stream: int | None = None) -> tuple[Block, int]:
     """A whole file: float32 `[time, channel]` and its sample rate in Hz. UserError if bad."""
     source = AudioFile(path, stream)
     return np.concatenate(list(finite_blocks(source))), source.sample_rate

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from diffsep_jax.files import check_writable
-from diffsep_jax.inference.settings import SamplerOptions, complete
+from diffsep_jax.inference.settings import SamplerOptions, check_effect, complete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,7 @@ def export(command: Export) -> None:
     check_export(command.batch_size, command.platforms)
     preset = load_default_preset(command.model)
     settings = complete(command.sampling, preset)
+    check_effect(command.sampling, settings)
     model, params = load_model(command.model)
     export_sampler(
         model,

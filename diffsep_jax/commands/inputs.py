@@ -4,10 +4,12 @@ import dataclasses
 import os
 import re
 import string
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob
@@ -20,7 +22,7 @@ SUFFIXES = frozenset({
     ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
 })
 # fmt: on
-"""Files that are taken from a folder. A file that is given itself may have any name."""
+"""Files that are taken from a folder, and reported if they hold no audio; others are opened."""
 
 DEFAULT_NAME = "{folder}/{track}/{stem}.{ext}"
 
@@ -42,7 +44,8 @@ def find_inputs(
 ) -> list[Input]:
     """The files that are given, here or in the list, and those in folders, at any depth, by name.
 
-    Hidden files and folders are skipped, and so is `out` inside a folder, which holds the results
+    Files of a folder are named on stderr where they hold no audio. Hidden files and folders are
+    skipped, and so is `out` inside a folder, which holds the results
     of earlier runs. Links are followed, and what has several names is taken once. Raises UserError
     if there is no file, a folder or list cannot be read, or `out` is an input.
     """
@@ -62,10 +65,7 @@ def find_inputs(
             own = Path(os.path.basename(os.path.abspath(path))) if len(folders) > 1 else Path()
             inside = [each._replace(folder=own / each.folder) for each in _inside(path, out)]
             if not inside:
-                raise UserError(
-                    f"{path}: no audio in this folder; expected files that end in"
-                    f" {', '.join(sorted(SUFFIXES))}"
-                )
+                raise UserError(f"{path}: no audio in this folder; expected audio files")
             for each in inside:
                 found.setdefault(os.path.realpath(each.path), each)
         else:
@@ -197,7 +197,9 @@ def _listed(list_file: Path) -> list[Path]:
         text = "\0"
     if "\0" in text:
         raise UserError(f"{list_file}: not UTF-8 text; expected one path per line")
-    paths = (line.strip() for line in text.splitlines())
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    # A name may begin or end in spaces.
+    paths = (line if os.path.exists(line) else line.strip() for line in lines)
     return [Path(path) for path in paths if path and not path.startswith("#")]
 
 
@@ -214,8 +216,20 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
         passed.update(real[name] for name in folders)
         for name in sorted(files):
             path = Path(parent) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in SUFFIXES or _holds_audio(path):
                 yield Input(path, Path(parent).relative_to(folder))
+            else:
+                print(f"note: {path}: skipped, as it holds no audio", file=sys.stderr)
+
+
+def _holds_audio(path: Path) -> bool:
+    try:
+        AudioFile(path, allow_damaged=True)
+    except UserError:
+        return False
+    return True
 
 
 def _check_name(name: str, stems: Sequence[str]) -> None:

@@ -69,6 +69,8 @@ class Lines:
         self._bar.stop()
         if result.error is not None:
             print(f"error: {result.error}", file=sys.stderr)
+        for note in result.notes:
+            print(f"warning: {result.job.path}: {note}", file=sys.stderr)
         for stem, count in result.clipped.items():
             if count:
                 print(
@@ -119,6 +121,7 @@ class JsonLines:
             seconds=round(seconds, 3),
             clipped=dict(result.clipped),
             peak=result.peak,
+            notes=list(result.notes),
         )
 
     def end(self, done: int, failed: int) -> None:

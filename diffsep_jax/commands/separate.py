@@ -14,7 +14,6 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 
 from diffsep_jax import runtime
-from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.commands.inputs import (
     DEFAULT_NAME,
@@ -27,8 +26,8 @@ from diffsep_jax.commands.reporting import JsonLines, Lines, Style, reporting
 from diffsep_jax.errors import EXIT_USER_ERROR, PreemptedError, UserError
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP
-from diffsep_jax.inference.files import FileJob, FileOptions
-from diffsep_jax.inference.settings import SamplerOptions, complete
+from diffsep_jax.inference.files import FileJob, FileOptions, open_input
+from diffsep_jax.inference.settings import SamplerOptions, check_effect, complete
 
 # Flax and what needs it are imported in the functions, so that help and bad options answer sooner.
 
@@ -48,6 +47,12 @@ class Separate:
 
     out: Path
     """Folder for the results; created if needed."""
+
+    stream: int | None = None
+    """Which audio stream of files that have several, from 0 on; None: the default one."""
+
+    allow_damaged: bool = False
+    """Separate what can be read of truncated or damaged files, with a warning."""
 
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
@@ -111,6 +116,7 @@ def separate(command: Separate) -> None:
     """
     # Checked here, before the model is loaded, and again with the model's own preset.
     settings = complete(command.sampling, refines=command.refine is not None)
+    check_effect(command.sampling, settings)
     if not command.stems:
         raise UserError("no stems; expected vocals, accompaniment or both")
     if command.refine is not None:
@@ -120,6 +126,8 @@ def separate(command: Separate) -> None:
         sample_rate=command.sample_rate,
         start_seconds=command.start,
         duration_seconds=command.duration,
+        stream=command.stream,
+        allow_damaged=command.allow_damaged,
     )
     inputs = find_inputs(command.inputs, command.list, out=command.out)
     jobs = plan_jobs(
@@ -142,9 +150,10 @@ def separate(command: Separate) -> None:
     own = jobs[shard.index :: shard.count]
     jobs = [job for job in own if not (command.resume and _is_finished(job))]
     if len(jobs) == 1:
-        AudioFile(jobs[0].path)  # raises UserError for a misspelt name
+        open_input(jobs[0].path, options)  # raises UserError for a misspelt name
     check_writable(command.out)
     runtime.use_cores(command.batch_size)
+    runtime.check_platform()
     _stop_at_signals()
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, len(own) - len(jobs))

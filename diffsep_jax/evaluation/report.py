@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from rich.console import Console
 
 from diffsep_jax import pages
+from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation import tables
 from diffsep_jax.evaluation.compare import compare, comparison_lines, difference_table
@@ -76,7 +77,7 @@ class Report:
 
 def main(args: Sequence[str]) -> None:
     """Runs the command. Raises UserError if there is no result, or the page cannot be written."""
-    command = tyro.cli(Report, args=args, prog="python -m diffsep_jax.evaluation.report")
+    command = tyro.cli(Report, args=arguments(args), prog="python -m diffsep_jax.evaluation.report")
     if not command.folders:
         raise UserError("folders is empty; expected at least one folder that eval.py wrote")
     several = len(command.folders) > 1 or bool(command.conditions)

@@ -16,8 +16,8 @@ from diffsep_jax.inference.settings import (
     SamplerOptions,
     SamplerSettings,
     complete,
+    without_effect,
 )
-from diffsep_jax.samplers import adams_bashforth_2, ddim
 
 
 def _cutoff(text: str) -> float:
@@ -111,18 +111,9 @@ SHORT_NAMES = {
 
 
 def simplest(settings: SamplerSettings) -> SamplerSettings:
-    """Equivalent settings in which all that have no effect are at their plain values.
-
-    With a single step the samplers of this package use neither a schedule nor fresh noise, and the
-    filter applies to the fresh noise of eta. Of other samplers all settings have an effect.
-    """
-    uses = settings.method.uses
-    useless = _PLAIN.keys() - uses
-    if settings.method.function in (ddim, adams_bashforth_2) and settings.steps == 1:
-        useless |= {"eta", "schedule"}
-    if "eta" in uses and ("eta" in useless or settings.eta == 0):
-        useless |= {"cutoff_hz"}
-    return dataclasses.replace(settings, **{name: _PLAIN[name] for name in useless})
+    """Equivalent settings in which all that have no effect are at their plain values."""
+    plain = {name: _PLAIN[name] for name in without_effect(settings)}
+    return dataclasses.replace(settings, **plain)
 
 
 def is_deterministic(settings: SamplerSettings) -> bool:

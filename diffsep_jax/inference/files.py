@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ class FileOptions:
       sample_rate: of the stems in Hz; None keeps that of each file.
       start_seconds: start of the excerpt to separate.
       duration_seconds: length of the excerpt; None is up to the end.
+      stream: which audio stream of each file, from 0 on; None is the default one.
+      allow_damaged: separate what can be read of a damaged file.
 
     Raises:
       UserError: a value out of range.
@@ -54,6 +56,8 @@ class FileOptions:
     sample_rate: int | None = None
     start_seconds: float = 0.0
     duration_seconds: float | None = None
+    stream: int | None = None
+    allow_damaged: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_seconds < math.inf:
@@ -77,6 +81,7 @@ class FileResult:
       audio_seconds: length of what was separated.
       clipped: by stem, samples past full scale, which were clipped.
       peak: largest magnitude of all stems, before clipping; full scale is 1.
+      notes: on the input, as `AudioFile.notes`.
     """
 
     job: FileJob
@@ -84,6 +89,7 @@ class FileResult:
     audio_seconds: float = 0.0
     clipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
     peak: float = 0.0
+    notes: Sequence[str] = ()
 
 
 def separate_files(
@@ -123,9 +129,14 @@ def separate_files(
             yield result
 
 
+def open_input(path: Path, options: FileOptions) -> AudioFile:
+    """The file to separate. UserError for a bad one."""
+    return AudioFile(path, options.stream, options.sample_rate, allow_damaged=options.allow_damaged)
+
+
 def _open(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
     """The job's track and vocals to start from. UserError for bad files."""
-    source = AudioFile(job.path, sample_rate=options.sample_rate)
+    source = open_input(job.path, options)
     options.output.check(source.sample_rate, str(job.path))
     track = measure(
         source,
@@ -154,6 +165,11 @@ def _write(
             for stem, block in zip(STEMS, blocks, strict=True):
                 if stem in job.outputs:
                     writer.write(stem, block)
+    assert isinstance(track.source, AudioFile)
     return FileResult(
-        job=job, audio_seconds=track.seconds, clipped=writer.clipped, peak=writer.peak
+        job=job,
+        audio_seconds=track.seconds,
+        clipped=writer.clipped,
+        peak=writer.peak,
+        notes=track.source.notes,
     )

@@ -43,9 +43,9 @@ def known_models() -> list[str]:
 
 
 def model_dir(name_or_dir: str) -> pathlib.Path:
-    """Resolves a model name or directory to a directory. Raises UserError if it is neither."""
-    if name_or_dir in known_models():
-        return _shipped() / name_or_dir
+    """The directory of a model's name, in any case, or the given one. UserError for neither."""
+    if name_or_dir.lower() in known_models():
+        return _shipped() / name_or_dir.lower()
     directory = pathlib.Path(name_or_dir)
     if not directory.is_dir():
         raise UserError(

@@ -11,8 +11,10 @@ from diffsep_jax.samplers import (
     SAMPLERS,
     SETTINGS,
     Sampler,
+    adams_bashforth_2,
     check_frequency,
     check_settings,
+    ddim,
     find_sampler,
 )
 
@@ -43,7 +45,9 @@ class SamplerSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        find_sampler(self.sampler)
+        method = find_sampler(self.sampler)
+        if isinstance(self.sampler, str):  # in any case
+            object.__setattr__(self, "sampler", method.name)
         check_settings(**{name: getattr(self, name) for name in SETTINGS})
 
     @property
@@ -91,7 +95,14 @@ _OF_THE_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 class SamplerOptions(TypedDict, total=False):
     """Options of a sampler. Those that are missing or None are the preset's."""
 
-    preset: Annotated[Preset, tyro.conf.arg(help_behavior_hint="(default: the model's)")]
+    preset: Annotated[
+        Preset,
+        tyro.conf.arg(
+            constructor=str,
+            metavar="{fast,balanced,best}",
+            help_behavior_hint="(default: the model's)",
+        ),
+    ]
     """See docs/separate.md; options given with it take precedence."""
 
     sampler: Annotated[
@@ -152,7 +163,8 @@ def complete(
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if unknown := given.keys() - SamplerOptions.__annotations__.keys():
         raise TypeError(f"unknown options of the sampler: {', '.join(sorted(unknown))}")
-    preset, sampler = given.pop("preset", None), given.get("sampler")
+    preset: Any = given.pop("preset", None)
+    preset, sampler = preset.lower() if preset else None, given.get("sampler")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset is {preset}; expected one of {', '.join(PRESETS)}")
     if preset is not None:
@@ -175,3 +187,28 @@ def complete(
     if useless := [name for name in given if name not in {"sampler", *uses}]:
         raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
     return settings
+
+
+def without_effect(settings: SamplerSettings) -> set[str]:
+    """Settings that change nothing, given the others.
+
+    With a single step the samplers of this package use neither a schedule nor fresh noise, and the
+    filter applies to the fresh noise of eta. Of other samplers all settings have an effect.
+    """
+    uses = settings.method.uses
+    useless = SETTINGS.keys() - uses
+    if settings.method.function in (ddim, adams_bashforth_2) and settings.steps == 1:
+        useless |= {"eta", "schedule"}
+    if "eta" in uses and ("eta" in useless or settings.eta == 0):
+        useless |= {"cutoff_hz"}
+    return useless
+
+
+def check_effect(options: SamplerOptions, settings: SamplerSettings) -> None:
+    """UserError if an option that was given changes nothing, given the others."""
+    given = {name for name, value in options.items() if value}
+    if useless := sorted(given & without_effect(settings)):
+        raise UserError(
+            f"{', '.join(useless)} has no effect with steps {settings.steps} and eta"
+            f" {settings.eta:g}; leave it out"
+        )

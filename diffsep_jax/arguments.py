@@ -1,0 +1,26 @@
+"""The command line as all commands take it."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from diffsep_jax.errors import UserError
+
+
+def arguments(given: Sequence[str] | None = None) -> list[str]:
+    """The arguments, by default this process's, with the ~ of --out=~/x, which shells leave.
+
+    Raises UserError for an address such as gs://bucket, of which a path would make folders here.
+    """
+    parsed = []
+    for argument in sys.argv[1:] if given is None else given:
+        option, equals, value = argument.partition("=")
+        if not (equals and re.fullmatch(r"--[\w.-]+", option)):
+            option, equals, value = "", "", argument
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+            raise UserError(
+                f"{argument}: is an address; expected a path on this machine: copy or mount it"
+            )
+        parsed.append(option + equals + os.path.expanduser(value))
+    return parsed

@@ -1,0 +1,24 @@
+"""The command line: what shells leave, and what is no path."""
+
+import pytest
+
+from diffsep_jax.arguments import arguments
+from diffsep_jax.errors import UserError
+
+
+def test_home_is_found_behind_an_option(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a")
+    given = ["~/song.wav", "--out=~/x", "--name={track}~/{stem}", "--eta", "0.4"]
+    expected = ["/home/a/song.wav", "--out=/home/a/x", "--name={track}~/{stem}", "--eta", "0.4"]
+    assert arguments(given) == expected
+
+
+@pytest.mark.parametrize("argument", ["gs://bucket/song.wav", "--workdir=s3://runs", "http://a"])
+def test_an_address_is_refused(argument):
+    with pytest.raises(UserError, match=f"^{argument}: is an address; expected a path"):
+        arguments(["x", argument])
+
+
+def test_an_address_within_a_value_is_left_to_the_option():
+    beam = "--beam=--runner=DataflowRunner --temp_location=gs://bucket/tmp"
+    assert arguments([beam]) == [beam]
