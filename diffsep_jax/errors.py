@@ -21,7 +21,7 @@ class UserError(ValueError):
 class MachineError(Exception):
     """A fault of the machine, such as a cache that cannot be written; says what to do in one line.
 
-    No UserError, as no song is to be blamed for it, left out or scored without.
+    Not a UserError: commands that skip bad songs must not skip a song because of it.
     """
 
 

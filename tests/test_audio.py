@@ -336,6 +336,15 @@ def test_sizes_of_64_bits_that_are_too_small_are_refused(
         read_audio(path)
 
 
+def test_a_w64_whose_header_states_no_size_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.w64"
+    sf.write(path, music(), RATE, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    data[16:24] = b"\xff" * 8
+    path.write_bytes(data)
+    assert len(read_audio(path)[0]) == len(music())
+
+
 def write_streams(path: Path, *audio: np.ndarray, default: int) -> None:
     """A Matroska file of several audio streams."""
     with av.open(str(path), "w") as container:

@@ -195,7 +195,7 @@ class AudioFile:
         Damage is reported at the end, but before the first frame where the size shows it.
         """
         stated, size = _stated_bytes(self.path), self.path.stat().st_size
-        is_stale = stated > 0 and _has_rest(self.path, stated)
+        is_stale = 0 < stated < size and _has_rest(self.path, stated)
         options = {
             "protocol_whitelist": "file",  # a playlist must not make FFmpeg fetch anything
             "max_probe_packets": "1",  # FFmpeg would search every wav for DTS, which takes long
@@ -330,7 +330,8 @@ def _stated_bytes(path: Path) -> int:
         case b"RF64" | b"BW64":
             return int.from_bytes(header[20:28], "little") + 8
         case b"riff":
-            return int.from_bytes(header[16:24], "little")
+            size = int.from_bytes(header[16:24], "little")
+            return size if size < 2**63 else 0  # all ones: written to a pipe
         case b"Crea":  # voc
             return _chunks_end(path, int.from_bytes(header[20:22], "little"), 1, 3, "little")
         case b"2BIT":  # avr
