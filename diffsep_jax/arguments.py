@@ -11,13 +11,17 @@ from diffsep_jax.errors import UserError
 def arguments(given: Sequence[str] | None = None) -> list[str]:
     """The arguments, by default this process's, with the ~ of --out=~/x, which shells leave.
 
-    Raises UserError for an address such as gs://bucket, of which a path would make folders here.
+    Raises UserError for an address such as gs://bucket, of which a path would make folders here,
+    and for an empty value, which a path would take for the current folder.
     """
     parsed = []
     for argument in sys.argv[1:] if given is None else given:
         option, equals, value = argument.partition("=")
         if not (equals and re.fullmatch(r"--[\w.-]+", option)):
             option, equals, value = "", "", argument
+        if not value:
+            name = f"{option} is ''" if option else "an argument is ''"
+            raise UserError(f"{name}; expected a value. Is a shell variable unset?")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
             raise UserError(
                 f"{argument}: is an address; expected a path on this machine: copy or mount it"

@@ -22,3 +22,9 @@ def test_an_address_is_refused(argument):
 def test_an_address_within_a_value_is_left_to_the_option():
     beam = "--beam=--runner=DataflowRunner --temp_location=gs://bucket/tmp"
     assert arguments([beam]) == [beam]
+
+
+@pytest.mark.parametrize("argument", ["", "--out="])
+def test_an_empty_value_is_not_the_current_folder(argument):
+    with pytest.raises(UserError, match="is ''; expected a value"):
+        arguments(["separate", argument])

@@ -130,6 +130,14 @@ def test_a_link_to_nothing_leaves_the_song_out(tmp_path, link, layout):
     assert f"Bad/{link}: a link to nothing" in findings.left_out["Bad"]
 
 
+def test_a_link_to_itself_leaves_the_song_out(tmp_path):
+    touch(tmp_path / "Good", "vocals.wav", "mixture.wav")
+    (tmp_path / "Loop").symlink_to("Loop")
+    findings = find("stems", tmp_path)
+    assert [song.name for song in findings.recordings] == ["Good"]
+    assert findings.left_out.keys() == {"Loop"}
+
+
 def test_musdb18hq_takes_one_file_per_stem_from_the_songs_folder(tmp_path):
     stems = [f"{name}.wav" for name in MUSDB_STEMS]
     touch(tmp_path / "train/Good", *stems, "old/vocals.wav")

@@ -231,7 +231,7 @@ def _song_files(folder: Path, patterns: Patterns) -> list[Path]:
 
 def audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
     """Audio files at any depth, except through a link back to a folder `above`."""
-    above = (*above, folder.resolve())
+    above = (*above, Path(os.path.realpath(folder)))  # resolve() fails on a link to itself
     files = []
     for path in visible(folder):
         if not os.path.exists(path):
