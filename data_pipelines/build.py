@@ -97,7 +97,7 @@ def main(command: Command) -> None:
     """Runs the command."""
     if (sign := launched_as_one_of_several(os.environ)) is not None:
         raise UserError(
-            f"{sign}, so several processes would do the same; start one, with --workers"
+            f"{sign}, so several processes would do the same work; start one process with --workers"
         )
     if isinstance(command, BuildSung):
         build_sung(command)

@@ -9,10 +9,10 @@ from diffsep_jax.errors import UserError
 
 
 def arguments(given: Sequence[str] | None = None) -> list[str]:
-    """The arguments, by default this process's, with the ~ of --out=~/x, which shells leave.
+    """The arguments, by default this process's, with ~ expanded, which shells leave in --out=~/x.
 
-    Raises UserError for an address such as gs://bucket, of which a path would make folders here,
-    and for an empty value, which a path would take for the current folder.
+    Raises UserError for a URL, which would become local folders, and for an empty value, which
+    would mean the current folder.
     """
     parsed = []
     for argument in sys.argv[1:] if given is None else given:
@@ -23,8 +23,6 @@ def arguments(given: Sequence[str] | None = None) -> list[str]:
             name = f"{option} is ''" if option else "an argument is ''"
             raise UserError(f"{name}; expected a value. Is a shell variable unset?")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
-            raise UserError(
-                f"{argument}: is an address; expected a path on this machine: copy or mount it"
-            )
+            raise UserError(f"{argument}: is a URL; expected a local path. Copy or mount the data")
         parsed.append(option + equals + os.path.expanduser(value))
     return parsed

@@ -47,7 +47,7 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
         finally:
             print(end="", flush=True)  # or Python would do it at its end, with a traceback
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except RuntimeError as error:  # JAX's
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -56,7 +56,7 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
         print(f"error: {reason}; lower {memory_option}, or take a larger device", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
     except MachineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         raise SystemExit(EXIT_MACHINE) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -74,3 +74,8 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     except PreemptedError as error:
         print(f"preempted: {error}", file=sys.stderr)
         raise SystemExit(EXIT_PREEMPTED) from None
+
+
+def printable(text: object) -> str:
+    """The text with control characters, as names of files may have them, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

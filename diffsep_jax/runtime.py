@@ -116,11 +116,18 @@ def use_compilation_cache() -> None:
 
 
 def check_platform() -> None:
-    """UserError unless JAX finds a device of those that JAX_PLATFORMS names. Starts JAX."""
+    """Starts JAX.
+
+    Raises:
+      UserError: JAX_PLATFORMS names a platform that this machine does not have.
+      MachineError: JAX finds no device for another reason.
+    """
     try:
         jax.devices()
-    except (AssertionError, RuntimeError) as error:  # it asserts where a known one is not there
+    except (AssertionError, RuntimeError) as error:  # JAX asserts that a known platform exists
         names, reason = os.environ.get("JAX_PLATFORMS"), str(error).partition("\n")[0]
+        if not names:
+            raise MachineError(f"JAX cannot start: {reason}") from None
         raise UserError(
             f"JAX_PLATFORMS is {names!r}; expected a platform of this machine, such as cpu"
             + f" ({reason})" * bool(reason)

@@ -14,12 +14,12 @@ def test_home_is_found_behind_an_option(monkeypatch):
 
 
 @pytest.mark.parametrize("argument", ["gs://bucket/song.wav", "--workdir=s3://runs", "http://a"])
-def test_an_address_is_refused(argument):
-    with pytest.raises(UserError, match=f"^{argument}: is an address; expected a path"):
+def test_a_url_is_refused(argument):
+    with pytest.raises(UserError, match=f"^{argument}: is a URL; expected a local path"):
         arguments(["x", argument])
 
 
-def test_an_address_within_a_value_is_left_to_the_option():
+def test_a_url_within_a_value_is_left_to_the_option():
     beam = "--beam=--runner=DataflowRunner --temp_location=gs://bucket/tmp"
     assert arguments([beam]) == [beam]
 

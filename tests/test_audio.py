@@ -366,7 +366,7 @@ def test_the_default_one_of_several_streams_is_taken(tmp_path: Path) -> None:
     write_streams(tmp_path / "a.mka", commentary, film, default=1)
     source = AudioFile(tmp_path / "a.mka")
     assert source.notes == [
-        "audio stream 1 of 0 to 1 is taken, its default; --stream takes another"
+        "has audio streams 0 to 1; using 1, the default; --stream selects another"
     ]
     assert np.array_equal(np.concatenate(list(source.blocks())), film)
     chosen = AudioFile(tmp_path / "a.mka", stream=0)

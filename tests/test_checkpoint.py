@@ -60,7 +60,7 @@ def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
 @pytest.mark.parametrize("name", ["lr[1e-4]", "a*", "a?b", "a\\b"])
 def test_a_folder_whose_name_is_a_pattern_is_refused(tmp_path, name):
     """In some of them Orbax would lose the arrays without an error."""
-    with pytest.raises(UserError, match="takes for a pattern; choose another --workdir"):
+    with pytest.raises(UserError, match="treats as a pattern; choose another --workdir"):
         Checkpoints(tmp_path / name, 2)
 
 

@@ -267,3 +267,15 @@ def test_a_name_that_is_not_text_is_separated_and_printed(
         pytest.skip("the file system takes UTF-8 names only")
     run(path, "--out", tmp_path)
     assert len(list(tmp_path.rglob("vocals.wav"))) == 1
+
+
+def test_control_characters_in_a_name_stay_off_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "two\nlines\x1b[31m.wav"
+    path.write_text("no audio")
+    message = fails(capsys, path, "--out", tmp_path / "out")
+    assert r"two\nlines\x1b[31m.wav" in message
+    assert message.count("\n") == 1
+    run(song(path), "--out", tmp_path / "out")
+    assert capsys.readouterr().out.count("\n") == 1

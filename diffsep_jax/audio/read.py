@@ -222,8 +222,8 @@ class AudioFile:
                 )
             if self._stream is None and len(streams) > 1:
                 self._note(
-                    f"audio stream {number} of 0 to {len(streams) - 1} is taken, its default;"
-                    " --stream takes another"
+                    f"has audio streams 0 to {len(streams) - 1}; using {number}, the default;"
+                    " --stream selects another"
                 )
             stream = streams[number]
             if stream.codec_context is None:

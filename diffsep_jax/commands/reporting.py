@@ -9,6 +9,7 @@ from typing import Any, Literal
 import rich.console
 import rich.progress
 
+from diffsep_jax.errors import printable
 from diffsep_jax.inference.files import FileJob, FileResult
 
 Style = Literal["bar", "quiet", "json"]
@@ -68,20 +69,21 @@ class Lines:
         self._number += 1
         self._bar.stop()
         if result.error is not None:
-            print(f"error: {result.error}", file=sys.stderr)
+            print(f"error: {printable(result.error)}", file=sys.stderr)
         for note in result.notes:
-            print(f"warning: {result.job.path}: {note}", file=sys.stderr)
+            print(f"warning: {printable(result.job.path)}: {note}", file=sys.stderr)
         for stem, count in result.clipped.items():
             if count:
                 print(
-                    f"warning: {result.job.outputs[stem]}: {count} samples past full scale were"
-                    f" clipped (the peak is {result.peak:.2f}); wav in float32 keeps them",
+                    f"warning: {printable(result.job.outputs[stem])}: {count} samples past full"
+                    f" scale were clipped (the peak is {result.peak:.2f}); wav in float32 keeps"
+                    " them",
                     file=sys.stderr,
                 )
         if result.error is None and not self._is_quiet:
             outputs = ", ".join(str(path) for path in result.job.outputs.values())
-            line = f"{result.job.path} -> {outputs}: {result.audio_seconds:.1f} s of audio in"
-            line += f" {seconds:.1f} s"
+            line = f"{printable(result.job.path)} -> {printable(outputs)}:"
+            line += f" {result.audio_seconds:.1f} s of audio in {seconds:.1f} s"
             if result.audio_seconds >= _SHORTEST_SECONDS:
                 line += f", real-time factor {seconds / result.audio_seconds:.2f}"
             print(line, flush=True)

@@ -59,8 +59,8 @@ class Checkpoints(Observer):
     def __init__(self, directory: pathlib.Path, keep: int | None, best_by: str = "loss") -> None:
         if patterns := sorted(_PATTERNS.intersection(str(directory.absolute()))):
             raise UserError(
-                f"{directory}: its path has {' '.join(patterns)}, which the library of checkpoints"
-                " takes for a pattern; choose another --workdir"
+                f"{directory}: its path contains {' '.join(patterns)}, which Orbax treats as a"
+                " pattern; choose another --workdir"
             )
         self._directory = directory
         self._best_by = best_by
