@@ -35,7 +35,7 @@ from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
 from diffsep_jax.lock import only_run
 from diffsep_jax.models.model import Params, SeparationModel, model_to_json
 from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
-from diffsep_jax.training.checkpoint import has_checkpoint, load_trained
+from diffsep_jax.training.checkpoint import check_path, has_checkpoint, load_trained
 from diffsep_jax.training.interrupt import raise_preempted
 from diffsep_jax.training.loop import train
 from diffsep_jax.training.run_config import has_untrained_generator
@@ -242,6 +242,7 @@ def main(args: list[str]) -> None:
         export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))
         return
     join_hosts(run.multihost)
+    check_path(run.workdir)
     with only_run(run.workdir):
         train_run(run)
 

@@ -35,7 +35,9 @@ def user_cache(name: str) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Creates a folder and its missing parents. UserError if that fails."""
+    """Creates a folder and its missing parents. UserError if that fails, also for a URL."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):  # a Path has one slash of gs://
+        raise UserError(f"{folder}: is a URL; expected a local path. Copy the data there")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -57,9 +57,10 @@ def only_run(folder: Path) -> Iterator[None]:
             if _is_marked(path):
                 raise in_use
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {host} since {now}")
-        file.flush()
+        with write_errors(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {host} since {now}")
+            file.flush()
         ended = threading.Event()
         threading.Thread(target=_mark, args=(path, ended), daemon=True).start()
         try:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +70,13 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
     ):
         raise AssertionError("found when the work is done")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_url_makes_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="gs:/bucket: is a URL; expected a local path"):
+        files.make_folder(Path("gs://bucket"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_the_same_files_go(tmp_path):

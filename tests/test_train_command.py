@@ -200,3 +200,9 @@ def test_a_nan_in_a_song_ends_the_run_in_one_line_that_names_the_file(tmp_path):
 def test_options_without_effect_are_refused(tmp_path, options, message):
     with pytest.raises(UserError, match=f"^{message}"):
         train.main(["Tiny", "--workdir", str(tmp_path), *options])
+
+
+def test_a_work_folder_whose_name_is_a_pattern_is_refused_before_it_is_made(tmp_path):
+    with pytest.raises(UserError, match="treats as a pattern; choose another --workdir"):
+        train.main(["tiny", "--workdir", str(tmp_path / "lr[1e-4]")])
+    assert not list(tmp_path.iterdir())

@@ -57,11 +57,7 @@ class Checkpoints(Observer):
     """
 
     def __init__(self, directory: pathlib.Path, keep: int | None, best_by: str = "loss") -> None:
-        if patterns := sorted(_PATTERNS.intersection(str(directory.absolute()))):
-            raise UserError(
-                f"{directory}: its path contains {' '.join(patterns)}, which Orbax treats as a"
-                " pattern; choose another --workdir"
-            )
+        check_path(directory)
         self._directory = directory
         self._best_by = best_by
         policies = ocp.training.preservation_policies
@@ -243,6 +239,15 @@ class Checkpoints(Observer):
         context.pytree.loading.partial_load = partial
         with context:
             return self._checkpointer.load(step, abstract)
+
+
+def check_path(folder: pathlib.Path) -> None:
+    """UserError if Orbax would take the path for a pattern, and lose what it saves there."""
+    if patterns := sorted(_PATTERNS.intersection(str(folder.absolute()))):
+        raise UserError(
+            f"{folder}: its path contains {' '.join(patterns)}, which Orbax treats as a pattern;"
+            " choose another --workdir"
+        )
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
