@@ -61,9 +61,9 @@ def run(tmp_path, **options) -> Result:
         "cache_dir": str(tmp_path / "cache"),
         "data": str(tmp_path / "songs"),
         "metrics": "sdr",
-        "batch_size": 8,
     } | options
     if "estimates" not in fields:
+        fields.setdefault("batch_size", 8)
         fields.setdefault("sampling", SWEPT if fields.get("sweep") else QUICK)
     eval_script.main(eval_script.Evaluate(**fields))
     return read_result(fields["out"])

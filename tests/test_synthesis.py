@@ -12,7 +12,7 @@ from data_pipelines.dsp import midi_to_hz, modal, oscillate, phase_of, wavetable
 from data_pipelines.embedded import songs as songs_module
 from data_pipelines.embedded import synthesis
 from data_pipelines.source import ACTIVITY_BLOCK
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import MachineError
 
 RATE = 44100
 
@@ -145,9 +145,9 @@ def test_unwritable_cache_names_the_folder(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     for folder in (blocked, blocked / "below"):
-        with pytest.raises(UserError, match=str(folder)):
+        with pytest.raises(MachineError, match=str(folder)):
             write_npy(folder / "song.npy", np.zeros(1))
-    with pytest.raises(UserError, match=str(blocked)):
+    with pytest.raises(MachineError, match=str(blocked)):
         cached(blocked).activity(0)
 
 

@@ -4,14 +4,13 @@ Activations are `[batch, time, channel]`. Parameters are float32; every layer co
 """
 
 import functools
-import math
+import statistics
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
@@ -146,7 +145,8 @@ def standard_normals(count: int) -> Float32[np.ndarray, "count"]:
     uniform = ((high ^ low) >> np.uint32(9) | ones).view(np.float32) - np.float32(1)
     least = np.nextafter(np.float32(-1), np.float32(0))
     uniform = np.maximum(least, uniform * (np.float32(1) - least) + least)
-    return (math.sqrt(2) * scipy.special.erfinv(uniform.astype(np.float64))).astype(np.float32)
+    normal = statistics.NormalDist()
+    return np.array([normal.inv_cdf((1 + x) / 2) for x in uniform.tolist()], np.float32)
 
 
 class NoiseLevelEmbedding(nn.Module):
