@@ -11,7 +11,7 @@ from diffsep_jax.files import user_cache
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """The given folder, or diffsep-jax/songs in the user's cache. MachineError if there is none."""
+    """The given folder, or diffsep-jax/songs in the user's cache. MachineError without a cache."""
     if cache_dir is not None:
         return Path(cache_dir)
     return user_cache("songs")
