@@ -375,7 +375,7 @@ def test_the_default_one_of_several_streams_is_taken(tmp_path: Path) -> None:
         AudioFile(tmp_path / "a.mka", stream=2)
 
 
-def test_audio_that_starts_after_its_picture_is_told(tmp_path: Path) -> None:
+def test_audio_that_starts_after_its_picture_is_reported(tmp_path: Path) -> None:
     for start, notes in ((0.5, ["its audio starts 0.500 s after its picture"]), (0.0, [])):
         encode(
             tmp_path / "a.mkv",

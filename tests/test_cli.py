@@ -166,7 +166,9 @@ def test_another_sample_rate_and_an_excerpt(tmp_path: Path) -> None:
         assert np.array_equal(part, whole[11_025 : 11_025 + 5512])
 
 
-def test_clipping_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clipping_is_counted_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     audio = np.zeros((5000, 2), np.float32)
     audio[100:110] = 3.0
     sf.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
@@ -243,7 +245,7 @@ def test_the_limit_of_vocals_can_be_turned_off(
         np.testing.assert_allclose(vocals, gain * read_audio(path)[0], rtol=1e-4)
 
 
-def test_notes_on_an_input_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_on_an_input_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = song(tmp_path / "a.wav")
     path.write_bytes(path.read_bytes()[:-4000])
     run(path, "--out", tmp_path, "--allow-damaged")

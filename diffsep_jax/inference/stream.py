@@ -250,7 +250,7 @@ def _results(
 def _wait(
     batch: list[TrackChunk], call: _Call, model: "ChunkSeparator", settings: SamplerSettings
 ) -> Iterator[Float32[np.ndarray, "segment 2"]]:
-    """The vocals of a batch; for want of memory, computed again in smaller ones.
+    """The vocals of a batch; if memory runs out, computed again in smaller batches.
 
     Polls, because Ctrl-C does not interrupt JAX's own wait.
     """
