@@ -23,6 +23,7 @@ from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions, check_effect
+from diffsep_jax.runtime import DtypeOption, inference_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Evaluate:
         overlap: share of each chunk that is cross-faded with the next one, 0 to 0.5.
         limit_vocals: as in diffsep separate, so that what users get is scored.
         batch_size: number of chunks separated at once.
+        dtype: type in which the networks compute; auto: float32 on CPUs, bfloat16 elsewhere.
         num_songs: number of embedded songs.
         song_seconds: length of an embedded song.
         cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.
@@ -67,6 +69,7 @@ class Evaluate:
     overlap: float = DEFAULT_OVERLAP
     limit_vocals: bool = True
     batch_size: int = DEFAULT_BATCH_SIZE
+    dtype: DtypeOption = "auto"
     num_songs: int = 10
     song_seconds: float = 60.0
     cache_dir: str | None = None
@@ -117,7 +120,9 @@ def main(command: Evaluate) -> None:
         names = track_names(source)
         estimator = estimates.FileEstimates(command.estimates, names, command.name)
     else:
-        separator = Separator.from_pretrained(model, batch_size=command.batch_size)
+        separator = Separator.from_pretrained(
+            model, batch_size=command.batch_size, dtype=command.dtype
+        )
         points = estimates.condition_names(sweep.points, command.name)
         estimator = estimates.SeparatorEstimates(
             separator,
@@ -162,7 +167,10 @@ def check(command: Evaluate) -> Sweep:
             f"name is {command.name!r}; expected a name other than {', '.join(ANCHORS)}"
         )
     if command.estimates is not None:
-        useless = ("model", "sampling", "overlap", "limit_vocals", "batch_size", "repeats", "sweep")
+        useless = (
+            *("model", "sampling", "overlap", "limit_vocals", "batch_size", "dtype"),
+            *("repeats", "sweep"),
+        )
         refuse_without_effect(command, "--estimates", useless)
     if command.data != "embedded":
         refuse_without_effect(command, f"--data {command.data}", ("num_songs", "song_seconds"))
@@ -211,6 +219,7 @@ def identity(command: Evaluate, sweep: Sweep) -> dict[str, Any]:
     return settings | {
         "overlap": command.overlap,
         "limit_vocals": command.limit_vocals,
+        "dtype": inference_dtype(command.dtype),
         "repeats": command.repeats,
         "points": points,
     }

@@ -38,10 +38,9 @@ from diffsep_jax.inference.engine import (
 )
 from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.settings import SamplerSettings
-from diffsep_jax.models.compute import Dtype
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.waveform.generator import Generator
-from diffsep_jax.runtime import use_cores
+from diffsep_jax.runtime import DtypeOption, inference_dtype, use_cores
 from diffsep_jax.samplers import find_sampler
 
 
@@ -55,7 +54,7 @@ class Arguments:
         steps: network calls.
         batch_size: chunks of a call.
         segment: samples of a chunk; unset: the model's.
-        dtype: type to compute in; unset: float32 on a CPU, else the model's.
+        dtype: type to compute in; auto: float32 on CPUs, bfloat16 elsewhere.
         repeats: turns of each run.
         torch: time PyTorch too, with ddim at the largest number of steps.
     """
@@ -65,7 +64,7 @@ class Arguments:
     steps: tuple[int, ...] = (5, 20)
     batch_size: int = 4
     segment: int | None = None
-    dtype: Dtype | None = None
+    dtype: DtypeOption = "auto"
     repeats: int = 5
     torch: bool = False
 
@@ -152,16 +151,14 @@ class Compiled:
         jax.block_until_ready(self._program(*self._given, None, values))
 
 
-def load(name: str, segment: int | None, dtype: Dtype | None) -> tuple[SeparationModel, Params]:
+def load(name: str, segment: int | None, dtype: DtypeOption) -> tuple[SeparationModel, Params]:
     """The model to time and its parameters, random for a configuration."""
     params: Any = None
     if name in configs.NAMES and name not in known_models():
         model = configs.get(name).model
     else:
         model, params = load_model(name)
-    if dtype is None:
-        dtype = "float32" if jax.default_backend() == "cpu" else model.compute.dtype
-    compute = dataclasses.replace(model.compute, dtype=dtype)
+    compute = dataclasses.replace(model.compute, dtype=inference_dtype(dtype))
     model = dataclasses.replace(model, compute=compute, segment=segment or model.segment)
     if params is None:
         params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))

@@ -5,8 +5,8 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 
@@ -46,9 +46,27 @@ CHIPS = {
     "NVIDIA A100-SXM4-40GB": Chip(flops=312e12, memory=40e9),
     "NVIDIA A100-SXM4-80GB": Chip(flops=312e12, memory=80e9),
     "NVIDIA H100 80GB HBM3": Chip(flops=989e12, memory=80e9),
+    "NVIDIA H100 PCIe": Chip(flops=756e12, memory=80e9),
+    "NVIDIA GH200 480GB": Chip(flops=989e12, memory=96e9),
     "NVIDIA H200": Chip(flops=989e12, memory=141e9),
+    "NVIDIA B200": Chip(flops=2250e12, memory=180e9),
     "NVIDIA L4": Chip(flops=121e12, memory=24e9),
 }
+
+
+Dtype = Literal["float32", "bfloat16"]
+DtypeOption = Literal["auto", "float32", "bfloat16"]
+
+
+def inference_dtype(option: DtypeOption, platforms: Sequence[str] = ()) -> Dtype:
+    """The type that an option of inference stands for on `platforms`, by default JAX's own.
+
+    `auto` is float32 where one of them is the CPU, which computes bfloat16 no faster, and otherwise
+    bfloat16.
+    """
+    if option != "auto":
+        return option
+    return "float32" if "cpu" in (platforms or (jax.default_backend(),)) else "bfloat16"
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Attention: the backends agree with float64, forward and backward, and need linear memory."""
 
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(attention_module, "TILE_QUERIES", 32)
     monkeypatch.setattr(attention_module, "MIN_QUERY_BLOCK", 16)
     monkeypatch.setattr(attention_module, "KEY_BLOCK", 48)
+    monkeypatch.setattr(attention_module, "ROWS_BYTES", 2**15)
     monkeypatch.setattr(splash, "BLOCK", 256)
     monkeypatch.setattr(splash, "COMPUTE_BLOCK", 128)
 
@@ -62,7 +64,7 @@ def output_and_gradients(backend, inputs, grad):
     return out, *pull_back(grad)
 
 
-@pytest.mark.parametrize("backend", ["plain", "blockwise", "splash"])
+@pytest.mark.parametrize("backend", ["plain", "blockwise", "rows", "splash"])
 @pytest.mark.parametrize(
     ("time", "dim"),
     [
@@ -80,7 +82,7 @@ def test_output_and_gradients_agree_with_float64(backend, time, dim):
         np.testing.assert_allclose(mine, exact, atol=5e-6)
 
 
-@pytest.mark.parametrize("backend", ["plain", "blockwise", "splash"])
+@pytest.mark.parametrize("backend", ["plain", "blockwise", "rows", "splash"])
 def test_bfloat16_rounds_inputs_and_weights_only(backend):
     # bfloat16 has 8 bits: a relative error of 2^-9 for each rounding of a scale of about one.
     inputs = qkv(97, dtype=jnp.bfloat16)
@@ -92,7 +94,7 @@ def test_bfloat16_rounds_inputs_and_weights_only(backend):
         np.testing.assert_allclose(np.asarray(mine, np.float64), exact, atol=2**-7 * scale)
 
 
-@pytest.mark.parametrize("backend", ["plain", "blockwise", "splash"])
+@pytest.mark.parametrize("backend", ["plain", "blockwise", "rows", "splash"])
 def test_large_scores_neither_overflow_nor_vanish(backend):
     query, key, value = qkv(97)
     inputs = [60 * query, 60 * key, value]
@@ -119,21 +121,40 @@ def test_cudnn_says_that_it_does_not_compute_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("platform", "time", "dtype", "backend"),
+    ("platform", "time", "dtype", "has_cudnn", "backend"),
     [
-        ("tpu", 512, jnp.bfloat16, "plain"),
-        ("tpu", 513, jnp.bfloat16, "splash"),
-        ("tpu", 16_384, jnp.float32, "splash"),
-        ("gpu", 512, jnp.bfloat16, "plain"),
-        ("gpu", 16_384, jnp.bfloat16, "cudnn"),
-        ("cuda", 1024, jnp.float16, "cudnn"),
-        ("gpu", 16_384, jnp.float32, "blockwise"),
-        ("cpu", 64, jnp.float32, "blockwise"),
-        ("cpu", 16_384, jnp.bfloat16, "blockwise"),
+        ("tpu", 512, jnp.bfloat16, False, "plain"),
+        ("tpu", 513, jnp.bfloat16, False, "splash"),
+        ("tpu", 16_384, jnp.float32, False, "splash"),
+        ("gpu", 512, jnp.bfloat16, True, "plain"),
+        ("gpu", 16_384, jnp.bfloat16, True, "cudnn"),
+        ("gpu", 16_384, jnp.bfloat16, False, "rows"),
+        ("gpu", 16_384, jnp.float32, True, "rows"),
+        ("cpu", 64, jnp.float32, False, "blockwise"),
+        ("cpu", 16_384, jnp.bfloat16, False, "blockwise"),
     ],
 )
-def test_choice_of_backend(platform, time, dtype, backend):
-    assert choose_backend(platform, time, dtype) == backend
+def test_choice_of_backend(platform, time, dtype, has_cudnn, backend):
+    assert choose_backend(platform, time, dtype, has_cudnn=has_cudnn) == backend
+
+
+@pytest.mark.parametrize(
+    ("capability", "supported"),
+    [("7.0", False), ("7.5", False), ("8.0", True), ("10.0", True), ("gfx90a", False)],
+)
+def test_cudnn_needs_an_nvidia_gpu_from_ampere_on(monkeypatch, capability, supported):
+    device = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert attention_module._has_cudnn() == supported
+
+
+def test_few_bodies_on_a_gpu_in_float32(monkeypatch):
+    # The paper's longest attention: 16,384 positions, two heads, here of four chunks.
+    monkeypatch.setattr(attention_module, "ROWS_BYTES", 2**30)
+    shape = jax.ShapeDtypeStruct((4, 16_384, 2, 128), jnp.float32)
+    jaxpr = jax.make_jaxpr(lambda *inputs: attention(*inputs, "rows"))(shape, shape, shape)
+    (length,) = (each.params["length"] for each in jaxpr.eqns if each.primitive.name == "scan")
+    assert length <= 16
 
 
 def temporaries(backend, time):
@@ -148,12 +169,13 @@ def temporaries(backend, time):
 
 def test_memory_is_linear_in_time_forward_and_backward():
     of_one_position = 40 * 8 * 4  # forty arrays of the input's size, whatever the length
-    assert temporaries("blockwise", 4096) < 4096 * of_one_position
-    assert temporaries("blockwise", 32_768) < 32_768 * of_one_position
+    for backend in ("blockwise", "rows"):
+        assert temporaries(backend, 4096) < 4096 * of_one_position
+        assert temporaries(backend, 32_768) < 32_768 * of_one_position
     assert temporaries("plain", 4096) > 4096 * of_one_position  # so the bound tells them apart
 
 
-@pytest.mark.parametrize("backend", ["plain", "blockwise"])
+@pytest.mark.parametrize("backend", ["plain", "blockwise", "rows"])
 def test_the_compiler_partitions_the_batch_without_communication(backend):
     mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
     sharding = NamedSharding(mesh, PartitionSpec("data"))

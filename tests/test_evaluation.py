@@ -72,7 +72,7 @@ def run(tmp_path, **options) -> Result:
 def not_compiled(monkeypatch, separate):
     """Takes the model's place."""
 
-    def from_pretrained(cls, name, *, batch_size):
+    def from_pretrained(cls, name, *, batch_size, dtype):
         return object.__new__(cls)
 
     monkeypatch.setattr(Separator, "from_pretrained", classmethod(from_pretrained))

@@ -187,6 +187,25 @@ def test_zero_output_preconditioned_is_the_gaussian_posterior_mean():
     np.testing.assert_allclose(deviation[0, :, 0], residual, rtol=0.01)
 
 
+def test_products_that_become_audio_are_exact_on_every_platform(family):
+    """TPUs round the factors of float32 products to 8 bits unless they are told not to."""
+    model = dataclasses.replace(FAMILIES[family], compute=Compute(dtype="bfloat16"))
+    audio = jax.ShapeDtypeStruct((1, model.segment, 2), jnp.float32)
+    sigma = jax.ShapeDtypeStruct((1,), jnp.float32)
+
+    def estimate_and_velocity(params, mixture, x, sigma):
+        conditioning = model.condition(params, mixture)
+        return conditioning.estimate, model.velocity(params, x, sigma, mixture, conditioning)
+
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    program = jax.jit(estimate_and_velocity).trace(params, audio, audio, sigma)
+    text = program.lower(lowering_platforms=("tpu",)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    in_float32 = [line for line in products if "xbf16>" not in line]
+    assert 0 < len(in_float32) < len(products)
+    assert all("HIGHEST" in line for line in in_float32)
+
+
 def test_bfloat16_compute_keeps_float32_parameters_and_output(family, params):
     model = dataclasses.replace(FAMILIES[family], compute=Compute(dtype="bfloat16"))
     audio = jax.random.normal(jax.random.key(4), (1, model.segment, 2))

@@ -17,9 +17,11 @@ from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation.estimates import SeparatorEstimates
 from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.inference import separator as separator_module
 from diffsep_jax.inference.limiter import LIMIT
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
+from diffsep_jax.models.model import SeparationModel
 
 pytestmark = pytest.mark.usefixtures("halving")
 
@@ -115,8 +117,25 @@ def test_what_is_known_of_a_model() -> None:
     separator = Separator(TINY, {"a": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}})
     assert (separator.sample_rate, separator.segment, separator.num_parameters) == (RATE, 4096, 16)
     assert repr(separator) == (
-        "Separator(0.0M parameters, 44100 Hz, chunks of 0.1 s, batch size 4, preset balanced)"
+        "Separator(0.0M parameters, 44100 Hz, chunks of 0.1 s, batch size 4, float32,"
+        " preset balanced)"
     )
+
+
+def test_the_networks_compute_in_the_type_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    models: list[SeparationModel] = []
+
+    def remember(model: SeparationModel, params: object, *, batch_size: int) -> Halving:
+        models.append(model)
+        return Halving(model, params, batch_size=batch_size)
+
+    monkeypatch.setattr(separator_module, "ChunkSeparator", remember)
+    Separator(TINY, {}, dtype="bfloat16")
+    Separator(TINY, {})
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    assert Separator(TINY, {}).dtype == "bfloat16"
+    types = ["bfloat16", "float32", "bfloat16"]
+    assert [model.compute.dtype for model in models] == types
 
 
 def test_the_package_tells_its_names_and_version() -> None:

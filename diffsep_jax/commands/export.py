@@ -8,6 +8,7 @@ import tyro
 
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.settings import SamplerOptions, check_effect, complete
+from diffsep_jax.runtime import DtypeOption, inference_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Export:
     batch_size: int | None = None
     """Chunks of a call; None leaves it open until the program is compiled."""
 
+    dtype: DtypeOption = "auto"
+    """Type in which the networks compute; auto: float32 if cpu is a platform, else bfloat16."""
+
     platforms: Annotated[
         tuple[Literal["cpu", "cuda", "rocm", "tpu"], ...], tyro.conf.arg(metavar="PLATFORM...")
     ] = ("cpu", "cuda", "rocm", "tpu")
@@ -50,6 +54,8 @@ def export(command: Export) -> None:
     settings = complete(command.sampling, preset)
     check_effect(command.sampling, settings)
     model, params = load_model(command.model)
+    dtype = inference_dtype(command.dtype, command.platforms)
+    model = dataclasses.replace(model, compute=dataclasses.replace(model.compute, dtype=dtype))
     export_sampler(
         model,
         params,

@@ -100,6 +100,9 @@ class Separate:
     batch_size: int = DEFAULT_BATCH_SIZE
     """Chunks separated at once: changes speed and memory, not the result."""
 
+    dtype: runtime.DtypeOption = "auto"
+    """Type in which the networks compute; auto: float32 on CPUs, bfloat16 elsewhere."""
+
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
@@ -176,7 +179,9 @@ def _separate(
     from diffsep_jax.inference.separator import Separator
 
     runtime.use_compilation_cache()
-    separator = Separator.from_pretrained(command.model, batch_size=command.batch_size)
+    separator = Separator.from_pretrained(
+        command.model, batch_size=command.batch_size, dtype=command.dtype
+    )
     refines = command.refine is not None
     settings = complete(command.sampling, separator.default_preset, refines=refines)
     separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)

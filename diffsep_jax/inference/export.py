@@ -110,6 +110,7 @@ def export_sampler(
         "segment": model.segment,
         "hop": plan(model.segment, model.segment, overlap, stride).hop,
         "batch_size": batch_size,
+        "dtype": model.compute.dtype,
         "arguments": [
             {"name": "params", "file": WEIGHTS_FILE},
             *(_describe(name, arguments[name]) for name in ("mixture", "start")),

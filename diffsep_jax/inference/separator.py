@@ -27,7 +27,7 @@ from diffsep_jax.inference.settings import (
 from diffsep_jax.inference.stream import Progress, separate_chunk, separate_tracks
 from diffsep_jax.inference.track import STEMS, TrackChunk, measure
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.runtime import refuse_fork
+from diffsep_jax.runtime import DtypeOption, inference_dtype, refuse_fork
 
 
 class Separation(NamedTuple):
@@ -50,6 +50,7 @@ class Separator:
       segment: samples of a chunk at the model's rate.
       batch_size: chunks separated at once: the size asked for, up to a multiple of the devices,
         and halved where that takes more memory than there is.
+      dtype: type in which the networks compute.
       num_parameters: of both networks.
     """
 
@@ -59,6 +60,7 @@ class Separator:
         params: Params,
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        dtype: DtypeOption = "auto",
         default_preset: Preset = DEFAULT_PRESET,
     ) -> None:
         """Prepares a model for inference.
@@ -66,11 +68,15 @@ class Separator:
         Args:
           model, params: as `load_model` gives them.
           batch_size: chunks separated at once; it changes speed and memory, not the result.
+          dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
           default_preset: how to sample where the options do not say.
         """
         refuse_fork()
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}; expected at least 1")
+        self.dtype = inference_dtype(dtype)
+        compute = dataclasses.replace(model.compute, dtype=self.dtype)
+        model = dataclasses.replace(model, compute=compute)
         self._chunks = ChunkSeparator(model, params, batch_size=batch_size)
         self.default_preset = default_preset
         self.sample_rate, self.segment = self._chunks.sample_rate, self._chunks.segment
@@ -84,17 +90,21 @@ class Separator:
         return (
             f"Separator({self.num_parameters / 1e6:.1f}M parameters, {self.sample_rate} Hz,"
             f" chunks of {self.segment / self.sample_rate:.1f} s,"
-            f" batch size {self.batch_size}, preset {self.default_preset})"
+            f" batch size {self.batch_size}, {self.dtype}, preset {self.default_preset})"
         )
 
     @classmethod
     def from_pretrained(
-        cls, name_or_dir: str, *, batch_size: int = DEFAULT_BATCH_SIZE
+        cls,
+        name_or_dir: str,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        dtype: DtypeOption = "auto",
     ) -> "Separator":
         """Loads a shipped model by name, or a model directory. UserError lists the names."""
         model, params = load_model(name_or_dir)
         preset = load_default_preset(name_or_dir)
-        return cls(model, params, batch_size=batch_size, default_preset=preset)
+        return cls(model, params, batch_size=batch_size, dtype=dtype, default_preset=preset)
 
     def warm_up(
         self,

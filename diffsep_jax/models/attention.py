@@ -3,17 +3,19 @@
 | backend | what | where `auto` uses it |
 |---|---|---|
 | `plain` | the whole score matrix at once | TPU and GPU, up to 512 positions |
-| `blockwise` | one tile of scores at a time | CPU; GPU in float32 |
+| `blockwise` | one tile of scores at a time, small enough for a cache | CPU |
+| `rows` | the scores of some queries at a time | GPU without `cudnn` |
 | `splash` | JAX's Pallas kernel for TPU, see `diffsep_jax.models.splash` | TPU |
-| `cudnn` | cuDNN's fused kernel | GPU in bfloat16 or float16 |
+| `cudnn` | cuDNN's fused kernel | NVIDIA GPU from Ampere on, in bfloat16 or float16 |
 | `portable` | chosen when the program is lowered for a platform | never: for `jax.export` |
 
-All but `plain` need memory linear in time, forward and backward: they keep the output and one
-number for each query, named `ATTENTION` for rematerialisation policies (`cudnn` has no names), and
-recompute the scores. The softmax is always float32. `plain` and `blockwise` are ordinary JAX, which
-the compiler partitions over the batch without communication.
+All but `plain` need memory linear in time, forward and backward: they keep the output and, except
+`rows`, one number for each query, named `ATTENTION` for rematerialisation policies (`cudnn` has no
+names), and recompute the scores. The softmax is always float32. `plain`, `blockwise` and `rows` are
+ordinary JAX, which the compiler partitions over the batch without communication.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -26,9 +28,12 @@ from jaxtyping import Array, Float, Float32
 
 from diffsep_jax.models.splash import ATTENTION, splash_attention
 
-Backend = Literal["auto", "plain", "blockwise", "splash", "cudnn", "portable"]
+Backend = Literal["auto", "plain", "blockwise", "rows", "splash", "cudnn", "portable"]
 
 CUDNN_TYPES = (jnp.bfloat16, jnp.float16)
+
+CUDNN_CAPABILITY = 8.0
+"""Least compute capability of a GPU for cuDNN's kernel: V100 has 7.0, T4 7.5, A100 8.0."""
 
 PLAIN_POSITIONS = 512
 """Up to this length `auto` is `plain` on accelerators: the compiler fuses small products with their
@@ -39,6 +44,9 @@ neighbours, while a kernel runs alone and pads to its block."""
 TILE_QUERIES = 512  # of all examples of the batch together
 MIN_QUERY_BLOCK = 128
 KEY_BLOCK = 2048
+
+ROWS_BYTES = 2**30
+"""Memory of the scores that `rows` computes at a time."""
 
 
 def attention(
@@ -58,7 +66,9 @@ def attention(
     if backend == "portable":
         return _portable(query, key, value)
     if backend == "auto":
-        backend = choose_backend(jax.default_backend(), query.shape[1], query.dtype)
+        backend = choose_backend(
+            jax.default_backend(), query.shape[1], query.dtype, has_cudnn=_has_cudnn()
+        )
     if backend == "splash":
         return splash_attention(query, key, value)
     if backend == "cudnn":
@@ -70,18 +80,20 @@ def attention(
     if backend == "blockwise":
         heads_first = (x.transpose(2, 0, 1, 3) for x in (query, key, value))
         return _blockwise(*heads_first).transpose(1, 2, 0, 3)
+    if backend == "rows":
+        return _rows(query, key, value)
     return _plain(query, key, value)
 
 
 def _portable(query: Array, key: Array, value: Array) -> Array:
     """`auto` for whichever platform the program is lowered for.
 
-    `jax.export` guarantees no compatibility for cuDNN's kernel, so `blockwise` replaces it.
+    `jax.export` guarantees no compatibility for cuDNN's kernel, so `rows` replaces it.
     """
 
     def on(platform: str) -> Callable[[Array, Array, Array], Array]:
-        backend = choose_backend(platform, query.shape[1], query.dtype)
-        return partial(attention, backend="blockwise" if backend == "cudnn" else backend)
+        backend = choose_backend(platform, query.shape[1], query.dtype, has_cudnn=False)
+        return partial(attention, backend=backend)
 
     gpu = on("gpu")
     return jax.lax.platform_dependent(
@@ -89,16 +101,40 @@ def _portable(query: Array, key: Array, value: Array) -> Array:
     )
 
 
-def choose_backend(platform: str, time: int, dtype: DTypeLike) -> Backend:
-    """The backend for `jax.default_backend()`, a number of positions and the inputs' type."""
-    on_gpu = platform in ("gpu", "cuda")
-    if (on_gpu or platform == "tpu") and time <= PLAIN_POSITIONS:
+def choose_backend(platform: str, time: int, dtype: DTypeLike, *, has_cudnn: bool) -> Backend:
+    """The backend for `jax.default_backend()`, a number of positions and the inputs' type.
+
+    `has_cudnn`: whether the GPU can run cuDNN's kernel.
+    """
+    if platform == "cpu":
+        return "blockwise"
+    if time <= PLAIN_POSITIONS:
         return "plain"
     if platform == "tpu":
         return "splash"
-    if on_gpu and jnp.dtype(dtype) in CUDNN_TYPES:
-        return "cudnn"
-    return "blockwise"
+    return "cudnn" if has_cudnn and jnp.dtype(dtype) in CUDNN_TYPES else "rows"
+
+
+def _has_cudnn() -> bool:
+    """Whether the default device is a GPU that cuDNN's kernel supports."""
+    capability = getattr(jax.devices()[0], "compute_capability", "")
+    with contextlib.suppress(ValueError):  # "gfx90a": AMD's
+        return float(capability) >= CUDNN_CAPABILITY
+    return False
+
+
+def _rows(query: Array, key: Array, value: Array) -> Array:
+    """`_plain` for as many queries at a time as `ROWS_BYTES` allow, recomputed backward."""
+    batch, time, heads, dim = query.shape
+    rows = TILE_QUERIES
+    if isinstance(batch, int):  # in an exported program it may be symbolic
+        rows = max(1, ROWS_BYTES // (4 * batch * heads * time))
+    blocks = -(-time // rows)
+    padded = jnp.pad(query, ((0, 0), (0, -time % blocks), (0, 0), (0, 0)))
+    parts = jnp.moveaxis(padded.reshape(batch, blocks, -1, heads, dim), 1, 0)
+    attend = jax.checkpoint(lambda part: _plain(part, key, value))
+    out = jnp.moveaxis(jax.lax.map(attend, parts), 0, 1)
+    return checkpoint_name(out.reshape(batch, -1, heads, dim)[:, :time], ATTENTION)
 
 
 def _plain(query: Array, key: Array, value: Array) -> Array:

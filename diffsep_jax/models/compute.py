@@ -12,8 +12,8 @@ from diffsep_jax.models.convolution import Convolution
 from diffsep_jax.models.fields import require
 from diffsep_jax.models.layers import PRODUCT
 from diffsep_jax.models.splash import ATTENTION
+from diffsep_jax.runtime import Dtype
 
-Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 M = TypeVar("M", bound=type[nn.Module])
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.layers import Dense, FiLM, GroupNorm, conv, named_product
+from diffsep_jax.models.layers import Dense, FiLM, GroupNorm, conv, exact_products, named_product
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients
 
 BandGroups = tuple[tuple[int, int], ...]
@@ -121,7 +121,8 @@ def read_bands(
         start += count
         inner = BandDense(2 * h.shape[-1], dtype, name=f"{hidden}_{group}")(tokens)
         head = BandDense(2 * width, jnp.float32, zero=True, name=f"{out}_{group}")
-        outputs.append(head(nn.silu(inner)))
+        with exact_products():
+            outputs.append(head(nn.silu(inner)))
     return outputs
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
 from diffsep_jax.models.conditioning import Conditioning
-from diffsep_jax.models.layers import Dense
+from diffsep_jax.models.layers import Dense, exact_products
 from diffsep_jax.models.spectral.bands import (
     BandCoefficients,
     BandGroups,
@@ -93,6 +93,7 @@ class SpectralConditioner(nn.Module):
         estimate = inverse_stft(spectrum, self.window)  # the direct estimate
         return Conditioning((h,), estimate, log_scale=self._log_scale(h, estimate, mixture))
 
+    @exact_products()
     def _log_scale(self, h: Tokens, estimate: Array, mixture: Array) -> Array:
         """Predicts the log of the estimate's error; no gradient reaches the layers before it."""
         levels = jnp.stack(

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from diffsep_jax.models.layers import exact_products
+
 FRAME = 1024
 """Samples of a frame of both transforms, and coefficients of the MDCT's."""
 
@@ -24,6 +26,7 @@ Coefficients = Float[Array, "batch frame channel coefficient"]
 Bins = Complex[Array, "batch frame channel bin"]
 
 
+@exact_products()
 def mdct(audio: Float[Array, "batch time channel"]) -> Coefficients:
     """Coefficients of a chunk whose time is a multiple of `FRAME`.
 
@@ -32,11 +35,13 @@ def mdct(audio: Float[Array, "batch time channel"]) -> Coefficients:
     return _lap(_blocks(audio), 1.0) @ _type_four(np.cos)
 
 
+@exact_products()
 def mdst(audio: Float[Array, "batch time channel"]) -> Coefficients:
     """`mdct` with sines in place of cosines: its quadrature component."""
     return _lap(_blocks(audio), -1.0) @ _type_four(np.sin)
 
 
+@exact_products()
 def inverse_mdct(coefficients: Coefficients) -> Float[Array, "batch time channel"]:
     """The inverse, which is the transpose."""
     blocks = _lap(coefficients @ _type_four(np.cos), -1.0).swapaxes(2, 3)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
 from diffsep_jax.models.conditioning import Conditioning
-from diffsep_jax.models.layers import Dense, GroupNorm, conv
+from diffsep_jax.models.layers import Dense, GroupNorm, conv, exact_products
 from diffsep_jax.models.waveform.blocks import (
     BottleneckBlock,
     Downsample,
@@ -155,6 +155,7 @@ class Conditioner(nn.Module):
             )(h)
         return Dense(width, dtype=compute.dtype, name="transformer_out")(h)
 
+    @exact_products()
     def _head(self, h: Array, samples_per_frame: int, name: str) -> Array:
         """A 1x1 conv to `samples_per_frame` stereo samples a frame, in float32; starts at zero."""
         zeros = nn.initializers.zeros

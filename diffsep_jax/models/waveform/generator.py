@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import DEFAULT, Compute
 from diffsep_jax.models.conditioning import Conditioning
-from diffsep_jax.models.layers import Dense, FiLM, NoiseLevelEmbedding, conv
+from diffsep_jax.models.layers import Dense, FiLM, NoiseLevelEmbedding, conv, exact_products
 from diffsep_jax.models.waveform.blocks import (
     Downsample,
     ResidualBlock,
@@ -145,14 +145,11 @@ class Generator(nn.Module):
             h = run_level(h + skips[level], level, "decoder")
 
         # Zero at the start: the first prediction is the preconditioner's, or zero.
-        output = conv(
-            2 * self.patch_size,
-            3,
-            compute.convolution,
-            jnp.float32,
-            "conv_out",
-            kernel_init=nn.initializers.zeros,
-        )(h.astype(jnp.float32))
+        zeros = nn.initializers.zeros
+        convolution = compute.convolution, jnp.float32
+        conv_out = conv(2 * self.patch_size, 3, *convolution, "conv_out", kernel_init=zeros)
+        with exact_products():
+            output = conv_out(h.astype(jnp.float32))
         return unfold_time(output, self.patch_size)
 
     def _inject(self, h: Array, embedding: Array, compute: Compute, name: str) -> Array:
