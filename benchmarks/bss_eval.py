@@ -18,7 +18,7 @@ import tyro
 
 from benchmarks.turns import Seconds, take_turns
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.evaluation.bss_eval import FrameScores, bss_eval
+from diffsep_jax.evaluation.bss_eval import BssEval, FrameScores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,12 +30,14 @@ class Options:
         rounds: turns of each.
         sample_rate: in Hz.
         num_taps: of the filters.
+        centred: both channels of the vocals are equal.
     """
 
     seconds: float = 60.0
     rounds: int = 1
     sample_rate: int = 44_100
     num_taps: int = 512
+    centred: bool = False
 
 
 def main(options: Options) -> None:
@@ -43,10 +45,12 @@ def main(options: Options) -> None:
     rng = np.random.default_rng(0)
     num_samples = round(options.seconds * options.sample_rate)
     references = rng.normal(0, 0.1, (2, num_samples, 2)).astype(np.float32)
+    if options.centred:
+        references[0, :, 1] = references[0, :, 0]
     estimates = references + rng.normal(0, 0.05, references.shape).astype(np.float32)
 
     def ours() -> object:
-        return bss_eval(references, estimates, options.sample_rate, num_taps=options.num_taps)
+        return BssEval(references, options.sample_rate, num_taps=options.num_taps)(estimates)
 
     def theirs() -> object:
         return museval(references, estimates, options.sample_rate, options.num_taps)

@@ -78,7 +78,7 @@ def si_sdr(
         return math.nan
     exact_reference = np.asarray(reference, np.float64)
     exact_estimate = np.asarray(estimate, np.float64)
-    scale = float(np.sum(exact_reference * exact_estimate)) / _energy(exact_reference)
+    scale = float(np.vdot(exact_reference, exact_estimate)) / _energy(exact_reference)
     target = scale * exact_reference
     if (signal := _energy(target)) == 0:
         return -LIMIT_DB
@@ -93,7 +93,7 @@ def best_gain(
     0 for a silent mixture.
     """
     exact = np.asarray(mixture, np.float64)
-    return float(np.sum(exact * vocals)) / (_energy(exact) or 1.0)
+    return float(np.vdot(exact, vocals)) / (_energy(exact) or 1.0)
 
 
 def mr_stft(
@@ -108,7 +108,8 @@ def mr_stft(
     averaged over windows of 256, 512, 1024, 2048 and 4096 samples and over channels. The norms and
     the mean are over all frames and bins. Windows are periodic Hann windows, a quarter of a window
     apart; frame i is centred on sample i x hop, and the track is padded with zeros. The clamp of
-    1e-8 assumes samples at full scale 1. In float64, in bounded memory.
+    1e-8 assumes samples at full scale 1. Spectra in the samples' type, sums in float64, in bounded
+    memory.
 
     Raises:
       UserError: see `check_pair`.
@@ -121,9 +122,9 @@ def mr_stft(
         count = 0
         for both in zip(_powers(reference, size), _powers(estimate, size), strict=True):
             ours, theirs = (np.sqrt(np.maximum(power, _CLAMP)) for power in both)
-            difference += np.square(ours - theirs).sum(axis=(1, 2))
-            norm += np.square(ours).sum(axis=(1, 2))
-            logs += np.abs(np.log(ours / theirs)).sum(axis=(1, 2))
+            difference += np.square(ours - theirs).sum(axis=(1, 2), dtype=np.float64)
+            norm += np.square(ours).sum(axis=(1, 2), dtype=np.float64)
+            logs += np.abs(np.log(ours / theirs)).sum(axis=(1, 2), dtype=np.float64)
             count += ours[0].size
         distances.append(np.sqrt(difference / norm) + logs / count)
     return float(np.mean(distances))
@@ -226,7 +227,7 @@ def check_pair(reference: np.ndarray, estimate: np.ndarray) -> None:
 
 
 def _energy(samples: np.ndarray) -> float:
-    return float(np.sum(np.square(samples)))
+    return float(np.vdot(samples, samples))
 
 
 def _ratio_db(numerator: float, denominator: float) -> float:
@@ -244,7 +245,7 @@ def _block_energies(audio: np.ndarray) -> Float64[np.ndarray, "block"]:
 
 
 def _band_energies(audio: np.ndarray, sample_rate: int) -> dict[str, float]:
-    bins = sum(power.sum(axis=(0, 1)) for power in _powers(audio, _BAND_SIZE))
+    bins = sum(power.sum(axis=(0, 1), dtype=np.float64) for power in _powers(audio, _BAND_SIZE))
     frequencies = np.arange(_BAND_SIZE // 2 + 1) * sample_rate / _BAND_SIZE
     return {
         name: float(np.sum(bins[(low <= frequencies) & (frequencies < high)]))
@@ -255,18 +256,18 @@ def _band_energies(audio: np.ndarray, sample_rate: int) -> dict[str, float]:
 
 def _powers(
     audio: Float[np.ndarray, "time channel"], size: int
-) -> Iterator[Float64[np.ndarray, "channel frame bin"]]:
-    """Power spectra with Hann windows of `size` samples, some frames at a time.
+) -> Iterator[Float[np.ndarray, "channel frame bin"]]:
+    """Power spectra with Hann windows of `size` samples, some frames at a time, in audio's type.
 
     Frame i is centred on sample i x size / 4; the track is padded with zeros.
     """
     hop = size // _HOPS_PER_WINDOW
-    window = scipy.signal.get_window("hann", size)
+    window = scipy.signal.get_window("hann", size).astype(audio.dtype)
     num_frames = 1 + -(-len(audio) // hop)
     for first in range(0, num_frames, frames := max(1, _SAMPLES_AT_ONCE // size)):
         count = min(frames, num_frames - first)
         start = first * hop - size // 2
-        samples = np.zeros((audio.shape[1], (count - 1) * hop + size))
+        samples = np.zeros((audio.shape[1], (count - 1) * hop + size), audio.dtype)
         inside = audio[max(start, 0) : start + samples.shape[1]]
         samples[:, max(-start, 0) :][:, : len(inside)] = inside.T
         framed = np.lib.stride_tricks.sliding_window_view(samples, size, axis=1)[:, ::hop]

@@ -19,7 +19,9 @@ Programs are compiled for one shape of block and one of frame, which depend on t
 window, the taps and the numbers of stems and channels, but not on the length of the track.
 """
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -47,48 +49,130 @@ class FrameScores(NamedTuple):
     sar: Float64[np.ndarray, "stem frame"]
 
 
-def bss_eval(
-    references: Float[np.ndarray, "_stem _time _channel"],
-    estimates: Float[np.ndarray, "_stem _time _channel"],
-    sample_rate: int,
-    *,
-    window_seconds: float = 1.0,
-    hop_seconds: float = 1.0,
-    num_taps: int = 512,
-) -> FrameScores:
-    """BSS Eval of every stem of one track, with filters fitted on the whole track.
+class BssEval:
+    """BSS Eval of estimates of one track, with filters fitted on the whole track.
 
-    Stem i of the estimates is an estimate of stem i of the references; all references count as
-    sources of interference. Frames start at multiples of the hop; samples after the last whole
-    window belong to no frame but count in the fit of the filters. A track shorter than a window is
-    one frame. A frame in which any reference or estimate is all zeros is NaN for every stem.
-    (museval adds the channels first, so left = -right counts as silence there.)
+    All references count as sources of interference. Frames start at multiples of the hop; samples
+    after the last whole window belong to no frame but count in the fit of the filters. A track
+    shorter than a window is one frame. A frame in which any reference or estimate is all zeros is
+    NaN for every stem. (museval adds the channels first, so left = -right counts as silence there.)
+
+    What depends on the references alone is computed once. A channel that another one of its stem
+    repeats, as in a centred voice, has no filter of its own: the projections need none, and the
+    equations would be singular.
 
     Takes about 0.4 GiB in stereo in addition to the arrays, regardless of the length. Runs in
     float64 on the default device, or on the CPU if that is a TPU.
-
-    Raises:
-      UserError: see `metrics.check_pair`.
     """
-    window, hop = (round(seconds * sample_rate) for seconds in (window_seconds, hop_seconds))
-    check_pair(references, estimates)
-    num_stems, num_samples, num_channels = references.shape
-    num_frames = 1 if num_samples <= window else 1 + (num_samples - window) // hop
-    scores = np.full((len(METRICS), num_stems, num_frames), np.nan)
-    with fixed_flags(), jax.enable_x64(True), jax.default_device(_device()):
-        correlations = _correlations(references, estimates, num_taps)
-        length = _fft_length(window + num_taps - 1)
-        own, joint = (
-            jnp.fft.rfft(taps, length) for taps in _fit(correlations, num_stems, num_channels)
+
+    def __init__(
+        self,
+        references: Float[np.ndarray, "_stem _time _channel"],
+        sample_rate: int,
+        *,
+        window_seconds: float = 1.0,
+        hop_seconds: float = 1.0,
+        num_taps: int = 512,
+    ) -> None:
+        """Fits the filters' equations. UserError without samples, and for NaN or infinity."""
+        check_pair(references, references)
+        self._references, self._num_taps = references, num_taps
+        self._window, self._hop = (
+            round(seconds * sample_rate) for seconds in (window_seconds, hop_seconds)
         )
-        for start in range(0, num_frames, _FRAMES):
-            starts = [hop * frame for frame in range(start, min(start + _FRAMES, num_frames))]
-            frames = _frames(references, estimates, starts, window)
-            silent = np.any(np.all(frames == 0, axis=(3, 4)), axis=(1, 2))
-            decibels = _decibels(*np.asarray(_energies(frames, own, joint)))
-            decibels[..., silent] = np.nan
-            scores[..., start : start + len(starts)] = decibels[..., : len(starts)]
-    return FrameScores(*scores)
+        self._stem_of, channels = np.array(
+            [
+                (number, channel)
+                for number, stem in enumerate(references)
+                for channel in range(references.shape[2])
+                if not any(_are_copies(stem[:, channel], stem[:, i]) for i in range(channel))
+            ]
+        ).T
+        self._kept = self._stem_of * references.shape[2] + channels
+        with self._in_float64():
+            gram = _gram(self._correlate(references)[self._kept])
+            self._solve_joint = _solver(gram)
+            self._solve_own = []
+            for stem in range(len(references)):
+                rows = np.repeat(self._stem_of == stem, num_taps)
+                self._solve_own.append(_solver(gram[np.ix_(rows, rows)]))
+
+    def __call__(self, estimates: Float[np.ndarray, "_stem _time _channel"]) -> FrameScores:
+        """Scores of estimates of the references, stem by stem.
+
+        Raises:
+          UserError: see `metrics.check_pair`.
+        """
+        references, window, hop = self._references, self._window, self._hop
+        check_pair(references, estimates)
+        num_stems, num_samples, _ = references.shape
+        num_frames = 1 if num_samples <= window else 1 + (num_samples - window) // hop
+        scores = np.full((len(METRICS), num_stems, num_frames), np.nan)
+        with self._in_float64():
+            length = _fft_length(window + self._num_taps - 1)
+            own, joint = (jnp.fft.rfft(taps, length) for taps in self._fit(estimates))
+            for start in range(0, num_frames, _FRAMES):
+                starts = [hop * frame for frame in range(start, min(start + _FRAMES, num_frames))]
+                frames = _frames(references, estimates, starts, window)
+                silent = np.any(np.all(frames == 0, axis=(3, 4)), axis=(1, 2))
+                decibels = _decibels(*np.asarray(_energies(frames, own, joint)))
+                decibels[..., silent] = np.nan
+                scores[..., start : start + len(starts)] = decibels[..., : len(starts)]
+        return FrameScores(*scores)
+
+    def _fit(
+        self, estimates: np.ndarray
+    ) -> tuple[
+        Float64[np.ndarray, "stem channel channel tap"],
+        Float64[np.ndarray, "stem channel stem channel tap"],
+    ]:
+        """Filters onto a stem's own reference [its channel, the estimate's], and onto all stems'.
+
+        Those of channels that are copies are zero.
+        """
+        num_stems, _, num_channels = estimates.shape
+        num_references, num_taps = num_stems * num_channels, self._num_taps
+        # [kept reference, tap] x [estimate's channel]
+        products = np.moveaxis(self._correlate(estimates), 0, 2).reshape(-1, num_references)
+        joint = np.zeros((num_references, num_taps, num_references))
+        own = np.zeros((num_references, num_taps, num_channels))
+        joint[self._kept] = self._solve_joint(products).reshape(-1, num_taps, num_references)
+        for stem in range(num_stems):
+            kept = self._stem_of == stem
+            rows = np.repeat(kept, num_taps)
+            columns = slice(stem * num_channels, (stem + 1) * num_channels)
+            solution = self._solve_own[stem](products[rows, columns])
+            own[self._kept[kept]] = solution.reshape(-1, num_taps, num_channels)
+        own = own.reshape(num_stems, num_channels, num_taps, num_channels)
+        joint = joint.reshape(num_stems, num_channels, num_taps, num_stems, num_channels)
+        return np.moveaxis(own, 2, 3), np.moveaxis(joint, 2, 4)
+
+    def _correlate(
+        self, stems: Float[np.ndarray, "_stem _time _channel"]
+    ) -> Float64[np.ndarray, "signal kept tap"]:
+        """sum_n z[n] r[n - tap]: z are all channels of the stems, r the kept ones of references."""
+        length = _fft_length(32 * self._num_taps)
+        history = self._num_taps - 1
+        chunk = _BLOCKS * (length - history)
+        num_samples = stems.shape[1]
+        shape = (stems.shape[0] * stems.shape[2], len(self._kept), length // 2 + 1)
+        spectra = jnp.zeros(shape, jnp.complex128)
+        for start in range(0, num_samples, chunk):
+            # The track is padded with zeros.
+            span = slice(max(start - history, 0), min(start + chunk, num_samples))
+            first = span.start - (start - history)
+            pads = ((0, 0), (first, history + chunk - first - (span.stop - span.start)))
+            signals, references = (
+                np.pad(_channels(each, span), pads) for each in (stems, self._references)
+            )
+            spectra = _add_cross_spectra(spectra, signals, references[self._kept], history)
+            spectra.block_until_ready()  # or calls would queue up and keep the whole track
+        return np.asarray(jnp.fft.irfft(spectra, length)[..., : self._num_taps])
+
+    @contextlib.contextmanager
+    def _in_float64(self) -> Iterator[None]:
+        with fixed_flags(), jax.enable_x64(True), jax.default_device(_device()):
+            yield
 
 
 def median_over_frames(scores: FrameScores, stem: int) -> dict[str, float | None]:
@@ -119,11 +203,9 @@ def _fft_length(least: int) -> int:
     return 2 * scipy.fft.next_fast_len(-(-least // 2), real=True)
 
 
-def _signals(
-    references: np.ndarray, estimates: np.ndarray, span: slice
-) -> Float64[np.ndarray, "2 stem channel time"]:
-    samples = np.stack([references[:, span], estimates[:, span]])
-    return np.moveaxis(samples, 2, 3).astype(np.float64)
+def _channels(stems: np.ndarray, span: slice) -> Float64[np.ndarray, "signal time"]:
+    """All channels of all stems."""
+    return np.moveaxis(stems[:, span], 2, 1).reshape(-1, span.stop - span.start).astype(np.float64)
 
 
 def _frames(
@@ -134,37 +216,44 @@ def _frames(
     frames = np.zeros((_FRAMES, 2, num_stems, num_channels, window))
     for frame, start in zip(frames, starts, strict=False):
         span = slice(start, min(start + window, num_samples))
-        frame[..., : span.stop - start] = _signals(references, estimates, span)
+        for half, stems in zip(frame, (references, estimates), strict=True):
+            half[..., : span.stop - start] = np.moveaxis(stems[:, span], 2, 1)
     return frames
 
 
-def _correlations(
-    references: np.ndarray, estimates: np.ndarray, num_taps: int
-) -> Float64[np.ndarray, "signal reference tap"]:
-    """sum_n z[n] r[n - tap]: z are all channels of references and estimates, r of references."""
-    length = _fft_length(32 * num_taps)
-    history = num_taps - 1
-    chunk = _BLOCKS * (length - history)
-    num_samples = references.shape[1]
-    num_signals = 2 * references.shape[0] * references.shape[2]
-    shape = (num_signals, num_signals // 2, length // 2 + 1)
-    spectra = jnp.zeros(shape, jnp.complex128)
-    for start in range(0, num_samples, chunk):
-        # The track is padded with zeros.
-        chunk_signals = np.zeros((num_signals, history + chunk))
-        span = slice(max(start - history, 0), min(start + chunk, num_samples))
-        first = span.start - (start - history)
-        samples = _signals(references, estimates, span).reshape(num_signals, -1)
-        chunk_signals[:, first : first + samples.shape[1]] = samples
-        # Without waiting, calls would queue up and keep the whole track in memory.
-        spectra = jax.block_until_ready(_add_cross_spectra(spectra, chunk_signals, history))
-    return np.asarray(jnp.fft.irfft(spectra, length)[..., :num_taps])
+def _are_copies(channel: np.ndarray, other: np.ndarray) -> bool:
+    """Whether one channel is the other, perhaps with its polarity reversed."""
+    return np.array_equal(channel, other) or np.array_equal(channel, -other)
+
+
+def _gram(correlations: Float64[np.ndarray, "reference reference tap"]) -> np.ndarray:
+    """The matrix of the normal equations, [reference, tap] x [reference, tap]."""
+    numbers = range(len(correlations))
+    blocks = [
+        [scipy.linalg.toeplitz(correlations[j, i], correlations[i, j]) for j in numbers]
+        for i in numbers
+    ]
+    return np.block(blocks)
+
+
+def _solver(gram: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Products -> the least squares' solution, by the normal equations, which may be singular.
+
+    As in museval, the tiny diagonal gives silent channels filters of zeros and changes nothing
+    else; if the elimination fails, as for clicks, the least-norm solution is taken.
+    """
+    diagonal = np.finfo(np.float64).eps * np.eye(len(gram))
+    factors, pivots, first_zero = scipy.linalg.lapack.dgetrf(gram + diagonal)
+    if first_zero:
+        return lambda products: np.linalg.lstsq(gram, products, rcond=None)[0]
+    return lambda products: scipy.linalg.lu_solve((factors, pivots), products, check_finite=False)
 
 
 @functools.partial(jax.jit, static_argnames="history", donate_argnums=0)
 def _add_cross_spectra(
     spectra: Complex128[Array, "signal reference frequency"],
     signals: Float64[Array, "signal time"],
+    references: Float64[Array, "reference time"],
     history: int,
 ) -> Complex128[Array, "signal reference frequency"]:
     """Adds the blocks of a chunk.
@@ -179,7 +268,7 @@ def _add_cross_spectra(
     current = signals[:, history:].reshape(num_signals, num_blocks, step)
     current = jnp.pad(current, ((0, 0), (0, 0), (history, 0)))
     index = np.arange(num_blocks)[:, None] * step + np.arange(length)[None, :]
-    current, delayed = jnp.fft.rfft(current), jnp.fft.rfft(signals[:num_references, index])
+    current, delayed = jnp.fft.rfft(current), jnp.fft.rfft(references[:, index])
     # One sum per pair compiles to a single pass over the spectra; a batched product takes five
     # times as long on a CPU.
     sums = [
@@ -187,52 +276,6 @@ def _add_cross_spectra(
         for i in range(num_signals)
     ]
     return spectra + jnp.stack(sums)
-
-
-def _fit(
-    correlations: Float64[np.ndarray, "signal reference tap"], num_stems: int, num_channels: int
-) -> tuple[
-    Float64[np.ndarray, "stem channel channel tap"],
-    Float64[np.ndarray, "stem channel stem channel tap"],
-]:
-    """Filters onto a stem's own reference [its channel, the estimate's], and onto all stems'."""
-    num_references = num_stems * num_channels
-    num_taps = correlations.shape[-1]
-    of_references, of_estimates = np.split(correlations, 2)
-    gram = np.block(
-        [
-            [
-                scipy.linalg.toeplitz(of_references[j, i], of_references[i, j])
-                for j in range(num_references)
-            ]
-            for i in range(num_references)
-        ]
-    )
-    # [reference, tap] x [estimate's channel]
-    products = np.moveaxis(of_estimates, 0, 2).reshape(-1, num_references)
-    joint = _solve(gram, products).reshape(
-        num_stems, num_channels, num_taps, num_stems, num_channels
-    )
-    own = np.zeros((num_stems, num_channels, num_taps, num_channels))
-    for stem in range(num_stems):
-        rows = slice(stem * num_channels * num_taps, (stem + 1) * num_channels * num_taps)
-        columns = slice(stem * num_channels, (stem + 1) * num_channels)
-        solution = _solve(gram[rows, rows], products[rows, columns])
-        own[stem] = solution.reshape(num_channels, num_taps, num_channels)
-    return np.moveaxis(own, 2, 3), np.moveaxis(joint, 2, 4)
-
-
-def _solve(gram: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Least squares by the normal equations, which may be singular.
-
-    As in museval, the tiny diagonal gives silent channels filters of zeros and changes nothing
-    else; if the elimination fails, as for two equal channels, the least-norm solution is taken.
-    """
-    diagonal = np.finfo(np.float64).eps * np.eye(len(gram))
-    try:
-        return np.linalg.solve(gram + diagonal, products)
-    except np.linalg.LinAlgError:
-        return np.linalg.lstsq(gram, products, rcond=None)[0]
 
 
 @jax.jit
