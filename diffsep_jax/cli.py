@@ -7,15 +7,21 @@ from typing import Annotated
 
 import tyro
 
+import diffsep_jax
 from diffsep_jax.arguments import arguments
 from diffsep_jax.commands.export import Export, export
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate
 from diffsep_jax.errors import one_line_errors
 
+COMMANDS = ("separate", "models", "export")
+
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs the command; `args` are the process's own by default. Bad input ends with status 2."""
+    """Runs the command; `args` are the process's own by default. Bad input ends with status 2.
+
+    Without the name of a command it is `separate`.
+    """
     commands = (
         Annotated[Separate, tyro.conf.subcommand(name="separate")]
         | Annotated[Models, tyro.conf.subcommand(name="models")]
@@ -23,11 +29,18 @@ def main(args: Sequence[str] | None = None) -> None:
     )
     try:
         with one_line_errors():
+            given = arguments(args)
+            if given == ["--version"]:
+                print(f"diffsep {diffsep_jax.__version__}")
+                return
+            if given and given[0] not in (*COMMANDS, "--help", "-h"):
+                given = ["separate", *given]
             command = tyro.cli(
                 commands,
-                args=arguments(args),
+                args=given,
                 prog="diffsep",
-                description="Separate singing from music with a diffusion model.",
+                description="Separate singing from music with a diffusion model."
+                " `diffsep song.mp3` is short for `diffsep separate song.mp3`.",
             )
             if isinstance(command, Separate):
                 separate(command)

@@ -152,6 +152,14 @@ def check_platform() -> None:
         ) from None
 
 
+def describe_devices() -> str:
+    """This process's devices in words, such as "2 CPU cores" or "NVIDIA H100 80GB HBM3"."""
+    first, *others = jax.local_devices()
+    if first.platform == "cpu":
+        return f"{1 + len(others)} CPU core{'s' * bool(others)}"
+    return f"{1 + len(others)} x {first.device_kind}" if others else first.device_kind
+
+
 def join_hosts(multihost: bool) -> None:
     """With `multihost`, joins this process to the run's others. Call it before JAX is used.
 

@@ -13,6 +13,7 @@ import pytest
 import soundfile as sf
 from halving import RATE, Halving, fails, noise, run, song
 
+import diffsep_jax
 from diffsep_jax import cli
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.inference.limiter import LIMIT
@@ -97,9 +98,9 @@ def test_a_folder_is_one_job_and_resume_does_what_is_left(
         "cd2/b/accompaniment.wav",
         "cd2/b/vocals.wav",
     ]
+    assert "\n2 files: " in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
     (out / "cd2/b/vocals.wav").unlink()
-    capsys.readouterr()
     run(tmp_path / "album", "--out", out, "--resume")
     assert "1 finished before, 1 to do" in capsys.readouterr().out
     changed = {path.parent.name for path in before if path.stat().st_mtime_ns != before[path]}
@@ -208,6 +209,24 @@ def test_models_are_listed_with_their_cards(
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
     cli.main(["models"])
     assert capsys.readouterr().out == "small        Separates on a laptop.\ncardless\n"
+
+
+def test_a_song_is_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    song(tmp_path / "a.wav")
+    cli.main(["a.wav"])
+    assert (tmp_path / "separated" / "a" / "vocals.wav").is_file()
+    assert re.match(r"small on \d+ CPU cores?; the first run compiles", capsys.readouterr().err)
+    cli.main(["a.wav", "-o", "other"])
+    assert (tmp_path / "other" / "a" / "vocals.wav").is_file()
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"diffsep {diffsep_jax.__version__}\n"
 
 
 def test_no_arguments_ask_for_a_command(capsys: pytest.CaptureFixture[str]) -> None:

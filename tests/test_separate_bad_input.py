@@ -101,7 +101,7 @@ def test_bad_files_are_reported_and_the_others_separated(
         assert line.startswith(f"error: {path}: ")
         assert message in line
     assert lines[len(files) :] == ["7 of 9 files failed"]
-    assert printed.out.count("real-time factor") == 2
+    assert printed.out.count("real-time factor") == 3
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "z"]
 
 

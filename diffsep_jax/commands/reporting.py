@@ -49,6 +49,7 @@ class Lines:
         self._bar, self._is_quiet = progress, is_quiet
         self._task: rich.progress.TaskID | None = None
         self._files, self._number = 0, 0
+        self._seconds, self._audio_seconds = 0.0, 0.0
 
     def begin(self, files: int, finished_before: int) -> None:
         """`files` remain to be separated; `finished_before` were in an earlier run."""
@@ -67,6 +68,8 @@ class Lines:
     def result(self, result: FileResult, seconds: float) -> None:
         """A line on the file's outcome, and warnings."""
         self._number += 1
+        self._seconds += seconds
+        self._audio_seconds += result.audio_seconds
         self._bar.stop()
         if result.error is not None:
             print(f"error: {printable(result.error)}", file=sys.stderr)
@@ -83,16 +86,22 @@ class Lines:
         if result.error is None and not self._is_quiet:
             outputs = ", ".join(str(path) for path in result.job.outputs.values())
             line = f"{printable(result.job.path)} -> {printable(outputs)}:"
-            line += f" {result.audio_seconds:.1f} s of audio in {seconds:.1f} s"
-            if result.audio_seconds >= _SHORTEST_SECONDS:
-                line += f", real-time factor {seconds / result.audio_seconds:.2f}"
-            print(line, flush=True)
+            print(line, _speed(result.audio_seconds, seconds), flush=True)
         self._bar.start()
 
     def end(self, done: int, failed: int) -> None:
-        """The number of failures, if there were several files."""
+        """The speed, and the number of failures, if there were several files."""
+        if self._files > 1 and not self._is_quiet:
+            print(f"{done} files:", _speed(self._audio_seconds, self._seconds), flush=True)
         if failed and self._files > 1:
             print(f"{failed} of {done + failed} files failed", file=sys.stderr)
+
+
+def _speed(audio_seconds: float, seconds: float) -> str:
+    line = f"{audio_seconds:.1f} s of audio in {seconds:.1f} s"
+    if audio_seconds >= _SHORTEST_SECONDS:
+        line += f", real-time factor {seconds / audio_seconds:.2f}"
+    return line
 
 
 class JsonLines:

@@ -45,7 +45,7 @@ class Separate:
     inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
     """Audio files or folders of them: wav, flac, ogg, mp3, m4a and what else FFmpeg reads."""
 
-    out: Path
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("separated")
     """Folder for the results; created if needed."""
 
     stream: int | None = None
@@ -157,6 +157,11 @@ def separate(command: Separate) -> None:
     check_writable(command.out)
     runtime.use_cores(command.batch_size)
     runtime.check_platform()
+    if jobs and command.progress == "bar" and sys.stderr.isatty():
+        note = (
+            f"{command.model} on {runtime.describe_devices()}; the first run compiles for a while"
+        )
+        print(note, file=sys.stderr, flush=True)
     _stop_at_signals()
     with reporting(command.progress) as report:
         failed = _separate(command, jobs, options, report, len(own) - len(jobs))
