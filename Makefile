@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# Scores the shipped model, separates a real song, trains a small one for a minute.
+# Scores the shipped model and separates a real song.
 demo: $(STAMP)
 	$(BIN)/python demo.py
 

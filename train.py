@@ -11,35 +11,37 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import absl.flags
-import grain
-import jax
-import tyro
-from flax.traverse_util import flatten_dict
-
-import configs
-from data_pipelines import pipeline, sources
-from data_pipelines.augment import NO_AUGMENTATION
-from data_pipelines.inspect.report import report
-from data_pipelines.source import Source
-from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.inference.pretrained import (
-    CONFIG_FILE,
-    StoredDtype,
-    load_default_preset,
-    load_model,
-    save_model,
-)
-from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
-from diffsep_jax.lock import only_run
-from diffsep_jax.models.model import Params, SeparationModel, model_to_json
-from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
-from diffsep_jax.training.checkpoint import check_path, has_checkpoint, load_trained
-from diffsep_jax.training.interrupt import raise_preempted
-from diffsep_jax.training.loop import train
-from diffsep_jax.training.run_config import has_untrained_generator
-from diffsep_jax.training.sharding import BatchLayout, make_mesh
+
+with one_line_errors():
+    import absl.flags
+    import grain
+    import jax
+    import tyro
+    from flax.traverse_util import flatten_dict
+
+    import configs
+    from data_pipelines import pipeline, sources
+    from data_pipelines.augment import NO_AUGMENTATION
+    from data_pipelines.inspect.report import report
+    from data_pipelines.source import Source
+    from diffsep_jax.arguments import arguments
+    from diffsep_jax.inference.pretrained import (
+        CONFIG_FILE,
+        StoredDtype,
+        load_default_preset,
+        load_model,
+        save_model,
+    )
+    from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
+    from diffsep_jax.lock import only_run
+    from diffsep_jax.models.model import Params, SeparationModel, model_to_json
+    from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
+    from diffsep_jax.training.checkpoint import check_path, has_checkpoint, load_trained
+    from diffsep_jax.training.interrupt import raise_preempted
+    from diffsep_jax.training.loop import train
+    from diffsep_jax.training.run_config import has_untrained_generator
+    from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
 MODEL_FOLDER = "model"
 

@@ -23,11 +23,7 @@ import rich.progress
 import tyro
 from rich.console import Console
 
-from data_pipelines.builders.beam import write_on_beam
-from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
 from data_pipelines.builders.layouts import Layout
-from data_pipelines.builders.report import print_report, summarise
-from data_pipelines.builders.shards import write_shard
 from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.music import BuildMusic, build_music
 from data_pipelines.processes import map_unordered
@@ -39,6 +35,12 @@ from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
 from diffsep_jax.runtime import launched_as_one_of_several
+
+with one_line_errors():
+    from data_pipelines.builders.beam import write_on_beam
+    from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
+    from data_pipelines.builders.report import print_report, summarise
+    from data_pipelines.builders.shards import write_shard
 
 REPORT = "report.json"
 

@@ -36,7 +36,8 @@ class PreemptedError(BaseException):
 def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     """Wraps a command's main function: exceptions become one line and an exit status.
 
-    `memory_option` is to be lowered where a device's memory is exhausted.
+    It may also hold a script's imports, of which an extra may be missing. `memory_option` is to be
+    lowered where a device's memory is exhausted.
     """
     try:
         for stream in (sys.stdout, sys.stderr):  # the name of a file must not end a run
@@ -48,6 +49,13 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
             print(end="", flush=True)  # or Python would do it at its end, with a traceback
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None
+    except ModuleNotFoundError as error:
+        print(
+            f"error: the package {error.name} is not installed; in the checkout, pip install -e"
+            " '.[train]' installs what training and data sets need, '.[dev]' everything",
+            file=sys.stderr,
+        )
         raise SystemExit(EXIT_USER_ERROR) from None
     except RuntimeError as error:  # JAX's
         if "RESOURCE_EXHAUSTED" not in str(error):

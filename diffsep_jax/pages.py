@@ -19,7 +19,7 @@ def missing_packages() -> str | None:
     """What to install before a page can be written; None if everything is installed."""
     needed = ("jinja2", "matplotlib")
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        return f"pages need {' and '.join(missing)}; pip install 'diffsep-jax[eval]'"
+        return f"pages need {' and '.join(missing)}; pip install {' '.join(missing)}"
     return None
 
 

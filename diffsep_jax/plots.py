@@ -23,8 +23,7 @@ try:
     from matplotlib.ticker import LogLocator, NullFormatter
 except ModuleNotFoundError:
     raise UserError(
-        "pictures need the package matplotlib, which is not installed;"
-        " pip install 'diffsep-jax[eval]'"
+        "pictures need the package matplotlib, which is not installed; pip install matplotlib"
     ) from None
 
 LOWEST_HZ, HIGHEST_HZ = 60.0, 16_000.0

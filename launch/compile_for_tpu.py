@@ -5,7 +5,7 @@
 Compiles the training step of a config, or its sampler, and prints what each chip needs: memory,
 FLOPs, communication. Any `model` and `train` option of train.py may be added, such as
 --train.micro-batches 2, --train.mesh.fsdp 8, --model.compute.dtype bfloat16 or
---model.compute.remat full. The compiler, libtpu, comes with `pip install 'diffsep-jax[tpu]'`;
+--model.compute.remat full. The compiler, libtpu, comes with `pip install 'jax[tpu]'`;
 TPU_LIBRARY_PATH may name a libtpu.so instead.
 
 Exit status: 0 if the program fits a chip's memory, 3 if it does not, 2 for bad input.
@@ -157,7 +157,7 @@ def tpu_devices(topology: str, num_slices: int = 1) -> list[jax.Device]:
         raise UserError(f"topology is {topology!r}; {expected}")
     if not has_libtpu():
         raise UserError(
-            "there is no libtpu, the compiler for TPUs; expected `pip install 'diffsep-jax[tpu]'`,"
+            "there is no libtpu, the compiler for TPUs; expected `pip install 'jax[tpu]'`,"
             " or TPU_LIBRARY_PATH set to a libtpu.so."
         )
     jax.config.update("jax_platforms", "cpu")

@@ -31,4 +31,4 @@ exec xpk workload create \
     --script-dir . \
     --max-restarts 100 \
     --env JAX_COMPILATION_CACHE_DIR=/gcs/compiled \
-    --command "pip install -e '.[tpu,tensorboard]' && exec$(printf ' %q' "${train[@]}")"
+    --command "pip install -e '.[train,tpu]' && exec$(printf ' %q' "${train[@]}")"

@@ -53,9 +53,18 @@ def test_no_package_imports_the_experiments(graph):
     assert {name for name in importers if name.startswith(PACKAGES)} == set()
 
 
-def test_the_wheel_has_every_package():
+def test_the_wheel_has_the_library_and_nothing_else():
     root = pathlib.Path(__file__).parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text())
-    files = (file for package in PACKAGES for file in (root / package).rglob("__init__.py"))
+    files = (root / "diffsep_jax").rglob("__init__.py")
     found = {".".join(file.parent.relative_to(root).parts) for file in files}
-    assert found - set(project["tool"]["setuptools"]["packages"]) == set()
+    assert set(project["tool"]["setuptools"]["packages"]) == found
+
+
+def test_the_library_imports_nothing_of_the_checkout(graph):
+    imported = {
+        name
+        for module in graph.find_descendants("diffsep_jax")
+        for name in graph.find_modules_directly_imported_by(module)
+    }
+    assert not {name for name in imported if name.startswith(("data_pipelines", "configs"))}

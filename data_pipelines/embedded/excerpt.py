@@ -54,6 +54,6 @@ def _stem_file() -> Path:
     if not files:
         raise UserError(
             "the package stempeg, which holds the excerpt of a real song, is not installed; "
-            "pip install 'diffsep-jax[demo]'"
+            "pip install stempeg"
         )
     return files[0]

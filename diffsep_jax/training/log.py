@@ -206,7 +206,7 @@ class TensorBoard:
         except ModuleNotFoundError as error:
             raise UserError(
                 f"writing for TensorBoard needs the package {error.name}, which is not installed;"
-                " pip install 'diffsep-jax[tensorboard]' or train without TensorBoard"
+                " pip install tensorboardX, or train without TensorBoard"
             ) from None
         self._summary, self._event_pb2, self._folder = summary, event_pb2, folder
         make_folder(folder)
