@@ -1,4 +1,4 @@
-"""The command `diffsep`: separate audio files, list models, export."""
+"""The command `diffsep`: separate audio files, list models, describe the machine, export."""
 
 import os
 import sys
@@ -10,11 +10,12 @@ import tyro
 import diffsep_jax
 from diffsep_jax.arguments import arguments
 from diffsep_jax.commands.export import Export, export
+from diffsep_jax.commands.info import Info, show_info
 from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate
 from diffsep_jax.errors import one_line_errors
 
-COMMANDS = ("separate", "models", "export")
+COMMANDS = ("separate", "models", "info", "export")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -25,6 +26,7 @@ def main(args: Sequence[str] | None = None) -> None:
     commands = (
         Annotated[Separate, tyro.conf.subcommand(name="separate")]
         | Annotated[Models, tyro.conf.subcommand(name="models")]
+        | Annotated[Info, tyro.conf.subcommand(name="info")]
         | Annotated[Export, tyro.conf.subcommand(name="export")]
     )
     try:
@@ -46,6 +48,8 @@ def main(args: Sequence[str] | None = None) -> None:
                 separate(command)
             elif isinstance(command, Export):
                 export(command)
+            elif isinstance(command, Info):
+                show_info()
             else:
                 list_models()
     except SystemExit as end:

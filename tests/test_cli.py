@@ -16,6 +16,7 @@ from halving import RATE, Halving, fails, noise, run, song
 import diffsep_jax
 from diffsep_jax import cli
 from diffsep_jax.audio.read import read_audio
+from diffsep_jax.commands.separate import seconds_of
 from diffsep_jax.inference.limiter import LIMIT
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
@@ -222,6 +223,36 @@ def test_a_song_is_enough(
     assert re.match(r"small on \d+ CPU cores?; the first run compiles", capsys.readouterr().err)
     cli.main(["a.wav", "-o", "other"])
     assert (tmp_path / "other" / "a" / "vocals.wav").is_file()
+
+
+def test_times_are_seconds_or_as_on_a_clock() -> None:
+    times = {
+        "0": 0,
+        "90": 90,
+        "1:30": 90,
+        "0:01.5": 1.5,
+        "1:01:30.25": 3690.25,
+        ".5": 0.5,
+        "-1": -1,
+    }
+    for text, seconds in times.items():
+        assert seconds_of(text) == seconds
+    for text in ("", "-1:00", "1:", ":30", "1:2:3:4", "nan", "1m"):
+        with pytest.raises(ValueError, match="expected seconds, or a time such as 1:30"):
+            seconds_of(text)
+
+
+def test_a_description_for_a_bug_report(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["info"])
+    printed = capsys.readouterr().out
+    for subject in (
+        "diffsep ",
+        "jax ",
+        "device     cpu: cpu",
+        "models     small",
+        "extra      dev",
+    ):
+        assert subject in printed
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

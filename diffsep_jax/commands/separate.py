@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
@@ -32,6 +33,22 @@ from diffsep_jax.inference.settings import SamplerOptions, check_effect, complet
 # Flax and what needs it are imported in the functions, so that help and bad options answer sooner.
 
 Stem = Literal["vocals", "accompaniment"]
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time such as "90", "1:30" or "1:01:30.5". ValueError for another text."""
+    if not re.fullmatch(r"-?\d*\.?\d+|(\d+:){1,2}\d+(\.\d*)?", text):
+        raise ValueError(f"{text} is no time; expected seconds, or a time such as 1:30")
+    return sum(60**i * float(part) for i, part in enumerate(reversed(text.split(":"))))
+
+
+_TIME: Any = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="TIME",
+    instance_from_str=lambda texts: seconds_of(texts[0]),
+    is_instance=lambda value: value is None or isinstance(value, float),
+    str_from_instance=lambda value: [str(value)],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +96,11 @@ class Separate:
     """Names of the results below OUT. {folder} is the file's folder below a folder INPUT, {file}
     its name, {track} its name without the extension."""
 
-    start: float = 0.0
-    """Start of the part to separate, in seconds."""
+    start: Annotated[float, _TIME] = 0.0
+    """Start of the part to separate: seconds, or as 1:30."""
 
-    duration: float | None = None
-    """Length of the part to separate, in seconds; None: up to the end."""
+    duration: Annotated[float | None, _TIME] = None
+    """Length of the part to separate: seconds, or as 1:30; None: up to the end."""
 
     list: Path | None = None
     """A text file with more inputs, one per line; # starts a comment."""
