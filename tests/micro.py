@@ -1,6 +1,7 @@
 """The smallest models that have every part, and training batches for them that need no audio."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -16,8 +17,8 @@ MODEL = dataclasses.replace(
     segment=512,
     conditioner=dataclasses.replace(
         _TINY.conditioner,
-        widths=(16, 16, 16),
-        factors=(4, 2),
+        widths=(16, 16),
+        factors=(8,),
         attention_levels=1,
         attention_width=16,
         injection_levels=1,
@@ -25,9 +26,9 @@ MODEL = dataclasses.replace(
     ),
     generator=dataclasses.replace(
         _TINY.generator,
-        widths=(16, 16, 16),
-        factors=(4, 2),
-        blocks=(1, 1),
+        widths=(16, 16),
+        factors=(8,),
+        blocks=(1,),
         attention_levels=1,
         attention_width=16,
         injection_levels=1,
@@ -36,7 +37,16 @@ MODEL = dataclasses.replace(
     ),
 )
 
-SPECTRAL = dataclasses.replace(configs.get("tiny_spectral").model, segment=4096)
+_BANDS = {"bands": ((8, 16), (7, 128))}
+
+_SPECTRAL = configs.get("tiny_spectral").model
+
+SPECTRAL = dataclasses.replace(
+    _SPECTRAL,
+    segment=4096,
+    conditioner=dataclasses.replace(_SPECTRAL.conditioner, **_BANDS),
+    generator=dataclasses.replace(_SPECTRAL.generator, **_BANDS),
+)
 
 FAMILIES = {"waveform": MODEL, "spectral": SPECTRAL}
 
@@ -52,13 +62,14 @@ TRAIN = TrainConfig(
 BATCH_SIZE = 8
 
 
+@functools.cache
 def random_params(model):
     """Parameters of which none is zero, as many of the initial ones are."""
-    params = jax.jit(model.init)(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [p + 0.1 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+    params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda p: p + np.float32(0.1) * rng.standard_normal(p.shape, np.float32), params
+    )
 
 
 def batch(step, model=MODEL):
