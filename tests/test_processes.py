@@ -104,49 +104,41 @@ def assert_close(a, b, tolerance):
 
 
 @pytest.fixture(scope="module")
-def left_alone(compiled, tmp_path_factory):
-    """The work folder of a run of two processes with four devices each, left alone."""
+def toy_left_alone(compiled, tmp_path_factory):
+    """The work folder of a run of toy networks by two processes, left alone."""
     workdir = tmp_path_factory.mktemp("processes") / "left_alone"
-    assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
+    assert finish(start(compiled, workdir, "--toy")) == [0, 0], logs(workdir)
     return workdir
 
 
 @pytest.mark.slow
-def test_one_writes_the_log_and_all_validate(left_alone):
-    records = [json.loads(line) for line in (left_alone / "log.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    (validation,) = [r for r in records if r["kind"] == "validation"]
-    assert np.isfinite(validation["utterance_sdr_ddim"])
-    assert "step 6 train" not in (left_alone.parent / "left_alone.1.log").read_text()
-
-
-@pytest.mark.slow
 def test_two_processes_one_killed_both_restarted_equal_a_run_left_alone(
-    compiled, left_alone, tmp_path
+    compiled, toy, toy_left_alone, tmp_path
 ):
     workdir = tmp_path / "killed"
-    started = start(compiled, workdir, "--seconds-per-step", 1.0)
+    started = start(compiled, workdir, "--toy", "--seconds-per-step", 0.5)
     wait_for(workdir / CHECKPOINTS / "2", started[0])
     started[1].send_signal(signal.SIGKILL)
     first, second = finish(started)
     assert second == -signal.SIGKILL
     assert first != 0  # the other ends too, rather than wait for ever
-    assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
+    assert finish(start(compiled, workdir, "--toy")) == [0, 0], logs(workdir)
     assert "resumed from the checkpoint of step" in logs(workdir)
-    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(left_alone, 6))
+    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(toy_left_alone, 6))
 
 
 @pytest.mark.slow
 def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(compiled, tmp_path):
     workdir = tmp_path / "preempted"
-    started = start(compiled, workdir, "--seconds-per-step", 0.5, "--config", "{'num_steps': 60}")
+    sixty = ["--seconds-per-step", 0.3, "--config", "{'num_steps': 60}"]
+    started = start(compiled, workdir, "--toy", *sixty)
     wait_for(workdir / CHECKPOINTS / "2", started[0])
     started[1].send_signal(signal.SIGTERM)
     assert finish(started) == [EXIT_PREEMPTED, EXIT_PREEMPTED], logs(workdir)
     assert logs(workdir).count("preempted: saved step") == 2
     saved = max(int(p.name) for p in (workdir / CHECKPOINTS).iterdir() if p.name.isdigit())
     assert 2 < saved < 60
-    longer = ["--config", f"{{'num_steps': {saved + 2}}}"]
+    longer = ["--toy", "--config", f"{{'num_steps': {saved + 2}}}"]
     assert finish(start(compiled, workdir, *longer, processes=1)) == [0], logs(workdir)
     assert f"resumed from the checkpoint of step {saved}" in logs(workdir)
     steps = [json.loads(line)["step"] for line in (workdir / "log.jsonl").read_text().splitlines()]
@@ -155,23 +147,32 @@ def test_sigterm_to_one_process_stops_both_at_one_step_and_one_process_goes_on(c
 
 @pytest.mark.slow
 def test_two_processes_fall_back_from_an_unreadable_checkpoint_together(
-    compiled, left_alone, tmp_path
+    compiled, toy, toy_left_alone, tmp_path
 ):
     workdir = tmp_path / "unreadable"
-    shutil.copytree(left_alone, workdir)
+    shutil.copytree(toy_left_alone, workdir)
     for path in (workdir / CHECKPOINTS / "6").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:
             path.write_bytes(path.read_bytes()[:500])
-    assert finish(start(compiled, workdir)) == [0, 0], logs(workdir)
+    assert finish(start(compiled, workdir, "--toy")) == [0, 0], logs(workdir)
     assert logs(workdir).count("6: cannot be read") == 1
-    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(left_alone, 6))
+    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(toy_left_alone, 6))
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, left_alone, tmp_path):
-    """Two processes with fsdp over 8 devices, then one process with two devices: 1e-6."""
-    workdir = tmp_path / "moved"
-    halfway = ["--seconds-per-step", 2.0, "--config", "{'checkpoint_every': 3}"]
+def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, tmp_path):
+    """Two processes with four devices each, left alone; or with fsdp over all eight until halfway,
+    then one process with two devices: 1e-6.
+    """
+    left_alone, workdir = tmp_path / "left_alone", tmp_path / "moved"
+    assert finish(start(compiled, left_alone)) == [0, 0], logs(left_alone)
+    records = [json.loads(line) for line in (left_alone / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    (validation,) = [r for r in records if r["kind"] == "validation"]
+    assert np.isfinite(validation["utterance_sdr_ddim"])
+    assert "step 6 train" not in (tmp_path / "left_alone.1.log").read_text()
+
+    halfway = ["--seconds-per-step", 1.0, "--config", "{'checkpoint_every': 3}"]
     started = start(compiled, workdir, "--fsdp", 8, *halfway)
     wait_for(workdir / CHECKPOINTS / "3", started[0])
     for process in started:

@@ -8,7 +8,6 @@ import micro
 import numpy as np
 import pytest
 
-import configs
 from diffsep_jax import diffusion
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.spectral.transform import mdct
@@ -16,8 +15,6 @@ from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.step import example_losses, train_program
 
-SPECTRAL = configs.get("tiny_spectral").model
-MODELS = {"waveform": micro.MODEL, "spectral": SPECTRAL}
 TERMS = {
     "waveform": {"diffusion", "latent", "reconstruction"},
     "spectral": {"diffusion", "normalised", "reconstruction", "scale"},
@@ -37,10 +34,10 @@ def losses_of(model, config, params, batch):
     return *function(params, batch, sigma, noise), sigma, noise
 
 
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize("family", micro.FAMILIES)
 @pytest.mark.parametrize("freeze", ["none", "generator", "conditioner"])
 def test_the_loss_is_the_weighted_sum_of_the_trained_networks_terms(family, freeze):
-    model = MODELS[family]
+    model = micro.FAMILIES[family]
     weights = LossWeights(
         latent=0.5 if family == "waveform" else 0.0, reconstruction=2.0, scale=0.3, normalised=0.25
     )
@@ -84,7 +81,7 @@ def test_the_terms_of_the_waveform_family_are_mean_squares():
 
 def test_an_untrained_spectral_generators_error_is_its_target():
     """Its output is zero: its error in units of the output is what it should have been."""
-    model, batch = SPECTRAL, batch_of(SPECTRAL)
+    model, batch = micro.SPECTRAL, batch_of(micro.SPECTRAL)
     params = model.init(jax.random.key(0))
     _, terms, sigma, noise = losses_of(model, TrainConfig(), params, batch)
     conditioning = model.condition(params, batch["mixture"])
@@ -102,10 +99,10 @@ def test_an_untrained_spectral_generators_error_is_its_target():
 @pytest.mark.parametrize("freeze", ["generator", "conditioner"])
 def test_a_frozen_network_stays_as_it_is(freeze):
     config = dataclasses.replace(micro.TRAIN, freeze=freeze)
-    program = train_program(SPECTRAL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
+    program = train_program(micro.SPECTRAL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
     state = program.init(jax.random.key(0))
     before = jax.device_get(state.params)
-    batch = batch_of(SPECTRAL, micro.BATCH_SIZE)
+    batch = batch_of(micro.SPECTRAL, micro.BATCH_SIZE)
     for _ in range(2):
         state, _ = program.step(state, batch, jax.random.key(1))
     for network in ("generator", "conditioner"):

@@ -6,6 +6,8 @@ import time
 
 import jax
 import micro
+import pytest
+from toy import use_toy_networks
 
 from diffsep_jax.errors import one_line_errors
 from diffsep_jax.runtime import join_hosts
@@ -18,10 +20,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir", type=pathlib.Path)
     parser.add_argument("--multihost", action="store_true")
+    parser.add_argument("--toy", action="store_true")
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--seconds-per-step", type=float, default=0.0)
     parser.add_argument("--config", default="{}", help="fields of TrainConfig, as Python")
     options = parser.parse_args()
+    if options.toy:
+        use_toy_networks(pytest.MonkeyPatch())
     join_hosts(options.multihost)
     mesh_config = MeshConfig(fsdp=options.fsdp, min_shard_size=64)
     fields = {"checkpoint_every": 2, "mesh": mesh_config, **eval(options.config)}
