@@ -1,10 +1,11 @@
 """The smallest models that have every part, and training batches for them that need no audio."""
 
 import dataclasses
-import functools
+import math
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 import configs
 from diffsep_jax.training.config import TrainConfig
@@ -62,13 +63,19 @@ TRAIN = TrainConfig(
 BATCH_SIZE = 8
 
 
-@functools.cache
 def random_params(model):
-    """Parameters of which none is zero, as many of the initial ones are."""
-    params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
-    rng = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda p: p + np.float32(0.1) * rng.standard_normal(p.shape, np.float32), params
+    """Parameters away from the start, of which many are zero; nothing is compiled for them."""
+    rng = np.random.default_rng(0)
+    shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
+
+    def draw(name, shape):
+        noise = rng.standard_normal(shape, np.float32)
+        if name.endswith("kernel"):
+            return noise / math.sqrt(math.prod(shape[:-1]))
+        return 0.1 * noise + name.endswith(("scale", "slope"))
+
+    return unflatten_dict(
+        {name: np.float32(draw(name, leaf.shape)) for name, leaf in shapes.items()}, sep="/"
     )
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 import micro
 import numpy as np
 import soundfile as sf
@@ -26,8 +25,7 @@ def noise(*shape, seed=0, level=0.1):
 
 def write_model(directory):
     """The micro model with random weights."""
-    shapes = jax.eval_shape(micro.MODEL.init, jax.random.key(0))
-    save_model(directory, micro.MODEL, jax.tree.map(lambda leaf: noise(*leaf.shape), shapes))
+    save_model(directory, micro.MODEL, micro.random_params(micro.MODEL))
     return directory
 
 

@@ -2,7 +2,6 @@
 
 import re
 
-import jax
 import micro
 import pytest
 
@@ -23,7 +22,7 @@ def test_all_take_turns_and_the_first_do_not_count():
 
 @pytest.mark.slow
 def test_each_sampler_and_number_of_steps_has_a_row(tmp_path, capsys):
-    save_model(tmp_path, micro.MODEL, jax.jit(micro.MODEL.init)(jax.random.key(0)))
+    save_model(tmp_path, micro.MODEL, micro.random_params(micro.MODEL))
     options = {"model": str(tmp_path), "samplers": ("ddim", "direct"), "steps": (1, 3)}
     sampling.main(sampling.Arguments(batch_size=2, repeats=1, **options))
     rows = re.findall(r"\| (\w+, \d) \| (\S+) \| (\S+) \| (\S+) \|", capsys.readouterr().out)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import jax
 import micro
 import numpy as np
 import pytest
@@ -30,7 +29,7 @@ print(json.dumps([*counts, list(sys.modules)]))
 
 @pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
-    save_model(tmp_path / "model", micro.MODEL, jax.jit(micro.MODEL.init)(jax.random.key(0)))
+    save_model(tmp_path / "model", micro.MODEL, micro.random_params(micro.MODEL))
     mixture = 0.1 * np.random.default_rng(0).standard_normal((3000, 2))
     sf.write(tmp_path / "song.wav", mixture, 44_100)
     arguments = [tmp_path / "song.wav", "--model", tmp_path / "model", "--out", tmp_path / "out"]

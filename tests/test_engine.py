@@ -47,7 +47,7 @@ def reference(on_eight, chunks):
     return on_eight(*chunks, SETTINGS)
 
 
-@pytest.mark.parametrize(("num_devices", "batch_size"), [(1, 1), (1, 16), (2, 2), (8, 16)])
+@pytest.mark.parametrize(("num_devices", "batch_size"), [(1, 1), (2, 2), (8, 16)])
 def test_devices_and_batch_sizes_agree(model, params, chunks, reference, num_devices, batch_size):
     separator = ChunkSeparator(
         model, params, batch_size=batch_size, devices=jax.devices()[:num_devices]
@@ -247,14 +247,13 @@ def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
     if settings.get("refine"):
         settings = {**settings, "refine": waveform[::-1]}
     results = []
-    for batch_size, devices in ((1, 1), (4, 1), (8, 8)):
+    for batch_size, devices in ((1, 1), (8, 8)):
         separator = Separator(model, params, batch_size=batch_size)
         separator._chunks = ChunkSeparator(
             model, params, batch_size=batch_size, devices=jax.devices()[:devices]
         )
         results.append(separator.separate(waveform, 48_000, overlap=0.5, **settings))
-    for other in results[1:]:
-        np.testing.assert_allclose(other.vocals, results[0].vocals, atol=1e-4)
+    np.testing.assert_allclose(results[1].vocals, results[0].vocals, atol=1e-4)
     vocals, accompaniment = results[0]
     assert vocals.shape == accompaniment.shape == waveform.shape
     ulp = np.spacing(np.maximum(np.abs(vocals), np.abs(waveform)))

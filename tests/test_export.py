@@ -30,7 +30,7 @@ CUSTOM_CALL = "custom_call @"
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.device_get(micro.random_params(micro.MODEL))
+    return micro.random_params(micro.MODEL)
 
 
 def chunks_of(model):
@@ -64,7 +64,7 @@ def values_of(settings, about):
 )
 def test_an_exported_sampler_is_the_packages(tmp_path, family, sampler, platforms):
     model = micro.FAMILIES[family]
-    params = jax.device_get(micro.random_params(model))
+    params = micro.random_params(model)
     chunks, separate = chunks_of(model), separator_of(model, params)
     exported_settings = SamplerSettings(sampler=sampler)
     about = export_sampler(model, params, tmp_path, settings=exported_settings, platforms=platforms)
@@ -156,7 +156,7 @@ def test_the_script_does_without_the_package(
 ):
     """Its vocals are the package's, for a whole track."""
     model = micro.FAMILIES[family]
-    params = jax.device_get(micro.random_params(model))
+    params = micro.random_params(model)
     settings = complete({"sampler": sampler})
     about = export_sampler(
         model, params, tmp_path, settings=settings, batch_size=batch_size, platforms=["cpu"]

@@ -14,7 +14,6 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
 from diffsep_jax.models.layers import GroupNorm, conv
 from diffsep_jax.models.model import (
-    SeparationModel,
     model_from_json,
     model_to_json,
     precondition,
@@ -385,12 +384,8 @@ def test_each_rematerialisation_policy_keeps_less_than_the_one_before(
 
 @pytest.mark.parametrize("family", micro.FAMILIES)
 def test_rematerialisation_changes_no_gradient(family):
-    """Of the spectral family with random parameters: its zero heads would stop the gradient."""
     model = micro.FAMILIES[family]
-    if family == "spectral":
-        params = micro.random_params(model)
-    else:
-        params = jax.jit(model.init)(jax.random.key(0))
+    params = micro.random_params(model)
     expected, *others = (
         jax.jit(jax.grad(remat_loss(model, Compute(remat=remat))))(params)
         for remat in ("none", "dots", "full")
@@ -399,10 +394,3 @@ def test_rematerialisation_changes_no_gradient(family):
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), each, expected
         )
-
-
-def test_a_linen_module_is_its_own_config():
-    model = SeparationModel(generator=Generator(), conditioner=Conditioner())
-    assert model == SeparationModel(generator=Generator(), conditioner=Conditioner())
-    assert hash(model) == hash(dataclasses.replace(model))
-    assert model != TINY

@@ -23,7 +23,7 @@ from diffsep_jax.models.compute import Compute
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.device_get(jax.jit(micro.MODEL.init)(jax.random.key(0)))
+    return micro.random_params(micro.MODEL)
 
 
 @pytest.fixture

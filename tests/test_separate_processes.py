@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import micro
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.slow
 def catalogue(tmp_path_factory):
     """A folder with a model, and with songs in `songs`."""
     folder = tmp_path_factory.mktemp("catalogue")
-    params = jax.jit(micro.MODEL.init)(jax.random.key(0))
+    params = micro.random_params(micro.MODEL)
     save_model(folder / "model", micro.MODEL, params)
     (folder / "songs").mkdir()
     for seed, name in enumerate(NAMES):

@@ -1,14 +1,12 @@
 """The networks in PyTorch agree with ours: a second implementation, with the same weights."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 import configs
 from diffsep_jax import samplers
@@ -26,22 +24,6 @@ from benchmarks.torch_spectral import TorchSpectralModel  # noqa: E402
 BATCH_SIZE = 2
 
 
-def random_params(model):
-    """Parameters away from the start, whose output layers are zero."""
-    rng = np.random.default_rng(0)
-    shapes = flatten_dict(jax.eval_shape(model.init, jax.random.key(0)), sep="/")
-
-    def draw(name, shape):
-        noise = rng.standard_normal(shape, np.float32)
-        if name.endswith("kernel"):
-            return noise / math.sqrt(math.prod(shape[:-1]))
-        return 0.1 * noise + name.endswith(("scale", "slope"))
-
-    return unflatten_dict(
-        {name: np.float32(draw(name, leaf.shape)) for name, leaf in shapes.items()}, sep="/"
-    )
-
-
 def audio(model, seed):
     return np.random.default_rng(seed).standard_normal((BATCH_SIZE, model.segment, 2), np.float32)
 
@@ -57,7 +39,7 @@ def assert_agree(theirs, ours):
 @pytest.mark.slow
 def test_estimates_and_velocities_agree():
     model = configs.get("tiny").model
-    params = random_params(model)
+    params = micro.random_params(model)
     theirs = TorchModel(model, params)
     mixture, x = audio(model, 0), audio(model, 1)
     ours = jax.jit(model.condition)(params, mixture)
@@ -73,7 +55,7 @@ def test_estimates_and_velocities_agree():
 
 def test_deterministic_sampling_agrees():
     model = micro.MODEL
-    params = random_params(model)
+    params = micro.random_params(model)
     mixture, noise = audio(model, 0), audio(model, 1)
 
     @jax.jit
@@ -105,7 +87,7 @@ def test_gradients_agree(changes):
             micro.MODEL.conditioner, skips=changes.get("skips", "gate")
         ),
     )
-    params = random_params(model)
+    params = micro.random_params(model)
     mixture, vocals, noise = (audio(model, seed) for seed in range(3))
     sigma = np.array([0.2, 0.9], np.float32)
     config = micro.TRAIN
@@ -136,7 +118,7 @@ def test_train_steps_agree():
             learning_rate=1e-2, warmup_steps=0, weight_decay=0.1, generator_learning_rate_ratio=0.5
         ),
     )
-    params = random_params(model)
+    params = micro.random_params(model)
     batch = {"mixture": audio(model, 0), "vocals": audio(model, 1)}
     batch["mixture"][1] = 0  # digital silence teaches nothing
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
@@ -169,7 +151,7 @@ def test_stage_one_of_the_spectral_family_agrees():
         num_steps=1_000_000,  # the learning rate stays at its peak
         optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=0, weight_decay=0.1),
     )
-    params = random_params(model)
+    params = micro.random_params(model)
     batch = {"mixture": audio(model, 0), "vocals": audio(model, 1)}
     theirs = TorchSpectralModel(model.conditioner, params)
     ours = jax.jit(model.condition)(params, batch["mixture"])

@@ -74,11 +74,6 @@ def test_a_run_that_crashed_and_went_on_equals_one_left_alone_bitwise(model, lef
         assert ours["loss"] == theirs["loss"]
 
 
-def test_a_finished_run_stays_as_it_is(model, left_alone):
-    workdir, expected = left_alone
-    assert_equal(run(workdir, model=model, batches=crash_after(0)), expected)
-
-
 def test_the_log_has_losses_rates_and_validation(model, left_alone):
     workdir, _ = left_alone
     weights = (

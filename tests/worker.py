@@ -1,6 +1,7 @@
 """One process of a training run of the micro model, for tests: started by `test_processes.py`."""
 
 import argparse
+import functools
 import pathlib
 import time
 
@@ -25,6 +26,10 @@ def main():
     parser.add_argument("--seconds-per-step", type=float, default=0.0)
     parser.add_argument("--config", default="{}", help="fields of TrainConfig, as Python")
     options = parser.parse_args()
+    # So that the others wait for a killed process for seconds, not minutes.
+    jax.distributed.initialize = functools.partial(
+        jax.distributed.initialize, heartbeat_timeout_seconds=10
+    )
     if options.toy:
         use_toy_networks(pytest.MonkeyPatch())
     join_hosts(options.multihost)
