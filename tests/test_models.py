@@ -368,7 +368,7 @@ def test_each_rematerialisation_policy_keeps_less_than_the_one_before(
     family, convolution, dots, full
 ):
     """`dots` keeps a convolution's sum over taps, not each tap's product."""
-    model = micro.FAMILIES[family]
+    model = FAMILIES[family]
     params = jax.eval_shape(model.init, jax.random.key(0))
 
     def residuals(remat, batch):

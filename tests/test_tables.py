@@ -8,7 +8,7 @@ import rich.console
 import scored
 
 from diffsep_jax import metrics
-from diffsep_jax.evaluation import scores, tables
+from diffsep_jax.evaluation import tables
 from diffsep_jax.evaluation.protocols import ANCHORS, GROUP_TITLES, OTHER_TRACKS
 from diffsep_jax.evaluation.summary import summarise
 
@@ -72,15 +72,6 @@ def test_parts_have_rows_of_their_own():
         *("spoken:", ("best constant gain", "7.00"), (scored.POINT, "8.00")),
         *("sung:", ("best constant gain", "1.00"), (scored.POINT, "2.00")),
     ]
-
-
-def test_conditions_of_several_results_are_ranked():
-    parts = [
-        scored.result([scored.rows("a", [value], condition=name)], folder=name)
-        for name, value in (("worse", 1.0), ("best", 3.0), ("between", 2.0))
-    ]
-    rows = tables_of(scores.merge(parts))[0].rows
-    assert [row[0] for row in rows if row[0] not in ("", *ANCHORS)] == ["best", "between", "worse"]
 
 
 def test_infinity_is_called_so():
