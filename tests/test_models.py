@@ -384,8 +384,12 @@ def test_each_rematerialisation_policy_keeps_less_than_the_one_before(
 
 @pytest.mark.parametrize("family", micro.FAMILIES)
 def test_rematerialisation_changes_no_gradient(family):
+    """Of the spectral family with random parameters: its zero heads would stop the gradient."""
     model = micro.FAMILIES[family]
-    params = micro.random_params(model)
+    if family == "spectral":
+        params = micro.random_params(model)
+    else:
+        params = jax.jit(model.init)(jax.random.key(0))
     expected, *others = (
         jax.jit(jax.grad(remat_loss(model, Compute(remat=remat))))(params)
         for remat in ("none", "dots", "full")
