@@ -4,16 +4,9 @@ import gc
 import os
 import tempfile
 
-import jaxlib
-
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling takes most of the tests' time: a quarter less without LLVM's optimisations, and a
-# quarter less again without the emitters that later versions of XLA cannot do without.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0"
-    + " --xla_cpu_use_fusion_emitters=false" * jaxlib.__version__.startswith("0.10."),
-)
+# Compiling takes most of the tests' time, and a quarter less without LLVM's optimisations.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import absl.flags
 import jax
