@@ -8,6 +8,7 @@ of training), the command line, and files.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_a_folder_keeps_its_names(tmp_path):
 def train(workdir: Path, cache: Path) -> list[dict]:
     """The lines of the log of 20 steps of `train.py tiny`."""
     arguments = ["tiny", "--workdir", workdir, "--data.cache-dir", cache]
-    every = ["--train.log-every=10", "--train.validate-every=1000", "--train.checkpoint-every=20"]
+    every = ["--train.log-every=10", "--train.validate-every=1000", "--train.checkpoint-every=10"]
     program = Path(__file__).parents[1] / "train.py"
     subprocess.run(
         [sys.executable, program, *arguments, *every, "--train.num-steps=20"],
@@ -95,10 +96,18 @@ def train(workdir: Path, cache: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_training_learns_as_before(tmp_path):
-    log = train(tmp_path / "run", tmp_path / "cache")
+def test_training_learns_as_before_and_resumes_to_the_bit(tmp_path):
+    cache = tmp_path / "cache"
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    log = train(whole, cache)
     losses = [line["loss"] for line in log if line["kind"] == "train"]
     np.testing.assert_allclose(losses, np.load(REFERENCE)["losses"], rtol=1e-4)
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "20")
+    shutil.rmtree(resumed / "model")
+    train(resumed, cache)
+    weights = [run / "model" / "model.safetensors" for run in (whole, resumed)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def write_reference(folder: Path) -> None:
