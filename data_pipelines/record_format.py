@@ -1,8 +1,8 @@
 """What a record of a built data set holds.
 
-A record holds a fixed number of samples. It overlaps the next of its song by so many that any
-training segment lies inside one record. The last record of a song ends with it, and only a song
-that is shorter than a record is filled up with zeros.
+A record holds a fixed number of samples, about half of a training segment, which is then read from
+two or three of them: a record is read and its checksum verified as a whole. The last record of a
+song ends with it, and only a song that is shorter than a record is filled up with zeros.
 """
 
 import dataclasses
@@ -38,22 +38,22 @@ class RecordFormat:
         sample_rate: Hz.
         dtype: of the stored samples.
         record_samples: length of a record.
-        overlap_samples: shared with the song's next record: the longest training segment.
+        overlap_samples: shared with the song's next record; earlier data sets have some.
     """
 
     sample_rate: int = 44_100
     dtype: Dtype = "int16"
-    record_samples: int = 2**19
-    overlap_samples: int = 2**17
+    record_samples: int = 2**16
+    overlap_samples: int = 0
 
     def __post_init__(self) -> None:
         if not 1 < self.record_samples <= MAX_RECORD_SAMPLES:
             raise UserError(
                 f"record_samples is {self.record_samples}; expected 2 to {MAX_RECORD_SAMPLES}"
             )
-        if not 0 < self.overlap_samples < self.record_samples:
+        if not 0 <= self.overlap_samples < self.record_samples:
             raise UserError(
-                f"overlap_samples is {self.overlap_samples}; expected 1 to record_samples - 1"
+                f"overlap_samples is {self.overlap_samples}; expected 0 to record_samples - 1"
                 f" ({self.record_samples - 1})"
             )
         if not 8_000 <= self.sample_rate <= 192_000:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from google.protobuf.message import DecodeError
 from jaxtyping import Float
+from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipelines.record_format import (
     INT16_SCALE,
@@ -109,43 +111,41 @@ class RecordSongs:
         return float(self._table.level[song])
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends.
-
-        Up to `overlap_samples` are read from one record, more from as many as they take.
-        """
+        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
-        if length <= self._format.overlap_samples:
-            return self._part(song, start, start + length)
-        parts, end = [], start + length
-        while start < end:
-            number = self._record_of(song, start)
-            stop = min(end, self._format.start(number, num_samples) + self._format.record_samples)
-            parts.append(self._part(song, start, stop))
-            start = stop
-        return Segment(*(np.concatenate(stems) for stems in zip(*parts, strict=True)))
+        gain = np.float32(self._table.scale[song])
+        if self._format.dtype == "int16":
+            gain /= np.float32(INT16_SCALE)
+        stems = np.empty((len(Segment._fields), length, 2), np.float32)
+        done = 0
+        while done < length:
+            at = start + done
+            number = min(at // self._format.hop, int(self._table.num_records[song]) - 1)
+            first = self._format.start(number, num_samples)
+            part = slice(at - first, min(start + length - first, self._format.record_samples))
+            num_read = part.stop - part.start
+            stored = self._read(song, int(self._first_record[song]) + number)
+            for stem, name in zip(stems, Segment._fields, strict=True):
+                np.multiply(stored[name][part], gain, out=stem[done : done + num_read])
+            done += num_read
+        return Segment(*stems)
 
-    def _record_of(self, song: int, start: int) -> int:
-        return min(start // self._format.hop, int(self._table.num_records[song]) - 1)
-
-    def _part(self, song: int, start: int, end: int) -> Segment:
-        """Samples inside the first record that holds `start`."""
-        number = self._record_of(song, start)
-        index = int(self._first_record[song]) + number
+    def _read(self, song: int, index: int) -> dict[str, np.ndarray]:
+        """The stems of a record as they are stored. TFDS would copy them three times."""
         try:
-            record = self._info.features.deserialize_example_np(self._records[index])
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            features = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+            return {
+                name: np.frombuffer(features[name].bytes_list.value[0], self._format.dtype).reshape(
+                    -1, 2
+                )
+                for name in Segment._fields
+            }
+        except (OSError, ValueError, RuntimeError, IndexError, DecodeError) as error:
             raise UserError(
                 f"{self._file_of(index)}: record {index} of the split ({self.name(song)}) is"
                 f" damaged: {error}; build the data set again"
             ) from None
-        first = self._format.start(number, self.num_samples(song))
-        gain = np.float32(self._table.scale[song])
-        if self._format.dtype == "int16":
-            gain /= np.float32(INT16_SCALE)
-        return Segment(
-            *(record[stem][start - first : end - first] * gain for stem in Segment._fields)
-        )
 
     def _file_of(self, index: int) -> Path:
         split = self._info.splits[self.split]

@@ -7,7 +7,7 @@ from data_pipelines.builders.builder import BuildConfig, RecordsBuilder
 from data_pipelines.records import RecordSongs
 
 RATE = 44_100
-SMALL = {"record_samples": 2**15, "overlap_samples": 2**13}
+SMALL = {"record_samples": 2**15, "overlap_samples": 2**13, "min_samples": 2**13}
 MUSDB_STEMS = ("drums", "bass", "other", "vocals")
 
 

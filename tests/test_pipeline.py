@@ -322,7 +322,7 @@ def test_real_files_give_the_same_batches_however_they_are_prepared(tmp_path, ki
         soundfile.write(path, 0.1 * rng.standard_normal((60_000, 2)), 44_100)
     spec = tmp_path / "songs"
     if kind == "records":
-        fields = {"record_samples": 2**14, "overlap_samples": 2**13}
+        fields = {"record_samples": 2**14, "min_samples": 2**13}
         build = BuildConfig(layout="stems", source=spec, **fields)
         builder = RecordsBuilder(build, data_dir=str(tmp_path / "built"))
         builder.build()

@@ -45,7 +45,8 @@ class BuildConfig:
             float32.
         sample_rate: Hz; recordings at other rates are resampled.
         record_samples: length of a record.
-        overlap_samples: what it shares with the next: the longest training segment.
+        overlap_samples: what it shares with the next.
+        min_samples: shorter songs are left out; a training segment.
         songs_per_shard: songs in a file; a finished file survives an interruption.
     """
 
@@ -54,8 +55,9 @@ class BuildConfig:
     patterns: Path | None = None
     dtype: Dtype | None = None
     sample_rate: int = 44_100
-    record_samples: int = 2**19
-    overlap_samples: int = 2**17
+    record_samples: int = 2**16
+    overlap_samples: int = 0
+    min_samples: int = 2**17
     songs_per_shard: int = 4
 
 
@@ -74,6 +76,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
             raise UserError(f"songs_per_shard is {config.songs_per_shard}; expected 1 or more")
         self._run = run or functools.partial(map, write_shard)
         self._songs_per_shard = config.songs_per_shard
+        self._min_samples = config.min_samples
         self._findings = find(config.layout, config.source, config.patterns)
         self._format = RecordFormat(
             sample_rate=config.sample_rate,
@@ -151,7 +154,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     def _shards(self, recordings: Sequence[Recording]) -> Iterator[Shard]:
         for start in range(0, len(recordings), self._songs_per_shard):
             songs = recordings[start : start + self._songs_per_shard]
-            yield plan_shard(tuple(songs), self._format, self._parts)
+            yield plan_shard(tuple(songs), self._format, self._min_samples, self._parts)
 
     def _collect(
         self, split: str, parts: Sequence[tuple[Path, SongTable]], left_out: dict[str, str]

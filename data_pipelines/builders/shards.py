@@ -35,6 +35,7 @@ class Shard:
     Attributes:
         recordings: of one split.
         format: of the records.
+        min_samples: shorter recordings are left out.
         folder: where finished shards wait for the others.
         key: changes with the format and with any file's place, size or time; names the files.
         num_bytes: of the recordings' files.
@@ -42,16 +43,17 @@ class Shard:
 
     recordings: tuple[Recording, ...]
     format: RecordFormat
+    min_samples: int
     folder: Path
     key: str
     num_bytes: int
 
 
 def plan_shard(
-    recordings: tuple[Recording, ...], record_format: RecordFormat, folder: Path
+    recordings: tuple[Recording, ...], record_format: RecordFormat, min_samples: int, folder: Path
 ) -> Shard:
     """The shard of these recordings."""
-    parts, num_bytes = [VERSION, repr(record_format)], 0
+    parts, num_bytes = [VERSION, repr(record_format), str(min_samples)], 0
     for recording in recordings:
         parts.append(repr(recording))
         for path in sorted({file.path for file in recording.files}):
@@ -60,7 +62,7 @@ def plan_shard(
                 num_bytes += status.st_size
                 parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
     digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
-    return Shard(recordings, record_format, folder, digest[:24], num_bytes)
+    return Shard(recordings, record_format, min_samples, folder, digest[:24], num_bytes)
 
 
 def write_shard(shard: Shard) -> tuple[Path, Path]:
@@ -87,7 +89,7 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
             for recording in shard.recordings:
                 try:
                     stems = read_stems(recording, shard.format.sample_rate)
-                    _check_length(recording, len(stems.vocals), shard.format)
+                    _check_length(recording, len(stems.vocals), shard)
                 except (UserError, UnicodeError) as error:
                     left_out[recording.name] = " ".join(str(error).split())
                     continue
@@ -113,11 +115,12 @@ def _write_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written: {reason}; make room and run again") from None
 
 
-def _check_length(recording: Recording, num_samples: int, format_: RecordFormat) -> None:
-    if num_samples < format_.overlap_samples:
+def _check_length(recording: Recording, num_samples: int, shard: Shard) -> None:
+    if num_samples < shard.min_samples:
+        rate = shard.format.sample_rate
         raise UserError(
-            f"{recording.files[0]}: {num_samples / format_.sample_rate:.2f} s, shorter than a"
-            f" training segment of {format_.overlap_samples / format_.sample_rate:.2f} s"
+            f"{recording.files[0]}: {num_samples / rate:.2f} s, shorter than a training segment of"
+            f" {shard.min_samples / rate:.2f} s"
         )
 
 
