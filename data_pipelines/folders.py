@@ -1,9 +1,9 @@
 """Songs in folders of audio files: song/{mixture,vocals}.wav, or song/{vocals,any other stems}.wav.
 
-What is a mixture and what are vocals is decided as by `python -m data_pipelines.build stems`. Where
-a song has a mixture, the accompaniment is mixture - vocals (further stems are not read); otherwise
-it is the sum of the other stems. WAV, FLAC and AIFF at the wanted rate are read in place; songs
-at other rates, or in formats that cannot seek to the sample, are converted once into the cache.
+What is vocals, mixture and accompaniment is decided as by `python -m data_pipelines.build stems`;
+where a song has a mixture, its other stems are not read. WAV, FLAC and AIFF at the wanted rate are
+read in place; songs at other rates, or in formats that cannot seek to the sample, are converted
+once into the cache.
 """
 
 import contextlib
@@ -38,6 +38,8 @@ from diffsep_jax.errors import UserError
 _SEEKABLE = (".wav", ".flac", ".aif", ".aiff")
 _MOST_FRAMES = 2**40
 """Beyond it a header states no length: a stream that was never finished."""
+_ROUNDING_SECONDS = 0.1
+"""By so much the length of a lossy file may differ from its header's."""
 _VERSION = 2
 """Part of the cache's file names: goes up when what is stored changes."""
 
@@ -169,9 +171,12 @@ def _scan_song(folder: Path) -> SongFiles | None:
 
 def _info(path: Path) -> tuple[int, int]:
     """Frames and sample rate of a file."""
-    AudioFile(path)  # refuses a file that its headers show to be cut, which soundfile shortens
     if path.suffix.lower() in (".m4a", ".mp4"):
-        raise UserError(f"{path}: read from records only; build them: data_pipelines.build stems")
+        raise UserError(
+            f"{path}: {path.suffix[1:]} in a folder of songs; expected wav, flac, aiff, ogg, opus"
+            " or mp3, or records of the folder: python -m data_pipelines.build stems"
+        )
+    AudioFile(path)  # refuses a file that its headers show to be cut, which soundfile shortens
     with _sndfile_errors(path):
         info = soundfile.info(os.fsencode(path))
     if not 0 < info.frames < _MOST_FRAMES:
@@ -226,6 +231,12 @@ def _converted(
     def convert() -> np.ndarray:
         length = files.num_samples(sample_rate)
         stems = read_stems(files.recording, sample_rate)[:2]
+        decoded, stated = len(stems[0]) / sample_rate, length / sample_rate
+        if decoded - stated > _ROUNDING_SECONDS:  # of joined files, the first one's length
+            raise UserError(
+                f"{files.recording.vocals[0].path.parent}: {decoded:.2f} s decode of a file whose"
+                f" header states {stated:.2f} s; convert it to wav"
+            )
         return np.stack([pad(stem[:length], length) for stem in stems])
 
     return _cached(_cache_path(files, sample_rate, folder, "stems"), convert)

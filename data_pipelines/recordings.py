@@ -46,8 +46,8 @@ class Recording:
     Attributes:
         name: unique in the data set.
         vocals: summed; none: an instrumental, whose vocals are silent.
-        others: summed to the accompaniment; none: it is mixture - vocals.
-        mixture: the released mixture, if there is such a file.
+        others: summed to the accompaniment where there is no mixture.
+        mixture: the released mixture; the accompaniment is mixture - vocals.
         split: one of `source.SPLITS`.
     """
 
@@ -68,9 +68,9 @@ class Stems(NamedTuple):
 
     Attributes:
         vocals: zeros for an instrumental.
-        accompaniment: the sum of the other stems, or mixture - vocals.
-        mixture_error: RMS of (mixture file - both stems) over RMS of the mixture file; None where
-            there are no mixture and stems to compare.
+        accompaniment: mixture - vocals, or the sum of the other stems where there is no mixture.
+        mixture_error: RMS of (mixture - all stems) over RMS of the mixture; None where there are
+            no mixture and stems to compare.
         clipped: samples of the files at full scale.
         notes: what was repaired, in words.
     """
@@ -116,20 +116,21 @@ def read_stems(recording: Recording, sample_rate: int) -> Stems:
         UserError: naming the file, for one that cannot be read whole.
     """
     reader = _Reader(sample_rate)
-    accompaniment = reader.sum(recording.others) if recording.others else None
+    others = reader.sum(recording.others) if recording.others else None
     vocals = reader.sum(recording.vocals) if recording.vocals else None
     mixture = reader.sum([recording.mixture]) if recording.mixture else None
-    length = max(len(audio) for audio in (vocals, accompaniment, mixture) if audio is not None)
+    length = max(len(audio) for audio in (vocals, others, mixture) if audio is not None)
     vocals = np.zeros((length, 2), np.float32) if vocals is None else pad(vocals, length)
+    others = None if others is None else pad(others, length)
     error = None
-    if accompaniment is None:
-        assert mixture is not None
-        accompaniment = pad(mixture, length) - vocals
+    if mixture is None:
+        assert others is not None
+        accompaniment = others
     else:
-        accompaniment = pad(accompaniment, length)
-        if mixture is not None:
-            mixture = pad(mixture, length)
-            error = rms(mixture - vocals - accompaniment) / max(rms(mixture), 1e-9)
+        mixture = pad(mixture, length)
+        accompaniment = mixture - vocals
+        if others is not None:
+            error = rms(accompaniment - others) / max(rms(mixture), 1e-9)
     notes = []
     shortest, longest = min(reader.lengths), max(reader.lengths)
     if longest - shortest > 1:

@@ -82,9 +82,10 @@ def test_a_real_stem_mp4(tmp_path):
     source = songs(built("musdb18", tmp_path / "mus", tmp_path / "out"))
     first = excerpt._FIRST_SAMPLE
     got = source.segment(0, first, len(real.vocals))
-    for stem, expected in zip(got, real[:2], strict=True):
+    mixture = read_audio(excerpt._stem_file(), 0)[0][first:][: len(real.vocals)]
+    for stem, expected in ((got.vocals, real.vocals), (got.vocals + got.accompaniment, mixture)):
         np.testing.assert_allclose(
-            stem, expected, rtol=0, atol=0.51 * source.table.scale[0] / 32768
+            stem, expected, rtol=0, atol=1.02 * source.table.scale[0] / 32768
         )
     assert 0 < source.table.mixture_error[0] < 0.3  # the mixture is coded by itself
 

@@ -215,6 +215,39 @@ def test_truncated_wavs_are_refused_on_opening(tmp_path, stems):
         folder_songs(tmp_path / "data")
 
 
+@pytest.mark.parametrize(("suffix", "chunk"), [("wav", b"data"), ("aiff", b"SSND")])
+def test_files_that_go_on_after_their_stated_end_are_refused_on_opening(
+    tmp_path, stems, suffix, chunk
+):
+    """libsndfile would take the samples up to there."""
+    for name, audio in stems.items():
+        path = tmp_path / "data" / "song" / f"{name}.{suffix}"
+        write(path, audio, RATE, "PCM_16")
+        data = bytearray(path.read_bytes())
+        at = data.find(chunk) + 4
+        data[at : at + 4] = (4000).to_bytes(4, "little" if suffix == "wav" else "big")
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"\.{suffix}: truncated or damaged: .* follow the end"):
+        folder_songs(tmp_path / "data")
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "ogg"])
+def test_joined_files_are_not_shortened(tmp_path, suffix):
+    for name in ("vocals", "drums"):
+        path = tmp_path / "data" / "song" / f"{name}.{suffix}"
+        write(path, np.zeros(44100), 44100, None)
+        path.write_bytes(path.read_bytes() * 2)
+    source = folder_songs(tmp_path / "data", 44100)
+    with pytest.raises(UserError, match=r"song: 2\.\d+ s decode .* states 1\.00 s"):
+        source.segment(0, 0, 100)
+
+
+def test_a_format_that_only_records_take_is_refused(tmp_path, stems):
+    write_song(tmp_path / "data" / "song", stems)
+    (tmp_path / "data" / "song" / "guitar.m4a").touch()
+    refused(tmp_path / "data", "guitar.m4a", "expected wav, flac", "data_pipelines.build stems")
+
+
 @pytest.mark.parametrize("stop", [0, 9, -9])
 def test_damaged_cache_files_are_made_again(tmp_path, stems, stop):
     def read():
@@ -278,6 +311,7 @@ def test_stems_mean_the_same_as_to_the_record_builder(tmp_path, stems):
     vocals, others = stems["vocals"], {name: stems[name] for name in stems if name != "vocals"}
     mixture = vocals + sum(others.values())
     write_song(tmp_path / "data" / "mix", {"vocals": vocals, "mix": mixture})
+    write_song(tmp_path / "data" / "more", {**stems, "mix": np.tanh(mixture)})
     write_song(tmp_path / "data" / "sum", {"lead_vocals": vocals / 2, "vox": vocals / 2})
     for name, audio in others.items():
         path = tmp_path / "data" / "sum" / "band" / f"{name}.aif"
@@ -285,11 +319,13 @@ def test_stems_mean_the_same_as_to_the_record_builder(tmp_path, stems):
         soundfile.write(path, audio, RATE, "FLOAT", format="AIFF")
     source = folder_songs(tmp_path / "data")
     recordings = find("stems", tmp_path / "data").recordings
-    assert [recording.name for recording in recordings] == ["mix", "sum"]
+    assert [recording.name for recording in recordings] == ["mix", "more", "sum"]
     for song, recording in enumerate(recordings):
         segment, built = source.segment(song, 0, len(vocals)), read_stems(recording, RATE)
         for stem in ("vocals", "accompaniment"):
             np.testing.assert_allclose(getattr(segment, stem), getattr(built, stem), atol=1e-4)
+    louder = source.segment(1, 0, len(vocals))
+    np.testing.assert_allclose(louder.vocals + louder.accompaniment, np.tanh(mixture), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "Val", "dev"])

@@ -23,7 +23,7 @@ HEADINGS = {
     "left_out": "left out",
     "clipped": "clipped",
     "mended": "repaired on reading",
-    "not_sum": "mixture is not the sum of the stems; the stems' sum is used",
+    "not_sum": "mixture is not the sum of the stems; accompaniment is mixture - vocals",
     "silent": "without vocals",
 }
 """Of the songs that deserve a look, by their key in a report."""

@@ -10,21 +10,29 @@ wrote to a pipe. Encoder delay and padding stay as FFmpeg leaves them.
 
 import contextlib
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
 import soundfile as sf
 import soxr
-from av.container import InputContainer
 from av.stream import Disposition
 from jaxtyping import Float32
 
+from diffsep_jax.audio.headers import (
+    MPEG_FRAME,
+    chunks_end,
+    has_rest,
+    joined_mp3_end,
+    ogg_streams,
+    samples_end,
+    stated_bytes,
+    stated_seconds,
+)
 from diffsep_jax.errors import UserError
 
 Block = Float32[np.ndarray, "time channel"]
@@ -34,17 +42,12 @@ BLOCK_FRAMES = 65_536
 # Outside these a header is damaged, and resampling would blow a block up without bound.
 SAMPLE_RATES = (1_000, 1_000_000)
 
-# Zeros after the end are padding, but digital silence where they are more.
-_PADDING_BYTES = 2**17
-
 # A difference is heard from here on: start of picture and sound, which encoders delay a little.
 _LATE_SECONDS = 0.1
 
 # What may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
 # pad and trim by a frame or two.
 _EXACT_SECONDS, _LOSSY_SECONDS = 0.001, 0.1
-
-_MPEG_FRAME = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]"  # how one begins in mp2 and mp3
 
 
 @runtime_checkable
@@ -123,7 +126,7 @@ class AudioFile:
             # Most of these FFmpeg cannot decode.
             is_alac_in_caf = header.startswith(b"caff") and header[28:32] == b"alac"
             if is_alac_in_caf:
-                if _chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
+                if chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
                     self._report_damage("its end is missing")
                 with sf.SoundFile(os.fsencode(self.path)) as file:
                     first = (file.samplerate, file.channels) if file.frames else None
@@ -146,7 +149,7 @@ class AudioFile:
         self.sample_rate: int = sample_rate or self._own_rate
         is_vorbis = header.endswith(b"\x01vorbis")
         # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
-        is_one_vorbis = is_vorbis and _ogg_streams(self.path) == (1, True)
+        is_one_vorbis = is_vorbis and ogg_streams(self.path) == (1, True)
         self._is_for_sndfile = is_alac_in_caf or is_one_vorbis
 
     def blocks(self) -> Iterator[Block]:
@@ -194,15 +197,17 @@ class AudioFile:
 
         Damage is reported at the end, but before the first frame where the size shows it.
         """
-        stated, size = _stated_bytes(self.path), self.path.stat().st_size
-        is_stale = 0 < stated < size and _has_rest(self.path, stated)
+        size, joined_end = self.path.stat().st_size, joined_mp3_end(self.path)
+        stated = joined_end or stated_bytes(self.path)
+        ends = [end for end in (stated, samples_end(self.path)) if 0 < end < size]
+        stale = [end for end in ends if has_rest(self.path, end)]
         options = {
             "protocol_whitelist": "file",  # a playlist must not make FFmpeg fetch anything
             "max_probe_packets": "1",  # FFmpeg would search every wav for DTS, which takes long
-            "ignore_length": str(int(is_stale)),  # of a wav, which is then read to its end
+            "ignore_length": str(int(bool(stale))),  # of a wav, which is then read to its end
         }
         with self.path.open("rb") as file:
-            is_mpeg = re.match(_MPEG_FRAME, file.read(2))
+            is_mpeg = re.match(MPEG_FRAME, file.read(2))
         with av.open(
             f"file:{self.path}",
             format="mp3" if is_mpeg else None,  # a short one is taken for something else
@@ -237,13 +242,14 @@ class AudioFile:
                 missing = 8 * (stated - size) / bit_rate
                 self._report_damage(f"about {missing:.3f} s are missing at its end")
             # A large avi goes on with another RIFF.
-            if is_stale and container.format.name != "avi":
-                self._report_rest(size - stated, bit_rate)
-            if container.format.name == "ogg" and not _ogg_streams(self.path)[1]:
+            if stale and container.format.name != "avi":
+                self._report_rest(size - min(stale), bit_rate)
+            if container.format.name == "ogg" and not ogg_streams(self.path)[1]:
                 self._report_damage("the last page of its Ogg stream is missing")
             if stream.codec_context.codec.lossless:
                 # Otherwise FFmpeg gives noise where a checksum is wrong.
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            is_mp3 = container.format.name == "mp3"
             decoded, end, end_byte = 0.0, 0.0, 0
             is_broken = False
             try:
@@ -253,6 +259,8 @@ class AudioFile:
                         end = max(end, float(time))
                     if packet.stream.index == stream.index:
                         end_byte = max(end_byte, (packet.pos or 0) + packet.size)
+                        if is_mp3 and bytes(packet).startswith((b"ID3", b"TAG")):
+                            continue  # of a joined file
                         for frame in stream.decode(packet):
                             decoded += frame.samples / frame.sample_rate
                             yield frame
@@ -260,15 +268,16 @@ class AudioFile:
                 raise
             except av.FFmpegError:
                 is_broken = True
-            stated_seconds, is_of_stream = _stated_seconds(container, stream)
-            missing = stated_seconds - (decoded if is_of_stream else max(decoded, end))
-            is_exact = stream.codec_context.codec.lossless or container.format.name == "mp3"
+            seconds, is_of_stream = stated_seconds(container, stream)
+            seconds *= not joined_end  # the first file's, or a guess
+            missing = seconds - (decoded if is_of_stream else max(decoded, end))
+            is_exact = stream.codec_context.codec.lossless or is_mp3
             if missing > (_EXACT_SECONDS if is_exact and is_of_stream else _LOSSY_SECONDS):
-                self._report_damage(f"{missing:.3f} of {stated_seconds:.3f} s are missing")
+                self._report_damage(f"{missing:.3f} of {seconds:.3f} s are missing")
             elif is_broken:
                 self._report_damage(f"it cannot be decoded after {decoded:.3f} s")
             is_raw = container.format.name in ("wav", "w64", "caf") and end_byte
-            if is_raw and _has_rest(self.path, end_byte):
+            if is_raw and has_rest(self.path, end_byte):
                 self._report_rest(size - end_byte, bit_rate)
 
     def _report_rest(self, num_bytes: int, bit_rate: int) -> None:
@@ -291,100 +300,6 @@ class AudioFile:
 
 def _start_seconds(stream: av.AudioStream | av.VideoStream) -> float:
     return float((stream.start_time or 0) * (stream.time_base or 0))
-
-
-def _stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[float, bool]:
-    """Length by the header, and whether it is that of `stream` or that of the longest one.
-
-    0 where the header states none: FFmpeg would guess.
-    """
-    seconds = float((stream.duration or 0) * (stream.time_base or 0))
-    file_seconds = (container.duration or 0) / av.time_base
-    match container.format.name.split(",")[0]:
-        case "flv" | "matroska":
-            return (0.0 if seconds else file_seconds), False
-        case "mov":  # an edit list may leave less, and a picture may last longer
-            return min(seconds, file_seconds), True
-        case "mp3":  # the length is in the tag that also tells the encoder's delay
-            return (seconds if stream.start_time else 0.0), True
-        case "flac":  # one cut out of another starts later and has that one's header
-            return (0.0 if stream.start_time else seconds), True
-        case "caf" if stream.codec_context.name.startswith("pcm"):
-            return stream.frames / (stream.sample_rate or math.inf), True  # 0 Hz: a damaged header
-        case "caf":  # to the end of the last packet, which may hold less
-            return seconds, False
-        case "aiff" | "ape" | "au" | "nistsphere" | "tta" | "wv":
-            return seconds, True
-    return 0.0, True
-
-
-def _stated_bytes(path: Path) -> int:
-    """Size of a file by the header of its format, or 0: RIFF (wav, avi) and its kin, wma, mp3."""
-    with path.open("rb") as file:
-        header = file.read(4096)
-    match header[:4]:
-        case b"RIFF" | b"RIFX" | b"FORM":
-            size = int.from_bytes(header[4:8], "little" if header[:4] == b"RIFF" else "big")
-            # Programs that cannot go back to the header leave it empty, or just under 2^31 or 2^32.
-            return size + 8 if 100 < size % 2**31 < 2**31 - 2**16 else 0
-        case b"RF64" | b"BW64":
-            return int.from_bytes(header[20:28], "little") + 8
-        case b"riff":
-            size = int.from_bytes(header[16:24], "little")
-            return size if size < 2**63 else 0  # all ones: written to a pipe
-        case b"Crea":  # voc
-            return _chunks_end(path, int.from_bytes(header[20:22], "little"), 1, 3, "little")
-        case b"2BIT":  # avr
-            frame_bytes = (header[15] // 8) * (2 if any(header[12:14]) else 1)
-            return 128 + int.from_bytes(header[26:30]) * frame_bytes
-        case b"0&\xb2u":  # wma, wmv: 24 bytes into the object of the file's properties
-            at = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 40
-            return int.from_bytes(header[at : at + 8], "little") if at >= 40 else 0
-    # The tag of an encoder in the first frame: a name, flags, how many frames, how many bytes.
-    tag = re.search(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", header[:64], re.DOTALL)
-    if tag and re.match(_MPEG_FRAME, header):
-        return int.from_bytes(tag[1])
-    return 0
-
-
-def _chunks_end(
-    path: Path, start: int, name_bytes: int, size_bytes: int, order: Literal["little", "big"]
-) -> int:
-    """Where the last of a file's chunks ends by its header; 0 where that goes on to the end."""
-    end, size = start, path.stat().st_size
-    with path.open("rb") as file:
-        while end + name_bytes + size_bytes <= size:
-            file.seek(end + name_bytes)
-            length = int.from_bytes(file.read(size_bytes), order, signed=size_bytes == 8)
-            if length < 0:
-                return 0
-            end += name_bytes + size_bytes + length
-    return end
-
-
-def _has_rest(path: Path, end: int) -> bool:
-    """Whether more than chunks, tags or padding follows the end of the samples."""
-    with path.open("rb") as file:
-        num_bytes = file.seek(0, os.SEEK_END) - end
-        file.seek(end)
-        rest = file.read(32).lstrip(b"\0")
-    if not rest:
-        return num_bytes > _PADDING_BYTES
-    if re.match(rb"ID3|TAG|APETAGEX|LYRICS|[ -~]{4}\xf3\xac\xd3\x11", rest):  # the last in w64
-        return False
-    sizes = (int.from_bytes(rest[4:8], order) for order in ("little", "big"))
-    return not (re.match(rb"(?!RIFF|FORM)[ -~]{4}", rest) and min(sizes) <= num_bytes)
-
-
-def _ogg_streams(path: Path) -> tuple[int, bool]:
-    """How many streams begin in an Ogg file, and whether its last page is whole and ends one."""
-    begun, flags = 0, 0
-    with path.open("rb") as file:
-        while (page := file.read(27))[:4] == b"OggS" and len(page) == 27:
-            flags = page[5]
-            begun += flags >> 1 & 1
-            file.seek(sum(file.read(page[26])), os.SEEK_CUR)
-        return begun, bool(flags & 4) and file.tell() <= path.stat().st_size
 
 
 def finite_blocks(source: AudioSource) -> Iterator[Block]:
