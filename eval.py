@@ -4,6 +4,7 @@ Combines a source of songs, estimates of their vocals, and metrics; writes score
 DIR and prints tables. The same command again continues where it stopped. See docs/evaluation.md.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -131,7 +132,7 @@ def main(command: Evaluate) -> None:
             overlap=command.overlap,
             limit_vocals=command.limit_vocals,
         )
-    with only_run(command.out):
+    with only_run(command.out) if is_primary() else contextlib.nullcontext():
         if command.overwrite:  # only now that nothing is known to prevent a new result
             if is_primary():
                 scores.remove_result(command.out)

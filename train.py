@@ -4,6 +4,7 @@ Composes an experiment from `configs/`, its data and the training loop. Run the 
 to go on from the newest checkpoint in the work folder.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -245,7 +246,7 @@ def main(args: list[str]) -> None:
         return
     join_hosts(run.multihost)
     check_path(run.workdir)
-    with only_run(run.workdir):
+    with only_run(run.workdir) if is_primary() else contextlib.nullcontext():
         train_run(run)
 
 

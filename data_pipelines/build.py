@@ -34,7 +34,8 @@ from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
-from diffsep_jax.runtime import launched_as_one_of_several
+from diffsep_jax.lock import only_run
+from diffsep_jax.runtime import launched_by_mpi
 
 with one_line_errors():
     from data_pipelines.builders.beam import write_on_beam
@@ -97,7 +98,7 @@ def parse(given: list[str] | None = None) -> Command:
 
 def main(command: Command) -> None:
     """Runs the command."""
-    if (sign := launched_as_one_of_several(os.environ)) is not None:
+    if (sign := launched_by_mpi(os.environ)) is not None:
         raise UserError(
             f"{sign}, so several processes would do the same work; start one process with --workers"
         )
@@ -123,17 +124,22 @@ def build_records(command: Build) -> None:
     else:
         run = functools.partial(write_on_beam, shlex.split(command.beam))
     builder = RecordsBuilder(command, run, data_dir=str(command.out))
+    with only_run(command.out):
+        _build(builder, command.sample_rate)
+
+
+def _build(builder: RecordsBuilder, sample_rate: int) -> None:
     console = Console()
     if builder.folder.exists():
         check_same_format(builder.folder, builder.record_format)
         console.print(f"{builder.folder} exists; delete it to build it again", markup=False)
     else:
-        _build(builder)
+        _write(builder)
     tables = {split: builder.folder / table_name(split) for split in SPLITS}
     reports: dict[str, dict[str, Any]] = {
         split: report
         for split, path in tables.items()
-        if path.exists() and (report := summarise(read_table(path), command.sample_rate))
+        if path.exists() and (report := summarise(read_table(path), sample_rate))
         if report["songs"] or report["left_out"]
     }
     print_report(reports, console)
@@ -142,7 +148,7 @@ def build_records(command: Build) -> None:
     console.print(f"built; train on it with --data.source {builder.folder}", markup=False)
 
 
-def _build(builder: RecordsBuilder) -> None:
+def _write(builder: RecordsBuilder) -> None:
     console = Console(stderr=True)
     with rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(builder.name, total=None)

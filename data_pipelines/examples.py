@@ -20,6 +20,8 @@ from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, active_blocks
 _DRAWS = 1000
 """How often a song is drawn again before one without a voice is taken."""
 
+StartWeights = Float[np.ndarray, "start_block"]
+
 
 class Place(NamedTuple):
     """Where an example begins in a song, in samples."""
@@ -83,9 +85,10 @@ def draw_plan(
     stretch = stretch_of(segment, config, speed)
 
     song = _draw_song(rng, source)
+    weights = _start_weights(source, song, segment, silent_kept)
     if not silent:
-        song = _kept_song(added.spawn(1)[0], source, song, segment, silent_kept)
-    start = draw_start(rng, source, song, segment, silent_kept)
+        song, weights = _kept_song(added.spawn(1)[0], source, song, weights, segment, silent_kept)
+    start = draw_start(rng, source, song, weights, segment)
     vocals = Place(song, _with_voice(source, song, start, stretch))
     other = _draw_anywhere(rng, source, segment)
     # Stem remix: drawn by position, not from the batch, so that hosts need only their own rows.
@@ -130,27 +133,29 @@ def _draw_song(rng: Generator, source: Source) -> int:
     return int(rng.integers(len(source)))
 
 
-def _kept_song(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
-    """The song, with the share of its starts that `start_weights` keeps, else a new draw.
+def _kept_song(
+    rng: Generator, source: Source, song: int, weights: StartWeights, segment: int, kept: float
+) -> tuple[int, StartWeights]:
+    """The song, with the share of its starts that its weights keep, else a new draw.
 
     Songs are thus drawn by their sung share: otherwise the one line of a song that has no more
     would return again and again. To draw them directly would need the activity of all songs.
     """
     for _ in range(_DRAWS):
-        num_starts = source.num_samples(song) - segment + 1
-        kept = _start_weights(source, song, segment, silent_kept).sum()
-        if rng.random() * num_starts < kept:
+        if rng.random() * (source.num_samples(song) - segment + 1) < weights.sum():
             break
         song = _draw_song(rng, source)
-    return song
+        weights = _start_weights(source, song, segment, kept)
+    return song, weights
 
 
-def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_kept: float) -> int:
-    """The start of a segment; `start_weights` says where, uniform inside a block.
+def draw_start(
+    rng: Generator, source: Source, song: int, weights: StartWeights, segment: int
+) -> int:
+    """The start of a segment by the weights of `start_weights`, uniform inside a block.
 
-    Where it keeps none, all starts count alike.
+    Where they keep none, all starts count alike.
     """
-    weights = _start_weights(source, song, segment, silent_kept)
     if not weights.any():
         weights = _start_weights(source, song, segment, 1.0)
     cumulative = np.cumsum(weights)
@@ -163,7 +168,7 @@ def draw_start(rng: Generator, source: Source, song: int, segment: int, silent_k
 
 def start_weights(
     active: Bool[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
-) -> Float[np.ndarray, "start_block"]:
+) -> StartWeights:
     """How many starts in each block of a song are kept.
 
     Equivalent to drawing starts uniformly and keeping only the share `silent_kept` of those with
@@ -178,9 +183,7 @@ def start_weights(
     return starts * np.where(sings, 1.0, silent_kept)
 
 
-def _start_weights(
-    source: Source, song: int, segment: int, silent_kept: float
-) -> Float[np.ndarray, "start_block"]:
+def _start_weights(source: Source, song: int, segment: int, silent_kept: float) -> StartWeights:
     return start_weights(
         _active_blocks(source, song), source.num_samples(song), segment, silent_kept
     )

@@ -18,6 +18,7 @@ from rich.progress import track
 from data_pipelines.packages import fetch
 from data_pipelines.song_folders import check_output, wav_of_16_bits
 from diffsep_jax.files import write_bytes, write_folder
+from diffsep_jax.lock import only_run
 
 SAMPLE_RATE = 44_100
 FACTS = "song.json"
@@ -114,29 +115,30 @@ def build_music(command: BuildMusic, albums: tuple[Album, ...] = ALBUMS) -> None
     """
     out = command.out
     check_output(out, MARK)
-    write_bytes(out / MARK, b"{}\n")
     tracks = [(album, name) for album in albums for name in album.tracks.split()]
-    for album, name in track(tracks, "tracks"):
-        song = f"{album.package}-{name.strip('@')}"
-        # By its name, so that it stays where it is when others are added.
-        validation = zlib.crc32(song.encode()) % _VALIDATION_EVERY == 0
-        folder = out / ("validation" if validation else "train") / song
-        if folder.exists():
-            continue
-        package, file = fetch(album.package, command.downloads), album.files.format(name)
-        samples, rate = package.read(file)
-        music = soxr.resample(samples[:, [0, -1]], rate, SAMPLE_RATE).clip(-1, 1)
-        facts = {
-            "package": package.name,
-            "version": package.version,
-            "file": file,
-            "authors": album.authors,
-            "licence": album.licence,
-        }
-        files = {
-            "vocals.wav": wav_of_16_bits(np.zeros_like(music), SAMPLE_RATE),
-            "accompaniment.wav": wav_of_16_bits(music, SAMPLE_RATE),
-            FACTS: json.dumps(facts, indent=1).encode(),
-        }
-        write_folder(folder, files)
+    with only_run(out):
+        write_bytes(out / MARK, b"{}\n")
+        for album, name in track(tracks, "tracks"):
+            song = f"{album.package}-{name.strip('@')}"
+            # By its name, so that it stays where it is when others are added.
+            validation = zlib.crc32(song.encode()) % _VALIDATION_EVERY == 0
+            folder = out / ("validation" if validation else "train") / song
+            if folder.exists():
+                continue
+            package, file = fetch(album.package, command.downloads), album.files.format(name)
+            samples, rate = package.read(file)
+            music = soxr.resample(samples[:, [0, -1]], rate, SAMPLE_RATE).clip(-1, 1)
+            facts = {
+                "package": package.name,
+                "version": package.version,
+                "file": file,
+                "authors": album.authors,
+                "licence": album.licence,
+            }
+            files = {
+                "vocals.wav": wav_of_16_bits(np.zeros_like(music), SAMPLE_RATE),
+                "accompaniment.wav": wav_of_16_bits(music, SAMPLE_RATE),
+                FACTS: json.dumps(facts, indent=1).encode(),
+            }
+            write_folder(folder, files)
     print(f"{len(tracks)} tracks in {out}; give it to --data.source with songs that are sung")

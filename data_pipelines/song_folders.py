@@ -9,12 +9,14 @@ from jaxtyping import Float, Int16
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import check_writable
+from diffsep_jax.lock import LOCK_FILE
 
 
 def check_output(out: Path, mark: str) -> None:
     """UserError unless songs can be written to `out`: a new folder, or one with the file `mark`."""
     check_writable(out)
-    if out.exists() and any(out.iterdir()) and not (out / mark).exists():
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    if names - {LOCK_FILE} and mark not in names:
         raise UserError(f"{out}: holds something else; expected a new folder, or one with {mark}")
 
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from diffsep_jax.errors import UserError
 
+URL = r"[A-Za-z][A-Za-z0-9+.-]*://"
+"""How one begins."""
+
 
 def arguments(given: Sequence[str] | None = None) -> list[str]:
     """The arguments, by default this process's, with ~ expanded, which shells leave in --out=~/x.
@@ -22,7 +25,7 @@ def arguments(given: Sequence[str] | None = None) -> list[str]:
         if not value:
             name = f"{option} is ''" if option else "an argument is ''"
             raise UserError(f"{name}; expected a value. Is a shell variable unset?")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        if re.match(URL, value):
             raise UserError(f"{argument}: is a URL; expected a local path. Copy or mount the data")
         parsed.append(option + equals + os.path.expanduser(value))
     return parsed

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import make_folder, write_errors
-from diffsep_jax.runtime import is_primary
 
 LOCK_FILE = "lock"
 
@@ -23,7 +22,7 @@ _BEAT_SECONDS = 10.0
 
 @contextlib.contextmanager
 def only_run(folder: Path) -> Iterator[None]:
-    """Holds `folder`, which is made if it is missing, for one run; its primary process does that.
+    """Holds `folder`, which is made if it is missing, for one run.
 
     The system's own lock (flock) ends with its process, however that ends. Not every file system
     shares such locks between hosts, or has any: there, a run whose lock is not marked for three
@@ -32,9 +31,6 @@ def only_run(folder: Path) -> Iterator[None]:
     Raises:
       UserError: another run holds the folder, or the lock cannot be written.
     """
-    if not is_primary():
-        yield
-        return
     make_folder(folder)
     path, host = folder / LOCK_FILE, socket.gethostname()
     with write_errors(path):

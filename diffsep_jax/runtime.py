@@ -204,12 +204,19 @@ def join_hosts(multihost: bool) -> None:
     check_platform()
 
 
-def launched_as_one_of_several(environment: Mapping[str, str]) -> str | None:
-    """The NAME=VALUE by which a launcher says that it started several processes, if it does."""
+def launched_by_mpi(environment: Mapping[str, str]) -> str | None:
+    """The NAME=VALUE by which mpirun or srun says that it started several processes, if it does."""
     # Open MPI, MPICH and its kin, MVAPICH, srun. A batch script of SLURM is one process.
     mpi = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-    task_counts = (*mpi, "SLURM_STEP_NUM_TASKS")
-    signs = [name for name in task_counts if environment.get(name, "1") != "1"]
+    signs = (name for name in (*mpi, "SLURM_STEP_NUM_TASKS") if environment.get(name, "1") != "1")
+    return next((f"{name}={environment[name]}" for name in signs), None)
+
+
+def launched_as_one_of_several(environment: Mapping[str, str]) -> str | None:
+    """As `launched_by_mpi`, also for the hosts of a TPU slice and those that are to use JAX."""
+    if sign := launched_by_mpi(environment):
+        return sign
+    signs = []
     if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
         signs.append("TPU_WORKER_HOSTNAMES")
     coordinators = ("MEGASCALE_COORDINATOR_ADDRESS", "JAX_COORDINATOR_ADDRESS")

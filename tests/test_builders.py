@@ -24,6 +24,7 @@ from data_pipelines.embedded import excerpt
 from data_pipelines.sources import open_source
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError
+from diffsep_jax.lock import only_run
 
 
 def assert_stems(source, song, vocals, accompaniment, tolerance=0.0):
@@ -265,6 +266,20 @@ def test_the_command_reports_and_finds_what_is_built(tmp_path, capsys):
     assert "exists; delete it" in capsys.readouterr().out
     assert len(open_source(str(tmp_path / "out"))) == 1
     assert len(open_source(str(tmp_path / "out"), split="validation")) == 1
+
+
+def test_hosts_of_a_tpu_slice_build_unless_they_share_the_folder(tmp_path, monkeypatch):
+    """Each may need the records on a disk of its own."""
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "host-0,host-1")
+    write_musdb18hq_song(tmp_path / "hq/train/Song")
+    command = build.Build(layout="musdb18hq", source=tmp_path / "hq", out=tmp_path / "out", **SMALL)
+    with only_run(tmp_path / "out"), pytest.raises(UserError, match="out: in use by process"):
+        build.main(command)
+    build.main(command)
+    assert len(open_source(str(tmp_path / "out"))) == 1
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"OMPI_COMM_WORLD_SIZE=2.* start one process"):
+        build.main(command)
 
 
 def test_a_folder_without_one_whole_song_is_refused(tmp_path):

@@ -150,7 +150,9 @@ def test_an_interrupted_build_goes_on_to_the_same_files(packages, built, tmp_pat
     monkeypatch.setattr(build, "write_folder", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_devset(command, TABLE)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["01_high_one", "06_demo", "meta.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        *("01_high_one", "06_demo", "lock", "meta.json")
+    ]
     monkeypatch.setattr(build, "write_folder", write)
     build_devset(command, TABLE)
     assert content(tmp_path) == content(built)

@@ -267,6 +267,21 @@ def test_a_file_of_a_folder_is_taken_for_what_it_holds(
     )
 
 
+def test_a_file_of_a_folder_that_cannot_be_read_is_not_said_to_hold_no_audio(
+    album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (album / "link").symlink_to(album / "nowhere")
+    find_inputs([album])
+    expected = f"note: {album / 'link'}: skipped, as it cannot be read: No such file or directory\n"
+    assert expected in capsys.readouterr().err
+
+
+def test_urls_in_a_list_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("# gs://old\na.wav\n gs://bucket/song.wav\n")
+    with pytest.raises(UserError, match=r"list: gs://bucket/song.wav is a URL; expected local"):
+        find_inputs([], tmp_path / "list")
+
+
 def test_names_in_a_list_may_begin_and_end_in_spaces(tmp_path: Path) -> None:
     names = [" a.wav ", "b\u2028c.wav"]
     for name in names:

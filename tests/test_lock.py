@@ -79,12 +79,6 @@ def test_where_locks_do_not_reach_the_mark_decides(tmp_path, request, lives, hol
     ended.set()
 
 
-def test_only_the_primary_process_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "is_primary", lambda: False)
-    with only_run(tmp_path), only_run(tmp_path):
-        assert not (tmp_path / LOCK_FILE).exists()
-
-
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be made"), only_run(tmp_path / "file"):

@@ -179,7 +179,7 @@ def test_starts_follow_the_weights():
     weights = examples.start_weights(source.activity(0) > 0, source.num_samples(0), segment, 0.05)
     shares = weights / weights.sum()
     rng = np.random.default_rng(0)
-    starts = np.array([examples.draw_start(rng, source, 0, segment, 0.05) for _ in range(draws)])
+    starts = np.array([examples.draw_start(rng, source, 0, weights, segment) for _ in range(draws)])
     assert starts.max() <= source.num_samples(0) - segment
     counts = np.bincount(starts // ACTIVITY_BLOCK, minlength=len(shares))
     deviation = np.sqrt(draws * shares * (1 - shares))
@@ -187,6 +187,14 @@ def test_starts_follow_the_weights():
     offsets = starts % ACTIVITY_BLOCK / ACTIVITY_BLOCK
     assert offsets.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12 / draws))
     assert offsets.std() == pytest.approx(np.sqrt(1 / 12), abs=0.02)
+
+
+def test_where_a_song_may_start_is_computed_once(monkeypatch):
+    """It takes all blocks of a song. No song is drawn again where silence is kept."""
+    calls, compute = [], examples.start_weights
+    monkeypatch.setattr(examples, "start_weights", lambda *a: calls.append(1) or compute(*a))
+    examples.draw_plan(np.random.default_rng(0), Ramps(), 8192, NO_AUGMENTATION, 1.0)
+    assert len(calls) == 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from data_pipelines.devset.sources import DEBIAN, Table
 from data_pipelines.song_folders import check_output
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes, write_folder
+from diffsep_jax.lock import only_run
 
 VERSION = "1"
 """Increased when a clip changes."""
@@ -48,15 +49,18 @@ def build_devset(command: BuildDevset, table: Table = DEBIAN) -> None:
     """
     out, names = command.out, clip_names(table)
     check_output(out, META)
-    facts = _read_facts(out)
-    missing = [name for name in names if not (out / name).exists()]
-    made = make_clips(table, command.downloads, missing)
-    for name, clip in track(made, "clips", total=len(missing)):
-        facts[name] = {"version": VERSION, **clip.facts}
-        text = json.dumps(dict(sorted(facts.items())), indent=1, ensure_ascii=False)
-        write_bytes(out / META, f"{text}\n".encode())
-        files = {f"{stem}.wav": _wav(getattr(clip, stem)) for stem in ("vocals", "accompaniment")}
-        write_folder(out / name, files)
+    with only_run(out):
+        facts = _read_facts(out)
+        missing = [name for name in names if not (out / name).exists()]
+        made = make_clips(table, command.downloads, missing)
+        for name, clip in track(made, "clips", total=len(missing)):
+            facts[name] = {"version": VERSION, **clip.facts}
+            text = json.dumps(dict(sorted(facts.items())), indent=1, ensure_ascii=False)
+            write_bytes(out / META, f"{text}\n".encode())
+            files = {
+                f"{stem}.wav": _wav(getattr(clip, stem)) for stem in ("vocals", "accompaniment")
+            }
+            write_folder(out / name, files)
     print(f"{len(names)} clips in {out}; score a model with python eval.py --data {out}")
 
 

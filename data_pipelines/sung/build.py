@@ -17,6 +17,7 @@ from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes, write_folder
+from diffsep_jax.lock import only_run
 
 SETTINGS = "sung.json"
 """In the data set's folder: what its songs were rendered with."""
@@ -68,12 +69,13 @@ def build_sung(command: BuildSung) -> None:
     if not settings["one_shots"]:
         print("note: no drums and noises of sonic-pi-samples; `make voices` installs them")
     count = math.ceil(command.hours * 3600 / command.song_seconds)
-    missing = [song for song in range(count) if not _folder(command.out, song).exists()]
-    write_bytes(command.out / SETTINGS, json.dumps(settings, indent=2).encode())
-    start = time.monotonic()
-    job = functools.partial(_render_one, config, command.out)
-    for _ in track(map_unordered(job, missing, command.workers), "rendering", len(missing)):
-        pass
+    with only_run(command.out):
+        missing = [song for song in range(count) if not _folder(command.out, song).exists()]
+        write_bytes(command.out / SETTINGS, json.dumps(settings, indent=2).encode())
+        start = time.monotonic()
+        job = functools.partial(_render_one, config, command.out)
+        for _ in track(map_unordered(job, missing, command.workers), "rendering", len(missing)):
+            pass
     speed = len(missing) * command.song_seconds / (time.monotonic() - start)
     print(
         f"{count} songs in {command.out}, {len(missing)} of them rendered now"

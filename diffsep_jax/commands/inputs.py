@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from diffsep_jax.arguments import URL
 from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.errors import UserError
@@ -200,7 +201,13 @@ def _listed(list_file: Path) -> list[Path]:
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     # A name may begin or end in spaces.
     paths = (line if os.path.exists(line) else line.strip() for line in lines)
-    return [Path(path) for path in paths if path and not path.startswith("#")]
+    listed = [path for path in paths if path and not path.startswith("#")]
+    for path in listed:
+        if re.match(URL, path):
+            raise UserError(
+                f"{list_file}: {path} is a URL; expected local paths. Copy or mount the data"
+            )
+    return [Path(path) for path in listed]
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
@@ -218,18 +225,22 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
             path = Path(parent) / name
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in SUFFIXES or _holds_audio(path):
+            reason = None if path.suffix.lower() in SUFFIXES else _why_no_audio(path)
+            if reason is None:
                 yield Input(path, Path(parent).relative_to(folder))
             else:
-                print(f"note: {path}: skipped, as it holds no audio", file=sys.stderr)
+                print(f"note: {path}: skipped, as it {reason}", file=sys.stderr)
 
 
-def _holds_audio(path: Path) -> bool:
+def _why_no_audio(path: Path) -> str | None:
     try:
         AudioFile(path, allow_damaged=True)
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        cause = error.__context__
+        return (
+            f"cannot be read: {cause.strerror}" if isinstance(cause, OSError) else "holds no audio"
+        )
+    return None
 
 
 def _check_name(name: str, stems: Sequence[str]) -> None:
