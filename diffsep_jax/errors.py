@@ -4,8 +4,11 @@ import contextlib
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 EXIT_USER_ERROR = 2
 EXIT_BROKEN_OUTPUT = EXIT_MACHINE = 1
@@ -44,7 +47,8 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            yield
+            with _no_lost_interrupts():
+                yield
         finally:
             print(end="", flush=True)  # or Python would do it at its end, with a traceback
     except UserError as error:
@@ -82,6 +86,37 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     except PreemptedError as error:
         print(f"preempted: {error}", file=sys.stderr)
         raise SystemExit(EXIT_PREEMPTED) from None
+
+
+@contextlib.contextmanager
+def _no_lost_interrupts() -> Iterator[None]:
+    """Raises again what a signal's handler raised where Python only reports it.
+
+    That is in callbacks of the garbage collector, of which JAX has one, and in destructors.
+    """
+    before = sys.unraisablehook
+
+    def raise_again(lost: Any) -> None:
+        error = lost.exc_value
+        if not isinstance(error, KeyboardInterrupt | PreemptedError):
+            before(lost)
+            return
+
+        def handle(*_: object) -> None:
+            signal.signal(signal.SIGINT, handler)
+            raise error
+
+        handler = signal.signal(signal.SIGINT, handle)
+        thread = threading.main_thread().ident
+        # Later than this function ends, in which Python would drop it, too.
+        timer = threading.Timer(0.3, signal.pthread_kill, (thread, signal.SIGINT))
+        timer.start()
+        at_end.callback(timer.cancel)
+
+    sys.unraisablehook = raise_again
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(setattr, sys, "unraisablehook", before)
+        yield
 
 
 def printable(text: object) -> str:

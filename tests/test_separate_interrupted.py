@@ -1,10 +1,12 @@
 """What ends a command from outside, signals or the output: nothing is left half-written."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from halving import Halving, noise, run, song
 
 from diffsep_jax.audio import write
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import PreemptedError, UserError, one_line_errors
 from diffsep_jax.files import replacing
 
 pytestmark = pytest.mark.usefixtures("halving")
@@ -142,3 +144,31 @@ def test_output_to_a_full_disk_ends_in_one_line(flush: bool) -> None:
         )
     assert result.stderr == "stopped: the output cannot be written: No space left on device\n"
     assert result.returncode == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, PreemptedError])
+def test_an_interrupt_in_a_callback_of_the_collector_is_not_lost(error: type) -> None:
+    """JAX has such a callback, and Python drops what is raised in one."""
+
+    def handle(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise error
+
+    def callback(*_: object) -> None:
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+
+    def command() -> None:
+        with one_line_errors():
+            gc.callbacks.append(callback)
+            gc.collect()
+            time.sleep(10)
+
+    before, interrupt = signal.signal(signal.SIGTERM, handle), signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as end:
+            command()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == (130 if error is KeyboardInterrupt else 75)
+    assert signal.getsignal(signal.SIGINT) == interrupt
