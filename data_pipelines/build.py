@@ -16,8 +16,9 @@ import json
 import logging
 import os
 import shlex
+import signal
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args
+from typing import Annotated, Any, NoReturn, Union, get_args
 
 import rich.progress
 import tyro
@@ -32,7 +33,7 @@ from data_pipelines.song_table import read_table
 from data_pipelines.source import SPLITS
 from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.arguments import arguments
-from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.errors import PreemptedError, UserError, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
 from diffsep_jax.lock import only_run
 from diffsep_jax.runtime import launched_by_mpi
@@ -102,6 +103,7 @@ def main(command: Command) -> None:
         raise UserError(
             f"{sign}, so several processes would do the same work; start one process with --workers"
         )
+    signal.signal(signal.SIGTERM, _preempt)
     if isinstance(command, BuildSung):
         build_sung(command)
     elif isinstance(command, BuildMusic):
@@ -110,6 +112,10 @@ def main(command: Command) -> None:
         build_devset(command)
     else:
         build_records(command)
+
+
+def _preempt(*_: object) -> NoReturn:
+    raise PreemptedError("finished parts stay; run the same command again for the rest")
 
 
 def build_records(command: Build) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from data_pipelines.builders.shards import write_shard
 from data_pipelines.embedded import excerpt
 from data_pipelines.sources import open_source
 from diffsep_jax.audio.read import read_audio
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.lock import only_run
 
 
@@ -280,6 +281,16 @@ def test_hosts_of_a_tpu_slice_build_unless_they_share_the_folder(tmp_path, monke
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"OMPI_COMM_WORLD_SIZE=2.* start one process"):
         build.main(command)
+
+
+def test_sigterm_ends_a_build_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "build_records", lambda _: signal.raise_signal(signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(PreemptedError, match="finished parts stay; run the same command"):
+            build.main(build.Build(layout="stems", source=tmp_path, out=tmp_path / "out"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_folder_without_one_whole_song_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -423,6 +424,16 @@ def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
     ):
         audio, _ = read_audio(tmp_path / "excerpts" / "one" / f"{stem}.flac")
         np.testing.assert_allclose(audio, excerpt["gain"] * expected, atol=1e-4)
+
+
+def test_an_excerpt_that_cannot_be_written_ends_in_one_line(tmp_path):
+    song, limit = scored.song(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"mixture\.flac: cannot be written: File too large"):
+            keep_excerpt(tmp_path, song, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def test_of_few_settings_every_estimate_can_be_heard(tmp_path, songs, halving):

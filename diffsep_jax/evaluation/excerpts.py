@@ -1,6 +1,7 @@
 """A few seconds of each track to listen to, where the singing is loudest."""
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from jaxtyping import Float32
 
 from diffsep_jax.evaluation.protocols import MIXTURE
 from diffsep_jax.evaluation.scoring import Song
-from diffsep_jax.files import replacing
+from diffsep_jax.files import write_bytes
 
 Waveform = Float32[np.ndarray, "time channel"]
 
@@ -64,9 +65,10 @@ def keep_excerpt(
         files[condition] = excerpt_name(song.name, stem)
     gain = 1 / max(1.0, *(float(np.abs(audio).max()) for audio in stems.values()))
     for stem, audio in stems.items():
-        with replacing(out / excerpt_name(song.name, stem)) as temporary:
-            samples = audio * np.float32(gain)
-            soundfile.write(temporary, samples, song.sample_rate, format="FLAC", subtype="PCM_16")
+        file = io.BytesIO()  # libsndfile would not say that a disk is full
+        samples = audio * np.float32(gain)
+        soundfile.write(file, samples, song.sample_rate, format="FLAC", subtype="PCM_16")
+        write_bytes(out / excerpt_name(song.name, stem), file.getvalue())
     start = part.start / song.sample_rate
     return {
         condition: {"file": file, "start_seconds": start, "gain": gain}
