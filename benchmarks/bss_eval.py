@@ -91,7 +91,7 @@ def _museval_metrics() -> types.ModuleType:
     """museval's module of metrics alone: the package imports stempeg, which needs ffmpeg."""
     spec = importlib.util.find_spec("museval")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("museval is missing; expected the extra: pip install museval.")
+        raise UserError("museval is not installed; pip install museval")
     path = Path(spec.submodule_search_locations[0]) / "metrics.py"
     module_spec = importlib.util.spec_from_file_location("museval_metrics", path)
     assert module_spec is not None

@@ -35,14 +35,15 @@ def main(args: Sequence[str] | None = None) -> None:
             if given == ["--version"]:
                 print(f"diffsep {diffsep_jax.__version__}")
                 return
-            if given and given[0] not in (*COMMANDS, "--help", "-h"):
+            if given and given[0] not in (*COMMANDS, "--help", "-h", "--tyro-print-completion"):
                 given = ["separate", *given]
             command = tyro.cli(
                 commands,
                 args=given,
                 prog="diffsep",
                 description="Separate singing from music with a diffusion model."
-                " `diffsep song.mp3` is short for `diffsep separate song.mp3`.",
+                " `diffsep song.mp3` is short for `diffsep separate song.mp3`;"
+                " options: diffsep separate --help.",
             )
             if isinstance(command, Separate):
                 separate(command)

@@ -57,7 +57,7 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     except ModuleNotFoundError as error:
         print(
             f"error: the package {error.name} is not installed; in the checkout, pip install -e"
-            " '.[train]' installs what training and data sets need, '.[dev]' everything",
+            " '.[train]' installs what training and data sets need, '.[dev]' what tests need",
             file=sys.stderr,
         )
         raise SystemExit(EXIT_USER_ERROR) from None
@@ -103,15 +103,20 @@ def _no_lost_interrupts() -> Iterator[None]:
             return
 
         def handle(*_: object) -> None:
+            timer.cancel()
             signal.signal(signal.SIGINT, handler)
             raise error
+
+        def handle_at_end() -> None:
+            if signal.getsignal(signal.SIGINT) is handle:
+                handle(signal.SIGINT, None)
 
         handler = signal.signal(signal.SIGINT, handle)
         thread = threading.main_thread().ident
         # Later than this function ends, in which Python would drop it, too.
         timer = threading.Timer(0.3, signal.pthread_kill, (thread, signal.SIGINT))
         timer.start()
-        at_end.callback(timer.cancel)
+        at_end.callback(handle_at_end)
 
     sys.unraisablehook = raise_again
     with contextlib.ExitStack() as at_end:

@@ -5,7 +5,7 @@
 Compiles the training step of a config, or its sampler, and prints what each chip needs: memory,
 FLOPs, communication. Any `model` and `train` option of train.py may be added, such as
 --train.micro-batches 2, --train.mesh.fsdp 8, --model.compute.dtype bfloat16 or
---model.compute.remat full. The compiler, libtpu, comes with `pip install 'jax[tpu]'`;
+--model.compute.remat full. The compiler, libtpu, comes with `pip install -e '.[train,tpu]'`;
 TPU_LIBRARY_PATH may name a libtpu.so instead.
 
 Exit status: 0 if the program fits a chip's memory, 3 if it does not, 2 for bad input.
@@ -30,20 +30,22 @@ from jax.experimental import topologies
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # for configs/
 
-import configs
 from diffsep_jax.errors import UserError, one_line_errors
-from diffsep_jax.inference import engine
-from diffsep_jax.models.convolution import choose_convolution
-from diffsep_jax.models.model import SeparationModel
-from diffsep_jax.runtime import CHIPS, count_flops
-from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.sharding import BatchLayout, make_mesh
-from diffsep_jax.training.step import (
-    as_written,
-    example_flops,
-    step_arguments,
-    train_program,
-)
+
+with one_line_errors():
+    import configs
+    from diffsep_jax.inference import engine
+    from diffsep_jax.models.convolution import choose_convolution
+    from diffsep_jax.models.model import SeparationModel
+    from diffsep_jax.runtime import CHIPS, count_flops
+    from diffsep_jax.training.config import TrainConfig
+    from diffsep_jax.training.sharding import BatchLayout, make_mesh
+    from diffsep_jax.training.step import (
+        as_written,
+        example_flops,
+        step_arguments,
+        train_program,
+    )
 
 EXIT_DOES_NOT_FIT = 3
 
@@ -157,7 +159,7 @@ def tpu_devices(topology: str, num_slices: int = 1) -> list[jax.Device]:
         raise UserError(f"topology is {topology!r}; {expected}")
     if not has_libtpu():
         raise UserError(
-            "there is no libtpu, the compiler for TPUs; expected `pip install 'jax[tpu]'`,"
+            "there is no libtpu, the compiler for TPUs; expected `pip install -e '.[train,tpu]'`,"
             " or TPU_LIBRARY_PATH set to a libtpu.so."
         )
     jax.config.update("jax_platforms", "cpu")

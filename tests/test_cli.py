@@ -233,11 +233,12 @@ def test_times_are_seconds_or_as_on_a_clock() -> None:
         "0:01.5": 1.5,
         "1:01:30.25": 3690.25,
         ".5": 0.5,
+        "9.": 9,
         "-1": -1,
     }
     for text, seconds in times.items():
         assert seconds_of(text) == seconds
-    for text in ("", "-1:00", "1:", ":30", "1:2:3:4", "nan", "1m"):
+    for text in ("", "-1:00", "1:", ":30", "1:90", "1:2:3:4", "nan", "1m"):
         with pytest.raises(ValueError, match="expected seconds, or a time such as 1:30"):
             seconds_of(text)
 

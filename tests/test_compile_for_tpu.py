@@ -130,7 +130,7 @@ def test_an_unknown_topology_is_refused(name):
 
 def test_without_libtpu_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setenv("TPU_LIBRARY_PATH", "/nowhere/libtpu.so")
-    with pytest.raises(UserError, match=r"no libtpu.*pip install 'jax\[tpu\]'"):
+    with pytest.raises(UserError, match=r"no libtpu.*pip install -e '.\[train,tpu\]'"):
         tpu_devices("v5e:2x4")
 
 

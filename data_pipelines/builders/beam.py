@@ -21,7 +21,7 @@ def write_on_beam(options: Sequence[str], shards: Sequence[Shard]) -> Iterator[t
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise UserError(
-            "Apache Beam is not installed; pip install apache-beam, in an environment of"
+            "Apache Beam is not installed; pip install -e '.[train,beam]', in an environment of"
             " its own because it needs older versions of other packages"
         ) from None
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:

@@ -65,6 +65,7 @@ def _extras() -> dict[str, list[str]]:
     """The packages that each extra adds. JAX's own (CUDA, TPU) show in the devices."""
     extras: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("diffsep-jax") or ():
-        if found := re.match(r"([\w-]+)[^\[]*extra == .([\w-]+)", requirement):
+        # Without those for some machines only.
+        if found := re.match(r"([\w-]+)[^\[;]*; extra == .([\w-]+)", requirement):
             extras.setdefault(found[2], []).append(found[1])
     return extras

@@ -68,8 +68,9 @@ class Lines:
     def result(self, result: FileResult, seconds: float) -> None:
         """A line on the file's outcome, and warnings."""
         self._number += 1
-        self._seconds += seconds
-        self._audio_seconds += result.audio_seconds
+        if result.error is None:
+            self._seconds += seconds
+            self._audio_seconds += result.audio_seconds
         self._bar.stop()
         if result.error is not None:
             print(f"error: {printable(result.error)}", file=sys.stderr)
@@ -91,7 +92,7 @@ class Lines:
 
     def end(self, done: int, failed: int) -> None:
         """The speed, and the number of failures, if there were several files."""
-        if self._files > 1 and not self._is_quiet:
+        if done > 1 and not self._is_quiet:
             print(f"{done} files:", _speed(self._audio_seconds, self._seconds), flush=True)
         if failed and self._files > 1:
             print(f"{failed} of {done + failed} files failed", file=sys.stderr)

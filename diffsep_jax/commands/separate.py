@@ -37,8 +37,8 @@ Stem = Literal["vocals", "accompaniment"]
 
 def seconds_of(text: str) -> float:
     """Seconds of a time such as "90", "1:30" or "1:01:30.5". ValueError for another text."""
-    if not re.fullmatch(r"-?\d*\.?\d+|(\d+:){1,2}\d+(\.\d*)?", text):
-        raise ValueError(f"{text} is no time; expected seconds, or a time such as 1:30")
+    if not re.fullmatch(r"-?(\d+\.?\d*|\.\d+)|(\d+:)?[0-5]?\d:[0-5]?\d(\.\d*)?", text):
+        raise ValueError(f"{text!r} is not a time; expected seconds, or a time such as 1:30")
     return sum(60**i * float(part) for i, part in enumerate(reversed(text.split(":"))))
 
 
@@ -100,7 +100,7 @@ class Separate:
     """Start of the part to separate: seconds, or as 1:30."""
 
     duration: Annotated[float | None, _TIME] = None
-    """Length of the part to separate: seconds, or as 1:30; None: up to the end."""
+    """Length of the part to separate: seconds, or as 1:30; by default up to the end."""
 
     list: Path | None = None
     """A text file with more inputs, one per line; # starts a comment."""
