@@ -187,7 +187,7 @@ def test_zero_output_preconditioned_is_the_gaussian_posterior_mean():
 
 
 def test_products_that_become_audio_are_exact_on_every_platform(family):
-    """TPUs round the factors of float32 products to 8 bits unless they are told not to."""
+    """By default, TPUs round the factors of float32 products to 8 bits."""
     model = dataclasses.replace(FAMILIES[family], compute=Compute(dtype="bfloat16"))
     audio = jax.ShapeDtypeStruct((1, model.segment, 2), jnp.float32)
     sigma = jax.ShapeDtypeStruct((1,), jnp.float32)
