@@ -86,10 +86,10 @@ def test_a_killed_run_leaves_whole_files_and_is_resumed(catalogue, undisturbed):
 
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_is_prompt_and_clean(catalogue, presses):
-    """In the middle of a batch, pressed once or twice; submitting one may wait for another."""
+    """In the middle of a long batch, pressed once or twice."""
     out = catalogue / f"interrupted{presses}"
     process = subprocess.Popen(
-        command(catalogue, out, "--steps", 2_000, "--progress", "json"),
+        command(catalogue, out, "--steps", 20_000, "--progress", "json"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

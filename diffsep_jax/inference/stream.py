@@ -1,7 +1,8 @@
 """Many tracks through one model: chunks read ahead, batches across tracks, stems as they are taken.
 
 One thread reads ahead. The caller's thread forms batches, which the devices compute meanwhile, and
-hands out the stems:
+hands out the stems. A second thread submits the batches: on several devices of a CPU that can take
+as long as an earlier batch, during which Python would not react to Ctrl-C.
 
     _read      open a track, measure it and cut it into chunks         (in the thread)
     _separate  collect chunks into batches and submit them to the model
@@ -123,8 +124,7 @@ def separate_tracks(
         return TrackStream(track, model, overlap=overlap, limit_vocals=limit_vocals, guess=guess)
 
     ahead = read_ahead(_read(openers, stream_of), _READ_AHEAD * model.batch_size)
-    with contextlib.closing(ahead):
-        items = _separate(ahead, model, settings)
+    with contextlib.closing(ahead), contextlib.closing(_separate(ahead, model, settings)) as items:
         for track, chunk in items:
             if chunk is None:  # otherwise the rest of a track whose blocks were not all taken
                 track._items = items
@@ -186,50 +186,60 @@ def _read(
             yield separated, error
 
 
+# The size of a batch, and its vocals, which the devices may still be computing.
+_Call = tuple[int, concurrent.futures.Future[Any]]
+
+# Starts computing the vocals of at most `batch_size` chunks.
+_Submit = Callable[[list[TrackChunk]], _Call]
+
+
 def _separate(
     items: Iterable[_Item], model: "ChunkSeparator", settings: SamplerSettings
-) -> Iterator[_Item]:
+) -> Generator[_Item]:
     """The same items in the same order, the chunks with their vocals."""
     under_way: collections.deque[tuple[list[_Item], list[TrackChunk], _Call]] = collections.deque()
     group: list[_Item] = []
     batch: list[TrackChunk] = []
-    for track, chunk in items:
-        if track._is_abandoned:
-            continue
-        group.append((track, chunk))
-        if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
-            batch.append(chunk)
-        if len(batch) >= model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
-            under_way.append((group, batch, _submit(batch, model, settings)))
-            group, batch = [], []
-            if len(under_way) == _UNDER_WAY:
-                yield from _results(*under_way.popleft(), model, settings)
-    under_way.append((group, batch, _submit(batch, model, settings)))
-    while under_way:
-        yield from _results(*under_way.popleft(), model, settings)
+    with _submitting(model, settings) as submit:
+        for track, chunk in items:
+            if track._is_abandoned:
+                continue
+            group.append((track, chunk))
+            if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
+                batch.append(chunk)
+            if len(batch) >= model.batch_size or len(group) >= _LONGEST_WAIT * model.batch_size:
+                under_way.append((group, batch, submit(batch)))
+                group, batch = [], []
+                if len(under_way) == _UNDER_WAY:
+                    yield from _results(*under_way.popleft(), model, submit)
+        under_way.append((group, batch, submit(batch)))
+        while under_way:
+            yield from _results(*under_way.popleft(), model, submit)
 
 
-# The size of a batch, and its vocals, which the devices may still be computing, or an error.
-_Call = tuple[int, Any]
+@contextlib.contextmanager
+def _submitting(model: "ChunkSeparator", settings: SamplerSettings) -> Generator[_Submit]:
+    """Batches are submitted in a thread, which is not waited for at the end."""
+    executor = concurrent.futures.ThreadPoolExecutor(1, "diffsep-submit")
 
+    def submit(chunks: list[TrackChunk]) -> _Call:
+        size = model.batch_size
+        if not chunks:
+            return size, concurrent.futures.Future()
+        # A batch that is not full is filled up with zeros, so that one compiled program serves all.
+        mixture = np.zeros((size, model.segment, 2), np.float32)
+        starts = np.zeros(size, np.int32)
+        guesses = None if chunks[0].guess is None else np.zeros_like(mixture)
+        for i, chunk in enumerate(chunks):
+            mixture[i], starts[i] = chunk.mixture, chunk.position
+            if guesses is not None:
+                guesses[i] = chunk.guess
+        return size, executor.submit(model, mixture, starts, settings, guesses)
 
-def _submit(chunks: list[TrackChunk], model: "ChunkSeparator", settings: SamplerSettings) -> _Call:
-    """Starts computing the vocals of at most `batch_size` chunks."""
-    size = model.batch_size
-    if not chunks:
-        return size, None
-    # A batch that is not full is filled up with zeros, so that one compiled program serves all.
-    mixture = np.zeros((size, model.segment, 2), np.float32)
-    starts = np.zeros(size, np.int32)
-    guesses = None if chunks[0].guess is None else np.zeros_like(mixture)
-    for i, chunk in enumerate(chunks):
-        mixture[i], starts[i] = chunk.mixture, chunk.position
-        if guesses is not None:
-            guesses[i] = chunk.guess
     try:
-        return size, model(mixture, starts, settings, guesses)
-    except RuntimeError as error:
-        return size, error
+        yield submit
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _results(
@@ -237,10 +247,10 @@ def _results(
     batch: list[TrackChunk],
     call: _Call,
     model: "ChunkSeparator",
-    settings: SamplerSettings,
+    submit: _Submit,
 ) -> Iterator[_Item]:
     """The group's items, each chunk with its vocals in place of its mixture and guess."""
-    computed = _wait(batch, call, model, settings)
+    computed = _wait(batch, call, model, submit)
     for track, chunk in group:
         if isinstance(chunk, TrackChunk) and chunk.mixture is not None:
             chunk = chunk._replace(mixture=None, guess=None, vocals=next(computed))
@@ -248,16 +258,15 @@ def _results(
 
 
 def _wait(
-    batch: list[TrackChunk], call: _Call, model: "ChunkSeparator", settings: SamplerSettings
+    batch: list[TrackChunk], call: _Call, model: "ChunkSeparator", submit: _Submit
 ) -> Iterator[Float32[np.ndarray, "segment 2"]]:
     """The vocals of a batch; if memory runs out, computed again in smaller batches.
 
     Polls, because Ctrl-C does not interrupt JAX's own wait.
     """
-    size, vocals = call
+    size, submitted = call
     try:
-        if isinstance(vocals, RuntimeError):
-            raise vocals
+        vocals = submitted.result()
         while not vocals.is_ready():
             time.sleep(_POLL_SECONDS)
         done = np.asarray(vocals)
@@ -269,11 +278,12 @@ def _wait(
         return
     while batch:
         part, batch = batch[: model.batch_size], batch[model.batch_size :]
-        yield from _wait(part, _submit(part, model, settings), model, settings)
+        yield from _wait(part, submit(part), model, submit)
 
 
 def separate_chunk(
     chunk: TrackChunk, model: "ChunkSeparator", settings: SamplerSettings
 ) -> Float32[np.ndarray, "segment 2"]:
     """The vocals of one chunk."""
-    return next(_wait([chunk], _submit([chunk], model, settings), model, settings))
+    with _submitting(model, settings) as submit:
+        return next(_wait([chunk], submit([chunk]), model, submit))
