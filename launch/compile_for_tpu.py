@@ -239,7 +239,8 @@ def compile_program(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise DoesNotFitError(str(error).split(": ", 1)[-1].splitlines()[0]) from None
+        reason = str(error).split(": ", 1)[-1].splitlines()[0]
+        raise DoesNotFitError(reason.rstrip(".")) from None
 
 
 def check_memory(compiled: jax.stages.Compiled, limit: float) -> None:

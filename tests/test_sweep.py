@@ -12,6 +12,7 @@ from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simplest
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerOptions, SamplerSettings
+from diffsep_jax.samplers import SAMPLERS, Sampler
 
 PLAIN, BASE = SamplerOptions(), SamplerOptions(sampler="ddim")
 
@@ -207,6 +208,17 @@ def test_the_table_is_that_of_the_paper():
         ["direct", "", "", "7.00", ""],
     ]
     assert table_of(points, [None] * 7).rows[0] == ["ddim", "20", "0", "-", ""]
+
+
+def test_the_table_tells_the_points_of_a_registered_sampler_apart(monkeypatch):
+    def rough(velocity_fn, noise, *, steps, eta, noise_fn): ...
+
+    monkeypatch.setitem(SAMPLERS, "rough", Sampler("rough", rough))
+    points = parse_sweep(["sampler=rough", "eta=0.2,0.4"], PLAIN).points
+    assert [row[-2:] for row in table_of(points, [1.0, 2.0]).rows] == [
+        ["0.2", "1.00"],
+        ["0.4", "2.00"],
+    ]
 
 
 def test_points_that_differ_a_little_have_cells_of_their_own():

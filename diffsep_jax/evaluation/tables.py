@@ -165,7 +165,7 @@ def sweep_table(result: Result, summary: Summary) -> Table:
         row = (
             sampler,
             "" if sampler == "direct" else str(settings["steps"]),
-            number_label(settings["eta"]) if sampler == "ddim" else "",
+            number_label(settings["eta"]) if settings["eta"] or sampler == "ddim" else "",
             *(number_label(settings[field]) for field in SHORT_NAMES),
         )
         column = settings["cutoff_hz"] or 0.0
