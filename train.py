@@ -19,7 +19,6 @@ with one_line_errors():
     import grain
     import jax
     import tyro
-    from flax.traverse_util import flatten_dict
 
     import configs
     from data_pipelines import pipeline, sources
@@ -41,7 +40,7 @@ with one_line_errors():
     from diffsep_jax.training.checkpoint import check_path, has_checkpoint, load_trained
     from diffsep_jax.training.interrupt import raise_preempted
     from diffsep_jax.training.loop import train
-    from diffsep_jax.training.run_config import has_untrained_generator
+    from diffsep_jax.training.run_config import differences, has_untrained_generator
     from diffsep_jax.training.sharding import BatchLayout, make_mesh
 
 MODEL_FOLDER = "model"
@@ -173,17 +172,12 @@ def initial_params(run: Run) -> Params | None:
     if run.init_from is None or has_checkpoint(run.workdir):
         return None
     model, params = load_model(run.init_from)
-    there, here = (
-        flatten_dict(model_to_json(dataclasses.replace(each, segment=run.model.segment)), sep=".")
-        for each in (model, run.model)
-    )
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            raise UserError(
-                f"--init-from {run.init_from}: {name} is"
-                f" {there.get(name, 'missing')} there, {here.get(name, 'missing')} in this config;"
-                " the models must be the same but for the segment"
-            )
+    model = dataclasses.replace(model, segment=run.model.segment)
+    for name, there, here in differences(model_to_json(model), model_to_json(run.model)):
+        raise UserError(
+            f"--init-from {run.init_from}: {name} is {there} there, {here} in this config; the"
+            " models must be the same but for the segment"
+        )
     return params
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
+from data_pipelines.dsp import rms
 from diffsep_jax.audio.read import AudioFile, finite_blocks, resample_blocks
 from diffsep_jax.errors import UserError
 
@@ -82,7 +83,7 @@ class Stems(NamedTuple):
     notes: tuple[str, ...]
 
 
-def named_stems(folder: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> dict[str, Path]:
+def named_stems(folder: Path) -> dict[str, Path]:
     """The audio files directly in a folder by their names in lower case, without the suffix.
 
     Raises:
@@ -90,7 +91,7 @@ def named_stems(folder: Path, suffixes: Sequence[str] = AUDIO_SUFFIXES) -> dict[
     """
     stems: dict[str, Path] = {}
     for path in visible(folder):
-        if path.suffix.lower() in suffixes and not os.path.isdir(path):
+        if path.suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(path):
             stem = path.stem.lower()
             if stem in stems:
                 both = f"{stems[stem].name} and {path.name}"
@@ -189,8 +190,3 @@ def pad(audio: Audio, length: int) -> Float32[np.ndarray, "length 2"]:
     if len(audio) == length:
         return audio
     return np.concatenate([audio, np.zeros((length - len(audio), 2), np.float32)])
-
-
-def rms(audio: Audio) -> float:
-    """Root of the mean square, computed in float64."""
-    return float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))

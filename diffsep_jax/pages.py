@@ -10,9 +10,8 @@ import soundfile
 import soxr
 from jaxtyping import Float32
 
+from diffsep_jax.audio.write import SAMPLE_RATES
 from diffsep_jax.errors import UserError
-
-_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def missing_packages() -> str | None:
@@ -67,7 +66,7 @@ def audio_uri(
     if encoding == "flac":
         soundfile.write(file, audio, sample_rate, format="FLAC", subtype="PCM_16")
         return data_uri("audio/flac", file.getvalue())
-    if sample_rate not in _MP3_RATES:
+    if sample_rate not in SAMPLE_RATES["mp3"]:
         audio, sample_rate = soxr.resample(audio, sample_rate, 48_000), 48_000
     soundfile.write(file, audio, sample_rate, format="MP3")
     return data_uri("audio/mpeg", file.getvalue())

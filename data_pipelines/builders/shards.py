@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from data_pipelines.dsp import rms
 from data_pipelines.record_format import INT16_SCALE, SILENT_DB, VERSION, RecordFormat
-from data_pipelines.recordings import Recording, Stems, read_stems, rms
+from data_pipelines.recordings import Recording, Stems, read_stems
 from data_pipelines.song_table import make_table, read_table
 from data_pipelines.source import block_rms
 from diffsep_jax.errors import UserError

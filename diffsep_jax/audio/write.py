@@ -25,7 +25,7 @@ _SUBTYPES = {
     "wav": {"float32": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24", "pcm32": "PCM_32"},
     "flac": {"pcm24": "PCM_24", "pcm16": "PCM_16"},
 }
-_SAMPLE_RATES = {
+SAMPLE_RATES = {
     "flac": range(1, 655_351),
     "mp3": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
     "ogg": range(8_000, 200_001),  # libsndfile crashes outside
@@ -87,7 +87,7 @@ class OutputFormat:
     def check(self, sample_rate: int, name: str = "") -> None:
         """UserError, which starts with `name`, unless the format holds this sample rate in Hz."""
         start = f"{name}: " if name else ""
-        rates = _SAMPLE_RATES.get(self.format, (sample_rate,))
+        rates = SAMPLE_RATES.get(self.format, (sample_rate,))
         if sample_rate not in rates:
             expected = f"{rates[0]} to {rates[-1]}"
             if self.format == "mp3":

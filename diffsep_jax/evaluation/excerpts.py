@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from jaxtyping import Float32
 
 from diffsep_jax.evaluation.protocols import MIXTURE
-from diffsep_jax.evaluation.scoring import Song
+from diffsep_jax.evaluation.scoring import Song, Waveform
 from diffsep_jax.files import write_bytes
-
-Waveform = Float32[np.ndarray, "time channel"]
 
 SECONDS = 6.0
 

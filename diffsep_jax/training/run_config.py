@@ -50,7 +50,7 @@ def check_run_config(workdir: pathlib.Path, ours: Mapping[str, Any]) -> list[str
     differing = [
         f"{name} is {there} there and {here} in this config"
         for part in ("model", "fixed")
-        for name, there, here in _differences(theirs[part], ours[part])
+        for name, there, here in differences(theirs[part], ours[part])
     ]
     if differing:
         raise UserError(
@@ -59,7 +59,7 @@ def check_run_config(workdir: pathlib.Path, ours: Mapping[str, Any]) -> list[str
         )
     return [
         f"changed since the run's last start: {name} was {there}, now {here}"
-        for name, there, here in _differences(theirs["settings"], ours["settings"])
+        for name, there, here in differences(theirs["settings"], ours["settings"])
     ]
 
 
@@ -87,7 +87,7 @@ def has_untrained_generator(workdir: pathlib.Path) -> bool:
     return frozen and "init_from" not in config["fixed"]
 
 
-def _differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
+def differences(theirs: dict, ours: dict) -> list[tuple[str, Any, Any]]:
     """(name, their value, our value) of all that differ."""
     there, here = flatten_dict(theirs, sep="."), flatten_dict(ours, sep=".")
     names = sorted(there.keys() | here.keys())

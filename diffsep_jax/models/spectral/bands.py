@@ -26,11 +26,6 @@ Tokens = Float[Array, "batch frame band width"]
 BandCoefficients = Float[Array, "batch frame _ _"]
 
 
-def num_bands(groups: BandGroups) -> int:
-    """Tokens in a frame."""
-    return sum(count for count, _ in groups)
-
-
 def check_network(network: Any, owner: str) -> None:
     """Raises UserError, naming the field, where one that both networks have is bad."""
     fields.check_positive(network, owner, "widths", "blocks", "groups")
