@@ -1,6 +1,5 @@
 """Audio files: every format gives its samples, every bad file one clear line."""
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -303,15 +302,6 @@ def test_a_wav_of_unknown_size_is_read_to_its_end(tmp_path: Path, sizes: tuple[i
     assert read_audio(tmp_path / "a.wav")[0].shape == music().shape
 
 
-def test_a_wav_whose_size_is_too_small_is_refused(tmp_path: Path) -> None:
-    """Its writer was cut off after the last update of the header."""
-    wav_with_sizes(tmp_path / "a.wav", 40_036, 40_000)
-    with pytest.raises(UserError, match=r"about 0\.4\d* s follow the end that its header states"):
-        AudioFile(tmp_path / "a.wav")
-    source = AudioFile(tmp_path / "a.wav", allow_damaged=True)
-    assert np.concatenate(list(source.blocks())).shape == music().shape
-
-
 def test_a_wav_of_4_gib_whose_size_has_32_bits_is_refused(tmp_path: Path) -> None:
     """Even where digital silence follows, which could be padding."""
     wav_with_sizes(tmp_path / "a.wav", 120_080, 120_044)
@@ -323,9 +313,9 @@ def test_a_wav_of_4_gib_whose_size_has_32_bits_is_refused(tmp_path: Path) -> Non
         AudioFile(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("riff", [0, 120_080, 2**32 - 1])
+@pytest.mark.parametrize("riff", [0, 40_036, 120_080, 2**32 - 1])
 def test_samples_after_the_end_of_the_data_are_not_lost(tmp_path: Path, riff: int) -> None:
-    """Only the size of the chunk of samples is too small, not that of the file."""
+    """Whatever size of the file its header states: its writer may have been cut off."""
     wav_with_sizes(tmp_path / "a.wav", riff, 40_000)
     with pytest.raises(UserError, match=r"about 0\.4\d* s follow the end that its header states"):
         AudioFile(tmp_path / "a.wav")
@@ -389,8 +379,9 @@ def test_the_default_one_of_several_streams_is_taken(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate(list(source.blocks())), film)
     chosen = AudioFile(tmp_path / "a.mka", stream=0)
     assert (chosen.num_channels, chosen.notes) == (1, [])
-    with pytest.raises(UserError, match="has no audio stream 2; expected 0 to 1"):
-        AudioFile(tmp_path / "a.mka", stream=2)
+    for stream in (-1, 2):
+        with pytest.raises(UserError, match=f"has no audio stream {stream}; expected 0 to 1"):
+            AudioFile(tmp_path / "a.mka", stream)
 
 
 def test_audio_that_starts_after_its_picture_is_reported(tmp_path: Path) -> None:
@@ -466,16 +457,6 @@ def test_a_file_that_goes_while_it_is_read(tmp_path: Path, name: str) -> None:
     path.unlink()
     with pytest.raises(UserError, match=f"{name}: cannot be read any more: No such file"):
         list(source.blocks())
-
-
-def test_a_name_that_is_not_text(tmp_path: Path) -> None:
-    sf.write(tmp_path / "a.wav", music(), RATE)
-    path = tmp_path / os.fsdecode(b"\xff.wav")
-    try:
-        (tmp_path / "a.wav").rename(path)
-    except OSError:
-        pytest.skip("the file system takes UTF-8 names only")
-    assert read_audio(path)[0].shape == music().shape
 
 
 def test_a_codec_that_ffmpeg_does_not_have(tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ import jax
 import numpy as np
 import pytest
 import scored
-import soundfile as sf
 
 import configs
 import demo
 from data_pipelines.embedded.excerpt import load_excerpt
 from diffsep_jax import metrics
-from diffsep_jax.audio.read import AudioFile, read_audio
+from diffsep_jax.audio.read import read_audio
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.inference.pretrained import save_model
 from diffsep_jax.inference.separator import Separation, Separator
@@ -46,15 +45,6 @@ def test_excerpts_stems_add_up_to_the_files_mixture() -> None:
     mixture = read_audio(stem_file(), stream=0)[0][4_096:264_600]
     error = mixture - vocals - accompaniment
     assert np.std(error) < 0.1 * np.std(mixture)
-
-
-def test_a_stream_that_is_not_there(tmp_path: Path) -> None:
-    for stream in (-1, 5):
-        with pytest.raises(UserError, match=f"no audio stream {stream}; expected 0 to 4"):
-            AudioFile(stem_file(), stream)
-    sf.write(tmp_path / "a.wav", np.zeros((100, 2)), 44_100)
-    with pytest.raises(UserError, match="no audio stream 1; expected 0 to 0"):
-        AudioFile(tmp_path / "a.wav", 1)
 
 
 def test_excerpt_without_stempeg(monkeypatch: pytest.MonkeyPatch) -> None:

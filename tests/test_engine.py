@@ -215,12 +215,6 @@ def test_a_function_from_outside_is_a_sampler(on_eight, chunks):
     assert on_eight.num_compilations == compiled + 1
 
 
-def test_the_noise_does_not_depend_on_jaxs_default_generator(model, params, chunks, reference):
-    with jax.default_prng_impl("rbg"):
-        separator = ChunkSeparator(model, params, batch_size=8)
-        np.testing.assert_array_equal(separator(*chunks, SETTINGS), reference)
-
-
 def test_the_stride_is_the_deeper_networks(model, params):
     separator = ChunkSeparator(model, params)
     assert separator.stride == model.generator.stride in (64, 1024)

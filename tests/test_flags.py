@@ -11,7 +11,6 @@ import runs
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.settings import SamplerSettings
 from diffsep_jax.models.layers import standard_normals
-from diffsep_jax.training.step import run_keys
 
 FLAGS = {
     "jax_enable_x64": True,
@@ -78,13 +77,6 @@ def test_training_does_not_depend_on_the_flags(undisturbed, tmp_path):
     with set_to(FLAGS | NO_JIT):
         state = runs.run(tmp_path, runs.VALIDATED, validation=runs.VALIDATION)
     runs.assert_equal(state, undisturbed[1])
-
-
-def test_a_seed_gives_one_key():
-    expected = [jax.random.key_data(key) for key in run_keys(5)]
-    with set_to({"jax_random_seed_offset": 7, "jax_default_prng_impl": "rbg"}):
-        found = [jax.random.key_data(key) for key in run_keys(5)]
-    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_frequencies_of_noise_levels_are_those_of_the_models_so_far():
