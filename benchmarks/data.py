@@ -31,6 +31,7 @@ from data_pipelines.sources import open_source
 from diffsep_jax.errors import UserError, one_line_errors
 
 BATCH_SIZE = 8
+SEGMENT = 131_072
 
 Loader = Callable[[], contextlib.AbstractContextManager[Iterator[Any]]]
 """Opens an iterator over batches, and closes it."""
@@ -53,14 +54,12 @@ class Options:
     Attributes:
         folder: song folders with wav stems.
         data_set: what was built from them.
-        segment: samples of an example.
         seconds: length of a turn.
         rounds: turns of each loader.
     """
 
     folder: pathlib.Path
     data_set: pathlib.Path | None = None
-    segment: int = 131_072
     seconds: float = 3.0
     rounds: int = 3
 
@@ -68,8 +67,7 @@ class Options:
 class RandomSegments(Dataset):
     """Random segments of the stems in song folders, read by soundfile."""
 
-    def __init__(self, folder: pathlib.Path, segment: int) -> None:
-        self._segment = segment
+    def __init__(self, folder: pathlib.Path) -> None:
         self._songs = []
         for vocals in sorted(folder.glob("**/vocals.wav")):
             mixture = vocals.with_name("mixture.wav")
@@ -85,10 +83,10 @@ class RandomSegments(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng(index)
         vocals_path, parts, frames = self._songs[int(rng.integers(len(self._songs)))]
-        start = int(rng.integers(frames - self._segment + 1))
+        start = int(rng.integers(frames - SEGMENT + 1))
 
         def read(path: pathlib.Path) -> torch.Tensor:
-            audio, _ = soundfile.read(path, self._segment, start, dtype="float32")
+            audio, _ = soundfile.read(path, SEGMENT, start, dtype="float32")
             return torch.from_numpy(audio)
 
         vocals = read(vocals_path)
@@ -102,7 +100,7 @@ def main(options: Options) -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     loaders: dict[str, Loader] = {}
-    dataset = RandomSegments(options.folder, options.segment)
+    dataset = RandomSegments(options.folder)
     loaders["PyTorch DataLoader, in its process"] = lambda: _torch(dataset, 0)
     loaders["PyTorch DataLoader, one worker"] = lambda: _torch(dataset, 1)
     sources = {"folder": open_source(str(options.folder))}
@@ -110,7 +108,7 @@ def main(options: Options) -> None:
         sources["records"] = open_source(str(options.data_set))
     for kind, source in sources.items():
         for name, augmentation in AUGMENTATIONS.items():
-            loaders[f"{kind}, {name}"] = _ours(source, augmentation, options.segment)
+            loaders[f"{kind}, {name}"] = _ours(source, augmentation)
     cold = {name: _cold(options, loader) for name, loader in loaders.items() if _is_plain(name)}
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(options.rounds):
@@ -129,12 +127,12 @@ def _is_plain(name: str) -> bool:
     return name.endswith("nothing") or name.startswith("PyTorch")
 
 
-def _ours(source: Source, augmentation: AugmentConfig, segment: int) -> Loader:
+def _ours(source: Source, augmentation: AugmentConfig) -> Loader:
     config = pipeline.PipelineConfig(
         batch_size=BATCH_SIZE, augment=augmentation, num_threads=1, prefetch=1
     )
     return lambda: contextlib.closing(
-        pipeline.iterate(pipeline.batches(source, config, segment=segment), 0, config)
+        pipeline.iterate(pipeline.batches(source, config, segment=SEGMENT), 0, config)
     )
 
 
