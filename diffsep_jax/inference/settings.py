@@ -99,7 +99,7 @@ class SamplerOptions(TypedDict, total=False):
         Preset,
         tyro.conf.arg(
             constructor=str,
-            metavar="{fast,balanced,best}",
+            metavar="{" + ",".join(PRESETS) + "}",
             help_behavior_hint="(default: the model's)",
         ),
     ]
