@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
@@ -15,7 +15,13 @@ from diffsep_jax.commands.models import Models, list_models
 from diffsep_jax.commands.separate import Separate, separate
 from diffsep_jax.errors import one_line_errors
 
-COMMANDS = ("separate", "models", "info", "export")
+COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
+    "separate": (Separate, separate),
+    "models": (Models, list_models),
+    "info": (Info, show_info),
+    "export": (Export, export),
+}
+"""The options of each, and the function that takes them."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -23,12 +29,6 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Without the name of a command it is `separate`.
     """
-    commands = (
-        Annotated[Separate, tyro.conf.subcommand(name="separate")]
-        | Annotated[Models, tyro.conf.subcommand(name="models")]
-        | Annotated[Info, tyro.conf.subcommand(name="info")]
-        | Annotated[Export, tyro.conf.subcommand(name="export")]
-    )
     try:
         with one_line_errors():
             given = arguments(args)
@@ -37,22 +37,15 @@ def main(args: Sequence[str] | None = None) -> None:
                 return
             if given and given[0] not in (*COMMANDS, "--help", "-h", "--tyro-print-completion"):
                 given = ["separate", *given]
-            command = tyro.cli(
-                commands,
+            command = tyro.extras.subcommand_cli_from_dict(
+                {name: options for name, (options, _) in COMMANDS.items()},
                 args=given,
                 prog="diffsep",
                 description="Separate singing from music with a diffusion model."
                 " `diffsep song.mp3` is short for `diffsep separate song.mp3`;"
                 " options: diffsep separate --help.",
             )
-            if isinstance(command, Separate):
-                separate(command)
-            elif isinstance(command, Export):
-                export(command)
-            elif isinstance(command, Info):
-                show_info()
-            else:
-                list_models()
+            dict(COMMANDS.values())[type(command)](command)
     except SystemExit as end:
         if args is None and isinstance(end.code, int) and end.code:
             # All files are cleaned up. Python's own exit would wait for the devices and the reader.

@@ -97,11 +97,11 @@ def test_a_thread_that_is_left_does_not_hold_up_the_commands_end() -> None:
         "def items():\n"
         "    yield 1\n"
         "    time.sleep(100)\n"
-        "def interrupted():\n"
+        "def interrupted(_):\n"
         "    for _ in read_ahead(items(), 1):\n"
         "        raise KeyboardInterrupt\n"
         "atexit.register(print, 'the end of Python')\n"
-        "cli.list_models = interrupted\n"
+        "cli.COMMANDS['models'] = cli.Models, interrupted\n"
         "cli.main()\n"
     )
     result = subprocess.run(

@@ -17,7 +17,7 @@ class Info:
     """Print versions, devices, caches and which extras are installed, for a bug report."""
 
 
-def show_info() -> None:
+def show_info(_: Info) -> None:
     """Prints a line for each subject."""
     for name, text in _facts():
         print(f"{name:10} {text}")

@@ -9,7 +9,7 @@ class Models:
     """List the models that come with the package."""
 
 
-def list_models() -> None:
+def list_models(_: Models) -> None:
     """Prints a line for each model: its name, and the first line of its card's text."""
     from diffsep_jax.inference.pretrained import known_models
 
