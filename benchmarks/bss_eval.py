@@ -60,7 +60,7 @@ def main(options: Options) -> None:
     elapsed = time.perf_counter() - clock
     seconds = {
         "ours, first call, with compiling": Seconds(
-            elapsed, time.process_time() - processor, elapsed
+            elapsed, time.process_time() - processor, elapsed, elapsed
         ),
         **take_turns({"museval": theirs, "ours": ours}, options.rounds, warm_up=0),
     }

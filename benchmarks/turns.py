@@ -9,11 +9,12 @@ Name = TypeVar("Name")
 
 
 class Seconds(NamedTuple):
-    """Medians over the turns by the clock and in processor time, and the fastest turn."""
+    """Medians over the turns by the clock and in processor time; the fastest and slowest turn."""
 
     clock: float
     processor: float
     fastest: float
+    slowest: float
 
 
 def take_turns(
@@ -32,6 +33,6 @@ def take_turns(
     for name, each in taken.items():
         clocks, processors = zip(*each, strict=True)
         seconds[name] = Seconds(
-            statistics.median(clocks), statistics.median(processors), min(clocks)
+            statistics.median(clocks), statistics.median(processors), min(clocks), max(clocks)
         )
     return seconds
