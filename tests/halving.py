@@ -51,6 +51,7 @@ class Halving:
     min_overlap = 0
     settings: SamplerSettings
     guess: np.ndarray | None
+    compiled: tuple[SamplerSettings, bool]
 
     def __init__(self, model: object, params: object, *, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -65,6 +66,9 @@ class Halving:
         Halving.settings = settings
         Halving.guess = guess
         return jnp.asarray(mixture / 2)
+
+    def compile(self, settings: SamplerSettings, *, refines: bool) -> None:
+        Halving.compiled = settings, refines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -259,3 +259,23 @@ def test_an_overlap_that_the_transform_reaches_beyond_is_refused():
     separator = Separator(micro.SPECTRAL, micro.SPECTRAL.init(jax.random.key(0)), batch_size=1)
     with pytest.raises(UserError, match=r"overlap is 0.4; expected 0.5 or more .*: 2048 samples"):
         separator.separate(np.ones((9000, 2), np.float32), 44_100, sampler="direct", overlap=0.4)
+
+
+@pytest.mark.parametrize("refines", [False, True])
+def test_a_call_after_compiling_compiles_nothing(model, params, chunks, refines):
+    separator = ChunkSeparator(model, params, batch_size=8)
+    separator.compile(SETTINGS, refines=refines)
+    compiled = []
+
+    def count(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        separator(*chunks, SETTINGS, chunks[0] if refines else None)
+        assert not compiled
+        separator(*chunks, dataclasses.replace(SETTINGS, sampler="ab2"))
+        assert compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)

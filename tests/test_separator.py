@@ -153,13 +153,13 @@ def test_misspelt_option_in_python() -> None:
         Separator.from_pretrained("small").separate(noise(99), RATE, step=3)
 
 
-def test_warm_up_checks_options_and_takes_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_checks_options_and_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     separator = Separator.from_pretrained("small")
-    separator.warm_up(steps=500, ensemble=9, eta=0.3, sampler="ddim")
-    assert Halving.settings == SamplerSettings(steps=1, eta=0.3)
-    assert Halving.guess is None
+    separator.warm_up(steps=500, eta=0.3, sampler="ddim")
+    assert Halving.compiled == (SamplerSettings(steps=500, eta=0.3), False)
     separator.warm_up(refines=True, start_sigma=0.3)
-    assert Halving.guess is not None
+    settings, refines = Halving.compiled
+    assert (settings.start_sigma, refines) == (0.3, True)
     for options in ({"cutoff_hz": 23_000.0}, {"overlap": 0.7}, {"steps": 0}):
         expected = next(iter(options))
         with pytest.raises(UserError, match=expected):

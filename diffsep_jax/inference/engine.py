@@ -84,12 +84,33 @@ class ChunkSeparator:
             guess: vocals to start from at `settings.start_sigma`, scaled as `mixture`; None is the
                 direct estimate.
         """
-        sampler = settings.method
-        if sampler not in self._programs:
-            self._programs[sampler] = sampling_program(self._model, self._mesh, sampler)
         chunks = jax.device_put((mixture, start, guess), self._by_chunk)
         values = jax.device_put(runtime_values(settings), self._everywhere)
-        return self._programs[sampler](self._params, *chunks, values)
+        return self._program(settings.method)(self._params, *chunks, values)
+
+    @fixed_flags()
+    def compile(self, settings: SamplerSettings, *, refines: bool) -> None:
+        """Compiles what a call with these settings runs, with a guess if `refines`."""
+        size = self.batch_size
+        mixture = jax.ShapeDtypeStruct(
+            (size, self.segment, CHANNELS), np.float32, sharding=self._by_chunk
+        )
+        start = jax.ShapeDtypeStruct((size,), np.int32, sharding=self._by_chunk)
+        values = jax.device_put(runtime_values(settings), self._everywhere)
+        program = self._program(settings.method)
+        try:
+            program.lower(
+                self._params, mixture, start, mixture if refines else None, values
+            ).compile()
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or not self.lower_batch_size(size):
+                raise
+            self.compile(settings, refines=refines)
+
+    def _program(self, sampler: Sampler) -> Any:
+        if sampler not in self._programs:
+            self._programs[sampler] = sampling_program(self._model, self._mesh, sampler)
+        return self._programs[sampler]
 
     def lower_batch_size(self, tried: int) -> bool:
         """Halves `batch_size`, unless it is below `tried` already; False at a chunk per device."""

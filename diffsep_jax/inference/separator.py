@@ -1,5 +1,6 @@
 """The Python interface to separation: a trained model, waveforms or files in, stems out."""
 
+import concurrent.futures
 import dataclasses
 import operator
 import os
@@ -24,8 +25,8 @@ from diffsep_jax.inference.settings import (
     SamplerSettings,
     complete,
 )
-from diffsep_jax.inference.stream import Progress, separate_chunk, separate_tracks
-from diffsep_jax.inference.track import STEMS, TrackChunk, measure
+from diffsep_jax.inference.stream import Progress, separate_tracks
+from diffsep_jax.inference.track import STEMS, measure
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import DtypeOption, inference_dtype, refuse_fork
 
@@ -120,10 +121,12 @@ class Separator:
         of range, as `separate` does.
         """
         settings = self._settings(settings, sampling, overlap, refines=refines)
-        one_step = dataclasses.replace(settings, steps=1, ensemble=1)  # both are runtime values
-        silence = np.zeros((self.segment, 2), np.float32)
-        chunk = TrackChunk(0, silence, silence if refines else None, silence)
-        separate_chunk(chunk, self._chunks, one_step)
+        # In a thread, as Ctrl-C does not interrupt the compiler.
+        executor = concurrent.futures.ThreadPoolExecutor(1, "diffsep-compile")
+        try:
+            executor.submit(self._chunks.compile, settings, refines=refines).result()
+        finally:
+            executor.shutdown(wait=False)
 
     def separate(
         self,

@@ -279,11 +279,3 @@ def _wait(
     while batch:
         part, batch = batch[: model.batch_size], batch[model.batch_size :]
         yield from _wait(part, submit(part), model, submit)
-
-
-def separate_chunk(
-    chunk: TrackChunk, model: "ChunkSeparator", settings: SamplerSettings
-) -> Float32[np.ndarray, "segment 2"]:
-    """The vocals of one chunk."""
-    with _submitting(model, settings) as submit:
-        return next(_wait([chunk], submit([chunk]), model, submit))
