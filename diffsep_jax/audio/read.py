@@ -125,9 +125,12 @@ class AudioFile:
                 header = file.read(35)
             # Most of these FFmpeg cannot decode.
             is_alac_in_caf = header.startswith(b"caff") and header[28:32] == b"alac"
-            if is_alac_in_caf:
-                if chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
-                    self._report_damage("its end is missing")
+            # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
+            is_vorbis = header.endswith(b"\x01vorbis") and ogg_streams(self.path) == (1, True)
+            self._is_for_sndfile = is_alac_in_caf or (is_vorbis and not stream)
+            if is_alac_in_caf and chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
+                self._report_damage("its end is missing")
+            if self._is_for_sndfile:
                 with sf.SoundFile(os.fsencode(self.path)) as file:
                     first = (file.samplerate, file.channels) if file.frames else None
             else:
@@ -147,10 +150,6 @@ class AudioFile:
         self._own_rate, self.num_channels = first
         _check_format(self.name, self._own_rate, self.num_channels)
         self.sample_rate: int = sample_rate or self._own_rate
-        is_vorbis = header.endswith(b"\x01vorbis")
-        # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
-        is_one_vorbis = is_vorbis and ogg_streams(self.path) == (1, True)
-        self._is_for_sndfile = is_alac_in_caf or is_one_vorbis
 
     def blocks(self) -> Iterator[Block]:
         """The samples from the start, in blocks of up to `BLOCK_FRAMES`; PCM full scale is 1."""
