@@ -1,6 +1,8 @@
 """The spectral family for tests and a first look: `tiny`'s data and training, small networks.
 
-python train.py tiny_spectral --workdir runs/tiny_spectral
+    python train.py tiny_spectral --workdir runs/tiny_spectral
+
+Training in two stages: `docs/method.md`.
 """
 
 import dataclasses
