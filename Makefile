@@ -15,7 +15,7 @@ install_packages = @dpkg -s $(1) >/dev/null 2>&1 \
     || { $(APT) -qq update && $(APT) -qq install --yes --no-install-recommends $(1); } >/dev/null \
     || echo "install these with your system's package manager: $(1)"
 
-.PHONY: demo test voices format clean
+.PHONY: demo test voices docs format clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -56,6 +56,10 @@ test: $(STAMP) $(LIBTPU)
 	$(BIN)/mypy
 	TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU)/libtpu/libtpu.so \
 	    $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# The site of the docs, as build/site/index.html.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff format .

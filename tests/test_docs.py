@@ -1,9 +1,11 @@
-"""The documentation: this version takes every command in it and has what its programs import."""
+"""The documentation: its site, its commands and programs, and the public names."""
 
 import ast
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 import textwrap
 import tomllib
@@ -13,6 +15,7 @@ from unittest import mock
 import pytest
 import tyro
 
+import diffsep_jax
 from diffsep_jax import cli
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.settings import complete
@@ -178,3 +181,25 @@ def test_programs_import_what_exists(page):
         every = ast.walk(ast.parse(code))
         imports = [each for each in every if isinstance(each, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
+
+
+def test_the_site_has_no_broken_link(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir"]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    subprocess.run([*command, tmp_path], check=True, cwd=ROOT, env=environment)
+    page = (tmp_path / "index.html").read_text()
+    assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="http', page)
+
+
+def test_public_names_are_described():
+    """And all are on the page of the API."""
+    names = {*diffsep_jax.__all__} - {"__version__"}
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert set(re.findall(r"^::: diffsep_jax\.(\w+)$", page, re.MULTILINE)) == names
+    for name in names:
+        public = getattr(diffsep_jax, name)
+        parts = vars(public) if isinstance(public, type) else {}
+        parts = {part: value for part, value in parts.items() if not part.startswith("_")}
+        undescribed = [part for part, value in parts.items() if not value.__doc__]
+        assert public.__doc__
+        assert not undescribed, name

@@ -49,8 +49,6 @@ class Separator:
       default_preset: how to sample where the options do not say.
       sample_rate: the model's, in Hz; audio of other rates is resampled to it and back.
       segment: samples of a chunk at the model's rate.
-      batch_size: chunks separated at once: the size asked for, up to a multiple of the devices,
-        and halved where that takes more memory than there is.
       dtype: type in which the networks compute.
       num_parameters: of both networks.
     """
@@ -67,7 +65,8 @@ class Separator:
         """Prepares a model for inference.
 
         Args:
-          model, params: as `load_model` gives them.
+          model: the networks, as `load_model` gives them.
+          params: their parameters.
           batch_size: chunks separated at once; it changes speed and memory, not the result.
           dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
           default_preset: how to sample where the options do not say.
@@ -85,6 +84,10 @@ class Separator:
 
     @property
     def batch_size(self) -> int:
+        """Chunks separated at once.
+
+        The size asked for, up to a multiple of the devices, halved where memory is too small.
+        """
         return self._chunks.batch_size
 
     def __repr__(self) -> str:
@@ -152,7 +155,8 @@ class Separator:
           refine: vocals to start from instead of the direct estimate, with a `start_sigma` below 1;
             as long as `waveform` and at its rate.
           on_progress: called with (chunks done, chunks in all).
-          settings, **sampling: see the class.
+          settings: in place of all options.
+          **sampling: options, see the class.
 
         Raises:
           UserError: a waveform of another type or shape, empty or with NaN; options out of range.
@@ -194,13 +198,14 @@ class Separator:
     ) -> dict[str, Path]:
         """Separates an audio file of any length, in bounded memory, into both stems.
 
+        Arguments that are not listed are those of `separate`.
+
         Args:
           path: the file.
           out_dir: folder for vocals and accompaniment, which replace earlier ones when both are
             complete. On an error or an interrupt neither is written.
           refine: a file of vocals to start from, at any rate; see `separate`.
           options: format, sample rate and excerpt; float32 wav of the whole by default.
-          overlap, limit_vocals, on_progress, settings, **sampling: as in `separate`.
 
         Returns:
           The two paths by stem.
