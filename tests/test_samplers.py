@@ -410,7 +410,7 @@ def test_bad_settings_are_refused(setting, message):
 
 
 def test_the_sampler_in_the_docs_is_of_first_order():
-    text = (Path(__file__).parents[1] / "docs" / "method.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
     code = re.search(r"import jax\n.*?(?=\n\nseparator = )", text, re.DOTALL)[0]
     names = {}
     exec(code, names)
