@@ -7,6 +7,14 @@ STAMP := $(VENV)/.installed
 LIBTPU := $(VENV)/libtpu
 KOKORO := $(VENV)/share/kokoro-js
 
+# A test process for each core: compiling, which takes most of the time, keeps one core busy.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# Files of tests that take seconds, of all packages but devset and inspect.
+FAST := arguments audio augment cli compare diffusion docs estimates inputs layouts limiter lock losses \
+    metrics noise oracle packages records samplers scores separator settings sources stream sung \
+    tables track transformer validation
+
 # Debian packages: what the tests play, and what `python -m data_pipelines.build sung` wants.
 TEST_PACKAGES := fluidsynth musescore-general-soundfont-small
 VOICES_PACKAGES := $(TEST_PACKAGES) fluid-soundfont-gm sonic-pi-samples
@@ -15,7 +23,7 @@ install_packages = @dpkg -s $(1) >/dev/null 2>&1 \
     || { $(APT) -qq update && $(APT) -qq install --yes --no-install-recommends $(1); } >/dev/null \
     || echo "install these with your system's package manager: $(1)"
 
-.PHONY: demo test voices docs format clean
+.PHONY: demo lint check test matrix voices docs format clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
@@ -47,15 +55,29 @@ voices: $(STAMP)
 	cd $(KOKORO) && npm pack --silent 'kokoro-js@~1.2' | xargs tar --extract --strip-components=1 --file
 	rm -f $(KOKORO)/*.tgz
 
-# The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU. A test
-# process for each core: compiling, which takes most of the time, keeps one core busy.
-test: $(STAMP) $(LIBTPU)
-	$(call install_packages,$(TEST_PACKAGES))
+lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU)/libtpu/libtpu.so \
-	    $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# What to run after each change.
+check: lint
+	$(PYTEST) -m 'not slow' $(FAST:%=tests/test_%.py)
+
+# The whole check: format, lint, types, tests. Programs for TPUs are compiled without a TPU.
+test: lint $(LIBTPU)
+	$(call install_packages,$(TEST_PACKAGES))
+	TPU_LIBRARY_PATH=$(CURDIR)/$(LIBTPU)/libtpu/libtpu.so $(PYTEST)
+
+# The whole check by each interpreter on PATH, in an environment of its own.
+matrix:
+	@for version in 3.11 3.12 3.13; do \
+	    if python$$version --version >/dev/null 2>&1; then \
+	        $(MAKE) test PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+	    else \
+	        echo "Python $$version is not tested: no python$$version on PATH"; \
+	    fi; \
+	done
 
 # The site of the docs, as build/site/index.html.
 docs: $(STAMP)
@@ -66,4 +88,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-3.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -22,7 +22,7 @@ from diffsep_jax.inference.settings import complete
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("diffsep_jax/*/*/*.md")})
-PAGES.remove(ROOT / "CHANGELOG.md")
+PAGES.remove(ROOT / "CHANGELOG.md")  # of earlier versions too
 CONFIGS = sorted(set(ROOT.glob("configs/*.py")) - {ROOT / "configs" / "__init__.py"})
 PROGRAMS = "diffsep", "python", "pip", "make"
 
