@@ -245,8 +245,10 @@ def _block_energies(audio: np.ndarray) -> Float64[np.ndarray, "block"]:
 
 
 def _band_energies(audio: np.ndarray, sample_rate: int) -> dict[str, float]:
-    bins = sum(power.sum(axis=(0, 1), dtype=np.float64) for power in _powers(audio, _BAND_SIZE))
     frequencies = np.arange(_BAND_SIZE // 2 + 1) * sample_rate / _BAND_SIZE
+    bins = np.zeros_like(frequencies)
+    for power in _powers(audio, _BAND_SIZE):
+        bins += power.sum(axis=(0, 1), dtype=np.float64)
     return {
         name: float(np.sum(bins[(low <= frequencies) & (frequencies < high)]))
         for name, (low, high) in BANDS.items()
