@@ -253,4 +253,4 @@ def read_notes(data: str) -> dict[str, dict[str, Any]]:
 
 if __name__ == "__main__":
     with one_line_errors():
-        main(tyro.cli(Evaluate, args=arguments()))
+        main(tyro.cli(Evaluate, args=arguments(), config=(tyro.conf.DisallowNone,)))

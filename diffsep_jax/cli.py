@@ -5,23 +5,42 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import tyro
-
 import diffsep_jax
 from diffsep_jax.arguments import arguments
-from diffsep_jax.commands.export import Export, export
-from diffsep_jax.commands.info import Info, show_info
-from diffsep_jax.commands.models import Models, list_models
-from diffsep_jax.commands.separate import Separate, separate
-from diffsep_jax.errors import one_line_errors
+from diffsep_jax.errors import EXIT_USER_ERROR, one_line_errors
 
-COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
-    "separate": (Separate, separate),
-    "models": (Models, list_models),
-    "info": (Info, show_info),
-    "export": (Export, export),
-}
-"""The options of each, and the function that takes them."""
+COMMANDS = ("separate", "models", "info", "export")
+
+FIRST_SCREEN = """\
+usage: diffsep INPUT... [--out FOLDER] [options]
+
+Separate songs into vocals and accompaniment. Writes FOLDER/<song>/vocals.wav
+and accompaniment.wav: as long as the song, at its sample rate. Their sum is the
+song. Earlier results are replaced.
+
+What to separate
+  INPUT...             audio files (wav, flac, ogg, mp3, m4a, ...) and folders
+  --start TIME         start of a part: seconds, or as 1:30 (default: 0)
+  --duration TIME      its length (default: up to the end)
+Quality
+  --preset NAME        fast, balanced or best; by default the model's own
+  --model MODEL        one of `diffsep models`, or a folder (default: small)
+  --seed N             another draw of the vocals
+Files
+  -o, --out FOLDER     where the results go (default: separated)
+  --stems STEM...      vocals, accompaniment or both (the default)
+  --format FORMAT      wav (the default), flac, mp3 or ogg
+  --bitrate-kbps KBPS  of mp3 (default: 320)
+Many files
+  --list FILE          a text file with more inputs, one on each line
+  --resume             skip songs whose results exist
+Machine
+  --batch-size N       chunks computed at once: less memory, or more speed
+  --progress STYLE     bar, quiet or json
+
+diffsep --help-all lists all options; docs/separate.md explains them.
+Other commands: diffsep models, diffsep info, diffsep export, diffsep --version.
+"""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -35,23 +54,44 @@ def main(args: Sequence[str] | None = None) -> None:
             if given == ["--version"]:
                 print(f"diffsep {diffsep_jax.__version__}")
                 return
-            if given and given[0] not in (*COMMANDS, "--help", "-h", "--tyro-print-completion"):
+            if not given:
+                print(FIRST_SCREEN, end="", file=sys.stderr)
+                raise SystemExit(EXIT_USER_ERROR)
+            if given[0] not in (*COMMANDS, "--tyro-print-completion"):
                 given = ["separate", *given]
-            command = tyro.extras.subcommand_cli_from_dict(
-                {name: options for name, (options, _) in COMMANDS.items()},
-                args=given,
-                prog="diffsep",
-                description="Separate singing from music with a diffusion model."
-                " `diffsep song.mp3` is short for `diffsep separate song.mp3`;"
-                " options: diffsep separate --help.",
-            )
-            dict(COMMANDS.values())[type(command)](command)
+            if given[0] == "separate" and {"--help", "-h"} & {*given}:
+                print(FIRST_SCREEN, end="")
+                return
+            _run(["--help" if each == "--help-all" else each for each in given])
     except SystemExit as end:
         if args is None and isinstance(end.code, int) and end.code:
             # All files are cleaned up. Python's own exit would wait for the devices and the reader.
             sys.stderr.flush()
             os._exit(end.code)
         raise
+
+
+def _run(given: Sequence[str]) -> None:
+    import tyro  # with the commands it is slow to import, and help needs none of them
+
+    from diffsep_jax.commands.export import Export, export
+    from diffsep_jax.commands.info import Info, show_info
+    from diffsep_jax.commands.models import Models, list_models
+    from diffsep_jax.commands.separate import Separate, separate
+
+    commands: dict[str, tuple[type, Callable[[Any], None]]] = {
+        "separate": (Separate, separate),
+        "models": (Models, list_models),
+        "info": (Info, show_info),
+        "export": (Export, export),
+    }
+    config = (tyro.conf.DisallowNone,)
+    if given[0] not in commands:  # --tyro-print-completion SHELL
+        options: dict[str, Any] = {name: each for name, (each, _) in commands.items()}
+        tyro.extras.subcommand_cli_from_dict(options, args=given, prog="diffsep", config=config)
+        return
+    kind, run = commands[given[0]]
+    run(tyro.cli(kind, args=given[1:], prog=f"diffsep {given[0]}", config=config))
 
 
 if __name__ == "__main__":

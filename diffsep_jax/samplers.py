@@ -315,7 +315,7 @@ def register_sampler(name: str, function: Callable[..., Waveform] | None, *, hel
       function: (velocity_fn, noise, ...) -> vocals, as `ddim`. Its further parameters say what it
         uses: some of `STEP_SETTINGS`, which are traced scalars, `noise_fn` and `sample_rate`. All
         fresh noise must come from `noise_fn`, which is the same where chunks overlap.
-      help: one line for `diffsep separate --help`.
+      help: one line for `diffsep --help-all`.
 
     Raises:
       UserError: the name is taken, or the function has other parameters.

@@ -360,6 +360,7 @@ def test_a_disk_that_is_full_at_the_end_is_one_line(
         ({"format": "flac", "subtype": "float32"}, "with flac; expected one of pcm24, pcm16"),
         ({"format": "mp3", "subtype": "pcm16"}, "subtype is pcm16 with mp3; expected none"),
         ({"bitrate_kbps": 320}, "bitrate_kbps is 320 with wav; expected format mp3"),
+        ({"format": "mp3", "bitrate_kbps": 31}, "bitrate_kbps is 31; expected one of 32, 40, 48"),
         ({"format": "ogg", "bitrate_kbps": 192}, "bitrate_kbps is 192 with ogg; expected"),
     ],
 )

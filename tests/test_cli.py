@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from halving import RATE, Halving, fails, noise, run, song
 import diffsep_jax
 from diffsep_jax import cli
 from diffsep_jax.audio.read import read_audio
+from diffsep_jax.audio.write import FORMATS
+from diffsep_jax.commands.reporting import Style
 from diffsep_jax.commands.separate import seconds_of
 from diffsep_jax.inference.limiter import LIMIT
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
@@ -183,20 +186,43 @@ def test_clipping_is_counted_and_reported(
     np.testing.assert_allclose(read_audio(tmp_path / "a" / "vocals.wav")[0].max(), 1.5, rtol=1e-6)
 
 
-def test_help_needs_no_networks() -> None:
+def test_help_begins_with_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["separate", "-h"], ["song.mp3", "--help"]):
+        cli.main(arguments)
+        assert capsys.readouterr().out == cli.FIRST_SCREEN
+    lines = cli.FIRST_SCREEN.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 40
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == cli.FIRST_SCREEN
+
+
+def test_the_rest_of_the_help_has_every_option_and_needs_no_networks() -> None:
     code = (
         "import sys\n"
         "from diffsep_jax import cli\n"
-        "try: cli.main(['separate', '--help'])\n"
+        "try: cli.main(['song.mp3', '--help-all'])\n"
         "finally: assert 'flax' not in sys.modules, 'flax was imported'"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+    printed = " ".join(result.stdout.replace("│", "").split())
+    assert "None" not in printed
     for name, sampler in SAMPLERS.items():
-        assert f"{name}: {sampler.help}" in " ".join(result.stdout.replace("│", "").split())
-    assert (
-        "default: None" not in result.stdout[result.stdout.index("--preset") :].split("--format")[0]
-    )
+        assert f"{name}: {sampler.help}" in printed
+    options = set(re.findall(r"--[a-z-]+", printed))
+    known = {"--help-all", "--version", *options}
+    assert set(re.findall(r"--[a-z-]+", cli.FIRST_SCREEN)) <= known
+    for option, names in {
+        "format": FORMATS,
+        "preset": PRESETS,
+        "progress": get_args(Style),
+    }.items():
+        (line,) = re.findall(f"--{option} [A-Z]+ +(.*)", cli.FIRST_SCREEN)
+        assert set(names) <= set(re.findall(r"\w+", line))
+        assert f"--{option} {{{','.join(names)}}}" in printed
 
 
 def test_models_are_listed_with_their_cards(
@@ -259,13 +285,6 @@ def test_a_description_for_a_bug_report(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["--version"])
     assert capsys.readouterr().out == f"diffsep {diffsep_jax.__version__}\n"
-
-
-def test_no_arguments_ask_for_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main([])
-    assert end.value.code == 2
-    assert "separate" in capsys.readouterr().err
 
 
 def test_want_of_memory_is_one_line_that_names_the_option(

@@ -129,6 +129,7 @@ def test_bad_files_are_reported_and_the_others_separated(
         ("--sample-rate", 10, "sample rate is 10; expected 1000 to 1000000 Hz"),
         ("--name", "{title}", "name is '{title}'; expected a path below --out"),
         ("--bitrate-kbps", 320, "bitrate_kbps is 320 with wav; expected format mp3"),
+        ("--subtype", "pcm8", "subtype is pcm8 with wav; expected"),
         ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],
 )

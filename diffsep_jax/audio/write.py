@@ -9,10 +9,11 @@ import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import soundfile as sf
+import tyro
 
 from diffsep_jax.audio.read import BLOCK_FRAMES, AudioFile, Block
 from diffsep_jax.errors import UserError
@@ -50,18 +51,23 @@ class OutputFormat:
 
     Attributes:
       format: wav, flac, mp3 or ogg (Vorbis of about 256 kbps).
-      subtype: of wav, float32 (the default) or PCM; of flac, pcm24 (the default) or pcm16.
-      bitrate_kbps: of mp3, constant; 320 by default, or the highest at a low sample rate.
+      subtype: of wav float32 (the default) or PCM; of flac pcm24 (the default) or pcm16.
+      bitrate_kbps: of mp3, constant: 320, or less at a low sample rate.
 
     Raises:
       UserError: values that do not go together.
     """
 
     format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
-    subtype: Literal["float32", "pcm16", "pcm24", "pcm32"] | None = None
-    bitrate_kbps: (
-        Literal[32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320] | None
-    ) = None
+    subtype: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="{float32,pcm16,pcm24,pcm32}", help_behavior_hint="(default: the format's)"
+        ),
+    ] = None
+    bitrate_kbps: Annotated[
+        int | None, tyro.conf.arg(metavar="KBPS", help_behavior_hint="(default: the highest)")
+    ] = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -74,6 +80,10 @@ class OutputFormat:
             raise UserError(
                 f"bitrate_kbps is {self.bitrate_kbps} with {self.format}; expected format mp3"
             )
+        known_kbps = sorted({kbps for rates in _MP3_BITRATES.values() for kbps in rates})
+        if self.bitrate_kbps not in (None, *known_kbps):
+            expected = ", ".join(map(str, known_kbps))
+            raise UserError(f"bitrate_kbps is {self.bitrate_kbps}; expected one of {expected}")
 
     @property
     def sample_type(self) -> str | None:

@@ -51,22 +51,27 @@ _TIME: Any = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
+def _unset(meaning: str, metavar: str | None = None) -> Any:
+    """Help for an option that is None by default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {meaning})")
+
+
 @dataclasses.dataclass(frozen=True)
 class Separate:
-    """Separate songs into vocals and accompaniment.
+    """Separate songs into vocals and accompaniment."""
 
-    Writes OUT/<name of the input>/vocals.wav and accompaniment.wav: float32, with the input's own
-    sample rate, length and channels. The two add up to the input. Earlier results are replaced.
-    """
-
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="INPUT...")]
+    inputs: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="INPUT...", help_behavior_hint=""),
+    ]
     """Audio files or folders of them: wav, flac, ogg, mp3, m4a and what else FFmpeg reads."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("separated")
     """Folder for the results; created if needed."""
 
-    stream: int | None = None
-    """Which audio stream of files that have several, from 0 on; None: the default one."""
+    stream: Annotated[int | None, _unset("the default one")] = None
+    """Which audio stream of files that have several, from 0 on."""
 
     allow_damaged: bool = False
     """Separate what can be read of truncated or damaged files, with a warning."""
@@ -74,23 +79,27 @@ class Separate:
     model: str = "small"
     """Name of a model (see `diffsep models`) or a model directory."""
 
-    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
+    sampling: Annotated[SamplerOptions, tyro.conf.OmitArgPrefixes] = dataclasses.field(
         default_factory=SamplerOptions
     )
+    """How the vocals are drawn."""
 
-    refine: Path | None = None
+    refine: Annotated[Path | None, _unset("none")] = None
     """Vocals to start from, with --start-sigma below 1 or --crossover-hz: a file for one INPUT, or
     an earlier OUT."""
 
-    stems: tuple[Stem, ...] = ("vocals", "accompaniment")
-    """Stems to write."""
+    stems: Annotated[tuple[Stem, ...], tyro.conf.arg(metavar="STEM...")] = (
+        "vocals",
+        "accompaniment",
+    )
+    """Stems to write: vocals, accompaniment or both."""
 
-    output: Annotated[OutputFormat, tyro.conf.arg(name="")] = dataclasses.field(
+    output: Annotated[OutputFormat, tyro.conf.OmitArgPrefixes] = dataclasses.field(
         default_factory=OutputFormat
     )
 
-    sample_rate: int | None = None
-    """Sample rate of the results in Hz; None: each input's own."""
+    sample_rate: Annotated[int | None, _unset("each input's own")] = None
+    """Sample rate of the results in Hz."""
 
     name: str = DEFAULT_NAME
     """Names of the results below OUT. {folder} is the file's folder below a folder INPUT, {file}
@@ -99,10 +108,10 @@ class Separate:
     start: Annotated[float, _TIME] = 0.0
     """Start of the part to separate: seconds, or as 1:30."""
 
-    duration: Annotated[float | None, _TIME] = None
-    """Length of the part to separate: seconds, or as 1:30; by default up to the end."""
+    duration: Annotated[float | None, _TIME, _unset("up to the end")] = None
+    """Length of the part to separate: seconds, or as 1:30."""
 
-    list: Path | None = None
+    list: Annotated[Path | None, _unset("none")] = None
     """A text file with more inputs, one per line; # starts a comment."""
 
     resume: bool = False
@@ -123,9 +132,8 @@ class Separate:
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
-    shard: str | None = None
-    """I/N: every N-th input from number I on (0 to N-1), for N runs that share the inputs. None:
-    this task's share in a SLURM job array, otherwise all."""
+    shard: Annotated[str | None, _unset("this job's in a SLURM array, otherwise all", "I/N")] = None
+    """Every N-th input from number I on (0 to N-1), for N runs that share the inputs."""
 
 
 def separate(command: Separate) -> None:
