@@ -24,7 +24,7 @@ from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE, DEFAULT_OVERLAP, check_overlap
 from diffsep_jax.inference.settings import DEFAULT_PRESET, SamplerOptions, check_effect
-from diffsep_jax.runtime import DtypeOption, inference_dtype
+from diffsep_jax.runtime import DeviceOption, DtypeOption, inference_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class Evaluate:
         overlap: share of each chunk that is cross-faded with the next one, 0 to 0.5.
         limit_vocals: as in diffsep separate, so that what users get is scored.
         batch_size: number of chunks separated at once.
+        device: what to compute on; auto: a GPU or TPU where JAX finds one, otherwise the CPU.
         dtype: type in which the networks compute; auto: float32 on CPUs, bfloat16 elsewhere.
         num_songs: number of embedded songs.
         song_seconds: length of an embedded song.
@@ -70,6 +71,7 @@ class Evaluate:
     overlap: float = DEFAULT_OVERLAP
     limit_vocals: bool = True
     batch_size: int = DEFAULT_BATCH_SIZE
+    device: DeviceOption = "auto"
     dtype: DtypeOption = "auto"
     num_songs: int = 10
     song_seconds: float = 60.0
@@ -97,7 +99,7 @@ def main(command: Evaluate) -> None:
 
     use_cores(command.batch_size)
     use_compilation_cache()
-    join_hosts(command.multihost)
+    join_hosts(command.multihost, command.device)
     split = available_split(command.data, "test")
     if split == "train":
         note = f"note: {command.data} has no test songs; its train songs are scored"

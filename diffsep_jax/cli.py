@@ -35,6 +35,7 @@ Many files
   --list FILE          a text file with more inputs, one on each line
   --resume             skip songs whose results exist
 Machine
+  --device NAME        cpu, gpu, tpu or auto (the default)
   --batch-size N       chunks computed at once: less memory, or more speed
   --progress STYLE     bar, quiet or json
 

@@ -56,6 +56,7 @@ CHIPS = {
 
 Dtype = Literal["float32", "bfloat16"]
 DtypeOption = Literal["auto", "float32", "bfloat16"]
+DeviceOption = Literal["auto", "cpu", "gpu", "tpu"]
 
 
 def inference_dtype(option: DtypeOption, platforms: Sequence[str] = ()) -> Dtype:
@@ -133,13 +134,15 @@ def use_compilation_cache() -> None:
             jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def check_platform() -> None:
-    """Starts JAX.
+def check_platform(device: DeviceOption = "auto") -> None:
+    """Starts JAX, on `device` whatever JAX_PLATFORMS is; auto leaves the choice to JAX.
 
     Raises:
-      UserError: JAX_PLATFORMS names a platform that this machine does not have.
+      UserError: `device` or JAX_PLATFORMS is none of this machine's.
       MachineError: JAX finds no device for another reason.
     """
+    if device != "auto":
+        jax.config.update("jax_platforms", "cpu" if device == "cpu" else None)
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:  # JAX asserts that a known platform exists
@@ -150,6 +153,11 @@ def check_platform() -> None:
             f"JAX_PLATFORMS is {names!r}; expected a platform of this machine, such as cpu"
             + f" ({reason})" * bool(reason)
         ) from None
+    if device not in ("auto", found := jax.default_backend()):
+        raise UserError(
+            f"device is {device}; expected one of auto, {found}. JAX finds no {device} here: GPUs"
+            " need the extra cuda13 or cuda12, TPUs tpu (see README.md)"
+        )
 
 
 def describe_devices() -> str:
@@ -160,8 +168,10 @@ def describe_devices() -> str:
     return f"{1 + len(others)} x {first.device_kind}" if others else first.device_kind
 
 
-def join_hosts(multihost: bool) -> None:
+def join_hosts(multihost: bool, device: DeviceOption = "auto") -> None:
     """With `multihost`, joins this process to the run's others. Call it before JAX is used.
+
+    All start on `device`, as `check_platform` has it.
 
     JAX finds them under SLURM, Open MPI and Kubernetes and on TPU slices. Elsewhere each process
     needs JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
@@ -173,7 +183,7 @@ def join_hosts(multihost: bool) -> None:
     if not multihost:
         sign = launched_as_one_of_several(os.environ)
         if sign is None:
-            check_platform()
+            check_platform(device)
         if sign is None and jax.process_count() > 1:
             sign = f"JAX finds {jax.process_count()} hosts"
         if sign is not None:
@@ -201,7 +211,7 @@ def join_hosts(multihost: bool) -> None:
             " Open MPI, Kubernetes or a TPU slice, set JAX_COORDINATOR_ADDRESS to HOST:PORT,"
             " JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from None
-    check_platform()
+    check_platform(device)
 
 
 def launched_by_mpi(environment: Mapping[str, str]) -> str | None:

@@ -23,6 +23,7 @@ from diffsep_jax.commands.separate import seconds_of
 from diffsep_jax.inference.limiter import LIMIT
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.inference.track import STEMS
+from diffsep_jax.runtime import DeviceOption
 from diffsep_jax.samplers import SAMPLERS
 
 pytestmark = pytest.mark.usefixtures("halving")
@@ -219,6 +220,7 @@ def test_the_rest_of_the_help_has_every_option_and_needs_no_networks() -> None:
         "format": FORMATS,
         "preset": PRESETS,
         "progress": get_args(Style),
+        "device": get_args(DeviceOption),
     }.items():
         (line,) = re.findall(f"--{option} [A-Z]+ +(.*)", cli.FIRST_SCREEN)
         assert set(names) <= set(re.findall(r"\w+", line))

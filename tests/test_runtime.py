@@ -161,6 +161,25 @@ def test_a_platform_that_is_not_there_is_named():
         assert f"UserError: JAX_PLATFORMS is '{name}'; expected a platform" in result.stderr
 
 
+def test_a_device_that_is_not_there_is_named_and_the_cpu_always_is():
+    code = (
+        "import jax; from diffsep_jax.runtime import check_platform\n"
+        "check_platform({!r}); print(jax.default_backend())"
+    )
+    for device, output in (("cpu", "cpu\n"), ("gpu", ""), ("tpu", "")):
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(device)],
+            env=os.environ | {"JAX_PLATFORMS": "nonsense"},
+            capture_output=True,
+            text=True,
+        )
+        if output == "" and result.returncode == 0:
+            pytest.skip(f"this machine has a {device}")
+        assert result.stdout == output
+        if not output:
+            assert f"UserError: device is {device}; expected one of auto, cpu. " in result.stderr
+
+
 def test_without_a_cache_of_its_own_a_user_can_still_compile(
     cache_dir, monkeypatch, tmp_path, capsys
 ):

@@ -126,6 +126,9 @@ class Separate:
     batch_size: int = DEFAULT_BATCH_SIZE
     """Chunks separated at once: changes speed and memory, not the result."""
 
+    device: runtime.DeviceOption = "auto"
+    """What to compute on; auto: a GPU or TPU where JAX finds one, otherwise the CPU."""
+
     dtype: runtime.DtypeOption = "auto"
     """Type in which the networks compute; auto: float32 on CPUs, bfloat16 elsewhere."""
 
@@ -181,7 +184,7 @@ def separate(command: Separate) -> None:
         open_input(jobs[0].path, options)  # raises UserError for a misspelt name
     check_writable(command.out)
     runtime.use_cores(command.batch_size)
-    runtime.check_platform()
+    runtime.check_platform(command.device)
     if jobs and command.progress == "bar" and sys.stderr.isatty():
         note = (
             f"{command.model} on {runtime.describe_devices()}; the first run compiles for a while"
