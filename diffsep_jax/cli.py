@@ -29,8 +29,8 @@ Quality
 Files
   -o, --out FOLDER     where the results go (default: separated)
   --stems STEM...      vocals, accompaniment or both (the default)
-  --format FORMAT      wav (the default), flac, mp3 or ogg
-  --bitrate-kbps KBPS  of mp3 (default: 320)
+  --format FORMAT      wav (the default), flac, mp3, ogg, opus or m4a
+  --bitrate-kbps KBPS  of mp3 (default: 320), opus and m4a (256)
 Many files
   --list FILE          a text file with more inputs, one on each line
   --resume             skip songs whose results exist

@@ -16,7 +16,7 @@ from halving import RATE, Halving, fails, noise, run, song
 
 import diffsep_jax
 from diffsep_jax import cli
-from diffsep_jax.audio.read import read_audio
+from diffsep_jax.audio.read import AudioFile, read_audio
 from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.commands.reporting import Style
 from diffsep_jax.commands.separate import seconds_of
@@ -170,6 +170,21 @@ def test_another_sample_rate_and_an_excerpt(tmp_path: Path) -> None:
         assert part_rate == 22_050
         assert len(whole) == 30_000
         assert np.array_equal(part, whole[11_025 : 11_025 + 5512])
+
+
+@pytest.mark.parametrize(("format_", "rate"), [("opus", 48_000), ("m4a", 44_100)])
+def test_opus_and_m4a(tmp_path: Path, format_: str, rate: int) -> None:
+    """Opus is always at 48 kHz: a song at another rate is resampled."""
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(30_011)[:, None] / RATE)
+    path = song(tmp_path / "a.wav", np.repeat(tone, 2, axis=1).astype(np.float32))
+    run(path, "--out", tmp_path, "--format", format_, "--bitrate-kbps", 160)
+    sources = [AudioFile(tmp_path / "a" / f"{stem}.{format_}") for stem in STEMS]
+    assert [source.sample_rate for source in sources] == [rate, rate]
+    total = sum(np.concatenate(list(source.blocks())) for source in sources)
+    mixture = np.concatenate(list(AudioFile(path, sample_rate=rate).blocks()))
+    rest = total[: len(mixture)] - mixture
+    assert 0 <= len(total) - len(mixture) < {"opus": 1, "m4a": 1024}[format_]
+    assert np.square(rest).mean() < 0.01 * np.square(mixture).mean()
 
 
 def test_clipping_is_counted_and_reported(

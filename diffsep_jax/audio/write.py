@@ -1,7 +1,8 @@
-"""Stems as wav, flac, mp3 or Ogg Vorbis, written by libsndfile: all files whole, or none.
+"""Stems as files: all of them whole, or none.
 
-Float32 comes back bit for bit, PCM as it was rounded, mp3 and Vorbis near it. In every format there
-are as many samples as were written, each in its place.
+Libsndfile writes wav, mp3 and Ogg Vorbis, FFmpeg the others. Float32 comes back bit for bit, PCM as
+it was rounded, the others near it. In every format there are as many samples as were written, each
+in its place; of m4a, which states the length, some decoders give silence up to the end of a frame.
 """
 
 import contextlib
@@ -11,25 +12,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import av
 import numpy as np
 import soundfile as sf
 import tyro
 
+from diffsep_jax.audio import encode
 from diffsep_jax.audio.read import BLOCK_FRAMES, AudioFile, Block
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import replacing
 
-FORMATS = ("wav", "flac", "mp3", "ogg")
+FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
 
 # With libsndfile's names. The first is the default.
-_SUBTYPES = {
-    "wav": {"float32": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24", "pcm32": "PCM_32"},
-    "flac": {"pcm24": "PCM_24", "pcm16": "PCM_16"},
-}
+_WAV_SUBTYPES = {"float32": "FLOAT", "pcm16": "PCM_16", "pcm24": "PCM_24", "pcm32": "PCM_32"}
+_SUBTYPES = {"wav": tuple(_WAV_SUBTYPES), "flac": ("pcm24", "pcm16")}
 SAMPLE_RATES = {
     "flac": range(1, 655_351),
     "mp3": (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
     "ogg": range(8_000, 200_001),  # libsndfile crashes outside
+    "opus": (48_000,),  # as what every other rate is decoded
+    "m4a": (
+        *(7_350, 8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000),
+        *(88_200, 96_000),
+    ),
 }
 # Constant bitrates in kbps, by the sample rate from which they hold. With lower ones the first
 # frame has no room for the tag that states the length, or LAME changes the sample rate.
@@ -42,6 +48,7 @@ _MP3_BITRATES = {
 # undone, as the stems have to add up to the mixture.
 _LAME_LEVELS = {192: 0.97, 224: 0.98, 256: 1.0, 320: 1.0}
 _OGG_QUALITY = 0.8  # 0 to 1; about 256 kbps in stereo
+_AVERAGE_KBPS = 256  # of opus and m4a
 _LARGEST_WAV_BYTES = 2**32 - 2**16  # of samples; their number and the header's have 32 bits
 
 
@@ -50,15 +57,16 @@ class OutputFormat:
     """How stems are written.
 
     Attributes:
-      format: wav, flac, mp3 or ogg (Vorbis of about 256 kbps).
+      format: wav, flac, mp3, ogg (Vorbis of about 256 kbps), opus or m4a (AAC).
       subtype: of wav float32 (the default) or PCM; of flac pcm24 (the default) or pcm16.
-      bitrate_kbps: of mp3, constant: 320, or less at a low sample rate.
+      bitrate_kbps: of mp3, constant: 320, or less at a low sample rate; of opus and m4a, in the
+        mean: 256.
 
     Raises:
       UserError: values that do not go together.
     """
 
-    format: Literal["wav", "flac", "mp3", "ogg"] = "wav"
+    format: Literal["wav", "flac", "mp3", "ogg", "opus", "m4a"] = "wav"
     subtype: Annotated[
         str | None,
         tyro.conf.arg(
@@ -66,19 +74,20 @@ class OutputFormat:
         ),
     ] = None
     bitrate_kbps: Annotated[
-        int | None, tyro.conf.arg(metavar="KBPS", help_behavior_hint="(default: the highest)")
+        int | None, tyro.conf.arg(metavar="KBPS", help_behavior_hint="(default: the format's)")
     ] = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise UserError(f"format is {self.format}; expected one of {', '.join(FORMATS)}")
-        known = _SUBTYPES.get(self.format, {})
+        known = _SUBTYPES.get(self.format, ())
         if self.subtype is not None and self.subtype not in known:
             expected = f"one of {', '.join(known)}" if known else "none"
             raise UserError(f"subtype is {self.subtype} with {self.format}; expected {expected}")
-        if self.bitrate_kbps is not None and self.format != "mp3":
+        if self.bitrate_kbps is not None and self.format not in ("mp3", "opus", "m4a"):
             raise UserError(
-                f"bitrate_kbps is {self.bitrate_kbps} with {self.format}; expected format mp3"
+                f"bitrate_kbps is {self.bitrate_kbps} with {self.format}; expected format mp3, opus"
+                " or m4a"
             )
         known_kbps = sorted({kbps for rates in _MP3_BITRATES.values() for kbps in rates})
         if self.bitrate_kbps not in (None, *known_kbps):
@@ -87,12 +96,13 @@ class OutputFormat:
 
     @property
     def sample_type(self) -> str | None:
-        """`subtype` or its default; None for mp3 and ogg."""
-        return self.subtype or next(iter(_SUBTYPES.get(self.format, {})), None)
+        """`subtype` or its default; None for lossy formats."""
+        return self.subtype or next(iter(_SUBTYPES.get(self.format, ())), None)
 
-    def mp3_kbps(self, sample_rate: int) -> int:
+    def kbps(self, sample_rate: int) -> int:
         """`bitrate_kbps` or its default at this rate in Hz."""
-        return self.bitrate_kbps or _bitrates(sample_rate)[-1]
+        best = _bitrates(sample_rate)[-1] if self.format == "mp3" else _AVERAGE_KBPS
+        return self.bitrate_kbps or best
 
     def check(self, sample_rate: int, name: str = "") -> None:
         """UserError, which starts with `name`, unless the format holds this sample rate in Hz."""
@@ -100,12 +110,13 @@ class OutputFormat:
         rates = SAMPLE_RATES.get(self.format, (sample_rate,))
         if sample_rate not in rates:
             expected = f"{rates[0]} to {rates[-1]}"
-            if self.format == "mp3":
-                expected = f"one of {', '.join(map(str, rates))}"
+            if not isinstance(rates, range):
+                expected = f"one of {', '.join(map(str, rates))}" if rates[1:] else str(rates[0])
             raise UserError(
                 f"{start}sample rate is {sample_rate} Hz with {self.format}; expected {expected} Hz"
             )
-        if self.bitrate_kbps is not None and self.bitrate_kbps not in _bitrates(sample_rate):
+        is_mp3 = self.format == "mp3" and self.bitrate_kbps is not None
+        if is_mp3 and self.bitrate_kbps not in _bitrates(sample_rate):
             raise UserError(
                 f"{start}bitrate_kbps is {self.bitrate_kbps} at {sample_rate} Hz; expected one of"
                 f" {', '.join(map(str, _bitrates(sample_rate)))}"
@@ -123,12 +134,12 @@ class StemsWriter:
     def __init__(self, paths: Mapping[str, Path], output: OutputFormat, sample_rate: int) -> None:
         self.clipped = dict.fromkeys(paths, 0)
         self.peak = 0.0
-        self.files: dict[str, sf.SoundFile] = {}
+        self.files: dict[str, sf.SoundFile | encode.EncodedFile] = {}
         self._paths = paths
         self._subtype = output.sample_type
         self._gain = np.float32(1)
         if output.format == "mp3":
-            self._gain = np.float32(1 / _LAME_LEVELS.get(output.mp3_kbps(sample_rate), 0.95))
+            self._gain = np.float32(1 / _LAME_LEVELS.get(output.kbps(sample_rate), 0.95))
 
     def write(self, stem: str, block: Block) -> None:
         """Appends float32 samples `[time, channel]`, finite, to a stem."""
@@ -137,7 +148,7 @@ class StemsWriter:
         self.clipped[stem] += clipped
         if self._gain != 1:
             samples = samples * self._gain
-        with _sndfile_errors(self._paths[stem]):
+        with _encoder_errors(self._paths[stem]):
             for start in range(0, len(samples), BLOCK_FRAMES):  # libvorbis takes them on its stack
                 self.files[stem].write(np.ascontiguousarray(samples[start:][:BLOCK_FRAMES]))
 
@@ -160,7 +171,6 @@ def stems_writer(
       UserError: the format does not hold this sample rate, or a file cannot be written.
     """
     output.check(sample_rate, str(next(iter(paths.values()), "")))
-    options = _sndfile_options(output, sample_rate, num_channels * num_frames)
     writer = StemsWriter(paths, output, sample_rate)
     with contextlib.ExitStack() as renaming:
         temporaries = {
@@ -168,11 +178,9 @@ def stems_writer(
         }
         with contextlib.ExitStack() as closing:
             for stem, path in paths.items():
-                closing.enter_context(_sndfile_errors(path))
-                file = os.fsencode(temporaries[stem])  # any name in any locale
-                writer.files[stem] = closing.enter_context(
-                    sf.SoundFile(file, "w", sample_rate, num_channels, **options)
-                )
+                closing.enter_context(_encoder_errors(path))
+                file = _open(temporaries[stem], output, sample_rate, num_channels, num_frames)
+                writer.files[stem] = closing.enter_context(file)
             yield writer
         for stem, path in paths.items():
             _check_whole(temporaries[stem], path, num_frames)
@@ -212,6 +220,18 @@ def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
     return held.astype(np.int32) << (32 - bits), int(np.count_nonzero(held != rounded))
 
 
+def _open(
+    path: Path, output: OutputFormat, sample_rate: int, num_channels: int, num_frames: int
+) -> sf.SoundFile | encode.EncodedFile:
+    if output.format in encode.FORMATS:
+        bits = int(output.sample_type.removeprefix("pcm")) if output.sample_type else None
+        kbps = None if bits else output.kbps(sample_rate)
+        return encode.EncodedFile(path, output.format, sample_rate, num_channels, bits, kbps)
+    options = _sndfile_options(output, sample_rate, num_channels * num_frames)
+    name = os.fsencode(path)  # any name in any locale
+    return sf.SoundFile(name, "w", sample_rate, num_channels, **options)
+
+
 def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -> dict[str, Any]:
     """What `soundfile.SoundFile` has to know."""
     if output.format == "ogg":
@@ -223,14 +243,13 @@ def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -
             "format": "MP3",
             "subtype": "MPEG_LAYER_III",
             "bitrate_mode": "CONSTANT",
-            "compression_level": (highest - output.mp3_kbps(sample_rate)) / (highest - lowest),
+            "compression_level": (highest - output.kbps(sample_rate)) / (highest - lowest),
         }
     assert output.sample_type is not None
     num_bytes = num_samples * int(output.sample_type[-2:]) // 8
-    is_large = output.format == "wav" and num_bytes > _LARGEST_WAV_BYTES
     return {
-        "format": "RF64" if is_large else output.format.upper(),
-        "subtype": _SUBTYPES[output.format][output.sample_type],
+        "format": "RF64" if num_bytes > _LARGEST_WAV_BYTES else "WAV",
+        "subtype": _WAV_SUBTYPES[output.sample_type],
     }
 
 
@@ -256,8 +275,11 @@ def _check_whole(temporary: Path, path: Path, num_frames: int) -> None:
 
 
 @contextlib.contextmanager
-def _sndfile_errors(path: Path) -> Iterator[None]:
+def _encoder_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sf.SoundFileError as error:
-        raise UserError(f"{path}: cannot be written: {error} Is the disk full?") from None
+    except (sf.SoundFileError, av.FFmpegError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{path}: cannot be written: {reason.rstrip('.')}. Is the disk full?"
+        ) from None

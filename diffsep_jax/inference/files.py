@@ -131,7 +131,8 @@ def separate_files(
 
 def open_input(path: Path, options: FileOptions) -> AudioFile:
     """The file to separate. UserError for a bad one."""
-    return AudioFile(path, options.stream, options.sample_rate, allow_damaged=options.allow_damaged)
+    rate = options.sample_rate or (48_000 if options.output.format == "opus" else None)
+    return AudioFile(path, options.stream, rate, allow_damaged=options.allow_damaged)
 
 
 def _open(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:

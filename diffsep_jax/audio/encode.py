@@ -1,0 +1,84 @@
+"""FLAC, Opus and AAC files, encoded by FFmpeg."""
+
+import contextlib
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+# The container, the codec, its options and the type of its samples.
+_CODECS: dict[str, tuple[str, str, dict[str, str], str]] = {
+    "flac": ("flac", "flac", {}, "s32"),
+    "opus": ("opus", "libopus", {}, "flt"),
+    # Without noise and intensities in place of samples, as stems have to add up.
+    "m4a": ("ipod", "aac", {"aac_coder": "fast", "aac_pns": "0", "aac_is": "0"}, "fltp"),
+}
+FORMATS = tuple(_CODECS)
+
+
+class EncodedFile:
+    """A file to write `[time, channel]` to, as `soundfile.SoundFile` is one.
+
+    Args:
+      path: of the file.
+      format_: one of `FORMATS`.
+      sample_rate: in Hz.
+      num_channels: 1 or 2.
+      bits: of FLAC, 16 or 24, whose samples are int32 and left-aligned; others are float32.
+      kbps: average bitrate of the others.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format_: str,
+        sample_rate: int,
+        num_channels: int,
+        bits: int | None = None,
+        kbps: int | None = None,
+    ) -> None:
+        container, codec, options, sample_format = _CODECS[format_]
+        muxing = {"flush_packets": "1"}  # a full disk is found at once
+        if format_ == "m4a":
+            muxing["movie_timescale"] = str(sample_rate)  # milliseconds give no exact length
+        self._container = av.open(str(path), "w", format=container, options=muxing)
+        layout = ("mono", "stereo")[num_channels - 1]
+        stream = self._container.add_stream(codec, sample_rate, options, layout=layout)
+        assert isinstance(stream, av.AudioStream)
+        self._stream = stream
+        self._format = "s16" if bits == 16 else sample_format
+        self._stream.codec_context.format = self._format
+        if bits is not None:
+            self._stream.codec_context.options = {"bits_per_raw_sample": str(bits)}
+        self._written = 0
+        if kbps is not None:
+            self._stream.bit_rate = 1000 * kbps
+
+    def __enter__(self) -> "EncodedFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.closing(self._container):
+            if error is None:
+                self._container.mux(self._stream.encode(None))
+
+    def write(self, samples: np.ndarray) -> None:
+        """Appends samples."""
+        if self._format == "s16":
+            samples = (samples >> 16).astype(np.int16)
+        planes = samples.T if self._format.endswith("p") else samples.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(planes), self._format, self._stream.layout.name
+        )
+        frame.sample_rate = self._stream.sample_rate
+        frame.time_base = Fraction(1, frame.sample_rate)
+        frame.pts = self._written
+        self._written += len(samples)
+        self._container.mux(self._stream.encode(frame))
