@@ -8,12 +8,14 @@ from types import TracebackType
 import av
 import numpy as np
 
+from diffsep_jax.audio.tags import NO_TAGS, Tags, write_tags
+
 # The container, the codec, its options and the type of its samples.
 _CODECS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "flac": ("flac", "flac", {}, "s32"),
     "opus": ("opus", "libopus", {}, "flt"),
     # Without noise and intensities in place of samples, as stems have to add up.
-    "m4a": ("ipod", "aac", {"aac_coder": "fast", "aac_pns": "0", "aac_is": "0"}, "fltp"),
+    "m4a": ("mp4", "aac", {"aac_coder": "fast", "aac_pns": "0", "aac_is": "0"}, "fltp"),
 }
 FORMATS = tuple(_CODECS)
 
@@ -28,6 +30,7 @@ class EncodedFile:
       num_channels: 1 or 2.
       bits: of FLAC, 16 or 24, whose samples are int32 and left-aligned; others are float32.
       kbps: average bitrate of the others.
+      tags: of the file.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class EncodedFile:
         num_channels: int,
         bits: int | None = None,
         kbps: int | None = None,
+        tags: Tags = NO_TAGS,
     ) -> None:
         container, codec, options, sample_format = _CODECS[format_]
         muxing = {"flush_packets": "1"}  # a full disk is found at once
@@ -55,6 +59,7 @@ class EncodedFile:
         self._written = 0
         if kbps is not None:
             self._stream.bit_rate = 1000 * kbps
+        write_tags(self._container, tags)
 
     def __enter__(self) -> "EncodedFile":
         return self

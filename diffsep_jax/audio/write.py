@@ -8,6 +8,8 @@ in its place; of m4a, which states the length, some decoders give silence up to 
 import contextlib
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +21,7 @@ import tyro
 
 from diffsep_jax.audio import encode
 from diffsep_jax.audio.read import BLOCK_FRAMES, AudioFile, Block
+from diffsep_jax.audio.tags import NO_TAGS, Tags, id3_tag
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import replacing
 
@@ -49,6 +52,7 @@ _MP3_BITRATES = {
 _LAME_LEVELS = {192: 0.97, 224: 0.98, 256: 1.0, 320: 1.0}
 _OGG_QUALITY = 0.8  # 0 to 1; about 256 kbps in stereo
 _AVERAGE_KBPS = 256  # of opus and m4a
+_OGG_TAGS = ("title", "artist", "album", "genre", "date", "track", "copyright", "comment")
 _LARGEST_WAV_BYTES = 2**32 - 2**16  # of samples; their number and the header's have 32 bits
 
 
@@ -161,11 +165,13 @@ def stems_writer(
     sample_rate: int,
     num_channels: int,
     num_frames: int,
+    tags: Tags = NO_TAGS,
 ) -> Iterator[StemsWriter]:
     """Writes a file for each stem, of exactly `num_frames` samples, in bounded memory.
 
     The files appear under their names when all are whole; on any error or interrupt none does, and
-    earlier ones stay. A wav of more than 4 GiB is an RF64.
+    earlier ones stay. A wav of more than 4 GiB is an RF64. All have the same `tags`, but wav has
+    none, and ogg no cover and fewer texts.
 
     Raises:
       UserError: the format does not hold this sample rate, or a file cannot be written.
@@ -179,7 +185,8 @@ def stems_writer(
         with contextlib.ExitStack() as closing:
             for stem, path in paths.items():
                 closing.enter_context(_encoder_errors(path))
-                file = _open(temporaries[stem], output, sample_rate, num_channels, num_frames)
+                shape = sample_rate, num_channels, num_frames
+                file = _open(temporaries[stem], output, *shape, tags)
                 writer.files[stem] = closing.enter_context(file)
             yield writer
         for stem, path in paths.items():
@@ -220,16 +227,37 @@ def to_samples(block: Block, subtype: str | None) -> tuple[np.ndarray, int]:
     return held.astype(np.int32) << (32 - bits), int(np.count_nonzero(held != rounded))
 
 
+@contextlib.contextmanager
 def _open(
-    path: Path, output: OutputFormat, sample_rate: int, num_channels: int, num_frames: int
-) -> sf.SoundFile | encode.EncodedFile:
+    path: Path,
+    output: OutputFormat,
+    sample_rate: int,
+    num_channels: int,
+    num_frames: int,
+    tags: Tags,
+) -> Iterator[sf.SoundFile | encode.EncodedFile]:
     if output.format in encode.FORMATS:
         bits = int(output.sample_type.removeprefix("pcm")) if output.sample_type else None
         kbps = None if bits else output.kbps(sample_rate)
-        return encode.EncodedFile(path, output.format, sample_rate, num_channels, bits, kbps)
+        with encode.EncodedFile(
+            path, output.format, sample_rate, num_channels, bits, kbps, tags
+        ) as encoded:
+            yield encoded
+        return
     options = _sndfile_options(output, sample_rate, num_channels * num_frames)
-    name = os.fsencode(path)  # any name in any locale
-    return sf.SoundFile(name, "w", sample_rate, num_channels, **options)
+    any_name = os.fsencode(path)  # in any locale
+    with sf.SoundFile(any_name, "w", sample_rate, num_channels, **options) as file:
+        if output.format == "ogg":
+            for name in tags.texts.keys() & _OGG_TAGS:
+                setattr(file, "tracknumber" if name == "track" else name, tags.texts[name])
+        yield file
+    if output.format == "mp3" and tags != NO_TAGS:
+        with tempfile.TemporaryFile(dir=path.parent) as audio, path.open("rb+") as whole:
+            shutil.copyfileobj(whole, audio)
+            audio.seek(0)
+            whole.seek(0)
+            whole.write(id3_tag(tags))
+            shutil.copyfileobj(audio, whole)
 
 
 def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffsep_jax.audio.read import SAMPLE_RATES, AudioFile
+from diffsep_jax.audio.tags import NO_TAGS, read_tags
 from diffsep_jax.audio.write import OutputFormat, stems_writer
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.settings import SamplerSettings
@@ -161,6 +162,7 @@ def _write(
         sample_rate=track.source.sample_rate,
         num_channels=track.source.num_channels,
         num_frames=track.stop - track.start,
+        tags=NO_TAGS if output.format == "wav" else read_tags(job.path),
     ) as writer:
         for blocks in separated.blocks(on_progress):
             for stem, block in zip(STEMS, blocks, strict=True):
