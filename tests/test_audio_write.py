@@ -421,3 +421,32 @@ def test_rates_that_a_format_does_not_have_name_the_file(
 def test_the_highest_rates_are_written(tmp_path: Path, format_: str) -> None:
     rate = {"flac": 655_350, "ogg": 200_000}[format_]
     decode(tmp_path, OutputFormat(format=format_), noise(1000), rate)
+
+
+def test_an_interrupt_is_never_lost_while_files_are_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the main thread PyAV loses every fifth or so."""
+    check_whole = write_module._check_whole
+    seconds, until = 0.0, 0.0
+
+    def check_again_and_again(*arguments: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        while time.monotonic() < until:
+            check_whole(*arguments)
+
+    def interrupt(*_: object) -> None:
+        nonlocal until
+        until = 0.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(write_module, "_check_whole", check_again_and_again)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for milliseconds in range(1, 31):
+            seconds, until = milliseconds / 1000, time.monotonic() + 10
+            with pytest.raises(KeyboardInterrupt):
+                write(tmp_path, OutputFormat(format="flac"), {"a": noise(20_000)})
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,9 @@
-"""FLAC, Opus and AAC files, encoded by FFmpeg."""
+"""FLAC, Opus and AAC files, encoded by FFmpeg in a thread."""
 
-import contextlib
+import functools
+import queue
+import threading
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,37 @@ _CODECS: dict[str, tuple[str, str, dict[str, str], str]] = {
     "m4a": ("mp4", "aac", {"aac_coder": "fast", "aac_pns": "0", "aac_is": "0"}, "fltp"),
 }
 FORMATS = tuple(_CODECS)
+
+
+class Worker:
+    """Runs calls one after another in a thread, as PyAV loses interrupts of the main one.
+
+    Interrupts do no harm to its queues, as they would to an executor.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._errors: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, daemon=True, name="diffsep-encoder").start()
+
+    def run(self, call: Callable[[], None]) -> None:
+        """Returns when it has run, or raises what it raised."""
+        self._calls.put(call)
+        if (error := self._errors.get()) is not None:
+            raise error
+
+    def close(self) -> None:
+        """Ends the thread after what it runs."""
+        self._calls.put(None)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            try:
+                call()
+            except BaseException as error:
+                self._errors.put(error)
+            else:
+                self._errors.put(None)
 
 
 class EncodedFile:
@@ -57,6 +91,7 @@ class EncodedFile:
         if bits is not None:
             self._stream.codec_context.options = {"bits_per_raw_sample": str(bits)}
         self._written = 0
+        self._worker = Worker()
         if kbps is not None:
             self._stream.bit_rate = 1000 * kbps
         write_tags(self._container, tags)
@@ -70,9 +105,12 @@ class EncodedFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with contextlib.closing(self._container):
+        try:
             if error is None:
-                self._container.mux(self._stream.encode(None))
+                self._worker.run(functools.partial(self._encode, None))
+        finally:
+            self._worker.run(self._container.close)
+            self._worker.close()
 
     def write(self, samples: np.ndarray) -> None:
         """Appends samples."""
@@ -86,4 +124,7 @@ class EncodedFile:
         frame.time_base = Fraction(1, frame.sample_rate)
         frame.pts = self._written
         self._written += len(samples)
+        self._worker.run(functools.partial(self._encode, frame))
+
+    def _encode(self, frame: av.AudioFrame | None) -> None:
         self._container.mux(self._stream.encode(frame))

@@ -7,6 +7,7 @@ in its place; of m4a, which states the length, some decoders give silence up to 
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import tempfile
@@ -189,8 +190,9 @@ def stems_writer(
                 file = _open(temporaries[stem], output, *shape, tags)
                 writer.files[stem] = closing.enter_context(file)
             yield writer
-        for stem, path in paths.items():
-            _check_whole(temporaries[stem], path, num_frames)
+        with contextlib.closing(encode.Worker()) as worker:
+            for stem, path in paths.items():
+                worker.run(functools.partial(_check_whole, temporaries[stem], path, num_frames))
 
 
 def write_wav(path: Path, audio: Block, sample_rate: int) -> None:
