@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from halving import Halving, noise, run, song
+from halving import RATE, Halving, noise, run, song
 from jax import Array
 
 pytestmark = pytest.mark.usefixtures("halving")
@@ -93,6 +94,20 @@ def test_brackets_in_a_songs_name_are_no_markup(
     # A closing tag as in "[/b]" can come in an input's path alone.
     (tmp_path / "[").mkdir()
     run(song(tmp_path / "[" / "b].wav"), "--out", tmp_path / "out")
+
+
+def test_one_bar_over_all_songs_fits_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws the bar
+    monkeypatch.setenv("COLUMNS", "80")
+    songs = [song(tmp_path / f"{number}{'x' * 90}.wav", noise(RATE)) for number in range(3)]
+    run(*songs, "--out", tmp_path / "out")
+    printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    bars = [line.strip() for line in re.split(r"[\r\n]", printed) if "%" in line]
+    assert all(len(line) < 80 for line in bars)
+    last = bars[-1]
+    assert re.fullmatch(r"3/3 2x+\S+ \S+ 100% 0:00:02 of audio, left: 0:00:00", last), last
 
 
 def test_a_song_whose_name_the_terminal_cannot_show(

@@ -1,6 +1,7 @@
 """Progress and results of a separation: a bar and lines for people, JSON for programs."""
 
 import contextlib
+import datetime
 import json
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any, Literal
 
 import rich.console
 import rich.progress
+import rich.table
 
 from diffsep_jax.errors import printable
 from diffsep_jax.inference.files import FileJob, FileResult
@@ -25,9 +27,14 @@ def reporting(style: Style) -> Iterator["Lines | JsonLines"]:
         yield JsonLines()
         return
     columns = (
-        rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(),
+        rich.progress.TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=rich.table.Column(no_wrap=True, overflow="ellipsis", max_width=22),
+        ),
+        rich.progress.BarColumn(16),
         rich.progress.TaskProgressColumn(),
+        rich.progress.TextColumn("{task.fields[done]}"),
         rich.progress.TimeRemainingColumn(),
     )
     console = rich.console.Console(stderr=True)
@@ -43,27 +50,31 @@ def reporting(style: Style) -> Iterator["Lines | JsonLines"]:
 
 
 class Lines:
-    """A line for each file, and a bar where there is a terminal."""
+    """A line for each file, and a bar over all of them where there is a terminal."""
 
     def __init__(self, progress: rich.progress.Progress, *, is_quiet: bool) -> None:
         self._bar, self._is_quiet = progress, is_quiet
-        self._task: rich.progress.TaskID | None = None
+        self._task = progress.add_task("compiling", total=None, done="")
         self._files, self._number = 0, 0
         self._seconds, self._audio_seconds = 0.0, 0.0
 
     def begin(self, files: int, finished_before: int) -> None:
         """`files` remain to be separated; `finished_before` were in an earlier run."""
         self._files = files
+        self._bar.update(self._task, description="reading", total=files)
         if finished_before and not self._is_quiet:
             print(f"{finished_before} finished before, {files} to do", flush=True)
 
     def progress(self, job: FileJob, done: int, total: int) -> None:
-        """Moves the bar to `done` of `total` chunks."""
-        if self._task is None:
-            self._task = self._bar.add_task("", total=None)
+        """Moves the bar to `done` of `total` chunks of the job."""
         number = f"{self._number + 1}/{self._files} " if self._files > 1 else ""
-        description = number + job.path.name
-        self._bar.update(self._task, description=description, completed=done, total=total)
+        audio = datetime.timedelta(seconds=int(self._audio_seconds))
+        self._bar.update(
+            self._task,
+            description=number + printable(job.path.name),
+            completed=self._number + done / total,  # lengths are not known in advance
+            done=f"{audio} of audio, left:" if self._files > 1 else "",
+        )
 
     def result(self, result: FileResult, seconds: float) -> None:
         """A line on the file's outcome, and warnings."""
