@@ -6,12 +6,15 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from halving import RATE, Halving, noise, run, song
 from jax import Array
+
+from diffsep_jax.inference.settings import SamplerSettings
 
 pytestmark = pytest.mark.usefixtures("halving")
 
@@ -55,14 +58,19 @@ def test_the_seconds_of_the_first_file_are_without_compiling(
 ) -> None:
     compiled = set()
 
-    def compiles(self: Halving, mixture: np.ndarray, *arguments: object) -> Array:
-        program = arguments[-1] is not None  # with a guess it is another program
-        if program not in compiled:
+    def compile_(self: Halving, settings: SamplerSettings, *, refines: bool) -> None:
+        if refines not in compiled:  # with a guess it is another program
             time.sleep(2)
-            compiled.add(program)
+            compiled.add(refines)
+
+    def call(
+        self: Halving, mixture: np.ndarray, start: np.ndarray, settings: Any, guess: Any
+    ) -> Array:
+        compile_(self, settings, refines=guess is not None)
         return jnp.asarray(mixture / 2)
 
-    monkeypatch.setattr(Halving, "__call__", compiles)
+    monkeypatch.setattr(Halving, "compile", compile_)
+    monkeypatch.setattr(Halving, "__call__", call)
     path = song(tmp_path / "a.wav")
     options = ["--refine", path, "--start-sigma", 0.3] if refine else []
     run(path, "--out", tmp_path / "out", "--progress", "json", *options)
