@@ -12,7 +12,7 @@ PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wor
 
 # Files of tests that take seconds, of all packages but devset and inspect.
 FAST := arguments audio augment cli compare diffusion docs estimates inputs layouts limiter lock losses \
-    metrics noise oracle packages records samplers scores separator settings sources stream sung \
+    metrics noise oracle packages records remote samplers scores separator settings sources stream sung \
     tables track transformer validation
 
 # Debian packages: what the tests play, and what `python -m data_pipelines.build sung` wants.

@@ -26,7 +26,7 @@ from diffsep_jax.evaluation.protocols import METRICS
 from diffsep_jax.evaluation.tables import Table, rich_table
 from diffsep_jax.files import check_writable, make_folder, write_bytes
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
-from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_dir
+from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_model, model_file
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerSettings
 from diffsep_jax.runtime import use_compilation_cache, use_cores
@@ -74,7 +74,7 @@ class Demo:
 
     Attributes:
         out: folder for the audio and the picture.
-        model: name of a shipped model, or a model directory.
+        model: name of a shipped model, a model directory, or its URL.
         num_songs: embedded test songs to score, 60 s each.
     """
 
@@ -136,7 +136,7 @@ def main(command: Demo) -> None:
 
     console.print(rich_table(table_of(rows)))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6
-    megabytes = (model_dir(command.model) / WEIGHTS_FILE).stat().st_size / 1e6
+    megabytes = model_file(command.model, WEIGHTS_FILE).stat().st_size / 1e6
     console.print(
         f"{METRICS['utterance_sdr'].protocol}; median over tracks. Seconds are without compiling."
     )

@@ -32,7 +32,8 @@ class Evaluate:
     """Scores estimated vocals, by a model or in files, on songs whose vocals are known.
 
     Attributes:
-        model: name of a shipped model, or a model directory; unset: small.
+        model: name of a shipped model, a model directory, or its URL, such as hf://user/name;
+            unset: small.
         estimates: path of another program's vocals, to be scored instead of a model's; {track}
             stands for the song's name: 'separated/{track}/vocals.wav'.
         name: name of the estimates in tables; unset: the sampler settings, or the path of

@@ -53,8 +53,8 @@ class Run(configs.Experiment):
     Attributes:
         config: name of an experiment in configs/; comes first.
         workdir: folder for checkpoints, the log and the exported model.
-        init_from: name or folder of a model whose parameters a new run starts from; the optimiser
-            state and the step count are reset.
+        init_from: name, folder or URL of a model whose parameters a new run starts from; the
+            optimiser state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
         export_preset: how WORKDIR/model samples where its user does not say; unset: as before if
             it was exported before, else fast if the generator is untrained, else balanced.

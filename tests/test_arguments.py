@@ -19,6 +19,13 @@ def test_a_url_is_refused(argument):
         arguments(["x", argument])
 
 
+def test_a_model_may_be_a_url():
+    given = ["--model", "hf://user/name@main", "--model=gs://bucket/m", "--init-from", "s3://b/m"]
+    assert arguments(given) == given
+    with pytest.raises(UserError, match=r"^gs://song: is a URL"):
+        arguments(["--model=hf://user/name", "gs://song"])
+
+
 def test_a_url_within_a_value_is_left_to_the_option():
     beam = "--beam=--runner=DataflowRunner --temp_location=gs://bucket/tmp"
     assert arguments([beam]) == [beam]

@@ -55,7 +55,7 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_the_shipped_model_fits_its_limits():
     _, params = load_model("small")
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) <= 14_000_000
-    folder = pretrained.model_dir("small")
+    folder = pretrained.model_file("small", "config.json").parent
     assert (folder / "model.safetensors").stat().st_size < 30e6
     assert (folder / "README.md").is_file()
 

@@ -23,7 +23,7 @@ class Export:
     """Folder for the files; created if needed."""
 
     model: str = "small"
-    """Name of a model (see `diffsep models`) or a model directory."""
+    """Name of a model (see `diffsep models`), a model directory, or its URL: hf://user/name."""
 
     sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=SamplerOptions

@@ -77,7 +77,7 @@ class Separate:
     """Separate what can be read of truncated or damaged files, with a warning."""
 
     model: str = "small"
-    """Name of a model (see `diffsep models`) or a model directory."""
+    """Name of a model (see `diffsep models`), a model directory, or its URL: hf://user/name."""
 
     sampling: Annotated[SamplerOptions, tyro.conf.OmitArgPrefixes] = dataclasses.field(
         default_factory=SamplerOptions

@@ -40,7 +40,7 @@ from diffsep_jax.evaluation.scoring import (
     score_anchors,
     with_calibration,
 )
-from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_dir
+from diffsep_jax.inference.pretrained import WEIGHTS_FILE, load_config, model_file
 from diffsep_jax.metrics import is_silent
 from diffsep_jax.models.model import model_to_json
 from diffsep_jax.runtime import LONG_BARRIER_SECONDS, is_primary, wait_for_all
@@ -269,6 +269,6 @@ def weights_digest(name_or_dir: str) -> str:
     """Identifies a model, regardless of its default preset. UserError if it does not exist."""
     config = model_to_json(load_config(name_or_dir))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    with (model_dir(name_or_dir) / WEIGHTS_FILE).open("rb") as file:
+    with model_file(name_or_dir, WEIGHTS_FILE).open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -1,12 +1,14 @@
 """Model directories: `config.json` + `model.safetensors`, all that inference needs.
 
-The names that the package ships are folders of `diffsep_jax/pretrained/`.
+A model's name is that of one that the package ships, a folder of `diffsep_jax/pretrained/`; or a
+directory; or the URL of one (see `inference.remote`).
 """
 
 import hashlib
 import importlib.resources
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -16,15 +18,14 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from diffsep_jax.arguments import URL
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes
+from diffsep_jax.inference.remote import CONFIG_FILE, WEIGHTS_FILE, fetch
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
 from diffsep_jax.models.model import FORMAT, Params, SeparationModel, model_from_json, model_to_json
 
 StoredDtype = Literal["float32", "float16"]
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 
 # Needed in training only.
 _TRAINING_ONLY = "conditioner/latent_head/"
@@ -42,32 +43,37 @@ def known_models() -> list[str]:
     return sorted(entry.name for entry in _shipped().iterdir() if (entry / CONFIG_FILE).is_file())
 
 
-def model_dir(name_or_dir: str) -> pathlib.Path:
-    """The directory of a model's name, in any case, or the given one. UserError for neither."""
-    if name_or_dir.lower() in known_models():
-        return _shipped() / name_or_dir.lower()
-    directory = pathlib.Path(name_or_dir)
+def model_file(name: str, file: str) -> pathlib.Path:
+    """The path of CONFIG_FILE or WEIGHTS_FILE of a model; one at a URL is fetched first.
+
+    UserError if there is no such model.
+    """
+    if re.match(URL, name):
+        return fetch(name, file)
+    if name.lower() in known_models():
+        return _shipped() / name.lower() / file
+    directory = pathlib.Path(name)
     if not directory.is_dir():
         raise UserError(
-            f"unknown model {name_or_dir!r}; expected a model directory or one of"
-            f" {', '.join(known_models())}"
+            f"unknown model {name!r}; expected a model directory, hf://user/name, another URL, or"
+            f" one of {', '.join(known_models())}"
         )
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (directory / name).is_file():
+    for needed in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (directory / needed).is_file():
             raise UserError(
-                f"{directory}: has no {name}; expected a model directory of {CONFIG_FILE} and"
+                f"{directory}: has no {needed}; expected a model directory of {CONFIG_FILE} and"
                 f" {WEIGHTS_FILE}, such as WORKDIR/model of train.py"
             )
-    return directory
+    return directory / file
 
 
-def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
+def load_model(name: str) -> tuple[SeparationModel, Params]:
     """The model and its float32 parameters, on the host.
 
     Raises UserError if there is no such model, a file is damaged, or the two files do not match.
     """
-    model, config = _read_config(name_or_dir)
-    weights_path = model_dir(name_or_dir) / WEIGHTS_FILE
+    model, config = _read_config(name)
+    weights_path = model_file(name, WEIGHTS_FILE)
     try:
         with safetensors.safe_open(weights_path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -83,20 +89,20 @@ def load_model(name_or_dir: str) -> tuple[SeparationModel, Params]:
         raise UserError(f"{weights_path}: not a readable safetensors file ({error})") from None
 
 
-def load_config(name_or_dir: str) -> SeparationModel:
+def load_config(name: str) -> SeparationModel:
     """The model without its parameters, which are not read. UserError as `load_model`."""
-    return _read_config(name_or_dir)[0]
+    return _read_config(name)[0]
 
 
-def load_default_preset(name_or_dir: str) -> Preset:
+def load_default_preset(name: str) -> Preset:
     """The model's default preset. UserError as `load_config`."""
-    preset: Preset = _read_config(name_or_dir)[1][_PRESET]
+    preset: Preset = _read_config(name)[1][_PRESET]
     return preset
 
 
-def _read_config(name_or_dir: str) -> tuple[SeparationModel, dict[str, Any]]:
+def _read_config(name: str) -> tuple[SeparationModel, dict[str, Any]]:
     """The model and the content of its config."""
-    config_path = model_dir(name_or_dir) / CONFIG_FILE
+    config_path = model_file(name, CONFIG_FILE)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         if not isinstance(config, dict):

@@ -105,7 +105,11 @@ class Separator:
         batch_size: int = DEFAULT_BATCH_SIZE,
         dtype: DtypeOption = "auto",
     ) -> "Separator":
-        """Loads a shipped model by name, or a model directory. UserError lists the names."""
+        """Loads a shipped model by name, a model directory, or one at a URL.
+
+        A URL is `hf://user/name[@revision]`, or a folder that fsspec can open, such as `s3://...`;
+        only then is a network used. Raises UserError if there is no such model.
+        """
         model, params = load_model(name_or_dir)
         preset = load_default_preset(name_or_dir)
         return cls(model, params, batch_size=batch_size, dtype=dtype, default_preset=preset)
