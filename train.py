@@ -1,7 +1,7 @@
 """Trains a separation model:  python train.py CONFIG --workdir DIR [--train.num-steps 100 ...]
 
-Composes an experiment from `configs/`, its data and the training loop. Run the same command again
-to go on from the newest checkpoint in the work folder.
+Composes an experiment, from `configs/` or a file of your own, its data and the training loop. Run
+the same command again to go on from the newest checkpoint in the work folder.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Run(configs.Experiment):
     """Trains a separation model; any field of the config can be overridden by its name.
 
     Attributes:
-        config: name of an experiment in configs/; comes first.
+        config: name of an experiment in configs/, or the path of a file such as those; comes first.
         workdir: folder for checkpoints, the log and the exported model.
         init_from: name, folder or URL of a model whose parameters a new run starts from; the
             optimiser state and the step count are reset.
@@ -81,7 +81,7 @@ def parse(args: list[str]) -> Run:
     named = bool(args) and not args[0].startswith("-")
     if not named and not asks_for_help:
         raise UserError(
-            f"no config; give one of {', '.join(configs.NAMES)} first:"
+            f"no config; give one of {', '.join(configs.NAMES)}, or the path of a .py file, first:"
             " train.py CONFIG --workdir DIR"
         )
     experiment = configs.get(args[0] if named else "small")
@@ -154,6 +154,7 @@ def train_run(run: Run) -> None:
         initial_params=initial_params(run),
         init_from=run.init_from,
         settings={
+            "config": run.config,
             "train": dataclasses.asdict(run.train),
             "data": dataclasses.asdict(run.data),
             "compute": dataclasses.asdict(run.model.compute),

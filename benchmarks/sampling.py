@@ -80,7 +80,8 @@ class Arguments:
     """What is measured.
 
     Attributes:
-        model: name of a model, a model directory, or a configuration (random weights).
+        model: name of a model, a model directory, or the name or path of a configuration (random
+            weights).
         sweep: grid of sampler settings, as in eval.py; the rest are the paper's.
         batch_sizes: chunks of a call.
         segment: samples of a chunk; unset: the model's.
@@ -364,7 +365,7 @@ def peak_bytes() -> int:
 def load(name: str, segment: int | None, dtype: DtypeOption) -> tuple[SeparationModel, Params]:
     """The model to time and its parameters, random for a configuration."""
     params: Any = None
-    if name in configs.NAMES and name not in known_models():
+    if name.endswith(".py") or (name in configs.NAMES and name not in known_models()):
         model = configs.get(name).model
     else:
         model, params = load_model(name)

@@ -42,7 +42,7 @@ class Arguments:
     """What is timed.
 
     Attributes:
-        config: name of a configuration.
+        config: name or path of a configuration.
         batch_size: examples of a step; unset: the configuration's.
         micro_batches: of our step; PyTorch takes the batch at once.
         repeats: timed steps of each.

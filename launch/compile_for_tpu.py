@@ -63,7 +63,7 @@ class Command:
     """Compiles a program for TPU slices and prints what each chip needs.
 
     Attributes:
-        config: name of the experiment.
+        config: name or path of the experiment.
         topology: generation and chips of a slice: v4:2x2x2, v5e:2x4, v5p:2x2x2, v6e:2x4 and the
             like.
         program: a training step, or the sampler on a batch of chunks.
@@ -119,7 +119,8 @@ def main(arguments: Sequence[str]) -> None:
 def parse(arguments: Sequence[str]) -> Command:
     """The command line over the config that it names."""
     commands = {}
-    for name in configs.NAMES:
+    own = [argument for argument in arguments[:1] if argument.endswith(".py")]
+    for name in (*configs.NAMES, *own):
         experiment = configs.get(name)
         command = Command(
             config=name,
@@ -129,7 +130,7 @@ def parse(arguments: Sequence[str]) -> Command:
             model=experiment.model,
             train=experiment.train,
         )
-        commands[name] = (f"configs/{name}.py", command)
+        commands[name] = (name if name in own else f"configs/{name}.py", command)
     command = tyro.extras.overridable_config_cli(
         commands, prog="launch/compile_for_tpu.py", description=__doc__, args=arguments
     )

@@ -164,6 +164,56 @@ def test_an_unknown_config_lists_the_known_ones():
         configs.get("smal")
 
 
+CONFIG = """
+import dataclasses
+
+import configs
+
+def get():
+    tiny = configs.get("tiny")
+    return dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, STATEMENT))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_by_a_config_of_ones_own_and_its_continuation_by_a_copy(toy, tmp_path, capsys):
+    options = ["--workdir", tmp_path / "run", f"--data.cache-dir={tmp_path / 'cache'}", *SMALL_RUN]
+    options[options.index("--train.num-steps=15")] = "--data.pipeline.batch-size=8"
+    options.remove("--data.pipeline.batch-size=2")
+    for name, steps in (("first.py", 2), ("tiny.py", 3)):
+        path = tmp_path / name
+        path.write_text(CONFIG.replace("STATEMENT", f"num_steps={steps}"))
+        run_here(path, *options)
+        settings = json.loads((tmp_path / "run" / "run_config.json").read_text())["settings"]
+        assert settings["config"] == str(path)
+        assert settings["train"]["num_steps"] == steps
+    printed = capsys.readouterr().out
+    assert "resumed from the checkpoint of step 2" in printed
+    assert f"config was {tmp_path / 'first.py'}, now {path}" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"config is '.*/bad.py', and there is no such file"),
+        ("def get(:", r"bad\.py: SyntaxError: .*line 1"),
+        ("import nothing_of_that_name", r"bad\.py: line 1: ModuleNotFoundError: No module named"),
+        ("x = 1", r"bad\.py: get\(\) is missing or gives NoneType; expected it to give an Exp"),
+        ("\ndef get():\n    return 1", r"bad\.py: get\(\) is missing or gives int; expected"),
+        (CONFIG.replace("STATEMENT", "steps=1"), r"bad\.py: line 8: TypeError: .*steps"),
+        (CONFIG.replace("STATEMENT", "log_every=0"), r"bad\.py: line 8: log_every is 0; expected"),
+    ],
+)
+def test_a_bad_config_of_ones_own(tmp_path, text, message):
+    path = tmp_path / "bad.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        train.main([str(path), "--workdir", str(tmp_path / "run")])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_nan_in_a_song_ends_the_run_in_one_line_that_names_the_file(toy, tmp_path):
     audio = 0.1 * np.random.default_rng(0).standard_normal((44_100, 2)).astype(np.float32)
     for split, bad in (("train", True), ("validation", False)):
