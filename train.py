@@ -42,6 +42,7 @@ with one_line_errors():
     from diffsep_jax.training.loop import train
     from diffsep_jax.training.run_config import differences, has_untrained_generator
     from diffsep_jax.training.sharding import BatchLayout, make_mesh
+    from diffsep_jax.training.tracker import load_tracker
 
 MODEL_FOLDER = "model"
 
@@ -59,6 +60,8 @@ class Run(configs.Experiment):
         export_preset: how WORKDIR/model samples where its user does not say; unset: as before if
             it was exported before, else fast if the generator is untrained, else balanced.
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
+        tracker: module:attribute of functions start(config), log(step, metrics) and finish() that
+            pass the log's records on, for instance to Weights & Biases; see docs/scaling.md.
         best: with --export-only: from its best checkpoint by --train.best-by.
         inspect: write a page of training examples of this very run, to see and hear, and end.
         multihost: join the other processes of the run, on this host or others.
@@ -70,6 +73,7 @@ class Run(configs.Experiment):
     export_only: bool = False
     export_preset: Preset | None = None
     export_dtype: StoredDtype = "float32"
+    tracker: str | None = None
     best: bool = False
     inspect: pathlib.Path | None = None
     multihost: bool = False
@@ -137,6 +141,7 @@ def inspect_run(run: Run, out: pathlib.Path) -> None:
 def train_run(run: Run) -> None:
     """Trains, in all of the run's processes; process 0 exports the model."""
     signal.signal(signal.SIGTERM, raise_preempted)
+    tracker = load_tracker(run.tracker) if run.tracker else None
     mesh = make_mesh(run.train.mesh)
     layout = BatchLayout(mesh, run.data.pipeline.batch_size, run.train.micro_batches)
     training, validation = open_data(run, layout.rows)
@@ -153,6 +158,7 @@ def train_run(run: Run) -> None:
         workdir=run.workdir,
         initial_params=initial_params(run),
         init_from=run.init_from,
+        tracker=tracker,
         settings={
             "config": run.config,
             "train": dataclasses.asdict(run.train),
@@ -209,9 +215,10 @@ def refuse_without_effect(run: Run) -> None:
         "--init-from": run.init_from is not None,
         "--export-preset": run.export_preset is not None,
         "--export-dtype": run.export_dtype != "float32",
+        "--tracker": run.tracker is not None,
         "--multihost": run.multihost,
     }
-    of_training = {name: elsewhere[name] for name in ("--init-from", "--multihost")}
+    of_training = {name: elsewhere[name] for name in ("--init-from", "--tracker", "--multihost")}
     has_embedded = "embedded" in (*data.source, *(data.validation_source or ()))
     useless: dict[str, dict[str, Any]] = {
         "without --export-only": {"--best": run.best and not run.export_only},

@@ -10,7 +10,7 @@ import runpy
 import traceback
 
 from configs.experiment import DataConfig, Experiment
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, describe
 
 NAMES = (
     "tiny",
@@ -51,9 +51,8 @@ def _from_file(path: pathlib.Path) -> Experiment:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
         place = f"line {lines[-1]}: " if lines else ""
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(f"{path}: {place}{kind}{reason}") from None
+        reason = error if isinstance(error, UserError) else describe(error)
+        raise UserError(f"{path}: {place}{reason}") from None
     if not isinstance(experiment, Experiment):
         raise UserError(
             f"{path}: get() is missing or gives {type(experiment).__name__}; expected it to give"

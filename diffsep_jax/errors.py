@@ -124,6 +124,11 @@ def _no_lost_interrupts() -> Iterator[None]:
         yield
 
 
+def describe(error: Exception) -> str:
+    """The class of an error of other code, and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+
+
 def printable(text: object) -> str:
     """The text with control characters, as names of files may have them, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

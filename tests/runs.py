@@ -23,6 +23,7 @@ def run(
     batches=None,
     validation=(),
     settings=None,
+    tracker=None,
 ):
     workdir.mkdir(exist_ok=True)
     mesh = make_mesh(config.mesh, jax.devices()[:2])
@@ -34,6 +35,7 @@ def run(
         validation_batches=validation,
         workdir=workdir,
         settings=settings,
+        tracker=tracker,
     )
 
 

@@ -234,6 +234,8 @@ def test_a_nan_in_a_song_ends_the_run_in_one_line_that_names_the_file(toy, tmp_p
     [
         (["--best"], "--best has no effect without --export-only"),
         (["--export-only", "--init-from", "small"], "--init-from has no effect with --export-only"),
+        (["--export-only", "--tracker", "a:b"], "--tracker has no effect with --export-only"),
+        (["--inspect", "a.html", "--tracker", "a:b"], "--tracker has no effect with --inspect"),
         (["--inspect", "a.html", "--export-preset", "fast"], "--export-preset has no effect with"),
         (["--data.source", "a", "--data.num-songs", "9"], "--data.num-songs has no effect without"),
         (

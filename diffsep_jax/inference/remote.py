@@ -5,7 +5,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from diffsep_jax.errors import MachineError, UserError
+from diffsep_jax.errors import MachineError, UserError, describe
 from diffsep_jax.files import user_cache, write_bytes
 
 CONFIG_FILE = "config.json"
@@ -38,10 +38,7 @@ def fetch(url: str, name: str) -> Path:
         files = " and ".join(MAX_BYTES)
         raise UserError(f"{url}: no such file: {error}; expected a folder of {files}") from None
     except Exception as error:  # every file system has its own
-        reason = (str(error).splitlines() or [""])[0]
-        raise UserError(
-            f"{url}: {name} cannot be fetched ({type(error).__name__}: {reason})"
-        ) from None
+        raise UserError(f"{url}: {name} cannot be fetched ({describe(error)})") from None
 
 
 def _from_hub(url: str, name: str) -> Path:

@@ -17,12 +17,13 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, describe
 from diffsep_jax.files import make_folder, write_bytes, write_errors
 from diffsep_jax.runtime import is_primary
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.observers import Observer
 from diffsep_jax.training.optimizer import learning_rate_schedule
+from diffsep_jax.training.tracker import Tracker
 from diffsep_jax.training.validation import Validation
 
 FILE_NAME = "log.jsonl"
@@ -67,6 +68,7 @@ class RunLog(Observer):
             if is_primary() and path.exists():
                 _drop_records_after(path, start_step)
             self._file = path.open("a", encoding="utf-8")
+        self._tracker: Tracker | None = None
         self._events = None
         if config.tensorboard and is_primary():
             self._events = TensorBoard(workdir / TENSORBOARD, start_step=start_step)
@@ -86,6 +88,20 @@ class RunLog(Observer):
         )
         if self._console.is_terminal:
             self._live.start()
+
+    def track(self, tracker: Tracker, config: dict[str, Any]) -> None:
+        """Starts a tracker, which gets each record from now on.
+
+        Raises UserError if it does not start. If it fails later, that is printed each time, and
+        the run goes on.
+        """
+        try:
+            tracker.start(config)
+        except Exception as error:
+            raise UserError(
+                f"the tracker does not start: {describe(error)}; repair it, or train without one"
+            ) from None
+        self._tracker = tracker
 
     def before(self, step: int) -> None:
         if step == self._start_step + 1:  # after compiling
@@ -108,6 +124,9 @@ class RunLog(Observer):
 
     def finish(self) -> None:
         self._live.stop()
+        if self._tracker is not None:
+            with self._failure_printed():
+                self._tracker.finish()
         with contextlib.suppress(OSError):  # a full disk was reported when the record was written
             self._file.close()
         if self._events is not None:
@@ -121,6 +140,9 @@ class RunLog(Observer):
             self._file.flush()
         if self._events is not None:
             self._events.scalars(step, kind, values)
+        if self._tracker is not None:
+            with self._failure_printed():
+                self._tracker.log(step, {f"{kind}/{name}": value for name, value in values.items()})
         line = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         if self._console.is_terminal and kind == "train":
             self._status.plain = line
@@ -136,6 +158,13 @@ class RunLog(Observer):
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _failure_printed(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.say(f"the tracker failed, the run goes on: {describe(error)}")
 
     @contextlib.contextmanager
     def timing(self, name: str) -> Iterator[None]:

@@ -26,6 +26,7 @@ from diffsep_jax.training.step import (
     step_arguments,
     train_program,
 )
+from diffsep_jax.training.tracker import Tracker
 from diffsep_jax.training.validation import make_validate
 
 HostBatch = dict[str, np.ndarray]
@@ -42,6 +43,7 @@ def train(
     validation_batches: Sequence[HostBatch],
     workdir: pathlib.Path,
     settings: Mapping[str, Any] | None = None,
+    tracker: Tracker | None = None,
     init_from: str | None = None,
     initial_params: Params | None = None,
 ) -> TrainState:
@@ -62,6 +64,7 @@ def train(
         validation_batches: the same rows of the batches to validate on.
         workdir: for checkpoints, config and log.
         settings: recorded with the run; a restart logs what changed.
+        tracker: gets, in process 0, each record of the log.
         init_from: name of the model that `initial_params` come from, recorded with the run.
         initial_params: what a run without a checkpoint starts from; random by default.
 
@@ -69,8 +72,8 @@ def train(
         The final state, laid out over the mesh.
 
     Raises:
-        UserError: the loss is not finite, a checkpoint cannot be written, or the run in `workdir`
-            is of another model, seed, batch size or `init_from`.
+        UserError: the loss is not finite, a checkpoint cannot be written, the tracker does not
+            start, or the run in `workdir` is of another model, seed, batch size or `init_from`.
     """
     mesh = layout.mesh
     ours = run_config(
@@ -119,6 +122,8 @@ def train(
         log = observe(RunLog(workdir, config, start_step=start_step, batch_size=layout.batch_size))
         for note in notes:
             log.say(note)
+        if tracker is not None and is_primary():
+            log.track(tracker, ours | {"workdir": str(workdir)})
 
         # Validation. The run may have stopped before validating the step that it resumes from.
         validation_on_device = [layout.put(batch) for batch in validation_batches]
