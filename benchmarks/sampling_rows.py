@@ -109,8 +109,8 @@ def _speed(run: dict[str, Any]) -> Table:
             [
                 row["name"],
                 str(batch),
-                f"{1000 * row['seconds'] / batch:.3g}",
-                f"{low:.3g}, {high:.3g}",
+                f"{1000 * row['seconds'] / batch:.4g}",
+                f"{low:.4g}, {high:.4g}",
                 f"{row['real_time_factor']:.3g}",
                 f"{row['conditioner_share']:.0%}",
                 f"{row['flops'] / batch / 1e9:.3g}",
