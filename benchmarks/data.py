@@ -75,7 +75,7 @@ class RandomSegments(Dataset):
             parts = [mixture] if mixture.exists() else [p for p in stems if p != vocals]
             self._songs.append((vocals, parts, soundfile.info(vocals).frames))
         if not self._songs:
-            raise UserError(f"folder is {folder}; expected song folders with vocals.wav.")
+            raise UserError(f"folder is {folder}; expected song folders with vocals.wav")
 
     def __len__(self) -> int:
         return 1_000_000

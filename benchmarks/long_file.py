@@ -39,7 +39,7 @@ class Arguments:
 def main(args: Arguments) -> None:
     """Prints a line for each length."""
     if not args.minutes or min(args.minutes) < 1:
-        raise UserError(f"--minutes is {args.minutes}; expected 1 or more.")
+        raise UserError(f"--minutes is {args.minutes}; expected 1 or more")
     song = EmbeddedSongs(split="test", num_songs=1, seconds=60.0)
     minute = sum(song.segment(0, 0, song.num_samples(0)), np.float32(0))
     for minutes in args.minutes:

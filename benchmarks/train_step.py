@@ -57,7 +57,7 @@ class Arguments:
         for name in ("repeats", "batch_size", "micro_batches"):
             count = getattr(self, name)
             if count is not None and count < 1:
-                raise UserError(f"--{name.replace('_', '-')} is {count}; expected 1 or more.")
+                raise UserError(f"--{name.replace('_', '-')} is {count}; expected 1 or more")
 
 
 def main(args: Arguments) -> None:

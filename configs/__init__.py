@@ -35,7 +35,7 @@ def get(name: str) -> Experiment:
         return _from_file(pathlib.Path(name))
     if name.lower() not in NAMES:
         raise UserError(
-            f"config is {name!r}; expected one of {', '.join(NAMES)}, or the path of a .py file."
+            f"config is {name!r}; expected one of {', '.join(NAMES)}, or the path of a .py file"
         )
     return importlib.import_module(f"configs.{name.lower()}").get()
 
@@ -44,7 +44,7 @@ def get(name: str) -> Experiment:
 def _from_file(path: pathlib.Path) -> Experiment:
     """What `get()` in the file returns."""
     if not path.is_file():
-        raise UserError(f"config is {str(path)!r}, and there is no such file.")
+        raise UserError(f"config is {str(path)!r}, and there is no such file")
     try:
         experiment = runpy.run_path(str(path)).get("get", lambda: None)()
     except Exception as error:

@@ -42,7 +42,7 @@ class DataConfig:
         check_weights(self.weights, self.source)
         for name in ("num_songs", "validation_songs", "song_seconds"):
             if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number.")
+                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(ValueError):
-    """Bad input. The message is one line: what was given, what was expected, what to do."""
+    """Bad input, in one line without a final period: `NAME is VALUE; expected WHAT. Hint`."""
 
 
 class MachineError(Exception):

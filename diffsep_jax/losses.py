@@ -38,12 +38,12 @@ class LossWeights:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UserError(f"loss weight {name} is {value}; expected a finite number >= 0.")
+                raise UserError(f"loss weight {name} is {value}; expected a finite number >= 0")
         if self.normalised > 1:
-            raise UserError(f"loss weight normalised is {self.normalised}; expected at most 1.")
+            raise UserError(f"loss weight normalised is {self.normalised}; expected at most 1")
         if self.log_floor == 0:
             raise UserError(
-                "loss weight log_floor is 0; expected more, because an error can be 0, or None."
+                "loss weight log_floor is 0; expected more, because an error can be 0, or None"
             )
 
 

@@ -194,13 +194,13 @@ def join_hosts(multihost: bool, device: DeviceOption = "auto") -> None:
         return
     address = os.environ.get("JAX_COORDINATOR_ADDRESS", "HOST:0")
     if not re.fullmatch(r".+:\d+", address):
-        raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r}; expected HOST:PORT.")
+        raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r}; expected HOST:PORT")
     arguments: dict[str, Any] = {}
     for name in ("num_processes", "process_id"):
         value = os.environ.get(f"JAX_{name.upper()}")
         if value is not None:
             if not value.isdecimal():
-                raise UserError(f"JAX_{name.upper()} is {value!r}; expected a whole number.")
+                raise UserError(f"JAX_{name.upper()} is {value!r}; expected a whole number")
             arguments[name] = int(value)
     try:
         jax.distributed.initialize(**arguments)

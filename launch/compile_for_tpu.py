@@ -135,9 +135,9 @@ def parse(arguments: Sequence[str]) -> Command:
         commands, prog="launch/compile_for_tpu.py", description=__doc__, args=arguments
     )
     if command.per_device_batch < 1:
-        raise UserError(f"per-device-batch is {command.per_device_batch}; expected 1 or more.")
+        raise UserError(f"per-device-batch is {command.per_device_batch}; expected 1 or more")
     if command.num_slices < 1:
-        raise UserError(f"num-slices is {command.num_slices}; expected 1 or more.")
+        raise UserError(f"num-slices is {command.num_slices}; expected 1 or more")
     return command
 
 
@@ -154,14 +154,14 @@ def tpu_devices(topology: str, num_slices: int = 1) -> list[jax.Device]:
 
     Raises UserError for an unknown topology, and where there is no libtpu.
     """
-    expected = "expected a TPU slice such as v4:2x2x2, v5e:2x4, v5p:2x2x2 or v6e:2x4."
+    expected = "expected a TPU slice such as v4:2x2x2, v5e:2x4, v5p:2x2x2 or v6e:2x4"
     match = re.fullmatch(r"(v4|v5e|v5p|v6e):(\d+)x(\d+)(x\d+)?", topology)
     if match is None:
         raise UserError(f"topology is {topology!r}; {expected}")
     if not has_libtpu():
         raise UserError(
             "there is no libtpu, the compiler for TPUs; expected `pip install -e '.[train,tpu]'`,"
-            " or TPU_LIBRARY_PATH set to a libtpu.so."
+            " or TPU_LIBRARY_PATH set to a libtpu.so"
         )
     jax.config.update("jax_platforms", "cpu")
     for variable, value in COMPILER_ENVIRONMENT.items():

@@ -1,4 +1,4 @@
-"""The documentation: its site, its commands and programs, and the public names."""
+"""The documentation: its site, commands and programs, the public names, the errors' style."""
 
 import ast
 import os
@@ -203,3 +203,13 @@ def test_public_names_are_described():
         undescribed = [part for part, value in parts.items() if not value.__doc__]
         assert public.__doc__
         assert not undescribed, name
+
+
+@pytest.mark.parametrize("part", ["diffsep_jax", "data_pipelines", "configs", "launch"])
+def test_errors_end_without_a_period(part):
+    for path in (ROOT / part).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Name(id="UserError" | "MachineError"), args=[message]):
+                    text = ast.unparse(message).rstrip("'\"")
+                    assert not text.endswith("."), f"{path}:{node.lineno}"

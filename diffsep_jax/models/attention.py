@@ -74,7 +74,7 @@ def attention(
     if backend == "cudnn":
         if query.dtype not in CUDNN_TYPES:
             raise ValueError(
-                f"the inputs of cudnn attention are {query.dtype}; expected bfloat16 or float16."
+                f"the inputs of cudnn attention are {query.dtype}; expected bfloat16 or float16"
             )
         return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
     if backend == "blockwise":

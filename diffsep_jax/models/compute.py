@@ -49,7 +49,7 @@ class Compute:
         if self.attention == "cudnn" and self.dtype == "float32":
             raise UserError(
                 "compute.attention is cudnn, which computes in bfloat16, and compute.dtype is"
-                " float32; expected bfloat16, or another attention."
+                " float32; expected bfloat16, or another attention"
             )
 
     def block(self, module: M) -> M:

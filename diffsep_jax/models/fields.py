@@ -9,7 +9,7 @@ from diffsep_jax.errors import UserError
 def require(condition: bool, field: str, value: object, expected: str) -> None:
     """Raises UserError unless the condition holds."""
     if not condition:
-        raise UserError(f"{field} is {value!r}; expected {expected}.")
+        raise UserError(f"{field} is {value!r}; expected {expected}")
 
 
 def is_positive(value: int | float) -> bool:
@@ -34,7 +34,7 @@ def check_lengths(network: Any, owner: str, field: str, other: str, more: int = 
     if length != expected:
         relation = "one more than" if more else "as many as"
         raise UserError(
-            f"{owner}.{field} has {length} values; expected {expected}, {relation} {owner}.{other}."
+            f"{owner}.{field} has {length} values; expected {expected}, {relation} {owner}.{other}"
         )
 
 

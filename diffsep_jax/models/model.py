@@ -148,7 +148,7 @@ class SeparationModel:
         if families[0] != families[1]:
             raise UserError(
                 f"the generator is {families[0]} and the conditioner is {families[1]}; expected"
-                " networks of one family."
+                " networks of one family"
             )
         taken, given = map(self.family.interface_of, (self.generator, self.conditioner))
         what = self.family.interface

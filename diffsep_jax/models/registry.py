@@ -78,5 +78,5 @@ def family_name(network: AnyGenerator | AnyConditioner) -> str:
             return name
     raise UserError(
         f"the network is a {type(network).__name__}; expected a class of the families"
-        f" {', '.join(FAMILIES)}."
+        f" {', '.join(FAMILIES)}"
     )

@@ -73,20 +73,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.ema_decay < 1:
-            raise UserError(f"ema_decay is {self.ema_decay}; expected at least 0 and less than 1.")
+            raise UserError(f"ema_decay is {self.ema_decay}; expected at least 0 and less than 1")
         if not self.ema_half_life > 0:
-            raise UserError(f"ema_half_life is {self.ema_half_life}; expected a positive share.")
+            raise UserError(f"ema_half_life is {self.ema_half_life}; expected a positive share")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
-                raise UserError(f"{field.name} is {value}; expected 1 or more.")
+                raise UserError(f"{field.name} is {value}; expected 1 or more")
         if not 0 <= self.stall_minutes <= 1e6:
-            raise UserError(f"stall_minutes is {self.stall_minutes}; expected 0 to 1e6.")
+            raise UserError(f"stall_minutes is {self.stall_minutes}; expected 0 to 1e6")
         still = {"generator": "utterance_sdr_ddim", "conditioner": "utterance_sdr_direct"}
         if self.best_by == still.get(self.freeze):
             raise UserError(
                 f"best_by is {self.best_by}, which does not change with a frozen {self.freeze};"
-                " expected another number, such as loss."
+                " expected another number, such as loss"
             )
         if (
             self.profile_steps is not None
@@ -95,5 +95,5 @@ class TrainConfig:
             first, last = self.profile_steps
             raise UserError(
                 f"profile_steps is {first} {last}; expected the first and the last step,"
-                " 1 <= first <= last."
+                " 1 <= first <= last"
             )

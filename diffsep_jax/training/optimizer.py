@@ -63,14 +63,14 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "generator_learning_rate_ratio", "clip_norm"):
             if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number.")
+                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number")
         for name in ("warmup_steps", "final_learning_rate_ratio", "weight_decay"):
             if not getattr(self, name) >= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more.")
+                raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("b1", "b2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
-                    f"{name} is {getattr(self, name)}; expected at least 0 and less than 1."
+                    f"{name} is {getattr(self, name)}; expected at least 0 and less than 1"
                 )
 
 

@@ -49,14 +49,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     if min(sizes) < 1 or sizes[0] * sizes[1] != len(devices):
         raise UserError(
             f"mesh data={config.data} fsdp={config.fsdp} does not fit {len(devices)} devices;"
-            " expected two sizes whose product is the number of devices; one of them may be -1."
+            " expected two sizes whose product is the number of devices; one of them may be -1"
         )
     in_slice = Counter(getattr(device, "slice_index", 0) for device in devices)
     if len(set(in_slice.values())) > 1 or sizes[0] % len(in_slice):
         raise UserError(
             f"mesh data={sizes[0]} fsdp={sizes[1]} does not fit {len(in_slice)} slices of"
             f" {', '.join(map(str, in_slice.values()))} devices; expected slices of one size and"
-            " data a multiple of their number. On GPUs every host is a slice."
+            " data a multiple of their number. On GPUs every host is a slice"
         )
     types = (AxisType.Auto,) * 2
     if len(in_slice) == 1:
@@ -91,7 +91,7 @@ class BatchLayout:
         if batch_size % (mesh.size * micro_batches):
             raise UserError(
                 f"batch_size is {batch_size}; expected a multiple of {mesh.size} devices x"
-                f" {micro_batches} micro-batches."
+                f" {micro_batches} micro-batches"
             )
         self.mesh = mesh
         self.batch_size = batch_size
