@@ -51,11 +51,11 @@ Separates vocals from music by diffusion: about two minutes, nothing to download
 """
 
 WHAT_TO_EXPECT = """
-[bold]What to expect.[/] The shipped model, small, was trained for 4.5 hours on two CPU cores, \
+[bold]What to expect.[/] The shipped model, small, was trained for 5.5 hours on two CPU cores, \
 on songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. \
 In real recordings, expect instruments that leak, lost syllables, and missed voices under music \
 unlike its training data: it shows that the method works, and is no tool for production. The \
-paper's models have 16 to 22 times its parameters and took a week on four A100.
+paper's models have 16 to 22 times its parameters and took a week on four A100s.
 
 [bold]Why the direct estimate scores higher.[/] SDR rewards the mean of all the vocals that a \
 mixture allows, and the direct estimate is trained to be that mean. Diffusion draws one of these \
@@ -184,7 +184,7 @@ def score(
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each songs and condition, with medians over the tracks that have vocals."""
+    """A line for each set of songs and condition, with medians over the tracks that have vocals."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["songs"], row["condition"]), []).append(row)

@@ -164,7 +164,7 @@ def main(command: Evaluate) -> None:
 
 
 def check(command: Evaluate) -> Sweep:
-    """The points to score, at least one. UserError if the options are wrong."""
+    """The points to score, at least one. Raises UserError if the options are wrong."""
     check_overlap(command.overlap)
     if command.name is not None and (not command.name.strip() or command.name in ANCHORS):
         raise UserError(
@@ -193,7 +193,7 @@ def check(command: Evaluate) -> Sweep:
 
 
 def refuse_without_effect(command: Evaluate, option: str, fields: Sequence[str]) -> None:
-    """UserError if one of the fields was given, which have no effect together with `option`."""
+    """Raises UserError if one of the fields, which have no effect with `option`, was given."""
     plain = Evaluate(out=command.out)
     for field in fields:
         if getattr(command, field) != getattr(plain, field):

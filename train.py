@@ -1,7 +1,7 @@
 """Trains a separation model:  python train.py CONFIG --workdir DIR [--train.num-steps 100 ...]
 
 Composes an experiment, from `configs/` or a file of your own, its data and the training loop. Run
-the same command again to go on from the newest checkpoint in the work folder.
+the same command again to resume from the newest checkpoint in the work folder.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ class Run(configs.Experiment):
     """Trains a separation model; any field of the config can be overridden by its name.
 
     Attributes:
-        config: name of an experiment in configs/, or the path of a file such as those; comes first.
+        config: name of an experiment in configs/, or the path of a file like those; comes first.
         workdir: folder for checkpoints, the log and the exported model.
         init_from: name, folder or URL of a model whose parameters a new run starts from; the
             optimiser state and the step count are reset.
@@ -62,8 +62,8 @@ class Run(configs.Experiment):
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         tracker: module:attribute of functions start(config), log(step, metrics) and finish() that
             pass the log's records on, for instance to Weights & Biases; see docs/scaling.md.
-        best: with --export-only: from its best checkpoint by --train.best-by.
-        inspect: write a page of training examples of this very run, to see and hear, and end.
+        best: with --export-only: export the best checkpoint, by --train.best-by, not the newest.
+        inspect: write a page of this run's training examples, to see and hear, and exit.
         multihost: join the other processes of the run, on this host or others.
     """
 
@@ -172,9 +172,9 @@ def train_run(run: Run) -> None:
 
 
 def initial_params(run: Run) -> Params | None:
-    """Those of `--init-from`, which a run that goes on does not need.
+    """The parameters of `--init-from`; None without it, and for a run that resumes.
 
-    Raises UserError if the model is another, but for the length of its segments.
+    Raises UserError unless the models are equal except for the length of their segments.
     """
     if run.init_from is None or has_checkpoint(run.workdir):
         return None
@@ -203,7 +203,7 @@ def export(run: Run, model: SeparationModel, params: Params) -> None:
 
 
 def refuse_without_effect(run: Run) -> None:
-    """UserError for an option that has no effect, given the others."""
+    """Raises UserError for an option that has no effect, given the others."""
     data, plain = run.data, configs.get(run.config).data
     names = ("num_songs", "validation_songs", "song_seconds", "seed")
     of_embedded = {

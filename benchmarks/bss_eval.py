@@ -78,7 +78,7 @@ def main(options: Options) -> None:
 def museval(
     references: np.ndarray, estimates: np.ndarray, sample_rate: int, num_taps: int = 512
 ) -> FrameScores:
-    """museval's scores, mode v4, windows and hops of a second. UserError if it is not installed."""
+    """museval's scores, mode v4, windows and hops of 1 s. Raises UserError if not installed."""
     evaluate = _museval_metrics().bss_eval
     scores = evaluate(
         references, estimates, window=sample_rate, hop=sample_rate, filters_len=num_taps

@@ -29,8 +29,7 @@ def to_torch(params: Mapping[str, Any]) -> Params:
     """A JAX parameter tree as trainable tensors, in PyTorch's layout.
 
     Kernels are [in, out] and [tap, in, out] in Flax, [out, in] and [out, in, tap] in PyTorch. The
-    kernels of the spectral networks that have one
-    for each band stay as they are.
+    spectral networks' kernels with one matrix for each band stay as they are.
     """
 
     def convert(path: tuple[Any, ...], value: Any) -> Tensor:

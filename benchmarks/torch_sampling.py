@@ -47,7 +47,7 @@ def ddim(
             if eta > 0:
                 spectrum = torch.fft.rfft(torch.randn_like(x), dim=1) * gain[None, :, None]
                 x = x + delta * torch.fft.irfft(spectrum, n=x.shape[1], dim=1)
-    raise ValueError(f"num_steps is {num_steps}; 1 or more is expected")
+    raise ValueError(f"num_steps is {num_steps}; expected 1 or more")
 
 
 def runs_in_torch(

@@ -1,4 +1,4 @@
-"""The spectral conditioner and its stage of training in eager PyTorch, to time ours beside.
+"""The spectral conditioner and its stage of training in eager PyTorch, to time against ours.
 
 Tokens are `[batch, channel, frame, band]` with the channels last in memory, which PyTorch's
 convolutions and norms are fastest with. A layer with separate weights for each band is one batched

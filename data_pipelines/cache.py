@@ -11,14 +11,14 @@ from diffsep_jax.files import user_cache
 
 
 def cache_folder(cache_dir: str | None) -> Path:
-    """The given folder, or diffsep-jax/songs in the user's cache. MachineError without a cache."""
+    """The given folder, or diffsep-jax/songs in the user's cache. Raises MachineError."""
     if cache_dir is not None:
         return Path(cache_dir)
     return user_cache("songs")
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
-    """Write an array under a temporary name, then rename. MachineError if that fails.
+    """Writes an array under a temporary name, then renames it. Raises MachineError on failure.
 
     Others may read it, as far as the umask lets them: several users may share a cache.
     """

@@ -47,7 +47,7 @@ class CombinedSongs:
 
     @property
     def sample_rate(self) -> int:
-        """What all the sources have."""
+        """The rate that all sources share."""
         return self.sources[0].sample_rate
 
     def __len__(self) -> int:

@@ -37,11 +37,11 @@ from diffsep_jax.errors import UserError
 
 _SEEKABLE = (".wav", ".flac", ".aif", ".aiff")
 _MOST_FRAMES = 2**40
-"""Beyond it a header states no length: a stream that was never finished."""
+"""A header with more than this states no length: the stream was never finished."""
 _ROUNDING_SECONDS = 0.1
-"""By so much the length of a lossy file may differ from its header's."""
+"""How far the length of a lossy file may differ from the one in its header."""
 _VERSION = 2
-"""Part of the cache's file names: goes up when what is stored changes."""
+"""Part of the cache's file names; incremented when the content of the files changes."""
 
 
 class SongFiles(NamedTuple):
@@ -108,7 +108,7 @@ class FolderSongs:
         check_range(self.name(song), start, length, num_samples)
         files = self.songs[song]
         if files.needs_conversion(self.sample_rate):
-            # A file that stays open keeps in memory what was read; for a whole song, it is not.
+            # Mapped files keep what was read in memory; one that is read whole is not kept.
             opened = _converted if length < num_samples else _converted.__wrapped__
             audio = opened(files, self.sample_rate, cache_folder(self.cache_dir))
             vocals, accompaniment = np.array(audio[:, start : start + length])

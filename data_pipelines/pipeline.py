@@ -1,8 +1,8 @@
 """Training batches by position: batch i is a pure function of (source, config, i).
 
-So a run resumes with `dataset[step:]`, whatever the number of hosts, threads or worker processes,
-and nothing about the data is stored in a checkpoint. Nothing is filtered while running: where the
-voice sings is known in advance (`Source.activity`), and positions are drawn from that.
+A run therefore resumes with `dataset[step:]`, whatever the number of hosts, threads or worker
+processes, and nothing about the data is stored in a checkpoint. Nothing is filtered while running:
+where the voice sings is known in advance (`Source.activity`), and positions are drawn from that.
 """
 
 import ctypes
@@ -112,7 +112,7 @@ def check_lengths(source: Source, config: PipelineConfig, segment: int) -> None:
 
 
 def _check_shared_memory(config: PipelineConfig, batch_bytes: int) -> None:
-    """UserError if the workers' batches exceed it: the first write past its end kills a process."""
+    """Raises UserError if the workers' batches exceed it: writing past its end kills a process."""
     held = max(config.prefetch, 2 * config.num_workers) + 2 * config.num_workers
     if not config.num_workers or not os.path.isdir(SHARED_MEMORY):
         return

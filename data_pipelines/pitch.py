@@ -14,7 +14,7 @@ from diffsep_jax.errors import UserError
 def shift_pitch(
     audio: Float[np.ndarray, "time 2"], semitones: float, sample_rate: int
 ) -> Float[np.ndarray, "time 2"]:
-    """The audio that many semitones higher, as long as before and in step with it, float32.
+    """Shifts the audio up by that many semitones; the result is float32, equally long, in step.
 
     A pure function: each call has a processor of its own, from one seed. `sample_rate` in Hz sets
     the size of the vocoder's blocks (0.12 s). Raises UserError where the library is missing.

@@ -1,4 +1,4 @@
-"""Worker processes: a map over items, and their end with the parent."""
+"""Worker processes: a map over items by workers that end with their parent."""
 
 import multiprocessing
 import os

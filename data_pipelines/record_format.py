@@ -18,7 +18,7 @@ from diffsep_jax.errors import UserError
 Dtype = Literal["int16", "float32"]
 
 VERSION = "1.0.0"
-"""Goes up when what records hold changes."""
+"""Incremented when the content of records changes."""
 
 INT16_SCALE = 32768
 """Stored integers are float samples times this, divided by the song's own scale."""
@@ -27,7 +27,7 @@ MAX_RECORD_SAMPLES = 2**25
 """A quarter of an hour at 44.1 kHz: a record is read whole."""
 
 SILENT_DB = -120.0
-"""What the levels of records are at least."""
+"""The lowest level that a record can have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def find_data_set(path: Path) -> Path | None:
 
 
 def check_same_format(folder: Path, wanted: RecordFormat) -> None:
-    """UserError unless the data set in a folder is whole and has this format."""
+    """Raises UserError unless the data set in a folder is whole and has this format."""
     try:
         stored = json.loads((folder / "metadata.json").read_text())
     except (OSError, ValueError):

@@ -101,7 +101,7 @@ def named_stems(folder: Path) -> dict[str, Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What is in a folder, sorted, without hidden entries. UserError if it cannot be read."""
+    """A folder's entries, sorted, without hidden ones. Raises UserError if it cannot be read."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

@@ -13,7 +13,7 @@ from diffsep_jax.lock import LOCK_FILE
 
 
 def check_output(out: Path, mark: str) -> None:
-    """UserError unless songs can be written to `out`: a new folder, or one with the file `mark`."""
+    """Raises UserError unless songs can go to `out`: a new folder, or one with the file `mark`."""
     check_writable(out)
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     if names - {LOCK_FILE} and mark not in names:

@@ -80,7 +80,7 @@ def make_table(rows: Sequence[dict], left_out: dict[str, str]) -> SongTable:
 
 
 def read_table(path: Path) -> SongTable:
-    """Reads a file that `SongTable.save` wrote. UserError if it is none."""
+    """Reads a file that `SongTable.save` wrote. Raises UserError for any other file."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as columns:
             return SongTable(**columns)

@@ -76,7 +76,7 @@ def open_sources(
 
 
 def available_split(spec: str, wanted: Split) -> Split | None:
-    """What `open_source` takes for a split: `wanted` or, where that is missing, train.
+    """The split that `open_source` reads: `wanted` or, if that is missing, train.
 
     None for a folder without splits. Raises `UserError` for a damaged data set.
     """
@@ -91,7 +91,7 @@ def available_split(spec: str, wanted: Split) -> Split | None:
 
 
 def _split_folder(root: Path, split: Split) -> Path | None:
-    """The sub-folder of a split, by any of its names. UserError where there are two."""
+    """The sub-folder of a split, by any of its names. Raises UserError if there are two."""
     found = [
         path
         for path in (visible(root) if root.is_dir() else ())

@@ -1,4 +1,4 @@
-"""The command line as all commands take it."""
+"""The command line, read and checked alike by all commands."""
 
 import os
 import re
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from diffsep_jax.errors import UserError
 
 URL = r"[A-Za-z][A-Za-z0-9+.-]*://"
-"""How one begins."""
+"""How a URL begins."""
 
 _MODEL_OPTIONS = ("--model", "--init-from", "--init_from")
 
 
 def arguments(given: Sequence[str] | None = None) -> list[str]:
-    """The arguments, by default this process's, with ~ expanded, which shells leave in --out=~/x.
+    """The arguments, by default this process's, with ~ expanded: shells leave it in --out=~/x.
 
-    Raises UserError for a URL, which would become local folders, other than a model's; and for an
-    empty value, which would mean the current folder.
+    Raises UserError for an empty value, which would mean the current folder, and for a URL where no
+    model is expected, as it would become local folders.
     """
     parsed = []
     previous = ""

@@ -39,18 +39,18 @@ class PreemptedError(BaseException):
 def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     """Wraps a command's main function: exceptions become one line and an exit status.
 
-    It may also hold a script's imports, of which an extra may be missing. `memory_option` is to be
-    lowered where a device's memory is exhausted.
+    A script's imports can go inside too, as their extras may not be installed. `memory_option` is
+    the option to lower if a device runs out of memory.
     """
     try:
-        for stream in (sys.stdout, sys.stderr):  # the name of a file must not end a run
+        for stream in (sys.stdout, sys.stderr):  # an odd file name must not end a run
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
             with _no_lost_interrupts():
                 yield
         finally:
-            print(end="", flush=True)  # or Python would do it at its end, with a traceback
+            print(end="", flush=True)  # Python would do it at exit, with a traceback
     except UserError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
@@ -76,11 +76,11 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:
             print("stopped: nobody reads the output any more", file=sys.stderr)
-        elif error.errno == errno.ENOSPC and error.filename is None:  # files have a name
+        elif error.errno == errno.ENOSPC and error.filename is None:  # not a file's error
             print(f"stopped: the output cannot be written: {error.strerror}", file=sys.stderr)
         else:
             raise
-        with contextlib.suppress(OSError):  # or Python would try to write the rest of it at its end
+        with contextlib.suppress(OSError):  # Python would write the rest at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(EXIT_BROKEN_OUTPUT) from None
     except PreemptedError as error:
@@ -90,9 +90,9 @@ def one_line_errors(memory_option: str = "--batch-size") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_lost_interrupts() -> Iterator[None]:
-    """Raises again what a signal's handler raised where Python only reports it.
+    """Re-raises what a signal handler raised where Python would only report it.
 
-    That is in callbacks of the garbage collector, of which JAX has one, and in destructors.
+    That is in destructors and in callbacks of the garbage collector; JAX has one of these.
     """
     before = sys.unraisablehook
 
@@ -113,7 +113,7 @@ def _no_lost_interrupts() -> Iterator[None]:
 
         handler = signal.signal(signal.SIGINT, handle)
         thread = threading.main_thread().ident
-        # Later than this function ends, in which Python would drop it, too.
+        # After this function has ended: within it Python would drop the exception, too.
         timer = threading.Timer(0.3, signal.pthread_kill, (thread, signal.SIGINT))
         timer.start()
         at_end.callback(handle_at_end)
@@ -125,10 +125,10 @@ def _no_lost_interrupts() -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """The class of an error of other code, and the first line of what it says."""
+    """The class of another library's error, and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def printable(text: object) -> str:
-    """The text with control characters, as names of files may have them, as escapes."""
+    """The text with its control characters escaped; names of files may have some."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

@@ -16,7 +16,7 @@ from diffsep_jax.errors import MachineError, UserError
 
 
 def check_writable(folder: Path) -> None:
-    """UserError unless a file can be written in `folder`, which need not exist yet."""
+    """Raises UserError unless a file can be written in `folder`, which need not exist yet."""
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing):
@@ -28,14 +28,14 @@ def check_writable(folder: Path) -> None:
 
 
 def user_cache(name: str) -> Path:
-    """A folder in the user's cache ($XDG_CACHE_HOME). MachineError if the user has none."""
+    """A folder in the user's cache ($XDG_CACHE_HOME). Raises MachineError if there is no cache."""
     with suppress(RuntimeError):  # neither HOME nor an entry in the table of users
         return platformdirs.user_cache_path("diffsep-jax", appauthor=False) / name
     raise MachineError("no folder for caches, as there is no HOME; set XDG_CACHE_HOME to one")
 
 
 def make_folder(folder: Path) -> None:
-    """Creates a folder and its missing parents. UserError if that fails, also for a URL."""
+    """Creates a folder and its missing parents. Raises UserError if that fails, or for a URL."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):  # a Path has one slash of gs://
         raise UserError(f"{folder}: is a URL; expected a local path. Copy the data there")
     try:
@@ -71,7 +71,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{_hidden(path)}.{os.getpid()}.tmp")
     with new_folder(path.parent), write_errors(path):
-        if path.is_dir():  # os.replace would find that only after the work
+        if path.is_dir():  # os.replace would fail only after the work is done
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         _remove_leftovers(path)
         try:
@@ -90,7 +90,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a new folder of files, whole or not at all. UserError if that fails.
+    """Writes a new folder of files, whole or not at all. Raises UserError if that fails.
 
     A partial folder that a killed process left is removed first.
     """
@@ -109,7 +109,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """OSError in the block becomes a UserError that names `path`."""
+    """Turns an OSError in the block into a UserError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -117,7 +117,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def _hidden(path: Path) -> str:
-    """The start of temporary names for `path`, short where that is about as long as allowed."""
+    """The prefix of temporary names for `path`; shorter if that is near the longest allowed."""
     name = os.fsencode(path.name)
     return f".{path.name}" if len(name) < 200 else f".{zlib.crc32(name):08x}"
 
@@ -144,7 +144,7 @@ def _is_running(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Flushes a file to the disk: after a power cut the new name could be that of an empty file."""
+    """Flushes a file to disk: otherwise a power cut could leave the new name on an empty file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -16,7 +16,7 @@ from diffsep_jax.files import make_folder, write_errors
 
 LOCK_FILE = "lock"
 
-# How often a run marks its lock, by which other hosts see that it lives.
+# How often a run updates the time of its lock, which tells other hosts that it is alive.
 _BEAT_SECONDS = 10.0
 
 
@@ -25,8 +25,8 @@ def only_run(folder: Path) -> Iterator[None]:
     """Holds `folder`, which is made if it is missing, for one run.
 
     The system's own lock (flock) ends with its process, however that ends. Not every file system
-    shares such locks between hosts, or has any: there, a run whose lock is not marked for three
-    beats is taken to be gone.
+    supports such locks, or shares them between hosts: there, a run that has not updated the time
+    of its lock for three beats counts as dead.
 
     Raises:
       UserError: another run holds the folder, or the lock cannot be written.
@@ -49,7 +49,7 @@ def only_run(folder: Path) -> Iterator[None]:
         except OSError:  # this file system has no locks
             may_live = True
         if may_live and os.fstat(file.fileno()).st_size:
-            print(f"{folder}: held by {holder}; looking whether that run lives", file=sys.stderr)
+            print(f"{folder}: held by {holder}; checking whether it is alive", file=sys.stderr)
             if _is_marked(path):
                 raise in_use
         now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
@@ -73,7 +73,7 @@ def _mark(path: Path, ended: threading.Event) -> None:
 
 
 def _is_marked(path: Path) -> bool:
-    """Whether a run marks the lock. The file is opened, as NFS shows new times only then."""
+    """Whether a run updates the lock's time. NFS shows a new time only when a file is opened."""
     times = set()
     for pause in (0.0, 3 * _BEAT_SECONDS):
         time.sleep(pause)

@@ -214,7 +214,7 @@ def is_silent(reference: Float[np.ndarray, "time channel"]) -> bool:
 
 
 def check_pair(reference: np.ndarray, estimate: np.ndarray) -> None:
-    """UserError unless both have the same shape, at least one sample, and only finite samples."""
+    """Raises UserError unless both have one shape, at least one sample, and only finite ones."""
     if reference.shape != estimate.shape:
         raise UserError(
             f"the estimate's shape is {estimate.shape}; expected {reference.shape}, the reference's"

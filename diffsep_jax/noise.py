@@ -15,7 +15,7 @@ KEY_TYPE = "threefry2x32"
 
 
 def key_of(seed: int | Integer[Array, ""]) -> PRNGKeyArray:
-    """`jax.random.key(seed)`, a seed of 32 bits, without what JAX_RANDOM_SEED_OFFSET adds to it."""
+    """`jax.random.key(seed)` for a 32-bit seed, regardless of JAX_RANDOM_SEED_OFFSET."""
     word = jnp.asarray(seed, jnp.uint32)
     return jax.random.wrap_key_data(jnp.stack([jnp.zeros_like(word), word]), impl=KEY_TYPE)
 

@@ -1,4 +1,4 @@
-"""Pages to look at and listen to: one HTML file each, which loads nothing from anywhere."""
+"""Pages to look at and listen to, each one HTML file that loads nothing from elsewhere."""
 
 import base64
 import importlib.util

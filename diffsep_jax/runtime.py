@@ -60,9 +60,9 @@ DeviceOption = Literal["auto", "cpu", "gpu", "tpu"]
 
 
 def inference_dtype(option: DtypeOption, platforms: Sequence[str] = ()) -> Dtype:
-    """The type that an option of inference stands for on `platforms`, by default JAX's own.
+    """The type that the option `dtype` of inference means on `platforms`, by default JAX's.
 
-    `auto` is float32 where one of them is the CPU, which computes bfloat16 no faster, and otherwise
+    `auto` is float32 if one of them is the CPU, which computes bfloat16 no faster; otherwise it is
     bfloat16.
     """
     if option != "auto":
@@ -72,10 +72,10 @@ def inference_dtype(option: DtypeOption, platforms: Sequence[str] = ()) -> Dtype
 
 @contextlib.contextmanager
 def fixed_flags() -> Iterator[None]:
-    """Holds JAX's flags that decide what is computed, in this thread, at JAX's own defaults.
+    """Keeps the JAX flags that affect results at JAX's own defaults, in this thread.
 
-    Models are trained with them. Other code of the process, or an environment variable, may have
-    set them otherwise.
+    Models are trained with these. Other code of the process, or an environment variable, may have
+    changed them.
     """
     with (
         jax.enable_x64(False),
@@ -90,7 +90,7 @@ _process: int | None = None  # the first that called `refuse_fork`
 
 
 def refuse_fork() -> None:
-    """UserError in a fork of a process that called this before: JAX hangs there."""
+    """Raises UserError in a fork of a process that has called this: JAX hangs in forks."""
     global _process
     _process = _process or os.getpid()
     if _process != os.getpid():
@@ -135,10 +135,10 @@ def use_compilation_cache() -> None:
 
 
 def check_platform(device: DeviceOption = "auto") -> None:
-    """Starts JAX, on `device` whatever JAX_PLATFORMS is; auto leaves the choice to JAX.
+    """Starts JAX on `device`, regardless of JAX_PLATFORMS; auto leaves the choice to JAX.
 
     Raises:
-      UserError: `device` or JAX_PLATFORMS is none of this machine's.
+      UserError: this machine has no `device`, or not the one that JAX_PLATFORMS names.
       MachineError: JAX finds no device for another reason.
     """
     if device != "auto":
@@ -171,7 +171,7 @@ def describe_devices() -> str:
 def join_hosts(multihost: bool, device: DeviceOption = "auto") -> None:
     """With `multihost`, joins this process to the run's others. Call it before JAX is used.
 
-    All start on `device`, as `check_platform` has it.
+    All of them start JAX on `device`, as in `check_platform`.
 
     JAX finds them under SLURM, Open MPI and Kubernetes and on TPU slices. Elsewhere each process
     needs JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
@@ -216,14 +216,14 @@ def join_hosts(multihost: bool, device: DeviceOption = "auto") -> None:
 
 def launched_by_mpi(environment: Mapping[str, str]) -> str | None:
     """The NAME=VALUE by which mpirun or srun says that it started several processes, if it does."""
-    # Open MPI, MPICH and its kin, MVAPICH, srun. A batch script of SLURM is one process.
+    # Open MPI, MPICH and its relatives, MVAPICH, srun. A batch script of SLURM is one process.
     mpi = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
     signs = (name for name in (*mpi, "SLURM_STEP_NUM_TASKS") if environment.get(name, "1") != "1")
     return next((f"{name}={environment[name]}" for name in signs), None)
 
 
 def launched_as_one_of_several(environment: Mapping[str, str]) -> str | None:
-    """As `launched_by_mpi`, also for the hosts of a TPU slice and those that are to use JAX."""
+    """Like `launched_by_mpi`, but also for hosts of a TPU slice and JAX's own variables."""
     if sign := launched_by_mpi(environment):
         return sign
     signs = []

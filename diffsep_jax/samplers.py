@@ -252,7 +252,8 @@ class Sampler:
 
     Attributes:
       name: by which it is chosen.
-      function: None is the direct estimate, which draws nothing.
+      function: None is the direct estimate, which draws nothing: `inference.engine` then returns
+        that of the conditioner.
       help: one line.
     """
 

@@ -70,7 +70,7 @@ class Command:
         per_device_batch: examples or chunks on each chip.
         model: the experiment's.
         train: the experiment's; the sampler makes no use of it.
-        num_slices: slices, which a data center's network connects.
+        num_slices: slices, connected by a data center's network.
     """
 
     config: tyro.conf.Suppress[str]
@@ -216,8 +216,8 @@ def lower(
 def flops_by_part(command: Command) -> dict[str, float]:
     """FLOPs of a device's share: "each step", and for the sampler also "once".
 
-    Counted in the program as it is written, as in the compiled one attention kernels would not
-    count. Muon's iterations, the optimizer and the moving average are left out.
+    Counted in the program as written: the compiled one leaves out attention kernels. Muon's
+    iterations, the optimizer and the moving average are not counted.
     """
     batch_size = command.per_device_batch
     if command.program == "train":
@@ -234,7 +234,7 @@ def flops_by_part(command: Command) -> dict[str, float]:
 
 
 def compile_program(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Raises DoesNotFitError if the compiler gives up for want of memory."""
+    """Raises DoesNotFitError if the compiler gives up because memory is too small."""
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:

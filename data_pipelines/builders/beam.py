@@ -14,7 +14,7 @@ def write_on_beam(options: Sequence[str], shards: Sequence[Shard]) -> Iterator[t
     """Writes the shards; a `data_pipelines.builders.builder.Runner` once `options` are given.
 
     `options` are Beam's own, as `("--runner=DirectRunner", "--direct_num_workers=2")`. Raises
-    UserError where Beam is not installed.
+    UserError if Beam is not installed.
     """
     try:
         import apache_beam as beam

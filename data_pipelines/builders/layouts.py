@@ -138,7 +138,7 @@ def _by_patterns(root: Path, patterns: Patterns, *, pairs: bool) -> Findings:
 def recording_of(
     folder: Path, patterns: Patterns, name: str, split: str = "train", *, pairs: bool = False
 ) -> Recording:
-    """The song in a folder, by patterns. UserError if it lacks vocals or all else."""
+    """The song in a folder, by patterns. Raises UserError if it lacks vocals or all else."""
     files = _song_files(folder, patterns)
     places = [str(path.with_suffix("")).lower() for path in files]
     for path, place in zip(files, places, strict=True):
@@ -213,7 +213,7 @@ def _songs(root: Path) -> tuple[list[Place], dict[str, str]]:
 
 
 def _song_files(folder: Path, patterns: Patterns) -> list[Path]:
-    """The audio files of a song. UserError where its sub-folders look like songs themselves."""
+    """The audio files of a song. Raises UserError if its sub-folders look like songs."""
     files = audio_files(folder)
     kinds: dict[str, set[str]] = defaultdict(set)
     for path in files:

@@ -62,7 +62,7 @@ class Patterns:
     def sort(
         self, folder: Path, files: Sequence[Path]
     ) -> tuple[tuple[StemFile, ...], tuple[StemFile, ...], StemFile | None]:
-        """(vocals, others, mixture). UserError where two files match as the mixture."""
+        """(vocals, others, mixture). Raises UserError if two files match as the mixture."""
         found = [(self.kind(folder, path), StemFile(path)) for path in files]
         vocals, others, mixtures = (
             tuple(file for kind, file in found if kind == wanted)
@@ -82,7 +82,7 @@ PAIRS = Patterns(vocals=("vocals.*", "vocal.*", "*/vocals.*", "*_vocals.*", "*_v
 
 
 def read_patterns(path: Path, default: Patterns) -> Patterns:
-    """The patterns of a TOML file, over the defaults. UserError naming file and field."""
+    """The patterns of a TOML file, over the defaults. Raises UserError naming file and field."""
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -28,8 +28,8 @@ META = "meta.json"
 class BuildDevset:
     """Builds the development set: real voices over real bands, to evaluate models.
 
-    It downloads Debian packages (430 MB). Run the same command again after
-    an interruption: finished clips are kept.
+    It downloads Debian packages (430 MB). Run the same command again after an interruption:
+    finished clips are kept.
 
     Attributes:
         out: gets a folder with vocals and accompaniment for each clip, and meta.json.
@@ -65,7 +65,7 @@ def build_devset(command: BuildDevset, table: Table = DEBIAN) -> None:
 
 
 def _read_facts(out: Path) -> dict[str, Any]:
-    """What is known of the clips. UserError for another version of the set."""
+    """What is known of the clips. Raises UserError for another version of the set."""
     if not (out / META).exists():
         return {}
     facts: dict[str, Any] = json.loads((out / META).read_text())

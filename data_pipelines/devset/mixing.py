@@ -1,4 +1,4 @@
-"""From a voice and an excerpt of a band to a clip: level, sides, room, silence."""
+"""Mixes a voice and an excerpt of a band into a clip: level, panning, room, silence."""
 
 from typing import Any, NamedTuple
 

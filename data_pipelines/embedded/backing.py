@@ -1,4 +1,4 @@
-"""Bass and chords: what they play over a composition, and on what."""
+"""Bass and chords: their notes over a composition, and their instruments."""
 
 import numpy as np
 from jaxtyping import Float

@@ -9,7 +9,7 @@ from data_pipelines.embedded.production import produce
 from data_pipelines.source import SPLITS, Split, block_rms
 
 VERSION = 2
-"""Goes up whenever the sound of any song changes; part of every seed and cache file's name."""
+"""Incremented whenever the sound of any song changes; part of every seed and cache file's name."""
 
 MIN_SECONDS = 0.05
 """The shortest song."""

@@ -108,7 +108,7 @@ def _check(command: BuildSung) -> SongConfig:
 
 
 def _check_same(out: Path, settings: dict) -> None:
-    """UserError if the folder holds songs rendered with other settings."""
+    """Raises UserError if the folder holds songs rendered with other settings."""
     path = out / SETTINGS
     if not path.exists():
         return

@@ -22,7 +22,7 @@ def through_codec(
 ) -> Float[np.ndarray, "_time 2"]:
     """The audio after encoding and decoding, aligned to the sample.
 
-    `strength` goes from 0 (AAC at 200 kbit/s, or what compares to it) to 1 (64 kbit/s).
+    `strength` goes from 0 (AAC at 200 kbit/s, or the equivalent) to 1 (64 kbit/s).
     """
     if codec == "aac":
         decoded = _through_aac(audio, round(200_000 - 136_000 * strength), sample_rate)

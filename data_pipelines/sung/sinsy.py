@@ -20,7 +20,7 @@ from data_pipelines.sung.syllables import Treatment
 from data_pipelines.sung.world import RATE, analyse, count_frames, synthesise
 
 SAMPLE_RATE = 24000
-"""Of the analysis, not the 48 kHz it sings at: little is above 12 kHz, and it would cost most."""
+"""Rate of the analysis, below the 48 kHz of the singing: the band above 12 kHz holds little."""
 _TICKS, _TEMPO = 480, 125
 """Ticks a beat and beats a minute: a tick is a millisecond."""
 _PITCH = 67

@@ -1,4 +1,4 @@
-"""What the headers of audio files promise: bytes, seconds, and where the samples end."""
+"""What the headers of audio files state: bytes, seconds, and where the samples end."""
 
 import math
 import os
@@ -9,20 +9,20 @@ from typing import Literal
 import av
 from av.container import InputContainer
 
-# Zeros after the end are padding, but digital silence where they are more.
+# Up to this many zeros after the end are padding; more of them are digital silence.
 _PADDING_BYTES = 2**17
 
 MPEG_FRAME = rb"\xff[\xe2-\xe5\xf2-\xf5\xfa-\xfd]"
-"""How a frame of mp2 or mp3 begins."""
+"""How an mp2 or mp3 frame begins."""
 
 # In the first frame: a name, flags, how many frames, how many bytes.
 _ENCODER_TAG = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", re.DOTALL)
 
 
 def stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[float, bool]:
-    """Length by the header, and whether it is that of `stream` or that of the longest one.
+    """The length that the header states, and whether it is that of `stream` or of the longest one.
 
-    0 where the header states none: FFmpeg would guess.
+    The length is 0 if the header states none, where FFmpeg would guess.
     """
     seconds = float((stream.duration or 0) * (stream.time_base or 0))
     file_seconds = (container.duration or 0) / av.time_base
@@ -31,9 +31,9 @@ def stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[f
             return (0.0 if seconds else file_seconds), False
         case "mov":  # an edit list may leave less, and a picture may last longer
             return min(seconds, file_seconds), True
-        case "mp3":  # the length is in the tag that also tells the encoder's delay
+        case "mp3":  # the tag with the length also states the delay
             return (seconds if stream.start_time else 0.0), True
-        case "flac":  # one cut out of another starts later and has that one's header
+        case "flac":  # a file cut from a longer one keeps its header
             return (0.0 if stream.start_time else seconds), True
         case "caf" if stream.codec_context.name.startswith("pcm"):
             return stream.frames / (stream.sample_rate or math.inf), True  # 0 Hz: a damaged header
@@ -45,7 +45,7 @@ def stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[f
 
 
 def stated_bytes(path: Path) -> int:
-    """Size of a file by the header of its format, or 0: RIFF (wav, avi) and its kin, wma, mp3."""
+    """The size that a file's header states, or 0: RIFF (wav, avi) and its relatives, wma, mp3."""
     with path.open("rb") as file:
         header = file.read(4096)
     match header[:4]:
@@ -71,9 +71,9 @@ def stated_bytes(path: Path) -> int:
 
 
 def joined_mp3_end(path: Path) -> int:
-    """Where the last of several joined mp3 files ends by the tags of their encoders.
+    """Where the last of several joined mp3 files ends, according to their encoders' tags.
 
-    The size of the file where one has no such tag; 0 for a single mp3 and other formats.
+    The size of the file if one of them has no such tag; 0 for a single mp3 and other formats.
     """
     end, count, size = 0, 0, path.stat().st_size
     with path.open("rb") as file:
@@ -96,7 +96,7 @@ def joined_mp3_end(path: Path) -> int:
 
 
 def samples_end(path: Path) -> int:
-    """Where the chunk of samples of a wav or aiff ends by its header; 0 where that is open."""
+    """Where the samples of a wav or aiff end, according to its header; 0 if that leaves it open."""
     with path.open("rb") as file:
         header = file.read(36)
         if header[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
@@ -108,7 +108,7 @@ def samples_end(path: Path) -> int:
             if chunk[:4] in (b"data", b"SSND"):
                 if header[:4] in (b"RF64", b"BW64"):
                     size = int.from_bytes(header[28:36], order)
-                # As of a file's size.
+                # The same sizes as in `stated_bytes` mean that none was stated.
                 return file.tell() + size if size % 2**31 in range(1, 2**31 - 2**16) else 0
             file.seek(size + size % 2, os.SEEK_CUR)
     return 0
@@ -117,7 +117,7 @@ def samples_end(path: Path) -> int:
 def chunks_end(
     path: Path, start: int, name_bytes: int, size_bytes: int, order: Literal["little", "big"]
 ) -> int:
-    """Where the last of a file's chunks ends by its header; 0 where that goes on to the end."""
+    """Where a file's last chunk ends, according to its header; 0 if it extends to the end."""
     end, size = start, path.stat().st_size
     with path.open("rb") as file:
         while end + name_bytes + size_bytes <= size:

@@ -1,11 +1,11 @@
 """Audio as blocks of float32 samples: arrays, files, resampling in a stream.
 
-FFmpeg decodes all formats but Ogg Vorbis and ALAC in CAF, which libsndfile does.
+FFmpeg decodes all formats except Ogg Vorbis and ALAC in CAF, which libsndfile decodes.
 
 One rule decides whether a file is whole: what decodes is compared with the length that its header
 states, in seconds or in bytes, and with the bytes of the file. Some formats state no length, and
-their end cannot be checked: raw AAC, mp3 without the tag of an encoder, MPEG-TS, and what a program
-wrote to a pipe. Encoder delay and padding stay as FFmpeg leaves them.
+their end cannot be checked: raw AAC, mp3 without an encoder's tag, MPEG-TS, and files that were
+written to a pipe. Encoder delay and padding stay as FFmpeg leaves them.
 """
 
 import contextlib
@@ -39,13 +39,13 @@ Block = Float32[np.ndarray, "time channel"]
 
 BLOCK_FRAMES = 65_536
 
-# Outside these a header is damaged, and resampling would blow a block up without bound.
+# Other rates mean a damaged header, and resampling from them could make a block arbitrarily long.
 SAMPLE_RATES = (1_000, 1_000_000)
 
-# A difference is heard from here on: start of picture and sound, which encoders delay a little.
+# Encoders delay sound and picture a little; from this difference on it is audible.
 _LATE_SECONDS = 0.1
 
-# What may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
+# How much may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
 # pad and trim by a frame or two.
 _EXACT_SECONDS, _LOSSY_SECONDS = 0.001, 0.1
 
@@ -93,12 +93,13 @@ class AudioFile:
       allow_damaged: read what can be read of a file that is not whole.
 
     Attributes:
-      notes: what its user should know: which of several streams is read, an audio that starts
-        after the picture, damage. `blocks` adds some.
+      notes: messages for the user: which of several streams is read, audio that starts after the
+        picture, damage. `blocks` adds more.
 
     Raises:
-      UserError: missing, empty, not audio, smaller than its header states, not mono or stereo, no
-        such stream. `blocks` raises it where samples are missing or cannot be decoded.
+      UserError: the file is missing, empty, not audio, smaller than its header states, neither
+        mono nor stereo, or has no such stream. `blocks` raises it if samples are missing or cannot
+        be decoded.
     """
 
     def __init__(
@@ -117,13 +118,13 @@ class AudioFile:
             if self.path.is_dir():
                 raise UserError(f"{path}: is a folder; expected an audio file")
             if not self.path.is_file():
-                os.stat(self.path)  # says why, unless it is there and is a pipe or a device
+                os.stat(self.path)  # raises with the reason, except for pipes and devices
                 raise UserError(f"{path}: not a regular file, and audio is read twice")
             if self.path.stat().st_size == 0:
                 raise UserError(f"{path}: the file is empty; expected audio")
             with self.path.open("rb") as file:
                 header = file.read(35)
-            # Most of these FFmpeg cannot decode.
+            # FFmpeg cannot decode most ALAC in CAF.
             is_alac_in_caf = header.startswith(b"caff") and header[28:32] == b"alac"
             # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
             is_vorbis = header.endswith(b"\x01vorbis") and ogg_streams(self.path) == (1, True)
@@ -192,9 +193,9 @@ class AudioFile:
             ) from None
 
     def _frames(self) -> Generator[av.AudioFrame]:
-        """What decodes of the stream. FFmpegError if there is no audio.
+        """The frames of the stream that can be decoded. Raises FFmpegError if there is no audio.
 
-        Damage is reported at the end, but before the first frame where the size shows it.
+        Damage is reported at the end, or before the first frame if the file's size shows it.
         """
         size, joined_end = self.path.stat().st_size, joined_mp3_end(self.path)
         stated = joined_end or stated_bytes(self.path)
@@ -203,13 +204,13 @@ class AudioFile:
         options = {
             "protocol_whitelist": "file",  # a playlist must not make FFmpeg fetch anything
             "max_probe_packets": "1",  # FFmpeg would search every wav for DTS, which takes long
-            "ignore_length": str(int(bool(stale))),  # of a wav, which is then read to its end
+            "ignore_length": str(int(bool(stale))),  # if stale, read a wav to the end of the file
         }
         with self.path.open("rb") as file:
             is_mpeg = re.match(MPEG_FRAME, file.read(2))
         with av.open(
             f"file:{self.path}",
-            format="mp3" if is_mpeg else None,  # a short one is taken for something else
+            format="mp3" if is_mpeg else None,  # FFmpeg takes short files for something else
             options=options,
             metadata_errors="replace",
         ) as container:
@@ -288,7 +289,7 @@ class AudioFile:
             self.notes.append(note)
 
     def _report_damage(self, what: str) -> None:
-        """UserError unless damage is allowed."""
+        """Raises UserError unless damage is allowed."""
         if not self._allow_damaged:
             raise UserError(
                 f"{self.name}: truncated or damaged: {what}; get the whole file, or take what can"
@@ -302,7 +303,7 @@ def _start_seconds(stream: av.AudioStream | av.VideoStream) -> float:
 
 
 def finite_blocks(source: AudioSource) -> Iterator[Block]:
-    """The blocks of `source`. UserError at a NaN or inf, or when there was not one sample."""
+    """The blocks of `source`. Raises UserError at a NaN or infinity, or if there are no samples."""
     position = 0
     for block in source.blocks():
         finite = np.isfinite(block).all(axis=1)
@@ -321,13 +322,13 @@ def finite_blocks(source: AudioSource) -> Iterator[Block]:
 
 
 def read_audio(path: str | os.PathLike[str], stream: int | None = None) -> tuple[Block, int]:
-    """A whole file: float32 `[time, channel]` and its sample rate in Hz. UserError if bad."""
+    """A whole file: float32 `[time, channel]`, sample rate in Hz. Raises UserError if it is bad."""
     source = AudioFile(path, stream)
     return np.concatenate(list(finite_blocks(source))), source.sample_rate
 
 
 def resample_blocks(blocks: Iterable[Block], from_rate: int, to_rate: int) -> Iterator[Block]:
-    """The same audio at another rate in Hz; the result does not depend on how it was cut.
+    """The same audio at another rate in Hz; the result does not depend on the blocks.
 
     n samples become floor(n to_rate / from_rate + 1/2).
     """

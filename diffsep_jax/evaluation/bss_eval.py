@@ -74,7 +74,7 @@ class BssEval:
         hop_seconds: float = 1.0,
         num_taps: int = 512,
     ) -> None:
-        """Fits the filters' equations. UserError without samples, and for NaN or infinity."""
+        """Sets up the fit. Raises UserError if there are no samples, or NaN or infinity."""
         check_pair(references, references)
         self._references, self._num_taps = references, num_taps
         self._window, self._hop = (

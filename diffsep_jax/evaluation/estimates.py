@@ -56,7 +56,7 @@ class SeparatorEstimates:
         overlap: float,
         limit_vocals: bool = True,
     ) -> None:
-        """Compiles all programs, so that times taken later exclude it.
+        """Compiles all programs, so that later timings do not include it.
 
         `points` are the settings by condition. Raises UserError for settings out of range.
         """
@@ -88,7 +88,7 @@ class SeparatorEstimates:
         return ""
 
     def estimate(self, song: Song, condition: str) -> Iterator[Estimated]:
-        """The estimates, one after the other. Raises EstimateError at one that has a NaN."""
+        """The estimates, one after the other. Raises EstimateError at one that has NaN."""
         mixture = song.mixture
         for repeat in range(self.num_repeats(condition)):
             settings = self._seeded(self._points[condition], repeat)
@@ -113,7 +113,7 @@ class SeparatorEstimates:
 def condition_names(
     points: Sequence[SamplerSettings], name: str | None
 ) -> dict[str, SamplerSettings]:
-    """The points by condition, which is named by the settings, with `name` before or instead."""
+    """The points by condition: the settings, after `name` if given; `name` alone if one point."""
     if name is not None and len(points) == 1:
         return {name: points[0]}
     return {f"{name} {label(each)}" if name else label(each): each for each in points}

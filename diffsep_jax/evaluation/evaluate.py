@@ -59,7 +59,7 @@ class Songs(Protocol):
 
 
 def track_names(songs: Songs) -> list[str]:
-    """The names of the tracks. UserError unless they are unique, as they name folders."""
+    """The names of the tracks. Raises UserError unless they are unique, as they name folders."""
     names = [songs.name(i) for i in range(len(songs))]
     seen: dict[str, str] = {}
     for name in names:
@@ -233,7 +233,7 @@ def score_track(
 
 
 def _problems_of(song: Song, metrics: Sequence[str]) -> list[dict[str, str]]:
-    """What is wrong with a reference that can be used all the same."""
+    """The problems of a reference that can be used nevertheless."""
     if is_silent(song.vocals):
         message = f"{song.name}: {SILENT_VOCALS}, so only the leakage is defined"
         return [problem("silent vocals", message)]
@@ -266,7 +266,7 @@ def hardware() -> dict[str, Any]:
 
 
 def weights_digest(name_or_dir: str) -> str:
-    """Identifies a model, regardless of its default preset. UserError if it does not exist."""
+    """Identifies a model, whatever its default preset. Raises UserError if it does not exist."""
     config = model_to_json(load_config(name_or_dir))
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     with model_file(name_or_dir, WEIGHTS_FILE).open("rb") as file:

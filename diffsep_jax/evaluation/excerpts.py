@@ -18,7 +18,7 @@ from diffsep_jax.files import write_bytes
 SECONDS = 6.0
 
 MOST_CONDITIONS = 8
-"""Of more conditions only the first is kept: an estimate takes about 0.5 MB per track."""
+"""With more conditions, only the first is kept: an estimate takes about 0.5 MB per track."""
 
 _STEP_SECONDS = 0.1
 
@@ -79,7 +79,7 @@ def excerpt_name(track: str, stem: str) -> str:
 
 
 def _file_name(name: str) -> str:
-    """A valid file name anywhere: special characters are percent-encoded, long names hashed."""
+    """A name that any system accepts: special characters percent-encoded, long names hashed."""
     encoded = re.sub(r'[/\\:*?"<>|%\x00-\x1f]|^\.', lambda m: f"%{ord(m[0]):02X}", name)
     data = os.fsencode(encoded)
     if len(data) <= _LONGEST_NAME:

@@ -49,7 +49,7 @@ MANY = 6
 """With more conditions than these, the tables of all of them are folded."""
 
 MOST_TRACKS, MOST_HEARD = 3, 3
-"""Worst tracks, and best; estimates of each. A sound with its picture takes 0.2 MB of the page."""
+"""How many worst and best tracks, and estimates of each. A sound and its picture take 0.2 MB."""
 
 PLAYBACK_PEAK_DB = -1.0
 
@@ -175,12 +175,12 @@ def render(result: Result, summary: Summary) -> str:
 
 
 def _sha256(text: str) -> str:
-    """The name by which the page's policy allows its one script."""
+    """The hash by which the page's content security policy allows its one script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _setting(result: Result, *names: str) -> str:
-    """The runs' values of the first of these settings that each run has; every value once."""
+    """The distinct values, over the runs, of the first of these settings that each run has."""
     found = [
         next((str(run["settings"][name]) for name in names if name in run["settings"]), "")
         for run in result.runs.values()

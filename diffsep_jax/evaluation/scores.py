@@ -42,7 +42,7 @@ Row = dict[str, Any]
 RUN_FILE, SCORES_FILE, REPORT_FILE = "run.json", "scores.jsonl", "report.html"
 
 FORMAT = 5
-"""Goes up when earlier results cannot be read any more."""
+"""Incremented when earlier results can no longer be read."""
 
 # The same audio has the same length in seconds and the same score of the mixture up to rounding.
 _SAME_AUDIO = 1e-3
@@ -206,7 +206,7 @@ def read_result(out: Path) -> Result:
 
 
 def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """UserError if the folder holds a result of other settings."""
+    """Raises UserError if the folder holds a result of other settings."""
     path = out / RUN_FILE
     if not path.is_file():
         return
@@ -231,13 +231,13 @@ def remove_result(out: Path) -> None:
 
 
 def write_run(out: Path, run: Mapping[str, Any]) -> None:
-    """Writes run.json. UserError if it cannot be written."""
+    """Writes run.json. Raises UserError if it cannot be written."""
     text = json.dumps({"format": FORMAT} | dict(run), indent=2, allow_nan=False)
     write_bytes(out / RUN_FILE, f"{text}\n".encode())
 
 
 def append_rows(out: Path, rows: Iterable[Row]) -> None:
-    """Adds a track's rows to this process's file. UserError if they cannot be written."""
+    """Adds a track's rows to this process's file. Raises UserError if that fails."""
     one = jax.process_count() == 1
     path = out / (SCORES_FILE if one else f"scores-{jax.process_index()}.jsonl")
     make_folder(out)

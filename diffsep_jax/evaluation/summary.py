@@ -1,9 +1,9 @@
 """Many tracks in a few numbers: means, medians, confidence intervals, the spread of repeats.
 
-Intervals are percentile bootstraps over tracks (Efron & Tibshirani 1993): as many tracks as there
-are get drawn with replacement, many times, and the interval holds the middle 95% of the statistics
-of these draws. It says how much a number depends on which songs were chosen, and nothing about
-songs of other kinds.
+Intervals are percentile bootstraps over tracks (Efron & Tibshirani 1993). The tracks are resampled
+with replacement many times; the interval holds the middle 95% of the statistics of the resamples.
+It says how much a number depends on which songs were chosen, and nothing about songs of other
+kinds.
 """
 
 import dataclasses

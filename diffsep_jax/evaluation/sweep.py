@@ -111,7 +111,7 @@ SHORT_NAMES = {
 
 
 def simplest(settings: SamplerSettings) -> SamplerSettings:
-    """Equivalent settings in which all that have no effect are at their plain values."""
+    """Equivalent settings, in which every setting without effect has its plain value."""
     plain = {name: _PLAIN[name] for name in without_effect(settings)}
     return dataclasses.replace(settings, **plain)
 

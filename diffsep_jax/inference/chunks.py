@@ -1,4 +1,4 @@
-"""Chunks: where they lie in a track, how samples are cut into them, and how they are joined."""
+"""Chunks: where they lie in a track, how a track is cut into them, and how they are joined."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class Plan:
         return 1 + max(0, math.ceil((self.num_samples - self.segment) / self.hop))
 
     def touching(self, start: int, stop: int) -> range:
-        """Numbers of the chunks that overlap the samples from `start` to before `stop`."""
+        """Indices of the chunks that overlap samples [start, stop)."""
         first = max(0, (start - self.segment) // self.hop + 1)
         return range(min(first, self.num_chunks - 1), min(-(-stop // self.hop), self.num_chunks))
 
@@ -51,7 +51,7 @@ def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Pla
 
 
 def check_overlap(overlap: float) -> None:
-    """UserError unless `overlap` is a share of a chunk in [0, 0.5]."""
+    """Raises UserError unless `overlap` is a share of a chunk in [0, 0.5]."""
     if not 0 <= overlap <= 0.5:
         raise UserError(f"overlap is {overlap}; expected a share of a chunk from 0 to 0.5")
 
@@ -91,7 +91,7 @@ def overlap_add(chunks: Iterable[Block], plan: Plan) -> Iterator[Block]:
     """Joins the plan's chunks by linear cross-fades into blocks of `num_samples` in all.
 
     A fade is old + w (new - old): the two weights sum to one exactly, and where two chunks agree
-    the result is bitwise theirs. Where the chunks end before the plan, so do the blocks.
+    the result is bitwise theirs. If the chunks end early, so do the blocks.
     """
     fade = (np.arange(plan.overlap, dtype=np.float32) + np.float32(0.5))[:, None] / plan.overlap
     fade = fade.astype(np.float32)

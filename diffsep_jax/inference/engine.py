@@ -75,7 +75,7 @@ class ChunkSeparator:
         settings: SamplerSettings,
         guess: Float32[np.ndarray, "batch segment 2"] | None = None,
     ) -> Float32[Array, "batch segment 2"]:
-        """Vocals of `batch_size` chunks. It returns while the devices are still computing them.
+        """Vocals of `batch_size` chunks. Returns before the devices have computed them.
 
         Args:
             mixture: chunks at the model's level and rate.
@@ -113,14 +113,14 @@ class ChunkSeparator:
         return self._programs[sampler]
 
     def lower_batch_size(self, tried: int) -> bool:
-        """Halves `batch_size`, unless it is below `tried` already; False at a chunk per device."""
+        """Halves `batch_size`, unless it is already below `tried`; False at 1 per device."""
         per_device = tried // self._mesh.size
         if per_device == 1:
             return False
         if self.batch_size == tried:
             self.batch_size = per_device // 2 * self._mesh.size
             logging.getLogger(__name__).warning(
-                "batch size is %d, which takes more memory than there is; going on with %d",
+                "batch size is %d, which takes more memory than there is; continuing with %d",
                 tried,
                 self.batch_size,
             )

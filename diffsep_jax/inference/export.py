@@ -132,7 +132,7 @@ def export_sampler(
 
 
 def check_export(batch_size: int | None, platforms: Sequence[str]) -> None:
-    """UserError for a bad batch size or list of platforms."""
+    """Raises UserError for a bad batch size or list of platforms."""
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch size is {batch_size}; expected at least 1, or None for any")
     if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= {*PLATFORMS}:

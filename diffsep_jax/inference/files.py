@@ -29,7 +29,7 @@ class FileJob:
       path: the audio file.
       outputs: a path for each stem that is wanted, of "vocals" and "accompaniment".
       refine: vocals to start from instead of the direct estimate; either all jobs of a pass have
-        some or none has.
+        some, or none has any.
     """
 
     path: Path
@@ -131,13 +131,13 @@ def separate_files(
 
 
 def open_input(path: Path, options: FileOptions) -> AudioFile:
-    """The file to separate. UserError for a bad one."""
+    """The file to separate. Raises UserError for a bad one."""
     rate = options.sample_rate or (48_000 if options.output.format == "opus" else None)
     return AudioFile(path, options.stream, rate, allow_damaged=options.allow_damaged)
 
 
 def _open(job: FileJob, options: FileOptions) -> tuple[Track, Track | None]:
-    """The job's track and vocals to start from. UserError for bad files."""
+    """The job's track and vocals to start from. Raises UserError for bad files."""
     source = open_input(job.path, options)
     options.output.check(source.sample_rate, str(job.path))
     track = measure(

@@ -1,7 +1,7 @@
-"""A limit for vocals that are louder than the mixture, as they come out of quiet passages.
+"""Limits vocals that come out louder than the mixture, as happens in quiet passages.
 
-Where a network hears next to nothing, in lead-ins, pauses and fades, its vocals have some low level
-of their own, which the track's one gain does not follow.
+In lead-ins, pauses and fades the network gets next to no signal. Its vocals then keep a low level
+of their own, which does not follow the mixture down.
 """
 
 import itertools
@@ -22,7 +22,7 @@ _HALF = _CELLS // 2
 
 
 def reach(sample_rate: int) -> int:
-    """How far from a sample its gain looks, in samples."""
+    """How far from a sample the audio still affects its gain, in samples."""
     return (_HALF + 1) * _cell(sample_rate)
 
 

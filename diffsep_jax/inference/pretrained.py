@@ -1,7 +1,7 @@
 """Model directories: `config.json` + `model.safetensors`, all that inference needs.
 
-A model's name is that of one that the package ships, a folder of `diffsep_jax/pretrained/`; or a
-directory; or the URL of one (see `inference.remote`).
+A model is named by a folder of `diffsep_jax/pretrained/`, which the package ships, by the path of a
+directory, or by the URL of one (see `inference.remote`).
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def known_models() -> list[str]:
 def model_file(name: str, file: str) -> pathlib.Path:
     """The path of CONFIG_FILE or WEIGHTS_FILE of a model; one at a URL is fetched first.
 
-    UserError if there is no such model.
+    Raises UserError if there is no such model.
     """
     if re.match(URL, name):
         return fetch(name, file)
@@ -90,12 +90,12 @@ def load_model(name: str) -> tuple[SeparationModel, Params]:
 
 
 def load_config(name: str) -> SeparationModel:
-    """The model without its parameters, which are not read. UserError as `load_model`."""
+    """The model without its parameters, which are not read. Raises UserError as `load_model`."""
     return _read_config(name)[0]
 
 
 def load_default_preset(name: str) -> Preset:
-    """The model's default preset. UserError as `load_config`."""
+    """The model's default preset. Raises UserError as `load_config`."""
     preset: Preset = _read_config(name)[1][_PRESET]
     return preset
 
@@ -162,7 +162,7 @@ def _model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_layout(path: pathlib.Path, model: SeparationModel, found: Mapping[str, str]) -> None:
-    """UserError unless these are the model's parameters."""
+    """Raises UserError unless these are the model's parameters."""
     half = all(layout.startswith("F16 ") for layout in found.values())
     params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)))
     expected = _layout(_stored(params), "F16" if half else "F32")

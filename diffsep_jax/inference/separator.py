@@ -275,7 +275,7 @@ class Separator:
         *,
         refines: bool,
     ) -> SamplerSettings:
-        """All settings. UserError for what this model cannot do, a bad overlap, and a fork."""
+        """All settings. Raises UserError for a bad one, a bad overlap, and in a forked process."""
         refuse_fork()
         if settings is not None and sampling:
             raise UserError(f"settings are given; expected no {', '.join(sampling)} with them")
@@ -294,7 +294,7 @@ class Separator:
 
 
 def _samples(waveform: Num[np.ndarray, "*shape"], name: str) -> Float32[np.ndarray, "time channel"]:
-    """float32 [time, channel]. UserError unless it is floating-point mono or stereo audio."""
+    """float32 [time, channel]. Raises UserError unless it is floating-point mono or stereo."""
     waveform = np.asarray(waveform)
     if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
         raise UserError(

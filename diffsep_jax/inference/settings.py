@@ -56,13 +56,13 @@ class SamplerSettings:
         return find_sampler(self.sampler)
 
     def check_rate(self, sample_rate: int) -> None:
-        """UserError if a frequency that has an effect is not below half of a model's rate in Hz."""
+        """Raises UserError unless frequencies with an effect are below half the rate in Hz."""
         for name in ("cutoff_hz", "crossover_hz"):
             if name in self.method.uses:
                 check_frequency(name, getattr(self, name), sample_rate)
 
     def check_refines(self) -> None:
-        """UserError unless these settings make use of given vocals."""
+        """Raises UserError unless these settings use given vocals."""
         uses = self.method.uses
         starts_from_them = "start_sigma" in uses and self.start_sigma < 1
         if not (starts_from_them or ("crossover_hz" in uses and self.crossover_hz)):
@@ -205,7 +205,7 @@ def without_effect(settings: SamplerSettings) -> set[str]:
 
 
 def check_effect(options: SamplerOptions, settings: SamplerSettings) -> None:
-    """UserError if an option that was given changes nothing, given the others."""
+    """Raises UserError if an option changes nothing, given the others."""
     given = {name for name, value in options.items() if value}
     if useless := sorted(given & without_effect(settings)):
         raise UserError(

@@ -118,8 +118,8 @@ class TrackStream:
     """The two ends of one track's separation: chunks for the model, stems from its vocals.
 
     Mono is fed to the model as two equal channels, and its two output channels are averaged.
-    Chunks of digital silence have silent vocals, whatever the model would make of them, and so has
-    a silent track. The chunks of an excerpt are those of the whole track.
+    Chunks of digital silence have silent vocals, whatever the model would make of them, and so do
+    silent tracks. The chunks of an excerpt are those of the whole track.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TrackStream:
             track.start * to_rate // from_rate - margin,
             -(-track.stop * to_rate // from_rate) + margin,
         )
-        """Numbers of the chunks that overlap the excerpt."""
+        """Indices of the chunks that overlap the excerpt."""
 
     def chunks(self) -> Iterator[TrackChunk]:
         """The chunks of the track, from its start to the end of the excerpt.

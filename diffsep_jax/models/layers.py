@@ -26,7 +26,7 @@ PRODUCT = "product"
 
 @contextlib.contextmanager
 def exact_products() -> Iterator[None]:
-    """Products of float32 arrays inside keep 24 bits, for what becomes audio without a network.
+    """Keeps 24 bits in float32 products inside, for audio that no network processes afterwards.
 
     By default TPUs round the factors to 8 bits, an error of -48 dB, and GPUs to 11.
     """
@@ -42,8 +42,8 @@ def named_product(x: Array) -> Array:
 class _KnownParams:
     """Mixin for linen modules: returns existing parameters without checking their shapes.
 
-    For the comparison Flax traces each initialiser again, a quarter of the time to trace a sampler.
-    The parameters of a file are compared when it is loaded.
+    To check them, Flax traces each initialiser again, a quarter of the time to trace a sampler. The
+    shapes of a file's parameters are checked when it is loaded.
     """
 
     @nn.nowrap
@@ -139,9 +139,9 @@ class FiLM(nn.Module):
 
 
 def standard_normals(count: int) -> Float32[np.ndarray, "count"]:
-    """The first numbers of one fixed sequence, whatever the version and the flags of JAX.
+    """The first numbers of one fixed sequence, regardless of JAX's version and flags.
 
-    To a rounding they are `jax.random.normal(jax.random.key(0), (count,))` of JAX 0.10: the bits by
+    Up to rounding they are `jax.random.normal(jax.random.key(0), (count,))` of JAX 0.10: bits by
     Threefry-2x32 (Salmon et al. 2011) of the numbers 0, 1, ... with a key of zeros, as numbers from
     -1 to 1, through the inverse of the normal distribution.
     """

@@ -79,7 +79,7 @@ class SeparationModel:
 
     @property
     def family(self) -> Family:
-        """What is particular to the family of the networks."""
+        """The family that the networks belong to."""
         return FAMILIES[family_name(self.generator)]
 
     @property

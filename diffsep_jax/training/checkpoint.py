@@ -242,7 +242,7 @@ class Checkpoints(Observer):
 
 
 def check_path(folder: pathlib.Path) -> None:
-    """UserError if Orbax would take the path for a pattern, and lose what it saves there."""
+    """Raises UserError if Orbax would take the path for a pattern and lose what it saves there."""
     if patterns := sorted(_PATTERNS.intersection(str(folder.absolute()))):
         raise UserError(
             f"{folder}: its path contains {' '.join(patterns)}, which Orbax treats as a pattern;"

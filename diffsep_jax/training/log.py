@@ -30,7 +30,7 @@ FILE_NAME = "log.jsonl"
 TENSORBOARD = "tensorboard"
 
 REFERENCE_PEAK = 0.5
-"""Of what TensorBoard plays, 1 being full scale."""
+"""Peak of the mixtures that TensorBoard plays; full scale is 1."""
 
 
 class RunLog(Observer):

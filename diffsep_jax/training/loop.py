@@ -184,6 +184,6 @@ def train(
 
 
 def replace_leaves(params: Params, given: Params) -> Params:
-    """`params` with the leaves of `given`, which are all but the L_lat head if it is an export."""
+    """`params` with the leaves of `given`, which lacks the L_lat head if it is an export."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
     return jax.device_put(unflatten_dict(flatten_dict(params) | flatten_dict(given)), shardings)
