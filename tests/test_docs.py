@@ -183,6 +183,16 @@ def test_programs_import_what_exists(page):
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 
 
+def test_the_functions_of_the_map_exist():
+    table = (ROOT / "docs" / "extend.md").read_text().split("## Where it happens")[1].split("##")[0]
+    names = re.findall(r"`([a-z_]+)`", table)
+    places = re.findall(r"`(\w+)`(?: and `(\w+)`)? in `([\w/]+\.py)`", table)
+    assert sum(bool(name) for *both, _ in places for name in both) == len(names)
+    for *both, file in places:
+        defined = re.findall(r"^ *def (\w+)", (ROOT / file).read_text(), re.MULTILINE)
+        assert {name for name in both if name} <= set(defined), file
+
+
 def test_the_site_has_no_broken_link(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir"]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -203,6 +213,16 @@ def test_public_names_are_described():
         undescribed = [part for part, value in parts.items() if not value.__doc__]
         assert public.__doc__
         assert not undescribed, name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/separate.md"])
+def test_pages_quote_the_scores_of_the_model_card(page):
+    row = r"^\| `--preset (\w+)`.*?\| (-?\d+\.\d\d \[[^]]*\])"
+    card = (ROOT / "diffsep_jax/pretrained/small/README.md").read_text()
+    scores = dict(re.findall(row, card, re.MULTILINE))
+    quoted = dict(re.findall(row, (ROOT / page).read_text(), re.MULTILINE))
+    assert scores.keys() == {"fast", "balanced", "best"}
+    assert quoted == scores
 
 
 @pytest.mark.parametrize("part", ["diffsep_jax", "data_pipelines", "configs", "launch"])
