@@ -95,7 +95,7 @@ class CombinedSongs:
 
 
 def check_weights(weights: Sequence[float] | None, names: Sequence[str]) -> None:
-    """Raise `UserError` unless the names differ, and each has a positive weight or none has."""
+    """Raises `UserError` unless the names differ, and each has a positive weight or none has."""
     if not names or len(set(names)) < len(names):
         raise UserError(f"source is {' '.join(names) or 'empty'}; expected data sets, each once")
     if weights is None:

@@ -91,7 +91,7 @@ def oscillate(
     hop: int,
     sample_rate: int,
 ) -> Float[np.ndarray, "time"]:
-    """Read a wavetable along a phase, at the richest level that does not alias at that f0."""
+    """Reads a wavetable along a phase, at the richest level that does not alias at that f0."""
     allowed = 0.47 * sample_rate / np.maximum(f0_hz, 20.0)
     level = np.clip((2 * np.log2(np.maximum(allowed, 1.0))).astype(np.int32), 0, len(tables) - 1)
     base = level * (TABLE_SIZE + 1)
@@ -153,7 +153,7 @@ def equalise(
     sample_rate: int,
     points: list[tuple[float, float]],
 ) -> Float[np.ndarray, "time channel"]:
-    """Filter by a linear-phase FIR through (Hz, dB) points, joined straight in log frequency."""
+    """Filters by a linear-phase FIR through (Hz, dB) points, joined straight in log frequency."""
     taps = 2048
     f = np.maximum(scipy.fft.rfftfreq(taps, 1 / sample_rate), 10.0)
     hz, db = np.array(sorted(points)).T
@@ -239,7 +239,7 @@ def pan(x: Float[np.ndarray, "time"], position: float) -> Float[np.ndarray, "tim
 
 
 def place(track: Float[np.ndarray, "..."], sample: Float[np.ndarray, "..."], start: int) -> None:
-    """Add a sample to a track in place, cutting what falls outside."""
+    """Adds a sample to a track in place, cutting what falls outside."""
     head = max(0, -start)
     n = min(len(sample) - head, len(track) - start - head)
     if n > 0:

@@ -26,7 +26,7 @@ class Package(NamedTuple):
     root: Path
 
     def find(self, pattern: str) -> list[Path]:
-        """Files that match `pattern`, sorted. Raises `UserError` where there are none."""
+        """Files that match `pattern`, sorted. Raises `UserError` if there are none."""
         found = sorted(self.root.glob(pattern), key=str)
         if not found:
             raise self._missing(pattern)
@@ -35,7 +35,7 @@ class Package(NamedTuple):
     def read(self, file: str) -> tuple[Float[np.ndarray, "time channel"], int]:
         """An audio file and its rate in Hz; "ARCHIVE!MEMBER" lies in a zip archive.
 
-        Raises `UserError` where it is missing or damaged.
+        Raises `UserError` if it is missing or damaged.
         """
         path, _, member = file.partition("!")
         try:

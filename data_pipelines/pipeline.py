@@ -99,7 +99,7 @@ def batches(
 
 
 def check_lengths(source: Source, config: PipelineConfig, segment: int) -> None:
-    """Raise `UserError` where a song is shorter than the most that is read for an example."""
+    """Raises `UserError` if a song is shorter than the most that is read for an example."""
     fastest = 1.0 + config.augment.speed_percent[1] / 100.0
     needed = max(segment, stretch_of(segment, config.augment, fastest).read)
     for song in range(len(source)):

@@ -17,7 +17,7 @@ def shift_pitch(
     """Shifts the audio up by that many semitones; the result is float32, equally long, in step.
 
     A pure function: each call has a processor of its own, from one seed. `sample_rate` in Hz sets
-    the size of the vocoder's blocks (0.12 s). Raises UserError where the library is missing.
+    the size of the vocoder's blocks (0.12 s). Raises UserError if the library is missing.
     """
     try:
         from python_stretch.Signalsmith import Stretch

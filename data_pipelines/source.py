@@ -79,7 +79,7 @@ def mixture_rms(source: Source, song: int) -> float:
 
 
 def check_range(name: str, start: int, length: int, num_samples: int) -> None:
-    """Raise `ValueError` where a segment leaves its song."""
+    """Raises `ValueError` if a segment leaves its song."""
     if start < 0 or length < 0 or start + length > num_samples:
         raise ValueError(
             f"{name}: samples are {start} to {start + length}; expected 0 to {num_samples}"

@@ -54,7 +54,7 @@ def _place_notes(
     attack: float = 0.0,
     loop: bool = False,
 ) -> None:
-    """Render each pitch once and add its copies."""
+    """Renders each pitch once and adds its copies."""
     cache: dict[float, np.ndarray] = {}
     tail, rise = int(release * sample_rate), int(attack * sample_rate)
     for note in notes:

@@ -14,7 +14,7 @@ from data_pipelines.embedded.lead import lead_track
 def play(
     rng: Generator, score: Composition, n: int, sample_rate: int
 ) -> Float[np.ndarray, "time 2"]:
-    """Render the accompaniment of a song: stereo, mixed, in its room; the level is free."""
+    """Renders the accompaniment of a song: stereo, mixed, in its room; the level is free."""
     mix = np.zeros((n, 2), np.float32)
     wet = np.zeros((n, 2), np.float32)
     acoustic = bool(rng.random() < 0.12)
@@ -62,5 +62,5 @@ def _active_rms(track: Float[np.ndarray, "time 2"], sample_rate: int) -> float:
 
 
 def _balance(track: Float[np.ndarray, "time 2"], position: float) -> Float[np.ndarray, "time 2"]:
-    """Shift a stereo track to a side without making it mono."""
+    """Shifts a stereo track to a side without making it mono."""
     return track * np.array([1 - max(position, 0), 1 + min(position, 0)], np.float32)

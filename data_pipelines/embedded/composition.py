@@ -1,4 +1,4 @@
-"""Compose a song: key, tempo, sections, chords and the notes of the voice and of the lead."""
+"""Composes a song: key, tempo, sections, chords and the notes of the voice and of the lead."""
 
 import dataclasses
 from typing import NamedTuple

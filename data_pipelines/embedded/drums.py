@@ -45,7 +45,7 @@ _DrumMaker = Callable[[Generator, Generator, int], Float[np.ndarray, "time"]]
 def drum_track(
     rng: Generator, score: Composition, n: int, sample_rate: int
 ) -> Float[np.ndarray, "time 2"]:
-    """Render the drums of a whole song, stereo and dry."""
+    """Renders the drums of a whole song, stereo and dry."""
     kit = {
         "kick": [_kick(rng, sample_rate)],
         "snare": _variants(rng, _snare if rng.random() < 0.75 else _clap, sample_rate, 3),

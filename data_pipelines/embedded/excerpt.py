@@ -34,7 +34,7 @@ class Excerpt(NamedTuple):
 
 
 def load_excerpt() -> Excerpt:
-    """The excerpt, 5.9 s in stereo. Raises `UserError` where `stempeg` is not installed."""
+    """The excerpt, 5.9 s in stereo. Raises `UserError` if `stempeg` is not installed."""
     path = _stem_file()
 
     def stem(stream: int) -> Float32[ndarray, "time 2"]:

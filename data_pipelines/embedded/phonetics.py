@@ -87,7 +87,7 @@ class Syllable(NamedTuple):
 
 
 def random_syllable(rng: Generator) -> Syllable:
-    """Draw a syllable with frequencies roughly those of sung English."""
+    """Draws a syllable with frequencies roughly those of sung English."""
     if rng.random() < 0.28:
         vowels: tuple[str, ...] = _DIPHTHONGS[int(rng.integers(len(_DIPHTHONGS)))]
     else:

@@ -62,7 +62,7 @@ class Singer(Manner):
 
 
 def random_singer(rng: Generator) -> Singer:
-    """Draw a singer: man, woman or child; pop, breathy, rough, operatic or rapping."""
+    """Draws a singer: man, woman or child; pop, breathy, rough, operatic or rapping."""
     kind = rng.choice(["male", "female", "child"], p=[0.47, 0.47, 0.06])
     tract, centre = {
         "male": (rng.normal(1.0, 0.05), rng.uniform(50, 62)),

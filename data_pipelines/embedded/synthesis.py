@@ -33,7 +33,7 @@ class RenderedSong:
 def render_song(
     *, split: Split, seed: int, song: int, seconds: float, sample_rate: int = 44100
 ) -> RenderedSong:
-    """Compose and render song number `song`: a pure function of its arguments and `VERSION`.
+    """Composes and renders song number `song`: a pure function of its arguments and `VERSION`.
 
     Equal to the bit on one machine; another numpy build or processor may change the last bit of a
     sample.

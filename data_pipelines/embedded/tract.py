@@ -57,7 +57,7 @@ def vocal_tract(
     active: Bool[np.ndarray, "frame"],
     sample_rate: int,
 ) -> Float[np.ndarray, "time"]:
-    """Filter the source by resonances that move from frame to frame, where it is `active`.
+    """Filters the source by resonances that move from frame to frame, where it is `active`.
 
     Frame i is centred on sample `i * FRAME_HOP`; frames are weighted by a Hann window and added.
     """

@@ -34,7 +34,7 @@ def sing(
     n: int,
     sample_rate: int,
 ) -> Float[np.ndarray, "time"]:
-    """Render notes to `n` samples, mono and dry, with an RMS near 0.1 while singing."""
+    """Renders notes to `n` samples, mono and dry, with an RMS near 0.1 while singing."""
     frames = n // HOP + 2
     rate = sample_rate / HOP
     if not notes:

@@ -36,7 +36,7 @@ def play(
     *,
     font: Path,
 ) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
-    """Arrange and render the accompaniment of a song: (stereo float32, what was played).
+    """Arranges and renders the accompaniment of a song: (stereo float32, what was played).
 
     The level is arbitrary. The description holds JSON values: kind, programs, kit, guitars
     (amplified ones), parts, procedural, cents, bus. Raises `UserError` as `play_notes` does.

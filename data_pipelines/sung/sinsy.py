@@ -53,7 +53,7 @@ def sing_score(
     sample_rate: int,
     treatment: Treatment,
 ) -> Float[np.ndarray, "time"]:
-    """Sing notes on syllables in kana, one for each note; an empty one holds the vowel before.
+    """Sings notes on syllables in kana, one for each note; an empty one holds the vowel before.
 
     The synthesiser sings near its mean pitch, where it is voiced and in tune; WORLD puts the melody
     in place of its pitch.

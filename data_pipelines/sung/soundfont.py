@@ -61,7 +61,7 @@ def play_notes(
     cents: float = 0.0,
     bend: Float[np.ndarray, "frame"] | None = None,
 ) -> Float[np.ndarray, "time 2"]:
-    """Render notes on one program, dry; pitches are rounded to semitones, then tuned by `cents`.
+    """Renders notes on one program, dry; pitches are rounded to semitones, then tuned by `cents`.
 
     `bank` 128 holds the drum kits; kit 0 replaces one that the font lacks. `bend` is in semitones,
     up to an octave, one value every `BEND_HOP` samples. Raises `UserError` as `check` does.

@@ -108,7 +108,7 @@ def lay(
     frames: int,
     rate: float,
 ) -> list[Span]:
-    """Stretch one syllable under each note: its vowel begins on the note and is held to its end.
+    """Stretches one syllable under each note: its vowel begins on the note and is held to its end.
 
     Onset consonants keep their speed and take their time from the note before. Within a held vowel
     the position moves on slowly and wanders, as a frozen spectrum buzzes. Notes are in order.

@@ -220,7 +220,7 @@ def sing(
     num_samples: int,
     sample_rate: int = 44100,
 ) -> Float[np.ndarray, "time"]:
-    """Sing notes, in order, to a dry mono signal with an RMS of 0.1 where there is voice.
+    """Sings notes, in order, to a dry mono signal with an RMS of 0.1 where there is voice.
 
     Timing, pitch and phases depend on `rng`, the words on the voice and on the notes' phrases.
     """
@@ -260,7 +260,7 @@ def _loosen(rng: Generator, voice: Voice, notes: Sequence[Note]) -> list[Note]:
 
 
 def _level(x: Float[np.ndarray, "time"], sample_rate: int) -> Float[np.ndarray, "time"]:
-    """Scale to an RMS of 0.1 where there is voice, and turn down consonants that stick out."""
+    """Scales to an RMS of 0.1 where there is voice, and turns down consonants that stick out."""
     hop = sample_rate // 100
     count = -(-len(x) // hop)
     power = np.square(np.pad(x, (0, count * hop - len(x)))).reshape(count, hop).mean(axis=1)
@@ -371,7 +371,7 @@ def _line(voice: Voice, number: int) -> hibari.Line | world.Analysis:
 def _inhale(
     rng: Generator, voice: Voice, notes: list[Note], x: Float[np.ndarray, "time"], sample_rate: int
 ) -> None:
-    """Add the breaths before phrases."""
+    """Adds the breaths before phrases."""
     for i, note in enumerate(notes):
         gap = note.start - notes[i - 1].end if i else note.start
         if gap < 0.4 or rng.random() < 0.25:
@@ -389,7 +389,7 @@ def _inhale(
 def extend(
     rng: Generator, x: Float[np.ndarray, "time"], sample_rate: int, edge_hz: float
 ) -> Float[np.ndarray, "time"]:
-    """Fill the band above `edge_hz` with noise under the envelope of the 5 kHz below it.
+    """Fills the band above `edge_hz` with noise under the envelope of the 5 kHz below it.
 
     The envelope is mirrored at the edge and falls by 12 dB per octave.
     """

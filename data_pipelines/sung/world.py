@@ -44,7 +44,7 @@ class Analysis(Speech):
 
 
 def analyse(waveform: Float[np.ndarray, "time"], sample_rate: int) -> Analysis:
-    """Analyse a mono recording of one voice without accompaniment; find its syllables."""
+    """Analyses a mono recording of one voice without accompaniment; finds its syllables."""
     import pyworld
 
     x = np.ascontiguousarray(waveform, dtype=np.float64)
@@ -72,7 +72,7 @@ def resynthesise(
     sample_rate: int,
     treatment: Treatment,
 ) -> Float[np.ndarray, "time"]:
-    """Lay syllables under `notes` while the pitch follows `melody`, which may have more notes.
+    """Lays syllables under `notes` while the pitch follows `melody`, which may have more notes.
 
     `sources`: (analysis, index of its syllable), one for each note. The analyses share a sample
     rate, which limits the bandwidth. The result is mono float32, at an RMS of 0.1 while it sounds.
