@@ -85,8 +85,8 @@ def parse(args: list[str]) -> Run:
     named = bool(args) and not args[0].startswith("-")
     if not named and not asks_for_help:
         raise UserError(
-            f"no config; give one of {', '.join(configs.NAMES)}, or the path of a .py file, first:"
-            " train.py CONFIG --workdir DIR"
+            f"config is missing; expected {', '.join(configs.NAMES)}, or the path of a .py file, as"
+            " the first argument: train.py CONFIG --workdir DIR"
         )
     experiment = configs.get(args[0] if named else "small")
     fields = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}

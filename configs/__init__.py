@@ -44,7 +44,7 @@ def get(name: str) -> Experiment:
 def _from_file(path: pathlib.Path) -> Experiment:
     """What `get()` in the file returns."""
     if not path.is_file():
-        raise UserError(f"config is {str(path)!r}, and there is no such file")
+        raise UserError(f"config is {str(path)!r}; expected the path of a file that exists")
     try:
         experiment = runpy.run_path(str(path)).get("get", lambda: None)()
     except Exception as error:

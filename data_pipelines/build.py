@@ -123,7 +123,10 @@ def build_records(command: Build) -> None:
     if command.workers < 1:
         raise UserError(f"workers is {command.workers}; expected 1 or more")
     if command.beam is not None and command.workers != 1:
-        raise UserError(f"workers is {command.workers} with --beam, whose options say how many")
+        raise UserError(
+            f"workers is {command.workers}; expected it to be left out with --beam, whose options"
+            " set the number"
+        )
     check_writable(command.out)
     if command.beam is None:
         run = functools.partial(map_unordered, write_shard, workers=command.workers)

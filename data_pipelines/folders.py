@@ -196,7 +196,7 @@ def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"
             audio = opened.read(length, dtype="float32", always_2d=True)
             if not np.isfinite(audio).all():
                 bad = start + int(np.flatnonzero(~np.isfinite(audio).all(axis=1))[0])
-                raise UserError(f"{path}: NaN or infinite at sample {bad}; repair the file")
+                raise UserError(f"{path}: NaN or infinity at sample {bad}; repair the file")
     if len(audio) != length:
         raise UserError(
             f"{path}: ends at sample {start + len(audio)}; expected the length in its header"

@@ -41,7 +41,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {_reason(error)}") from None
+        raise UserError(f"{folder}: cannot be created: {_reason(error)}") from None
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Command:
         program: a training step, or the sampler on a batch of chunks.
         per_device_batch: examples or chunks on each chip.
         model: the experiment's.
-        train: the experiment's; the sampler makes no use of it.
+        train: the experiment's; the sampler does not use it.
         num_slices: slices, connected by a data center's network.
     """
 

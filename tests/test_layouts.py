@@ -127,7 +127,7 @@ def test_a_link_to_nothing_leaves_the_song_out(tmp_path, link, layout):
     findings = find(layout, tmp_path)
     assert [song.name for song in findings.recordings] == ["Good"]
     assert findings.left_out.keys() == {"Bad", "Gone"}
-    assert f"Bad/{link}: a link to nothing" in findings.left_out["Bad"]
+    assert f"Bad/{link}: a broken link" in findings.left_out["Bad"]
 
 
 def test_a_link_to_itself_leaves_the_song_out(tmp_path):

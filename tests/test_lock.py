@@ -81,5 +81,5 @@ def test_where_locks_do_not_reach_the_mark_decides(tmp_path, request, lives, hol
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be made"), only_run(tmp_path / "file"):
+    with pytest.raises(UserError, match="cannot be created"), only_run(tmp_path / "file"):
         pass

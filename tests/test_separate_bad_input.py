@@ -147,4 +147,4 @@ def test_out_that_is_not_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert "cannot be written: Not a directory" in fails(capsys, path, "--out", out)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a").write_text("a file where the song's folder should be")
-    assert "cannot be made: File exists" in fails(capsys, path, "--out", tmp_path / "out")
+    assert "cannot be created: File exists" in fails(capsys, path, "--out", tmp_path / "out")

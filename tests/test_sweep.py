@@ -95,7 +95,7 @@ def test_presets_are_an_axis():
         for preset in ("balanced", "best")
         for steps in (2, 4)
     ]
-    with pytest.raises(UserError, match="preset fast makes no use of steps"):
+    with pytest.raises(UserError, match="preset fast does not use steps"):
         parse_sweep(["preset=fast,balanced", "steps=2,4"], PLAIN)
 
 

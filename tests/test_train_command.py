@@ -195,7 +195,7 @@ def test_a_run_by_a_config_of_ones_own_and_its_continuation_by_a_copy(toy, tmp_p
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"config is '.*/bad.py', and there is no such file"),
+        (None, r"config is '.*/bad.py'; expected the path of a file"),
         ("def get(:", r"bad\.py: SyntaxError: .*line 1"),
         ("import nothing_of_that_name", r"bad\.py: line 1: ModuleNotFoundError: No module named"),
         ("x = 1", r"bad\.py: get\(\) is missing or gives NoneType; expected it to give an Exp"),

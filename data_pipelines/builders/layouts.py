@@ -235,7 +235,7 @@ def audio_files(folder: Path, above: Sequence[Path] = ()) -> list[Path]:
     files = []
     for path in visible(folder):
         if not os.path.exists(path):
-            raise UserError(f"{path}: a link to nothing; repair or delete it")
+            raise UserError(f"{path}: a broken link; repair or delete it")
         if os.path.isdir(path):
             if not any(each.is_relative_to(path.resolve()) for each in above):
                 files += audio_files(path, above)

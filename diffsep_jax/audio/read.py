@@ -119,7 +119,7 @@ class AudioFile:
                 raise UserError(f"{path}: is a folder; expected an audio file")
             if not self.path.is_file():
                 os.stat(self.path)  # raises with the reason, except for pipes and devices
-                raise UserError(f"{path}: not a regular file, and audio is read twice")
+                raise UserError(f"{path}: not a regular file; expected one, as audio is read twice")
             if self.path.stat().st_size == 0:
                 raise UserError(f"{path}: the file is empty; expected audio")
             with self.path.open("rb") as file:

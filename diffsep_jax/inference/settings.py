@@ -185,7 +185,7 @@ def complete(
     if preset is not None and bool(uses) != bool(base.method.uses):
         raise UserError(f"{named} contradicts preset {preset}; give one of them")
     if useless := [name for name in given if name not in {"sampler", *uses}]:
-        raise UserError(f"{named} makes no use of {', '.join(useless)}; leave one of them out")
+        raise UserError(f"{named} does not use {', '.join(useless)}; leave one of them out")
     return settings
 
 

@@ -54,7 +54,7 @@ def check_run_config(workdir: pathlib.Path, ours: Mapping[str, Any]) -> list[str
     ]
     if differing:
         raise UserError(
-            f"{workdir}: the run there is another: {'; '.join(differing)}; use the config that the"
+            f"{workdir}: the run there differs: {'; '.join(differing)}; use the config that the"
             " run was started with, or another --workdir"
         )
     return [
