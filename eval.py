@@ -136,7 +136,7 @@ def main(command: Evaluate) -> None:
             limit_vocals=command.limit_vocals,
         )
     with only_run(command.out) if is_primary() else contextlib.nullcontext():
-        if command.overwrite:  # only now that nothing is known to prevent a new result
+        if command.overwrite:  # only after all checks have passed
             if is_primary():
                 scores.remove_result(command.out)
             wait_for_all("the earlier result is removed")

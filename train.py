@@ -57,8 +57,8 @@ class Run(configs.Experiment):
         init_from: name, folder or URL of a model whose parameters a new run starts from; the
             optimiser state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
-        export_preset: how WORKDIR/model samples where its user does not say; unset: as before if
-            it was exported before, else fast if the generator is untrained, else balanced.
+        export_preset: default preset of WORKDIR/model; unset: that of an earlier export, else fast
+            if the generator is untrained, else balanced.
         export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
         tracker: module:attribute of functions start(config), log(step, metrics) and finish() that
             pass the log's records on, for instance to Weights & Biases; see docs/scaling.md.
@@ -195,7 +195,7 @@ def export(run: Run, model: SeparationModel, params: Params) -> None:
     if preset is None and (folder / CONFIG_FILE).is_file():
         preset = load_default_preset(str(folder))
     elif preset is None and has_untrained_generator(run.workdir):
-        preset = "fast"  # what such a generator samples is noise
+        preset = "fast"  # such a generator samples noise
     save_model(
         folder, model, params, default_preset=preset or DEFAULT_PRESET, dtype=run.export_dtype
     )

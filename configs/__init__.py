@@ -1,6 +1,6 @@
 """Experiments by name: `configs.get("small")`. Each file documents its experiment.
 
-One of your own is a file such as those, given by its path: `configs.get("mine/config.py")`.
+An experiment of your own is a file like these, given by its path: `configs.get("mine/config.py")`.
 """
 
 import functools

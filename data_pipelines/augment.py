@@ -36,11 +36,11 @@ class AugmentConfig:
         layer_db: level of a layer relative to the first accompaniment, both songs at equal RMS.
         speed_percent: by how much both stems are played faster and higher (varispeed).
         pitch_probability: of shifting both stems by the same interval; slower than all others.
-        pitch_semitones: of that shift.
+        pitch_semitones: interval of that shift.
         eq_db: tilt of an equaliser about 1 kHz, drawn for each stem: the gain of the highest
             treble; the lowest bass gets the opposite.
         bus_probability: of saturating the accompaniment, whose level stays.
-        bus_db: drive of the saturation: how far above 1 the peak at the input of a tanh is.
+        bus_db: drive of the saturation: how far its peak lies above 1 at the input of a tanh.
         gain_db: gain, drawn for each stem.
         limiter_probability: of a limiter on the mixture, whose gain is applied to both stems.
         limiter_db: by how much it reduces the example's highest peak.

@@ -1,4 +1,4 @@
-"""Several sources as one, of which each is drawn from by its weight."""
+"""Several sources as one; each is drawn from in proportion to its weight."""
 
 import dataclasses
 import math
@@ -40,7 +40,7 @@ class CombinedSongs:
             if source.sample_rate != first[1].sample_rate:
                 raise UserError(
                     f"{name}: sample rate is {source.sample_rate} Hz; expected"
-                    f" {first[1].sample_rate} Hz as of {first[0]}"
+                    f" {first[1].sample_rate} Hz, as in {first[0]}"
                 )
         ends = np.cumsum([len(source) for source in self.sources])
         object.__setattr__(self, "ends", tuple(ends.tolist()))

@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """How many samples are read for an example, and how many varispeed makes of them.
+    """How many samples are read for an example, and how many they are after varispeed.
 
     Attributes:
         segment: samples of the example.

@@ -158,12 +158,12 @@ def _scan_song(folder: Path) -> SongFiles | None:
         other_frames, other_rate = _info(file.path)
         if other_rate != rate:
             raise UserError(
-                f"{file.path}: {other_rate} Hz; expected {rate} Hz as of {vocals.path.name}: the"
+                f"{file.path}: {other_rate} Hz; expected {rate} Hz, as in {vocals.path.name}: the"
                 " files of a song must share one rate"
             )
         if other_frames != frames:
             raise UserError(
-                f"{file.path}: {other_frames} samples; expected {frames} as of {vocals.path.name}:"
+                f"{file.path}: {other_frames} samples; expected {frames}, as in {vocals.path.name}:"
                 " the files of a song must have one length"
             )
     return SongFiles(recording, frames, rate)

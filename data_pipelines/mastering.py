@@ -104,7 +104,7 @@ def limiter_gain(
     peaks = np.maximum.reduceat(np.abs(mixture).ravel(), starts).astype(np.float64)
     ceiling = peaks.max() * dsp.db_to_gain(-drive_db)
     over = 20.0 * np.log10(np.maximum(peaks / (ceiling or 1.0), 1.0))
-    # Each border takes the larger need of its two blocks, so a line between borders suffices.
+    # Each border takes the larger reduction of its two blocks, so lines between borders suffice.
     needed = np.maximum(np.append(over, 0.0), np.append(0.0, over))
     seconds = np.arange(len(needed)) * (_HOP / sample_rate)
     needed = _falling(needed, _RELEASE_DB_PER_SECOND * seconds)

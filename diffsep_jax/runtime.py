@@ -105,7 +105,7 @@ def use_cores(batch_size: int) -> None:
 
     XLA's CPU compiler runs little but large matrix products on several cores; with one chunk per
     core, the whole program runs in parallel. A number of devices set by jax_num_cpu_devices,
-    JAX_NUM_CPU_DEVICES or XLA_FLAGS stays. No effect where JAX finds GPUs or TPUs.
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS is kept. No effect where JAX finds GPUs or TPUs.
     """
     in_flags = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if in_flags or jax.config.values["jax_num_cpu_devices"] > 0:

@@ -151,7 +151,7 @@ def ddim(
                 lambda: high_pass(noise_fn(step), cutoff_hz, sample_rate),
                 lambda: jnp.zeros_like(x),
             )
-        # At sigma = 0 the two are equal, up to what a device makes of sin(pi/2).
+        # At sigma = 0 the two are equal, up to the device's rounding of sin(pi/2).
         return jnp.where(is_last, x0_hat, x_s)
 
     return jax.lax.fori_loop(jnp.int32(0), steps, move, noise.astype(jnp.float32))

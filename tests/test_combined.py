@@ -60,7 +60,9 @@ def test_the_pipeline_draws_by_the_weights():
 
 def test_what_cannot_be_combined_is_refused():
     slow = dataclasses.replace(MANY, sample_rate=48000)
-    with pytest.raises(UserError, match=r"^b: sample rate is 48000 Hz; expected 44100 Hz as of a$"):
+    with pytest.raises(
+        UserError, match=r"^b: sample rate is 48000 Hz; expected 44100 Hz, as in a$"
+    ):
         CombinedSongs(names=("a", "b"), sources=(FEW, slow))
     with pytest.raises(UserError, match="source is a a; expected data sets, each once"):
         CombinedSongs(names=("a", "a"), sources=(FEW, MANY))

@@ -35,7 +35,7 @@ Runner = Callable[[Sequence[Shard]], Iterable[Written]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """What is built from which folder.
+    """What to build, and from which folder.
 
     Attributes:
         layout: of the folder, see `data_pipelines.builders.layouts`; names the data set.
@@ -71,7 +71,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     VERSION = tfds.core.Version(VERSION)
 
     def __init__(self, config: BuildConfig, run: Runner | None = None, **kwargs: Any) -> None:
-        """`run`: by default in this process; `kwargs`: of TFDS, as the parent folder `data_dir`."""
+        """`run`: by default in this process; `kwargs`: of TFDS, as its folder `data_dir`."""
         if config.songs_per_shard < 1:
             raise UserError(f"songs_per_shard is {config.songs_per_shard}; expected 1 or more")
         self._run = run or functools.partial(map, write_shard)

@@ -17,7 +17,7 @@ CLIPPED_SAMPLES = 10
 """A song is listed as clipped from this many samples at full scale on."""
 
 LISTED = 20
-"""Songs that are printed by name under each heading; the JSON has all."""
+"""How many songs are printed by name under each heading; the JSON has all of them."""
 
 HEADINGS = {
     "left_out": "left out",

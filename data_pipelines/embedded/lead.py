@@ -1,4 +1,4 @@
-"""Instruments of one voice that slide from note to note: the lead, and the synthesiser's bass."""
+"""Monophonic instruments that glide from note to note: the lead, and the synthesiser's bass."""
 
 import numpy as np
 import scipy.ndimage
@@ -23,7 +23,7 @@ def continuous(
     attack: float,
     dull: Float[np.ndarray, "harmonic"] | None = None,
 ) -> Float[np.ndarray, "time"]:
-    """One voice that slides from note to note; `dull` is the timbre of its soft notes."""
+    """A monophonic instrument that glides between notes; `dull` is the timbre of soft ones."""
     if not notes:
         return np.zeros(n, np.float32)
     frames, rate = n // HOP + 2, sample_rate / HOP

@@ -81,7 +81,7 @@ def sing_song(
 
 
 def lead_position(rng: Generator, aside: float) -> float:
-    """-1 (left) to 1; near the centre as in most records, but for a share `aside`."""
+    """-1 (left) to 1; near the centre, as in most records, except for a share `aside`."""
     if rng.random() < aside:
         return float(rng.uniform(-0.75, 0.75))
     return float(np.clip(rng.normal(0, 0.08), -0.3, 0.3))

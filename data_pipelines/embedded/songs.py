@@ -79,7 +79,7 @@ class EmbeddedSongs:
     def _song(self, song: int, *, keep_open: bool = True) -> RenderedSong:
         """The song from the cache; rendered into it first where it is missing or damaged.
 
-        With `keep_open` its file stays mapped for the next call, and what was read of it resident.
+        With `keep_open` its file stays mapped for the next call, and what was read of it in memory.
         Safe among threads and processes: a file appears under its name only when it is whole, and
         every writer writes the same.
         """

@@ -30,7 +30,7 @@ def glottal_tables(open_quotient: float) -> Float[np.ndarray, "level table"]:
 def untilted_noise(
     rng: Generator, singer: Singer, n: int, sample_rate: int
 ) -> Float[np.ndarray, "time"]:
-    """Noise that `vocal_tract` leaves white but for its formants.
+    """Noise that `vocal_tract` leaves white except for its formants.
 
     Turbulence arises above the glottis and lacks the tilt of the pulses; a zero at the tilt's pole
     for middle effort cancels it.

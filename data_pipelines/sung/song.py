@@ -41,7 +41,7 @@ class SongConfig:
         seed: of the songs.
         seconds: length of a song.
         voices: which kinds of voices sing, of `VOICE_SHARES`.
-        fonts: sound fonts, of which each song draws one.
+        fonts: sound fonts; each song draws one of them.
     """
 
     seed: int

@@ -72,7 +72,7 @@ def play_notes(
     settings = _settings(sample_rate)
     synth = lib.new_fluid_synth(settings)
     font_id = lib.fluid_synth_add_sfont(synth, loaded)
-    # General MIDI asks for all programs, but for one drum kit only.
+    # General MIDI requires all programs, but only one drum kit.
     wanted = (program, 0) if bank == 128 else (program,)
     if all(lib.fluid_synth_program_select(synth, 0, font_id, bank, number) for number in wanted):
         raise UserError(f"{font}: has no program {program} in bank {bank}; use a General MIDI font")

@@ -1,7 +1,7 @@
 """Random singers of four kinds, and their singing as dry mono audio.
 
 A voice includes its words, so a double (the same voice again) and a relative (another voice of a
-choir) sing the same ones.
+choir) sing the same words.
 """
 
 import dataclasses

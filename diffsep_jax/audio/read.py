@@ -241,7 +241,7 @@ class AudioFile:
             if stated > size and 8 * (stated - size) > _EXACT_SECONDS * bit_rate:
                 missing = 8 * (stated - size) / bit_rate
                 self._report_damage(f"about {missing:.3f} s are missing at its end")
-            # A large avi goes on with another RIFF.
+            # A large avi continues with another RIFF.
             if stale and container.format.name != "avi":
                 self._report_rest(size - min(stale), bit_rate)
             if container.format.name == "ogg" and not ogg_streams(self.path)[1]:

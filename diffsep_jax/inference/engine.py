@@ -193,7 +193,7 @@ def sampling_function(
             x = values["temperature"] * noise(_START)
             if "start_sigma" in values:
                 level = values["start_sigma"]
-                # At 1 the two are equal, up to what a device makes of sin(pi/2).
+                # At 1 the two are equal, up to the device's rounding of sin(pi/2).
                 x = jnp.where(level < 1, diffusion.diffuse(guess, x, level), x)
             return sampler(
                 velocity,

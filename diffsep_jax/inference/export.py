@@ -69,8 +69,8 @@ def export_sampler(
       directory: created if needed; files of these names in it are replaced.
       settings: the sampler, and the defaults of the values in export.json.
       batch_size: chunks of a call; None leaves it open until the program is compiled.
-      platforms: if TPUs are the only one, attention is their own kernel, which cannot be lowered
-        together with other platforms; otherwise it is the one that all platforms have.
+      platforms: for TPUs alone, attention is their own kernel, which cannot be lowered together
+        with other platforms; otherwise it is a backend that all of them have.
       default_preset: of the model directory.
 
     Returns:

@@ -42,11 +42,11 @@ class Separator:
     """Separates singing from music with one model; compiles once for each sampler.
 
     The methods take the options in `SamplerOptions`, such as `preset="best"`, `steps=20` or
-    `sampler=my_function`; what is not given is the model's preset. Complete `settings` replace all
-    of them.
+    `sampler=my_function`; options that are not given come from the model's preset. Complete
+    `settings` replace all of them.
 
     Attributes:
-      default_preset: how to sample where the options do not say.
+      default_preset: the preset for options that are not given.
       sample_rate: the model's, in Hz; audio of other rates is resampled to it and back.
       segment: samples of a chunk at the model's rate.
       dtype: type in which the networks compute.
@@ -69,7 +69,7 @@ class Separator:
           params: their parameters.
           batch_size: chunks separated at once; it changes speed and memory, not the result.
           dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
-          default_preset: how to sample where the options do not say.
+          default_preset: the preset for options that are not given.
         """
         refuse_fork()
         if batch_size < 1:

@@ -93,7 +93,7 @@ _OF_THE_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
 
 
 class SamplerOptions(TypedDict, total=False):
-    """Options of a sampler. Those that are missing or None are the preset's."""
+    """Options of a sampler. Those that are missing or None come from the preset."""
 
     preset: Annotated[
         Preset,

@@ -47,7 +47,7 @@ class Checkpoints(Observer):
     Several processes share the folder, and each of them calls every method.
 
     Args:
-      directory: is made if it is missing.
+      directory: created if missing.
       keep: None to read only, which does not disturb a run that is saving there.
       best_by: name of a number that validations report; the lowest "loss" is the best, the highest
         of any other.

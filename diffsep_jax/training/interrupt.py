@@ -17,9 +17,9 @@ from diffsep_jax.training.sharding import batch_sharding
 class StopRequest:
     """A context in which the first Ctrl-C or SIGTERM is noted, for the loop to save and stop.
 
-    A second signal has its usual effect. A signal may reach only one of several
-    processes, or each of them at another step, so they vote: every process calls `vote` once per
-    step, and all get the same answer at the same step.
+    A second signal has its usual effect. A signal may reach only one of several processes, or
+    reach them at different steps, so they vote: every process calls `vote` once per step, and all
+    get the same answer at the same step.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -64,7 +64,7 @@ class StopRequest:
 
 def raise_stopped(number: int, done: str) -> NoReturn:
     """Ends a run that signal `number` asked to stop; `done` says what was saved."""
-    message = f"{done}; run the same command again to go on"
+    message = f"{done}; run the same command again to resume"
     if number == signal.SIGTERM:
         raise PreemptedError(message)
     raise KeyboardInterrupt(message)

@@ -52,7 +52,7 @@ class Profiler(Observer):
 
     The first step of a process compiles, so choose later ones. A run that resumes after `first`
     traces nothing. If the run ends before `last`, the trace is written as far as it goes. If the
-    trace cannot be written, that is reported and the run goes on.
+    trace cannot be written, that is reported and the run continues.
 
     Args:
       folder: gets `plugins/profile/TIME/HOST.xplane.pb`.

@@ -158,7 +158,7 @@ def gather(shards: Any, specs: Any) -> Any:
 def mean_and_scatter(values: Any, specs: Any) -> Any:
     """Inside shard_map: the mean over all devices, each keeping the part that `specs` give it.
 
-    A split array is reduce-scattered over `fsdp`, so that only a part goes on over `data`.
+    A split array is reduce-scattered over `fsdp`, so that only a part is reduced over `data`.
     """
 
     def mean(value: jax.Array, spec: P) -> jax.Array:

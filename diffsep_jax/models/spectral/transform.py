@@ -89,7 +89,7 @@ def _lap(blocks: Coefficients, sign: float) -> Coefficients:
     half = FRAME // 2
     rise, fall = _sine_window()
     left, right = blocks[:, :-1, :, half:][..., ::-1], blocks[:, 1:, :, :half]
-    # A cosine goes on evenly before a frame and oddly after it.
+    # Cosines continue evenly before a frame and oddly after it.
     before = rise * left - sign * fall * right
     after = rise * right + sign * fall * left
     first_halves = jnp.concatenate([blocks[:, :1, :, :half], after], axis=1)
