@@ -20,7 +20,7 @@ _ENCODER_TAG = re.compile(rb"(?:Xing|Info)\0\0\0[\x03\x07\x0b\x0f].{4}(.{4})", r
 
 
 def stated_seconds(container: InputContainer, stream: av.AudioStream) -> tuple[float, bool]:
-    """The length that the header states, and whether it is that of `stream` or of the longest one.
+    """The length that the header states, and whether it is of `stream`, not of the longest one.
 
     The length is 0 if the header states none, where FFmpeg would guess.
     """

@@ -90,12 +90,12 @@ def load_model(name: str) -> tuple[SeparationModel, Params]:
 
 
 def load_config(name: str) -> SeparationModel:
-    """The model without its parameters, which are not read. Raises UserError as `load_model`."""
+    """The model without its parameters, which are not read. Raises UserError like `load_model`."""
     return _read_config(name)[0]
 
 
 def load_default_preset(name: str) -> Preset:
-    """The model's default preset. Raises UserError as `load_config`."""
+    """The model's default preset. Raises UserError like `load_config`."""
     preset: Preset = _read_config(name)[1][_PRESET]
     return preset
 
