@@ -59,7 +59,7 @@ class Run(configs.Experiment):
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
         export_preset: default preset of WORKDIR/model; unset: that of an earlier export, else fast
             if the generator is untrained, else balanced.
-        export_dtype: of the parameters in WORKDIR/model; float16 halves it and rounds them.
+        export_dtype: type of the parameters in WORKDIR/model; float16 halves it and rounds them.
         tracker: module:attribute of functions start(config), log(step, metrics) and finish() that
             pass the log's records on, for instance to Weights & Biases; see docs/scaling.md.
         best: with --export-only: export the best checkpoint, by --train.best-by, not the newest.

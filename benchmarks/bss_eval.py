@@ -28,8 +28,8 @@ class Options:
     Attributes:
         seconds: length of the track.
         rounds: turns of each.
-        sample_rate: in Hz.
-        num_taps: of the filters.
+        sample_rate: sample rate in Hz.
+        num_taps: length of the filters.
         centred: both channels of the vocals are equal.
     """
 

@@ -29,7 +29,7 @@ class Arguments:
 
     Attributes:
         minutes: lengths of the files.
-        options: of `diffsep separate`.
+        options: options of `diffsep separate`.
     """
 
     minutes: tuple[int, ...] = (1, 60)

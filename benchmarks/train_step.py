@@ -44,7 +44,7 @@ class Arguments:
     Attributes:
         config: name or path of a configuration.
         batch_size: examples of a step; unset: the configuration's.
-        micro_batches: of our step; PyTorch takes the batch at once.
+        micro_batches: micro-batches of our step; PyTorch takes the batch at once.
         repeats: timed steps of each.
     """
 

@@ -23,7 +23,7 @@ class DataConfig:
         num_songs: how many embedded songs to train on.
         validation_songs: how many embedded songs to validate on.
         song_seconds: length of an embedded song.
-        seed: of the embedded songs.
+        seed: seed of the embedded songs.
         cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.
         pipeline: batches and augmentation.
     """

@@ -26,27 +26,27 @@ class AugmentConfig:
     probabilities and ranges, are ours. Probabilities are 0 to 1; ranges are (lowest, highest).
 
     Attributes:
-        polarity_probability: of inverting a stem's waveform, drawn for each stem.
-        channel_flip_probability: of swapping left and right, drawn for each stem.
-        remix_probability: of taking the accompaniment from another song (stem remixing).
+        polarity_probability: chance of inverting a stem's waveform, drawn for each stem.
+        channel_flip_probability: chance of swapping left and right, drawn for each stem.
+        remix_probability: chance of an accompaniment from another song (stem remixing).
         silent_share: share of the examples whose vocals are set to zero; all others contain a
             voice, if any song does. Replaces the pipeline's `silent_kept`.
-        layer_probability: of adding another song's accompaniment, for each of two layers; the
-            level stays.
+        layer_probability: chance of adding another song's accompaniment, for each of two layers;
+            the level stays.
         layer_db: level of a layer relative to the first accompaniment, both songs at equal RMS.
-        speed_percent: by how much both stems are played faster and higher (varispeed).
-        pitch_probability: of shifting both stems by the same interval; slower than all others.
+        speed_percent: how much both stems are played faster and higher (varispeed).
+        pitch_probability: chance of shifting both stems by one interval; slower than all others.
         pitch_semitones: interval of that shift.
         eq_db: tilt of an equaliser about 1 kHz, drawn for each stem: the gain of the highest
             treble; the lowest bass gets the opposite.
-        bus_probability: of saturating the accompaniment, whose level stays.
+        bus_probability: chance of saturating the accompaniment, whose level stays.
         bus_db: drive of the saturation: how far its peak lies above 1 at the input of a tanh.
         gain_db: gain, drawn for each stem.
-        limiter_probability: of a limiter on the mixture, whose gain is applied to both stems.
-        limiter_db: by how much it reduces the example's highest peak.
-        low_pass_probability: of a low-pass of the mixture, by the same filter on both stems.
+        limiter_probability: chance of a limiter on the mixture; its gain is applied to both stems.
+        limiter_db: how much it reduces the example's highest peak.
+        low_pass_probability: chance of a low-pass on the mixture: one filter for both stems.
         low_pass_hz: its cutoff, uniform in octaves; nothing is left above it.
-        fade_probability: of fading the example in or out, or turning all of it down.
+        fade_probability: chance of fading the example in or out, or turning all of it down.
         fade_db: how far down.
     """
 
@@ -206,7 +206,7 @@ def augment(
         segment: stems of equal length.
         changes: from `draw_changes`.
         sample_rate: Hz.
-        gains: of vocals and accompaniment, applied with those drawn.
+        gains: gains of vocals and accompaniment, applied with those drawn.
         length: samples of the result, which varispeed changes; by default as before.
     """
     length = length or len(segment.vocals)

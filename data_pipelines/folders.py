@@ -72,8 +72,8 @@ class FolderSongs:
     """A source that reads a folder of song folders; mono files become stereo.
 
     Attributes:
-        path: of the folder.
-        sample_rate: of every segment in Hz, whatever the files' rates.
+        path: path of the folder.
+        sample_rate: rate of every segment in Hz, whatever the files' rates.
         cache_dir: where converted songs go; None: a folder in the user's cache.
         songs: those of the folder.
 

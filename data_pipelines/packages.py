@@ -60,7 +60,7 @@ def fetch(name: str, folder: Path | None) -> Package:
     """A package unpacked in `folder`, downloaded if it is not there yet.
 
     Args:
-        name: of the package.
+        name: name of the package.
         folder: None: one in the user's cache.
 
     Raises:

@@ -36,7 +36,7 @@ class PipelineConfig:
 
     Attributes:
         batch_size: examples of a global batch, over all hosts.
-        seed: of all draws.
+        seed: seed of all draws.
         silent_kept: share of the segments with silent vocals that is kept (the paper drops 95%);
             0 where `augment.silent_share` is set.
         augment: the augmentations.
@@ -83,7 +83,7 @@ def batches(
 
     Args:
         source: the songs.
-        config: of the pipeline.
+        config: config of the pipeline.
         segment: samples of an example, the model's.
         rows: those that this host provides, by default all; a row is the same example whoever
             provides it.

@@ -36,7 +36,7 @@ class RecordFormat:
 
     Attributes:
         sample_rate: Hz.
-        dtype: of the stored samples.
+        dtype: type of the stored samples.
         record_samples: length of a record.
         overlap_samples: shared with the song's next record; earlier data sets have some.
     """

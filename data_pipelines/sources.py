@@ -39,8 +39,8 @@ def open_source(
     Args:
         spec: "embedded" or a folder.
         split: which songs.
-        num_songs, seconds, seed: of embedded songs.
-        cache_dir: for rendered and converted songs; None: a folder in the user's cache.
+        num_songs, seconds, seed: number, length and seed of embedded songs.
+        cache_dir: folder for rendered and converted songs; None: a folder in the user's cache.
         sample_rate: Hz.
 
     Raises:

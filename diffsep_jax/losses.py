@@ -19,12 +19,12 @@ class LossWeights:
     """Weights of the losses; those of one network family have no effect in the other.
 
     Attributes:
-        latent: of L_lat, the vocals read off the conditioner's bottleneck (waveform family).
-        reconstruction: of L_rec, the vocals read off the conditioner's output.
+        latent: weight of L_lat, the vocals read off the conditioner's bottleneck (waveform family).
+        reconstruction: weight of L_rec, the vocals read off the conditioner's output.
         log_floor: L_rec of an example is the logarithm of its mean square error plus this floor
             (ours: a decibel counts the same in an easy example and in a hard one). None, as in the
             paper: no logarithm.
-        scale: of L_scale, the likelihood of the direct estimate's error (spectral family).
+        scale: weight of L_scale, the likelihood of the direct estimate's error (spectral family).
         normalised: share of L_diff that is taken in units of the generator's output, by
             `normalised_loss`, rather than in units of the audio (spectral family).
     """

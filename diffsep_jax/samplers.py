@@ -121,7 +121,7 @@ def ddim(
       start_sigma: noise level of `noise`, up to 1.
       schedule: p of the levels.
       noise_fn: the fresh noise; needed unless `eta` is 0.
-      sample_rate: in Hz, for `cutoff_hz`.
+      sample_rate: sample rate in Hz, for `cutoff_hz`.
 
     Raises:
       UserError: a value that is not traced and outside its range in `SETTINGS`; no `noise_fn` where
@@ -251,7 +251,7 @@ class Sampler:
     """A method of sampling; see `register_sampler`. Samplers with the same function are equal.
 
     Attributes:
-      name: by which it is chosen.
+      name: the name by which it is chosen.
       function: None is the direct estimate, which draws nothing: `inference.engine` then returns
         that of the conditioner.
       help: one line.
@@ -312,7 +312,7 @@ def register_sampler(name: str, function: Callable[..., Waveform] | None, *, hel
     """Adds a sampler, to be chosen by its name.
 
     Args:
-      name: of no other sampler.
+      name: a name that no other sampler has.
       function: (velocity_fn, noise, ...) -> vocals, as `ddim`. Its further parameters say what it
         uses: some of `STEP_SETTINGS`, which are traced scalars, `noise_fn` and `sample_rate`. All
         fresh noise must come from `noise_fn`, which is the same where chunks overlap.

@@ -38,11 +38,11 @@ class BuildConfig:
     """What to build, and from which folder.
 
     Attributes:
-        layout: of the folder, see `data_pipelines.builders.layouts`; names the data set.
+        layout: layout of the folder, see `data_pipelines.builders.layouts`; names the data set.
         source: the folder.
         patterns: TOML file that says which stems are vocals, for stems and pairs.
-        dtype: of the stored samples; unset: int16 if all files are of 16 bits or lossy, else
-            float32.
+        dtype: type of the stored samples; unset: int16 if all files are of 16 bits or lossy,
+            else float32.
         sample_rate: Hz; recordings at other rates are resampled.
         record_samples: length of a record.
         overlap_samples: what it shares with the next.

@@ -77,7 +77,7 @@ def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
     """The recordings in a folder.
 
     Args:
-        layout: of the folder.
+        layout: layout of the folder.
         root: the folder.
         patterns: TOML file that replaces some of the default patterns of `stems` or `pairs`.
 

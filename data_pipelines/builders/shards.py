@@ -34,12 +34,12 @@ class Shard:
     """Recordings that go into one file.
 
     Attributes:
-        recordings: of one split.
-        format: of the records.
+        recordings: some recordings of one split.
+        format: format of the records.
         min_samples: shorter recordings are left out.
         folder: where finished shards wait for the others.
         key: changes with the format and with any file's place, size or time; names the files.
-        num_bytes: of the recordings' files.
+        num_bytes: size of the recordings' files.
     """
 
     recordings: tuple[Recording, ...]

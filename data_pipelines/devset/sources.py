@@ -36,8 +36,8 @@ class Voice:
         kind: what it sounds like.
         language: code of ISO 639.
         files: pattern of the files below the package's root.
-        speed: of playback; below 1 the voice is lower and slower.
-        bandwidth_hz: of the recordings, where it is less than the set's.
+        speed: speed of playback; below 1 the voice is lower and slower.
+        bandwidth_hz: bandwidth of the recordings, if it is less than the set's.
         sung: whether the recordings are of singing.
     """
 
@@ -57,7 +57,7 @@ class Band:
 
     Attributes:
         files: what is summed, below the package's root; "ARCHIVE!MEMBER" lies in a zip archive.
-        starts: of the screened excerpts, in seconds.
+        starts: starts of the screened excerpts, in seconds.
     """
 
     style: str

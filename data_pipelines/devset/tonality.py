@@ -26,7 +26,7 @@ class Tonality(NamedTuple):
     """Tonality of an excerpt.
 
     Attributes:
-        tuning_cents: of its A4 against 440 Hz, -50 to 50.
+        tuning_cents: its A4 against 440 Hz, -50 to 50.
         tonic: pitch class, 0 is C.
         mode: "major" or "minor", of `SCALES`.
         beat_seconds: from one beat to the next.

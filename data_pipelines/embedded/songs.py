@@ -25,7 +25,7 @@ class EmbeddedSongs:
         split: the three splits share no song.
         num_songs: how many.
         seconds: length of each song.
-        seed: of all songs.
+        seed: seed of all songs.
         cache_dir: None: a folder in the user's cache.
         sample_rate: Hz.
 

@@ -31,7 +31,7 @@ class Inspect:
         silent_kept: share of the segments with silent vocals that is kept; 0 with
             `augment.silent_share`.
         segment: samples of an example.
-        sample_rate: of the examples, in Hz.
+        sample_rate: rate of the examples in Hz.
         examples: how many.
         seed: which examples.
         out: the page, one HTML file.

@@ -29,7 +29,7 @@ def report(
 
     Args:
         source: the songs.
-        config: of the pipeline that draws the examples.
+        config: config of the pipeline that draws the examples.
         spec: what the songs are called.
         segment: samples of an example.
         num_steps: steps of the training from which examples are drawn.

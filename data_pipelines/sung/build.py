@@ -37,7 +37,7 @@ class BuildSung:
     Attributes:
         out: gets train/ and validation/ with a folder for each song; give it to --data.source.
         hours: total length of the songs; with more of them later, finished songs are kept.
-        seed: of the data set.
+        seed: seed of the data set.
         song_seconds: length of a song.
         workers: processes, one core each.
         voices: which kinds of voices sing: procedural, hibari, world, sinsy.

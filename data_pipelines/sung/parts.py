@@ -53,11 +53,11 @@ class Part:
 
     Attributes:
         programs: all play the same notes; of sound "drums" the kit.
-        hits: of sound "one-shots": (sample, seconds, loudness); it ends at that time if negative.
+        hits: for sound "one-shots": (sample, seconds, loudness); negative: it ends at that time.
         bends: scoops, bends and vibrato of a solo; 1 for a guitar, less for winds and strings.
         level_db: RMS while it plays, against the drums'.
         send: gain of the send to the reverb.
-        drive_db: of sound "amplifier".
+        drive_db: drive of sound "amplifier".
         swell_db: spread of the slow changes of loudness.
         effect: "chorus", "tremolo", "rotary", "wah", "sweep", "echo", "pump" or none.
     """

@@ -38,7 +38,7 @@ class SongConfig:
     """What all songs of a data set share.
 
     Attributes:
-        seed: of the songs.
+        seed: seed of the songs.
         seconds: length of a song.
         voices: which kinds of voices sing, of `VOICE_SHARES`.
         fonts: sound fonts; each song draws one of them.

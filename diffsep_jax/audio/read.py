@@ -87,9 +87,9 @@ class AudioFile:
     """An audio file as an `AudioSource`.
 
     Args:
-      path: of the file.
+      path: path of the file.
       stream: which of its audio streams, from 0 on; None is the default one.
-      sample_rate: in Hz, to which `blocks` resamples; None is the file's own.
+      sample_rate: rate in Hz to which `blocks` resamples; None is the file's own.
       allow_damaged: read what can be read of a file that is not whole.
 
     Attributes:

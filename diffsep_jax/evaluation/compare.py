@@ -37,8 +37,8 @@ class Comparison:
             the distances to it.
         left_out: number of tracks that have no score in A or in B.
         median_interval: 95% confidence interval of the median by bootstrap over tracks.
-        p_value: of Wilcoxon's signed-rank test, two-sided: how often such differences would occur
-            if neither were better. None if all differences are zero.
+        p_value: result of Wilcoxon's signed-rank test, two-sided: how often such differences would
+            occur if neither were better. None if all differences are zero.
         seed_noise: standard error of the mean due to the seeds alone; None if it is unknown, as
             a condition that draws noise has only one repeat.
     """

@@ -35,9 +35,9 @@ class Song:
     """A song whose two stems are known.
 
     Attributes:
-        name: of the track.
+        name: name of the track.
         vocals, accompaniment: the stems.
-        sample_rate: in Hz.
+        sample_rate: sample rate in Hz.
         bandwidth_hz: highest frequency of the vocals, so that bands above have no level; None is
             half the sample rate.
     """

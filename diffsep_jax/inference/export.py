@@ -71,7 +71,7 @@ def export_sampler(
       batch_size: chunks of a call; None leaves it open until the program is compiled.
       platforms: for TPUs alone, attention is their own kernel, which cannot be lowered together
         with other platforms; otherwise it is a backend that all of them have.
-      default_preset: of the model directory.
+      default_preset: default preset of the model directory.
 
     Returns:
       The content of export.json.

@@ -43,7 +43,7 @@ class FileOptions:
 
     Attributes:
       output: format of the stems.
-      sample_rate: of the stems in Hz; None keeps that of each file.
+      sample_rate: rate of the stems in Hz; None keeps that of each file.
       start_seconds: start of the excerpt to separate.
       duration_seconds: length of the excerpt; None is up to the end.
       stream: which audio stream of each file, from 0 on; None is the default one.
@@ -80,7 +80,7 @@ class FileResult:
       job: the job.
       error: why there are no stems; None if there are.
       audio_seconds: length of what was separated.
-      clipped: by stem, samples past full scale, which were clipped.
+      clipped: for each stem, the number of samples past full scale, which were clipped.
       peak: largest magnitude of all stems, before clipping; full scale is 1.
       notes: on the input, as `AudioFile.notes`.
     """

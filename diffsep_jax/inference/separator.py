@@ -50,7 +50,7 @@ class Separator:
       sample_rate: the model's, in Hz; audio of other rates is resampled to it and back.
       segment: samples of a chunk at the model's rate.
       dtype: type in which the networks compute.
-      num_parameters: of both networks.
+      num_parameters: number of parameters of both networks.
     """
 
     def __init__(
@@ -152,14 +152,14 @@ class Separator:
         Args:
           waveform: floating point, full scale 1, `[time]` (mono) or `[time, channel]` with one or
             two channels.
-          sample_rate: in Hz, any.
+          sample_rate: any rate, in Hz.
           overlap: share of a chunk that is cross-faded with the next, 0 to 0.5.
           limit_vocals: turn the vocals down where they are more than 2 dB louder than the mixture,
             as a network makes them in fades and pauses.
           refine: vocals to start from instead of the direct estimate, with a `start_sigma` below 1;
             as long as `waveform` and at its rate.
           on_progress: called with (chunks done, chunks in all).
-          settings: in place of all options.
+          settings: complete settings in place of all options.
           **sampling: options, see the class.
 
         Raises:

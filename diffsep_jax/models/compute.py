@@ -23,8 +23,8 @@ class Compute:
     """Options that a run may change at any time; parameters are always float32.
 
     Attributes:
-        dtype: of activations and products. Sums over time, softmax, the output layers and the
-            losses are always float32.
+        dtype: type of activations and products. Sums over time, softmax, the output layers and
+            the losses are always float32.
         attention: see `diffsep_jax.models.attention`.
         convolution: see `diffsep_jax.models.convolution`.
         remat: what the backward pass recomputes instead of keeping. `none`: nothing; `dots`:

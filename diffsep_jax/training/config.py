@@ -19,9 +19,9 @@ class TrainConfig:
 
     Attributes:
         num_steps: length of the run, and of the learning-rate schedule.
-        seed: of the parameters, the noise and the noise levels.
+        seed: seed of the parameters, the noise and the noise levels.
         optimizer: AdamW and its schedule.
-        loss_weights: of the losses other than L_diff.
+        loss_weights: weights of the losses other than L_diff.
         freeze: the network that is not trained (ours: two stages). "generator": the conditioner is
             trained alone, and the generator never runs. "conditioner": the generator is trained
             alone.

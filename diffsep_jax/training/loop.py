@@ -62,7 +62,7 @@ def train(
             on, as a pure function of the step: each `{"mixture", "vocals"}`, float32
             `[row, time, 2]`, from songs at unit RMS.
         validation_batches: the same rows of the batches to validate on.
-        workdir: for checkpoints, config and log.
+        workdir: folder for checkpoints, config and log.
         settings: recorded with the run; a restart logs what changed.
         tracker: gets, in process 0, each record of the log.
         init_from: name of the model that `initial_params` come from, recorded with the run.

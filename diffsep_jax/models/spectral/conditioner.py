@@ -34,7 +34,7 @@ class SpectralConditioner(nn.Module):
     """Masks the mixture's STFT; mixtures of about unit RMS.
 
     Attributes:
-        window: of the STFT in samples, an even multiple of the frame.
+        window: window of the STFT in samples, an even multiple of the frame.
         bands: (bands, coefficients in each) of the MDCT from low to high; the STFT's are as wide.
         widths: channels of each level of the U-Net.
         blocks: blocks of each level; the last level is the bottleneck.

@@ -83,7 +83,7 @@ class SpectralGenerator(nn.Module):
         blocks: blocks of each level; the last level is the bottleneck.
         groups: groups of every GroupNorm.
         fourier_features: sines and cosines of the noise level.
-        embedding_width: of the noise level's embedding.
+        embedding_width: width of the noise level's embedding.
         fourier_scale: deviation of the frequencies of those.
     """
 
