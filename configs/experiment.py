@@ -20,8 +20,8 @@ class DataConfig:
             unset: its number of songs.
         validation_source: data sets for validation, weighted by their numbers of songs; unset: the
             validation songs of the data sets trained on, by the same weights.
-        num_songs: how many embedded songs to train on.
-        validation_songs: how many embedded songs to validate on.
+        num_songs: number of embedded songs to train on.
+        validation_songs: number of embedded songs to validate on.
         song_seconds: length of an embedded song.
         seed: seed of the embedded songs.
         cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.

@@ -47,7 +47,7 @@ class AugmentConfig:
         low_pass_probability: chance of a low-pass on the mixture: one filter for both stems.
         low_pass_hz: its cutoff, uniform in octaves; nothing is left above it.
         fade_probability: chance of fading the example in or out, or turning all of it down.
-        fade_db: how far down.
+        fade_db: depth of the fade.
     """
 
     polarity_probability: float = 0.5
@@ -131,7 +131,7 @@ class Changes:
 
     Attributes:
         semitones: pitch shift of both stems.
-        vocals, accompaniment: what differs between the stems.
+        vocals, accompaniment: changes of each stem.
         tilts: whether equalisers are on; the stems' `tilt_db` are 0 otherwise.
         bus_db: drive of the accompaniment's saturation.
         limiter_db: reduction of the mixture's highest peak.

@@ -17,7 +17,7 @@ class CombinedSongs:
     """The songs of several sources, one source after the other.
 
     Attributes:
-        names: what each source is called; prefixes the names of its songs.
+        names: name of each source, which prefixes the names of its songs.
         sources: the sources.
         weights: how often each source is drawn from, as parts of their sum; unset: its number of
             songs.

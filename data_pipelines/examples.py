@@ -54,13 +54,12 @@ class ExamplePlan:
     """All that is drawn for an example.
 
     Attributes:
-        vocals: where the vocals come from.
-        accompaniment: where the accompaniment comes from: the same place, or by stem remixing
-            another one.
+        vocals: place of the vocals.
+        accompaniment: place of the accompaniment: the same, or another one by stem remixing.
         layers: accompaniments added to it, with their levels in dB, at most two.
         silent: whether the vocals are set to zero.
-        stretch: how much is read.
-        changes: what is done to the stems.
+        stretch: length that is read.
+        changes: changes of the stems.
     """
 
     vocals: Place

@@ -74,8 +74,8 @@ class FolderSongs:
     Attributes:
         path: path of the folder.
         sample_rate: rate of every segment in Hz, whatever the files' rates.
-        cache_dir: where converted songs go; None: a folder in the user's cache.
-        songs: those of the folder.
+        cache_dir: folder for converted songs; None: a folder in the user's cache.
+        songs: songs of the folder.
 
     Raises:
         UserError: naming the folder or file, on opening: no songs, a song without vocals or with

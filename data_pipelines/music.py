@@ -32,7 +32,7 @@ class Album(NamedTuple):
 
     Attributes:
         files: path of a track below the package's root, its name as {}; "ARCHIVE!MEMBER" in a zip.
-        tracks: their names.
+        tracks: names of the tracks.
     """
 
     package: str

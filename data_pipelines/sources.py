@@ -38,7 +38,7 @@ def open_source(
 
     Args:
         spec: "embedded" or a folder.
-        split: which songs.
+        split: the split to open.
         num_songs, seconds, seed: number, length and seed of embedded songs.
         cache_dir: folder for rendered and converted songs; None: a folder in the user's cache.
         sample_rate: Hz.

@@ -33,7 +33,7 @@ class Voice:
     """One person's recordings in a package.
 
     Attributes:
-        kind: what it sounds like.
+        kind: description of its sound.
         language: code of ISO 639.
         files: pattern of the files below the package's root.
         speed: speed of playback; below 1 the voice is lower and slower.

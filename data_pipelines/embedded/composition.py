@@ -59,8 +59,8 @@ class Composition:
 
     Attributes:
         chords: scale degrees of each bar's chord, root first.
-        melody: what the voice sings.
-        lead: what the lead instrument plays.
+        melody: notes of the voice.
+        lead: notes of the lead instrument.
     """
 
     seconds: float

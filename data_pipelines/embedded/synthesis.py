@@ -21,7 +21,7 @@ class RenderedSong:
 
     Attributes:
         audio: vocals, then accompaniment.
-        scale: what to multiply `audio` by for the waveform.
+        scale: factor from `audio` to the waveform.
         activity: RMS of the vocals in each block of `source.ACTIVITY_BLOCK` samples.
     """
 

@@ -32,10 +32,10 @@ class Inspect:
             `augment.silent_share`.
         segment: samples of an example.
         sample_rate: rate of the examples in Hz.
-        examples: how many.
-        seed: which examples.
+        examples: number of examples on the page.
+        seed: seed that selects the examples.
         out: the page, one HTML file.
-        num_songs: how many embedded songs.
+        num_songs: number of embedded songs.
         song_seconds: length of an embedded song.
         cache_dir: where rendered and resampled songs are kept; unset: the user's cache folder.
     """

@@ -28,7 +28,7 @@ class Example:
 
     Attributes:
         heading: step and row.
-        applied: where it comes from and what was done to it, a line each.
+        applied: its origin and the changes that were applied, a line each.
         audio: mixture, vocals and accompaniment (mixture - vocals), float32.
         sample_rate: Hz.
     """

@@ -30,12 +30,12 @@ def report(
     Args:
         source: the songs.
         config: config of the pipeline that draws the examples.
-        spec: what the songs are called.
+        spec: name of the songs, for the heading.
         segment: samples of an example.
         num_steps: steps of the training from which examples are drawn.
         out: an HTML file.
-        num_examples: how many.
-        seed: which examples.
+        num_examples: number of examples on the page.
+        seed: seed that selects the examples.
 
     Raises:
         UserError: the page cannot be written, a song is damaged or shorter than an example.

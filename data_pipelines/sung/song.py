@@ -40,7 +40,7 @@ class SongConfig:
     Attributes:
         seed: seed of the songs.
         seconds: length of a song.
-        voices: which kinds of voices sing, of `VOICE_SHARES`.
+        voices: kinds of voices that sing, of `VOICE_SHARES`.
         fonts: sound fonts; each song draws one of them.
     """
 

@@ -88,7 +88,7 @@ class AudioFile:
 
     Args:
       path: path of the file.
-      stream: which of its audio streams, from 0 on; None is the default one.
+      stream: number of the audio stream, from 0 on; None is the default one.
       sample_rate: rate in Hz to which `blocks` resamples; None is the file's own.
       allow_damaged: read what can be read of a file that is not whole.
 

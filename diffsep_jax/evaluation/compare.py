@@ -31,7 +31,7 @@ class Comparison:
     """One metric of two conditions on the tracks that both have.
 
     Attributes:
-        metric: its name.
+        metric: name of the metric.
         a, b: names of the conditions.
         differences: B - A by track, of the means over repeats; for metrics with a best value, of
             the distances to it.

@@ -91,7 +91,7 @@ def evaluate(
         out: folder of the result; see `scores.check_same_settings`.
         settings: everything that determines the numbers.
         metrics: names from `protocols.METRICS`, utterance_sdr included, which ranks tracks.
-        command: as typed.
+        command: the command as typed.
         notes: what the data says about its tracks, by name: part and bandwidth_hz, both optional.
 
     Returns:

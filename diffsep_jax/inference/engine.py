@@ -80,7 +80,7 @@ class ChunkSeparator:
         Args:
             mixture: chunks at the model's level and rate.
             start: position in the track of each chunk's first sample, which the noise depends on.
-            settings: how to sample.
+            settings: settings of the sampler.
             guess: vocals to start from at `settings.start_sigma`, scaled as `mixture`; None is the
                 direct estimate.
         """

@@ -46,7 +46,7 @@ class FileOptions:
       sample_rate: rate of the stems in Hz; None keeps that of each file.
       start_seconds: start of the excerpt to separate.
       duration_seconds: length of the excerpt; None is up to the end.
-      stream: which audio stream of each file, from 0 on; None is the default one.
+      stream: number of the audio stream of each file, from 0 on; None is the default one.
       allow_damaged: separate what can be read of a damaged file.
 
     Raises:
@@ -111,7 +111,7 @@ def separate_files(
     Args:
       jobs: the files.
       model: separates the chunks.
-      settings: how to sample.
+      settings: settings of the sampler.
       options: the same for all files.
       overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
       limit_vocals: whether `limiter.limit` is applied to the vocals.

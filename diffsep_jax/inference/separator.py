@@ -66,7 +66,7 @@ class Separator:
 
         Args:
           model: the networks, as `load_model` gives them.
-          params: their parameters.
+          params: parameters of the networks.
           batch_size: chunks separated at once; it changes speed and memory, not the result.
           dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
           default_preset: the preset for options that are not given.

@@ -41,7 +41,7 @@ class TrainConfig:
         validation_batches: batches of the validation split that are scored.
         validation_sampler_steps: T of the sampler in validation.
         checkpoint_every: steps between two checkpoints.
-        keep_checkpoints: how many of the latest are kept.
+        keep_checkpoints: number of the latest checkpoints to keep.
         best_by: the number of a validation by which the best checkpoint is kept too.
         tensorboard: also write scalars and audio of validations to WORKDIR/tensorboard.
         profile_steps: first and last step of a profile in WORKDIR/profile.

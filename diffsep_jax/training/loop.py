@@ -66,7 +66,7 @@ def train(
         settings: recorded with the run; a restart logs what changed.
         tracker: gets, in process 0, each record of the log.
         init_from: name of the model that `initial_params` come from, recorded with the run.
-        initial_params: what a run without a checkpoint starts from; random by default.
+        initial_params: parameters that a run without a checkpoint starts from; random by default.
 
     Returns:
         The final state, laid out over the mesh.

@@ -78,7 +78,7 @@ class SpectralGenerator(nn.Module):
     """Corrects the velocity that the direct estimate and its error imply.
 
     Attributes:
-        bands: as the conditioner's.
+        bands: the same as the conditioner's.
         widths: channels of each level of the U-Net.
         blocks: blocks of each level; the last level is the bottleneck.
         groups: groups of every GroupNorm.

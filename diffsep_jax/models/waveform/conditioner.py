@@ -42,8 +42,8 @@ class Conditioner(nn.Module):
         attention_heads: heads it is split into, at no change of parameters.
         injection_levels: how many of the deepest levels' decoder outputs go to the generator.
         transformer_layers: layers of the bottleneck transformer (0 = none).
-        transformer_width: its width.
-        transformer_heads: its heads.
+        transformer_width: width of the transformer.
+        transformer_heads: attention heads of the transformer.
         skips: how each level's encoder output joins its decoder input (ours): `none`, as in the
             paper; `add`, as in a U-Net; `gate`, added times a mask in (0, 1) from the decoder.
     """
