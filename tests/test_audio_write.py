@@ -244,6 +244,16 @@ def test_lossy_formats_are_of_high_bitrates_by_default(
     assert least < 8 * paths["a"].stat().st_size / 10 / 1000 < most
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_folder_may_be_named_like_a_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    output = OutputFormat(format=format_)
+    paths, _ = write(Path("live: 2020"), output, {"a": noise(2000)}, rate=48_000)
+    assert len(read_audio(paths["a"])[0]) >= 2000
+
+
 @pytest.mark.parametrize(
     ("format_", "subtype"),
     [*PCM, ("wav", "float32"), ("mp3", None), ("ogg", None), ("opus", None), ("m4a", None)],

@@ -81,7 +81,8 @@ class EncodedFile:
         muxing = {"flush_packets": "1"}  # a full disk is found at once
         if format_ == "m4a":
             muxing["movie_timescale"] = str(sample_rate)  # milliseconds give no exact length
-        self._container = av.open(str(path), "w", format=container, options=muxing)
+        # Otherwise FFmpeg takes the start of "live: 2020/vocals.flac" for a protocol.
+        self._container = av.open(f"file:{path}", "w", format=container, options=muxing)
         layout = ("mono", "stereo")[num_channels - 1]
         stream = self._container.add_stream(codec, sample_rate, options, layout=layout)
         assert isinstance(stream, av.AudioStream)
@@ -91,10 +92,10 @@ class EncodedFile:
         if bits is not None:
             self._stream.codec_context.options = {"bits_per_raw_sample": str(bits)}
         self._written = 0
-        self._worker = Worker()
         if kbps is not None:
             self._stream.bit_rate = 1000 * kbps
         write_tags(self._container, tags)
+        self._worker = Worker()
 
     def __enter__(self) -> "EncodedFile":
         return self
