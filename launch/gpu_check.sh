@@ -19,7 +19,7 @@ if [ -d "$pack/wheels" ]; then
     # The wheel of FFmpeg is too large to carry, and Ogg Vorbis is read without it.
     mkdir -p "$work/site/av"
     printf '%s\n' 'from av import container, stream' 'FFmpegError = AudioFrame = AudioStream = VideoStream = type("Absent", (Exception,), {})' > "$work/site/av/__init__.py"
-    echo 'InputContainer = object' > "$work/site/av/container.py"
+    echo 'InputContainer = OutputContainer = object' > "$work/site/av/container.py"
     echo 'Disposition = object' > "$work/site/av/stream.py"
     export PYTHONPATH="$work/site"
 fi

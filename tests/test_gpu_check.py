@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ def test_the_checks_run_and_a_model_comes_back(tmp_path):
         folder.mkdir(parents=True)
         for stem in ("vocals", "accompaniment"):
             sf.write(folder / f"{stem}.ogg", 0.1 * draw((30_000, 2)), 44_100)
+    # An empty wheel, with which the script does without PyAV.
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels/empty-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(
+            "empty-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: empty\nVersion: 1\n"
+        )
+        wheel.writestr("empty-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
+        wheel.writestr("empty-1.dist-info/RECORD", "")
     out, model = tmp_path / "out", tmp_path / "model"
     options = ["--train.num-steps", "2", "--data.pipeline.batch-size", "2"]
     subprocess.run(
