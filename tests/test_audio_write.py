@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import resource
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -388,6 +389,10 @@ def test_a_disk_that_is_full_at_the_end_is_one_line(
         write(tmp_path, output, {"a": noise(30_011)}, rate=48_000)
     assert list(tmp_path.iterdir()) == [paths["a"]]
     assert paths["a"].read_bytes() == data
+    for thread in threading.enumerate():
+        if thread.name == "diffsep-encoder":
+            thread.join(timeout=10)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """FLAC, Opus and AAC files, encoded by FFmpeg in a thread."""
 
+import contextlib
 import functools
 import queue
 import threading
@@ -106,12 +107,12 @@ class EncodedFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            if error is None:
-                self._worker.run(functools.partial(self._encode, None))
-        finally:
-            self._worker.run(self._container.close)
-            self._worker.close()
+        with contextlib.closing(self._worker):
+            try:
+                if error is None:
+                    self._worker.run(functools.partial(self._encode, None))
+            finally:
+                self._worker.run(self._container.close)
 
     def write(self, samples: np.ndarray) -> None:
         """Appends samples."""
