@@ -38,10 +38,10 @@ import configs
 from benchmarks import sampling_rows
 from benchmarks.sampling_rows import METRIC_NAMES, Row
 from benchmarks.turns import take_turns
-from data_pipelines.sources import available_split, open_source
+from data_pipelines.sources import Source, available_split, open_source
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.estimates import SeparatorEstimates, condition_names
-from diffsep_jax.evaluation.evaluate import evaluate, hardware, versions
+from diffsep_jax.evaluation.evaluate import evaluate, hardware, versions, weights_digest
 from diffsep_jax.evaluation.scores import check_same_settings
 from diffsep_jax.evaluation.summary import summarise
 from diffsep_jax.evaluation.sweep import label, parse_sweep
@@ -74,6 +74,9 @@ from diffsep_jax.samplers import Sampler
 DIRECT = SamplerSettings(sampler="direct")
 """Timed in any case: it is the conditioner alone."""
 
+SCORES = "scores"
+"""Folder of the scores in --out."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -87,7 +90,7 @@ class Arguments:
         segment: samples of a chunk; unset: the model's.
         dtype: type to compute in; auto: float32 on CPUs, bfloat16 elsewhere.
         repeats: turns of each row.
-        data: songs to score every point on: "embedded", or a folder of songs.
+        data: songs to score every point on: "embedded" (ten), or a folder of songs.
         out: folder for rows.json, rows.csv, rows.md, index.html and the scores.
         compare: rows.json of another run, to compare rows of the same name with.
         plugin: modules to import, which register samplers.
@@ -138,7 +141,15 @@ def main(args: Arguments) -> None:
         raise UserError(
             f"--torch: {args.model} is spectral; expected a waveform model, such as tiny."
         )
-    methods = dict.fromkeys(point.method for point in (*points, DIRECT))
+    settings: dict[str, Any] = {}
+    songs: Source | None = None
+    if args.data is not None:
+        assert args.out is not None
+        settings = settings_of_scores(args, model, points)
+        check_same_settings(args.out / SCORES, settings, "Delete it to score again")
+        songs = open_source(args.data, split="test", num_songs=10)
+    direct = next((point for point in points if point.method == DIRECT.method), DIRECT)
+    methods = dict.fromkeys(point.method for point in (*points, direct))
     note(f"compiling {len(methods) * len(args.batch_sizes)} programs")
     programs = {
         (method, batch_size): Compiled(model, params, method, batch_size)
@@ -148,7 +159,7 @@ def main(args: Arguments) -> None:
     runs: dict[Any, Callable[[], Any]] = {
         (point, batch_size): functools.partial(programs[point.method, batch_size].run, point)
         for batch_size in args.batch_sizes
-        for point in dict.fromkeys((*points, DIRECT))
+        for point in dict.fromkeys((*points, direct))
     }
     if args.torch:
         from benchmarks.torch_sampling import runs_in_torch
@@ -156,9 +167,11 @@ def main(args: Arguments) -> None:
         runs |= runs_in_torch(model, params, args.batch_sizes[0], last)
     note(f"timing {len(runs)} rows in {args.repeats + 1} turns, of which the first does not count")
     seconds = take_turns(runs, args.repeats)
-    if args.data is not None:
+    quality: dict[str, dict[str, list[float]]] = {}
+    if songs is not None:
         note(f"scoring {len(points)} points on {args.data}")
-    quality = {} if args.data is None else scores(args, model, params, points)
+        separator = Separator(model, params, batch_size=max(args.batch_sizes), dtype=args.dtype)
+        quality = scores(args, separator, points, songs, settings)
     flops = {method: flops_of(model, method) for method in methods}
     peak_flops = matmul_flops(model.compute.dtype)
     rows: list[Row] = []
@@ -177,7 +190,7 @@ def main(args: Arguments) -> None:
                     "seconds_lowest": taken.fastest,
                     "seconds_highest": taken.slowest,
                     "real_time_factor": taken.clock / (batch_size * segment_seconds(model)),
-                    "conditioner_share": seconds[DIRECT, batch_size].clock / taken.clock,
+                    "conditioner_share": seconds[direct, batch_size].clock / taken.clock,
                     "flops": work,
                     "share_of_matmul": work / taken.clock / (peak_flops * program.num_devices),
                     "compile_seconds": program.compile_seconds,
@@ -266,7 +279,7 @@ def imported(name: str) -> Any:
 def with_velocity(model: SeparationModel, name: str) -> SeparationModel:
     """The model with the velocity MODULE:FUNCTION instead of its own."""
     module, _, attribute = name.partition(":")
-    function = getattr(imported(module), attribute, None)
+    function = getattr(imported(module), attribute, None) if module else None
     if not callable(function):
         raise UserError(f"--velocity is {name}; expected MODULE:FUNCTION.")
     kind = dataclasses.make_dataclass(
@@ -275,8 +288,30 @@ def with_velocity(model: SeparationModel, name: str) -> SeparationModel:
     return kind(**{f.name: getattr(model, f.name) for f in dataclasses.fields(model)})
 
 
+def settings_of_scores(
+    args: Arguments, model: SeparationModel, points: Sequence[SamplerSettings]
+) -> dict[str, Any]:
+    """What the scores depend on, but for the code of --plugin and --velocity."""
+    assert args.data is not None
+    return {
+        "data": args.data,
+        "split": available_split(args.data, "test") or "all",
+        "metrics": list(METRIC_NAMES),
+        "model": args.model,
+        "weights": None if is_configuration(args.model) else weights_digest(args.model),
+        "velocity": args.velocity,
+        "segment": model.segment,
+        "dtype": model.compute.dtype,
+        "points": {label(point): dataclasses.asdict(point) for point in points},
+    }
+
+
 def scores(
-    args: Arguments, model: SeparationModel, params: Params, points: Sequence[SamplerSettings]
+    args: Arguments,
+    separator: Separator,
+    points: Sequence[SamplerSettings],
+    songs: Source,
+    settings: dict[str, Any],
 ) -> dict[str, dict[str, list[float]]]:
     """Median and 95% interval of each metric, by condition and metric.
 
@@ -286,25 +321,12 @@ def scores(
 
     assert args.data is not None
     assert args.out is not None
-    out = args.out / "scores"
-    split = available_split(args.data, "test")
-    settings = {
-        "data": args.data,
-        "split": split or "all",
-        "metrics": list(METRIC_NAMES),
-        "model": args.model,
-        "velocity": args.velocity,
-        "dtype": model.compute.dtype,
-        "points": {label(point): dataclasses.asdict(point) for point in points},
-    }
-    check_same_settings(out, settings)
-    separator = Separator(model, params, batch_size=max(args.batch_sizes), dtype=args.dtype)
     result = evaluate(
-        open_source(args.data, split="test"),
+        songs,
         SeparatorEstimates(
             separator, condition_names(points, None), repeats=1, overlap=DEFAULT_OVERLAP
         ),
-        out=out,
+        out=args.out / SCORES,
         settings=settings,
         metrics=METRIC_NAMES,
         command=shlex.join(sys.argv),
@@ -362,15 +384,22 @@ def peak_bytes() -> int:
     return int(stats.get("peak_bytes_in_use", resident))
 
 
+def is_configuration(name: str) -> bool:
+    """Whether this is a configuration, by name or path, and not a model."""
+    return name.endswith(".py") or (name in configs.NAMES and name not in known_models())
+
+
 def load(name: str, segment: int | None, dtype: DtypeOption) -> tuple[SeparationModel, Params]:
     """The model to time and its parameters, random for a configuration."""
     params: Any = None
-    if name.endswith(".py") or (name in configs.NAMES and name not in known_models()):
+    if is_configuration(name):
         model = configs.get(name).model
     else:
         model, params = load_model(name)
     compute = dataclasses.replace(model.compute, dtype=inference_dtype(dtype))
-    model = dataclasses.replace(model, compute=compute, segment=segment or model.segment)
+    model = dataclasses.replace(
+        model, compute=compute, segment=model.segment if segment is None else segment
+    )
     if params is None:
         params = jax.device_get(jax.jit(model.init)(jax.random.key(0)))
     return model, params

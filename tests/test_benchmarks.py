@@ -103,6 +103,12 @@ def test_songs_are_scored_and_runs_compared(model, tmp_path, monkeypatch, capsys
     row = f"| mine T=2 | 4 | {ratio:.2f} | {gain:+.2f} |"
     assert row in capsys.readouterr().out
     assert row in (tmp_path / "second" / "rows.md").read_text()
+    # Scores of other chunks or weights are not taken for this run's, and that is found first.
+    for other in ({"segment": 2 * micro.MODEL.segment}, {"model": "small"}):
+        changed = {**options, **other, "plugin": (plugin,), "out": tmp_path / "first"}
+        with pytest.raises(UserError, match=r"other settings \(.*(segment|weights)\).*Delete it"):
+            sampling.main(sampling.Arguments(**changed))
+    assert "timing" not in capsys.readouterr().err
     page = (tmp_path / "second" / "index.html").read_text()
     assert "data:image/svg+xml" in page
     assert "mine T=2" in page
@@ -117,6 +123,8 @@ def test_songs_are_scored_and_runs_compared(model, tmp_path, monkeypatch, capsys
         ({"data": "embedded"}, "--out"),
         ({"plugin": ("no_such_module",)}, "no_such_module"),
         ({"velocity": "os:nothing"}, "os:nothing"),
+        ({"velocity": ":nothing"}, ":nothing"),
+        ({"segment": 0}, "segment is 0"),
         ({"compare": Path(__file__)}, "test_benchmarks.py: expected the rows.json"),
     ],
 )

@@ -205,8 +205,10 @@ def read_result(out: Path) -> Result:
         )
 
 
-def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
-    """Raises UserError if the folder holds a result of other settings."""
+def check_same_settings(
+    out: Path, settings: Mapping[str, Any], hint: str = "--overwrite replaces them"
+) -> None:
+    """Raises UserError, which ends with `hint`, if the folder holds a result of other settings."""
     path = out / RUN_FILE
     if not path.is_file():
         return
@@ -215,7 +217,7 @@ def check_same_settings(out: Path, settings: Mapping[str, Any]) -> None:
     if differ:
         raise UserError(
             f"{out} holds results of other settings ({', '.join(differ)}); expected another --out."
-            " --overwrite replaces them"
+            f" {hint}"
         )
 
 
