@@ -245,6 +245,13 @@ def test_lossy_formats_are_of_high_bitrates_by_default(
     assert least < 8 * paths["a"].stat().st_size / 10 / 1000 < most
 
 
+def test_mono_opus_has_the_highest_bitrate_that_there_is(tmp_path: Path) -> None:
+    output = OutputFormat(format="opus", bitrate_kbps=320)
+    white = np.random.default_rng(0).normal(0, 0.1, (10 * 48_000, 1)).astype(np.float32)
+    paths, _ = write(tmp_path, output, {"a": white}, rate=48_000)
+    assert 230 < 8 * paths["a"].stat().st_size / 10 / 1000 < 272
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_folder_may_be_named_like_a_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str

@@ -64,7 +64,7 @@ class EncodedFile:
       sample_rate: in Hz.
       num_channels: 1 or 2.
       bits: of FLAC, 16 or 24, whose samples are int32 and left-aligned; others are float32.
-      kbps: average bitrate of the others.
+      kbps: average bitrate of the others; mono Opus has 256 at most.
       tags: of the file.
     """
 
@@ -94,7 +94,8 @@ class EncodedFile:
             self._stream.codec_context.options = {"bits_per_raw_sample": str(bits)}
         self._written = 0
         if kbps is not None:
-            self._stream.bit_rate = 1000 * kbps
+            highest = 256 * num_channels if format_ == "opus" else kbps
+            self._stream.bit_rate = 1000 * min(kbps, highest)
         write_tags(self._container, tags)
         self._worker = Worker()
 
