@@ -380,6 +380,23 @@ def test_a_full_disk_is_one_line_at_the_block_that_does_not_fit(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_interrupt_ends_a_write_to_a_full_disk(tmp_path: Path, format_: str) -> None:
+    output, audio = OutputFormat(format=format_), noise(4000)
+
+    def write_and_interrupt() -> None:
+        with stems_writer(
+            {"b": tmp_path / "b"}, output, sample_rate=48_000, num_channels=2, num_frames=5000
+        ) as writer:
+            writer.write("b", audio)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            raise KeyboardInterrupt
+
+    with files_up_to(1_000_000), pytest.raises(KeyboardInterrupt):
+        write_and_interrupt()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("missing", [64, 1000, 10_000])
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_disk_that_is_full_at_the_end_is_one_line(

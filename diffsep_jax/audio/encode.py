@@ -109,9 +109,12 @@ class EncodedFile:
         traceback: TracebackType | None,
     ) -> None:
         with contextlib.closing(self._worker):
+            if error is not None:  # an interrupt, too, is not to be lost where this fails
+                with contextlib.suppress(av.FFmpegError):
+                    self._worker.run(self._container.close)
+                return
             try:
-                if error is None:
-                    self._worker.run(functools.partial(self._encode, None))
+                self._worker.run(functools.partial(self._encode, None))
             finally:
                 self._worker.run(self._container.close)
 
