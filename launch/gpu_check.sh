@@ -31,7 +31,8 @@ export_weights() {
         && cp "$work/run/model/config.json" "$out"
 }
 
-timeout $((end - SECONDS)) $python -m launch.gpu_check --out "$out"
+# At most half of the time, so that a check that hangs leaves some to train.
+timeout $(((end - SECONDS) / 2)) $python -m launch.gpu_check --out "$out"
 
 $python train.py "$config" --workdir "$work/run" --train.freeze generator --data.source "$pack"/songs-* \
     --data.cache-dir "$work/songs" --train.checkpoint-every 200 --train.validate-every 1000000 "$@" > "$out/train.log" 2>&1 &

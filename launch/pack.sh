@@ -28,7 +28,7 @@ for folder in "$@"; do
                 ffmpeg -loglevel error -y -i "$song/$stem.wav" -codec:a libvorbis -q:a 3 "$to/$stem.ogg"
             done
         done
-        # A tenth of the share is enough to validate on.
+        # Six songs are enough to validate on.
         [ $split = train ] || find "$songs/validation" -mindepth 1 -maxdepth 1 | sort | tail -n +7 | xargs -r rm -r
     done
 done
