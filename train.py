@@ -40,11 +40,11 @@ with one_line_errors():
     from diffsep_jax.training.checkpoint import check_path, has_checkpoint, load_trained
     from diffsep_jax.training.interrupt import raise_preempted
     from diffsep_jax.training.loop import train
+    from diffsep_jax.training.mirror import MODEL_FOLDER, Mirror, local_folder, mirrored
     from diffsep_jax.training.run_config import differences, has_untrained_generator
     from diffsep_jax.training.sharding import BatchLayout, make_mesh
     from diffsep_jax.training.tracker import load_tracker
-
-MODEL_FOLDER = "model"
+    from diffsep_jax.urls import is_url
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class Run(configs.Experiment):
 
     Attributes:
         config: name of an experiment in configs/, or the path of a file like those; comes first.
-        workdir: folder for checkpoints, the log and the exported model.
+        workdir: folder for checkpoints, the log and the exported model, or its URL, such as
+            gs://BUCKET/RUN; the run then works in the user's cache and copies what it saves.
         init_from: name, folder or URL of a model whose parameters a new run starts from; the
             optimiser state and the step count are reset.
         export_only: write WORKDIR/model from the run's newest checkpoint, without training.
@@ -68,7 +69,7 @@ class Run(configs.Experiment):
     """
 
     config: tyro.conf.Positional[str]
-    workdir: pathlib.Path
+    workdir: str
     init_from: str | None = None
     export_only: bool = False
     export_preset: Preset | None = None
@@ -77,6 +78,11 @@ class Run(configs.Experiment):
     best: bool = False
     inspect: pathlib.Path | None = None
     multihost: bool = False
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The work folder; for a URL, the local one."""
+        return local_folder(self.workdir) if is_url(self.workdir) else pathlib.Path(self.workdir)
 
 
 def parse(args: list[str]) -> Run:
@@ -138,7 +144,7 @@ def inspect_run(run: Run, out: pathlib.Path) -> None:
     )
 
 
-def train_run(run: Run) -> None:
+def train_run(run: Run, mirror: Mirror | None = None) -> None:
     """Trains, in all of the run's processes; process 0 exports the model."""
     signal.signal(signal.SIGTERM, raise_preempted)
     tracker = load_tracker(run.tracker) if run.tracker else None
@@ -155,10 +161,11 @@ def train_run(run: Run) -> None:
         layout=layout,
         train_batches=batches_from,
         validation_batches=[validation[i] for i in range(run.train.validation_batches)],
-        workdir=run.workdir,
+        workdir=run.folder,
         initial_params=initial_params(run),
         init_from=run.init_from,
         tracker=tracker,
+        on_saved=mirror.start if mirror else lambda: None,
         settings={
             "config": run.config,
             "train": dataclasses.asdict(run.train),
@@ -176,7 +183,7 @@ def initial_params(run: Run) -> Params | None:
 
     Raises UserError unless the models are equal except for the length of their segments.
     """
-    if run.init_from is None or has_checkpoint(run.workdir):
+    if run.init_from is None or has_checkpoint(run.folder):
         return None
     model, params = load_model(run.init_from)
     model = dataclasses.replace(model, segment=run.model.segment)
@@ -190,16 +197,16 @@ def initial_params(run: Run) -> Params | None:
 
 def export(run: Run, model: SeparationModel, params: Params) -> None:
     """Writes WORKDIR/model."""
-    folder = run.workdir / MODEL_FOLDER
+    folder = run.folder / MODEL_FOLDER
     preset = run.export_preset
     if preset is None and (folder / CONFIG_FILE).is_file():
         preset = load_default_preset(str(folder))
-    elif preset is None and has_untrained_generator(run.workdir):
+    elif preset is None and has_untrained_generator(run.folder):
         preset = "fast"  # such a generator samples noise
     save_model(
         folder, model, params, default_preset=preset or DEFAULT_PRESET, dtype=run.export_dtype
     )
-    print(f"wrote {run.workdir / MODEL_FOLDER}")
+    print(f"wrote {run.folder / MODEL_FOLDER}")
 
 
 def refuse_without_effect(run: Run) -> None:
@@ -233,6 +240,12 @@ def refuse_without_effect(run: Run) -> None:
         for name, is_given in given.items():
             if is_given:
                 raise UserError(f"{name} has no effect {option}; leave it out")
+    for name in ("export_only", "multihost"):
+        if getattr(run, name) and is_url(run.workdir):
+            raise UserError(
+                f"--workdir is {run.workdir}; expected a folder with --{name.replace('_', '-')}."
+                " Copy or mount the data"
+            )
 
 
 def main(args: list[str]) -> None:
@@ -244,12 +257,15 @@ def main(args: list[str]) -> None:
         return
     use_compilation_cache()
     if run.export_only:
-        export(run, *load_trained(run.workdir, run.train.best_by if run.best else None))
+        export(run, *load_trained(run.folder, run.train.best_by if run.best else None))
         return
     join_hosts(run.multihost)
-    check_path(run.workdir)
-    with only_run(run.workdir) if is_primary() else contextlib.nullcontext():
-        train_run(run)
+    check_path(run.folder)
+    with contextlib.ExitStack() as stack:
+        if is_primary():
+            stack.enter_context(only_run(run.folder))
+        at_url = is_url(run.workdir)
+        train_run(run, stack.enter_context(mirrored(run.workdir, run.folder)) if at_url else None)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def run(
     validation=(),
     settings=None,
     tracker=None,
+    on_saved=lambda: None,
 ):
     workdir.mkdir(exist_ok=True)
     mesh = make_mesh(config.mesh, jax.devices()[:2])
@@ -36,6 +37,7 @@ def run(
         workdir=workdir,
         settings=settings,
         tracker=tracker,
+        on_saved=on_saved,
     )
 
 

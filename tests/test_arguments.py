@@ -13,17 +13,26 @@ def test_home_is_found_behind_an_option(monkeypatch):
     assert arguments(given) == expected
 
 
-@pytest.mark.parametrize("argument", ["gs://bucket/song.wav", "--workdir=s3://runs", "http://a"])
+@pytest.mark.parametrize("argument", ["gs://bucket/song.wav", "--out=s3://songs", "http://a"])
 def test_a_url_is_refused(argument):
     with pytest.raises(UserError, match=f"^{argument}: is a URL; expected a local path"):
         arguments(["x", argument])
 
 
-def test_a_model_may_be_a_url():
-    given = ["--model", "hf://user/name@main", "--model=gs://bucket/m", "--init-from", "s3://b/m"]
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--model", "hf://user/name@main", "--model=gs://bucket/m", "--init_from", "s3://b/m"],
+        ["--data.source", "gs://b/a", "songs", "s3://b/a", "--workdir=gs://b/run", "song.wav"],
+        ["--data.validation-source=gs://b/a", "gs://b/c"],
+    ],
+)
+def test_models_work_folders_and_records_may_be_urls(given):
     assert arguments(given) == given
-    with pytest.raises(UserError, match=r"^gs://song: is a URL"):
-        arguments(["--model=hf://user/name", "gs://song"])
+    for stray in (["gs://song"], ["--model", "small", "gs://song"], ["--out", "gs://song"]):
+        if stray != ["gs://song"] or "--data" not in given[0]:
+            with pytest.raises(UserError, match=r"^gs://song: is a URL"):
+                arguments([*given, *stray])
 
 
 def test_a_url_within_a_value_is_left_to_the_option():

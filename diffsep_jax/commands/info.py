@@ -41,7 +41,7 @@ def _facts() -> Iterator[tuple[str, str]]:
         cores = f", {os.cpu_count()} cores" if device.platform == "cpu" else ""
         yield "device", f"{device.platform}: {device.device_kind}{cores}{memory}"
     yield "models", ", ".join(known_models())
-    for name in ("compiled", "songs", "models"):
+    for name in ("compiled", "songs", "models", "runs"):
         try:
             folder = user_cache(name)
         except MachineError as error:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from diffsep_jax.arguments import URL
 from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob
 from diffsep_jax.runtime import launched_as_one_of_several
+from diffsep_jax.urls import is_url
 
 # fmt: off
 SUFFIXES = frozenset({
@@ -203,7 +203,7 @@ def _listed(list_file: Path) -> list[Path]:
     paths = (line if os.path.exists(line) else line.strip() for line in lines)
     listed = [path for path in paths if path and not path.startswith("#")]
     for path in listed:
-        if re.match(URL, path):
+        if is_url(path):
             raise UserError(
                 f"{list_file}: {path} is a URL; expected local paths. Copy or mount the data"
             )

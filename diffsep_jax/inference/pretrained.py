@@ -8,7 +8,6 @@ import hashlib
 import importlib.resources
 import json
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -18,12 +17,12 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffsep_jax.arguments import URL
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes
 from diffsep_jax.inference.remote import CONFIG_FILE, WEIGHTS_FILE, fetch
 from diffsep_jax.inference.settings import DEFAULT_PRESET, PRESETS, Preset
 from diffsep_jax.models.model import FORMAT, Params, SeparationModel, model_from_json, model_to_json
+from diffsep_jax.urls import is_url
 
 StoredDtype = Literal["float32", "float16"]
 
@@ -48,7 +47,7 @@ def model_file(name: str, file: str) -> pathlib.Path:
 
     Raises UserError if there is no such model.
     """
-    if re.match(URL, name):
+    if is_url(name):
         return fetch(name, file)
     if name.lower() in known_models():
         return _shipped() / name.lower() / file

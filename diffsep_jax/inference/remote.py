@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffsep_jax.errors import MachineError, UserError, describe
 from diffsep_jax.files import user_cache, write_bytes
+from diffsep_jax.urls import open_url
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -66,10 +67,8 @@ def _from_hub(url: str, name: str) -> Path:
 
 
 def _from_folder(url: str, name: str) -> Path:
-    import fsspec
-
-    filesystem, folder = fsspec.url_to_fs(url)
-    path = f"{folder.rstrip('/')}/{name}"
+    filesystem, folder = open_url(url)
+    path = f"{folder}/{name}"
     copy = _copies(url) / name
     if not copy.is_file():
         size = filesystem.size(path)
@@ -84,11 +83,9 @@ def _from_folder(url: str, name: str) -> Path:
 @functools.cache
 def _copies(url: str) -> Path:
     """The folder for copies of the files at `url` in their present versions."""
-    import fsspec
-
-    filesystem, folder = fsspec.url_to_fs(url)
+    filesystem, folder = open_url(url)
     # Size, time, ETag: what the file system knows of a file.
-    versions = [str(filesystem.info(f"{folder.rstrip('/')}/{name}")) for name in MAX_BYTES]
+    versions = [str(filesystem.info(f"{folder}/{name}")) for name in MAX_BYTES]
     return user_cache("models") / hashlib.sha256("\n".join([url, *versions]).encode()).hexdigest()
 
 

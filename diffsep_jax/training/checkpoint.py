@@ -51,15 +51,23 @@ class Checkpoints(Observer):
       keep: None to read only, which does not disturb a run that is saving there.
       best_by: name of a number that validations report; the lowest "loss" is the best, the highest
         of any other.
+      on_saved: called when another checkpoint is complete.
 
     Raises:
       UserError: `directory` cannot be written, or its path is a pattern.
     """
 
-    def __init__(self, directory: pathlib.Path, keep: int | None, best_by: str = "loss") -> None:
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        keep: int | None,
+        best_by: str = "loss",
+        on_saved: Callable[[], None] = lambda: None,
+    ) -> None:
         check_path(directory)
         self._directory = directory
         self._best_by = best_by
+        self._on_saved = on_saved
         policies = ocp.training.preservation_policies
         latest = policies.PreserveAll() if keep is None else policies.LatestN(keep)
         best = policies.BestN(
@@ -218,6 +226,7 @@ class Checkpoints(Observer):
             # Raises if its description is missing; describes nothing if its arrays are.
             if self._checkpointer.metadata(step).metadata is None:
                 raise FileNotFoundError("it is saved, but without its arrays")
+        self._on_saved()
 
     @contextlib.contextmanager
     def _save_errors(self, step: int) -> Iterator[None]:

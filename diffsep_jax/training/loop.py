@@ -46,6 +46,7 @@ def train(
     tracker: Tracker | None = None,
     init_from: str | None = None,
     initial_params: Params | None = None,
+    on_saved: Callable[[], None] = lambda: None,
 ) -> TrainState:
     """Trains from the newest checkpoint in `workdir`, or from the start, to `config.num_steps`.
 
@@ -67,6 +68,7 @@ def train(
         tracker: gets, in process 0, each record of the log.
         init_from: name of the model that `initial_params` come from, recorded with the run.
         initial_params: parameters that a run without a checkpoint starts from; random by default.
+        on_saved: called when a checkpoint is complete; the loop waits for it.
 
     Returns:
         The final state, laid out over the mesh.
@@ -102,7 +104,7 @@ def train(
         stack.enter_context(jax.set_mesh(mesh))
         observe(Watchdog(config.stall_minutes))
         checkpoints = observe(
-            Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, config.best_by)
+            Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, config.best_by, on_saved)
         )
 
         # The state: restored, or new.
