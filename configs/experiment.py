@@ -15,7 +15,8 @@ class DataConfig:
 
     Attributes:
         source: one or several data sets: "embedded" (songs rendered from a seed), or a folder of
-            songs, each a folder with mixture and vocals, or with vocals and any other stems.
+            songs, each a folder with mixture and vocals, or with vocals and any other stems, or
+            of records, which may be a URL.
         weights: a positive number for each data set, proportional to how often it is drawn from;
             unset: its number of songs.
         validation_source: data sets for validation, weighted by their numbers of songs; unset: the
@@ -24,7 +25,7 @@ class DataConfig:
         validation_songs: number of embedded songs to validate on.
         song_seconds: length of an embedded song.
         seed: seed of the embedded songs.
-        cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.
+        cache_dir: folder for rendered, resampled and copied songs; unset: the user's cache folder.
         pipeline: batches and augmentation.
     """
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.builders.layouts import SPLIT_FOLDERS
+from data_pipelines.cache import cache_folder
 from data_pipelines.combined import CombinedSongs
 from data_pipelines.embedded.songs import EmbeddedSongs
 from data_pipelines.folders import FolderSongs
 from data_pipelines.record_format import find_data_set
 from data_pipelines.recordings import visible
+from data_pipelines.remote import local_records
 from data_pipelines.source import Source, Split
 from diffsep_jax.errors import UserError
+from diffsep_jax.urls import is_url
 
 
 def open_source(
@@ -29,18 +32,18 @@ def open_source(
     cache_dir: str | None = None,
     sample_rate: int = 44100,
 ) -> Source:
-    """The source that a command's `--data` names: "embedded", or the path of a folder.
+    """The source that a command's `--data` names: "embedded", or a folder by its path or URL.
 
     A folder of records (`python -m data_pipelines.build`) has its own splits. Any other folder has
     a folder for each song, or sub-folders of these, named as the splits in any of the ways of
     `builders.layouts`. If the wanted split is missing, train is taken; a folder without splits has
-    the same songs for each.
+    the same songs for each. At a URL there must be records, which are copied first.
 
     Args:
         spec: "embedded" or a folder.
         split: the split to open.
         num_songs, seconds, seed: number, length and seed of embedded songs.
-        cache_dir: folder for rendered and converted songs; None: a folder in the user's cache.
+        cache_dir: folder for rendered, converted and copied songs; None: one in the user's cache.
         sample_rate: Hz.
 
     Raises:
@@ -55,6 +58,8 @@ def open_source(
             cache_dir=cache_dir,
             sample_rate=sample_rate,
         )
+    if is_url(spec):
+        spec = str(local_records(spec, cache_folder(cache_dir)))
     found = available_split(spec, split)
     if (data_set := find_data_set(Path(spec))) is not None:
         from data_pipelines.records import RecordSongs  # imports TFDS
