@@ -246,7 +246,7 @@ def test_a_run_of_another_network_is_refused(undisturbed, network, field, value)
     workdir, _ = undisturbed
     changed = dataclasses.replace(getattr(micro.MODEL, network), **{field: value})
     other = dataclasses.replace(micro.MODEL, **{network: changed})
-    with pytest.raises(UserError, match=rf"another: {network}\.{field} is .* and {value}"):
+    with pytest.raises(UserError, match=rf"differs: {network}\.{field} is .* and {value}"):
         run(workdir, model=other)
 
 
