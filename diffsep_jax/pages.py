@@ -1,6 +1,7 @@
 """Pages to look at and listen to, each one HTML file that loads nothing from elsewhere."""
 
 import base64
+import importlib.resources
 import importlib.util
 import io
 from typing import Any, Literal
@@ -40,6 +41,11 @@ def render(package: str, template: str, **values: Any) -> str:
     )
     page = environment.get_template(template).render(**values)
     return page.encode("utf-8", "replace").decode()  # file names may have other bytes
+
+
+def players_script() -> str:
+    """JavaScript: `switchSounds(card)` for the figures with players in an element."""
+    return (importlib.resources.files("diffsep_jax") / "players.js").read_text(encoding="utf-8")
 
 
 def clock(seconds: float) -> str:

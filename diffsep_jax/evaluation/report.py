@@ -171,6 +171,7 @@ def render(result: Result, summary: Summary) -> str:
         interval=tables.interval,
         text=_text,
         sha256=_sha256,
+        players=pages.players_script(),
     )
 
 
