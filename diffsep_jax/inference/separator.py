@@ -1,6 +1,7 @@
 """The Python interface to separation: a trained model, waveforms or files in, stems out."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import operator
 import os
@@ -26,7 +27,7 @@ from diffsep_jax.inference.settings import (
     complete,
 )
 from diffsep_jax.inference.stream import Progress, separate_tracks
-from diffsep_jax.inference.track import STEMS, measure
+from diffsep_jax.inference.track import STEMS, Track, measure
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import DtypeOption, inference_dtype, refuse_fork
 
@@ -172,20 +173,50 @@ class Separator:
         if refine is not None:
             guess = measure(AudioArray(_samples(refine, "refine"), rate, "refine"))
         stems = Separation(np.empty_like(audio), np.empty_like(audio))
+        done = 0
+        for blocks in self.blocks(
+            track,
+            overlap=overlap,
+            limit_vocals=limit_vocals,
+            refine=guess,
+            on_progress=on_progress,
+            settings=settings,
+        ):
+            for stem, block in zip(stems, blocks, strict=True):
+                stem[done : done + len(block)] = block
+            done += len(blocks[0])
+        return Separation(*(stem.reshape(np.shape(waveform)) for stem in stems))
+
+    def blocks(
+        self,
+        track: Track,
+        *,
+        overlap: float = DEFAULT_OVERLAP,
+        limit_vocals: bool = True,
+        refine: Track | None = None,
+        on_progress: Progress | None = None,
+        settings: SamplerSettings | None = None,
+        **sampling: Unpack[SamplerOptions],
+    ) -> Generator[Separation]:
+        """The stems of a track block by block, in bounded memory; close it to stop.
+
+        Args:
+          track: from `diffsep_jax.inference.track.measure`.
+          refine: vocals to start from.
+
+        The other arguments, and what is raised, are those of `separate`.
+        """
         tracks = separate_tracks(
-            [lambda: (track, guess)],
+            [lambda: (track, refine)],
             self._chunks,
-            settings,
+            self._settings(settings, sampling, overlap, refines=refine is not None),
             overlap=overlap,
             limit_vocals=limit_vocals,
         )
-        for separated in tracks:
-            done = 0
-            for blocks in separated.blocks(on_progress):
-                for stem, block in zip(stems, blocks, strict=True):
-                    stem[done : done + len(block)] = block
-                done += len(blocks[0])
-        return Separation(*(stem.reshape(np.shape(waveform)) for stem in stems))
+        with contextlib.closing(tracks):
+            for separated in tracks:
+                for vocals, accompaniment in separated.blocks(on_progress):
+                    yield Separation(vocals, accompaniment)
 
     def separate_file(
         self,
