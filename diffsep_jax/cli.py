@@ -1,4 +1,4 @@
-"""The command `diffsep`: separate audio files, list models, describe the machine, export."""
+"""The command `diffsep`: separate audio files, on a page too, list models, export."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import diffsep_jax
 from diffsep_jax.arguments import arguments
 from diffsep_jax.errors import EXIT_USER_ERROR, one_line_errors
 
-COMMANDS = ("separate", "models", "info", "export")
+COMMANDS = ("separate", "app", "models", "info", "export")
 
 FIRST_SCREEN = """\
 usage: diffsep INPUT... [--out FOLDER] [options]
@@ -40,7 +40,8 @@ Machine
   --progress STYLE     bar, quiet or json
 
 diffsep --help-all lists all options; docs/separate.md explains them.
-Other commands: diffsep models, diffsep info, diffsep export, diffsep --version.
+Other commands: diffsep app, diffsep models, diffsep info, diffsep export,
+diffsep --version.
 """
 
 
@@ -75,6 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _run(given: Sequence[str]) -> None:
     import tyro  # with the commands it is slow to import, and help needs none of them
 
+    from diffsep_jax.commands.app import App, serve
     from diffsep_jax.commands.export import Export, export
     from diffsep_jax.commands.info import Info, show_info
     from diffsep_jax.commands.models import Models, list_models
@@ -82,6 +84,7 @@ def _run(given: Sequence[str]) -> None:
 
     commands: dict[str, tuple[type, Callable[[Any], None]]] = {
         "separate": (Separate, separate),
+        "app": (App, serve),
         "models": (Models, list_models),
         "info": (Info, show_info),
         "export": (Export, export),

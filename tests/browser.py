@@ -45,8 +45,9 @@ class Browser:
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
 
-    def open(self, path, width, *, dark=False, height=900):
-        """Shows a file in a window of `width` pixels."""
+    def open(self, page, width, *, dark=False, height=900):
+        """Shows a file, or what is at a URL, in a window of `width` pixels."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
         features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._call("Emulation.setEmulatedMedia", features=features)
         self._call(
@@ -56,12 +57,22 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        self._call("Page.navigate", url=path.resolve().as_uri())
-        url = json.dumps(path.resolve().as_uri())
+        self._call("Page.navigate", url=url)
+        self.wait(f"location.href == {json.dumps(url)} && document.readyState == 'complete'")
+
+    def wait(self, condition):
+        """Waits until an expression of JavaScript is true."""
         deadline = time.monotonic() + 60
-        while not self.run(f"location.href == {url} && document.readyState == 'complete'"):
-            assert time.monotonic() < deadline
+        while not self.run(condition):
+            assert time.monotonic() < deadline, condition
             time.sleep(0.05)
+
+    def choose(self, selector, path):
+        """Gives a file to an input."""
+        found = self._call(
+            "Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})"
+        )
+        self._call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
 
     def run(self, script):
         """The value of an expression of JavaScript, or of its promise."""

@@ -2,6 +2,9 @@
 
 import gc
 import os
+import pathlib
+import subprocess
+import sys
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -61,3 +64,16 @@ def halving(monkeypatch):
 
     with in_place_of_a_model(monkeypatch):
         yield
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(URL, folder) of a process with the page of `diffsep app`; see tests/app_server.py."""
+    folder = tmp_path_factory.mktemp("served")
+    command = [sys.executable, pathlib.Path(__file__).with_name("app_server.py"), folder]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield process.stdout.readline().strip(), folder
+        process.stdin.close()

@@ -304,6 +304,33 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"diffsep {diffsep_jax.__version__}\n"
 
 
+def test_a_page_without_gradio_is_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "diffsep_jax.app", raising=False)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["app"])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: the page needs the package gradio")
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "options", [["--host", "203.0.113.1"], ["--port", "99999"], ["--max-minutes", "0"]]
+)
+def test_bad_options_of_the_page_are_a_line(
+    capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["app", *options])
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert options[1] in message
+    assert message.count("\n") == 1
+
+
 def test_want_of_memory_is_one_line_that_names_the_option(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
