@@ -180,6 +180,8 @@ def main(args: Arguments) -> None:
             program, taken = programs[point.method, batch_size], seconds[point, batch_size]
             conditioner = flops[DIRECT.method]
             of_a_step = flops[point.method] - conditioner
+            # A product on one device of a CPU uses all cores.
+            num_chips = 1 if jax.default_backend() == "cpu" else program.num_devices
             work = batch_size * (conditioner + point.steps * point.ensemble * of_a_step)
             rows.append(
                 {
@@ -192,7 +194,7 @@ def main(args: Arguments) -> None:
                     "real_time_factor": taken.clock / (batch_size * segment_seconds(model)),
                     "conditioner_share": seconds[direct, batch_size].clock / taken.clock,
                     "flops": work,
-                    "share_of_matmul": work / taken.clock / (peak_flops * program.num_devices),
+                    "share_of_matmul": work / taken.clock / (peak_flops * num_chips),
                     "compile_seconds": program.compile_seconds,
                     "compile_cached": program.is_cached,
                     "temporary_bytes": program.temporaries,

@@ -90,7 +90,7 @@ def facts(run: dict[str, Any]) -> list[str]:
         f"{run['programs']} programs compiled for {len(rows)} rows: all settings but the sampler"
         " are arguments",
         f"a matrix product of 2048 x 2048 reaches {run['matmul_flops'] / 1e9:.0f} GFLOP/s on one"
-        " device; peak: of that on all devices of the row",
+        " device, which on a CPU means all cores; peak: share of that on all devices of the row",
         f"peak memory {run['peak_bytes'] / 1e6:.0f} MB",
         "ms/chunk: median of the turns, with the fastest and the slowest; RTF: seconds of work per"
         " second of audio; conditioner: its share of the time; temporaries: on each device",
