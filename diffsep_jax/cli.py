@@ -22,6 +22,7 @@ What to separate
   INPUT...             audio files (wav, flac, ogg, mp3, m4a, ...) and folders
   --start TIME         start of a part: seconds, or as 1:30 (default: 0)
   --duration TIME      its length (default: up to the end)
+  --stream N           audio stream of a film (default: the default one)
 Quality
   --preset NAME        fast, balanced or best; by default the model's own
   --model MODEL        one of `diffsep models`, or a folder (default: small)
