@@ -269,7 +269,7 @@ def note(text: str) -> None:
 
 
 def imported(name: str) -> Any:
-    """The module of this name. Raises UserError if there is none."""
+    """Imports the module. Raises UserError if Python cannot find it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

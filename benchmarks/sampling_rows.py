@@ -25,7 +25,7 @@ FORMAT = 1
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run from its rows.json. Raises UserError if it is none."""
+    """Reads a run's rows.json. Raises UserError if the file is missing or is not one."""
     try:
         run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if run["format"] != FORMAT:

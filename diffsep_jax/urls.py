@@ -17,7 +17,7 @@ def is_url(text: str) -> bool:
 
 
 def open_url(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it. UserError if there is none for it here."""
+    """Returns the URL's file system and the path in it. Raises UserError if it cannot be opened."""
     try:
         import fsspec
 

@@ -29,7 +29,7 @@ class Tracker(Protocol):
 def load_tracker(name: str) -> Tracker:
     """The tracker `module:attribute`: an object with the three functions, or a class of such.
 
-    Raises UserError if there is none, or its module or class fails.
+    Raises UserError if it does not exist, or if importing or constructing it fails.
     """
     try:
         tracker = pkgutil.resolve_name(name)
