@@ -4,14 +4,20 @@ import dataclasses
 import math
 
 import jax.numpy as jnp
+import numpy as np
+import scipy.signal
 from jax import Array
 from jaxtyping import Float
 
 from diffsep_jax.errors import UserError
+from diffsep_jax.metrics import MR_STFT_CLAMP, MR_STFT_SIZES
 from diffsep_jax.typing import Waveform
 
 PerExample = Float[Array, "batch"]
 Coefficients = Float[Array, "batch frame channel coefficient"]
+
+MUSIC_RMS = 0.1
+"""RMS of music at full scale 1, roughly: metrics that depend on the level are computed at it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,9 @@ class LossWeights:
         scale: weight of L_scale, the likelihood of the direct estimate's error (spectral family).
         normalised: share of L_diff that is taken in units of the generator's output, by
             `normalised_loss`, rather than in units of the audio (spectral family).
+        sample: weight of L_rec of a sample, where the generator is trained through the sampler
+            (`TrainConfig.unrolled_steps`).
+        spectra: weight of that sample's `log_spectral_distance`.
     """
 
     latent: float = 1.0
@@ -34,6 +43,8 @@ class LossWeights:
     log_floor: float | None = None
     scale: float = 0.1
     normalised: float = 0.5
+    sample: float = 1.0
+    spectra: float = 0.2
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -72,6 +83,28 @@ def scale_loss(
 def normalised_loss(error: Coefficients, target: Coefficients) -> PerExample:
     """Mean square error of the generator's output, where a target t weighs 1 / (1 + t^2 / 9)."""
     return (jnp.square(error) / (1 + jnp.square(target) / 9)).mean((1, 2, 3))
+
+
+def log_spectral_distance(estimate: Waveform, vocals: Waveform) -> PerExample:
+    """The logarithmic half of `metrics.mr_stft`, which says what that measures."""
+    distances = [
+        jnp.abs(_log_magnitudes(estimate, size) - _log_magnitudes(vocals, size)).mean((1, 2, 3))
+        for size in MR_STFT_SIZES
+    ]
+    return jnp.stack(distances).mean(0)
+
+
+def _log_magnitudes(audio: Waveform, size: int) -> Float[Array, "batch frame channel bin"]:
+    hop = size // 4
+    frames = 1 + -(-audio.shape[1] // hop)
+    end = (frames - 1) * hop + size // 2 - audio.shape[1]
+    hops = jnp.pad(audio, ((0, 0), (size // 2, end), (0, 0))).swapaxes(1, 2)
+    hops = hops.reshape(*hops.shape[:2], -1, hop)
+    framed = jnp.concatenate([hops[:, :, part : part + frames] for part in range(4)], axis=-1)
+    window = scipy.signal.get_window("hann", size).astype(np.float32)
+    spectrum = jnp.fft.rfft(framed * window[None, None, None])
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return 0.5 * jnp.log(jnp.maximum(power, MR_STFT_CLAMP)).swapaxes(1, 2)
 
 
 def _mean_square_error(estimate: Waveform, target: Waveform) -> PerExample:

@@ -29,9 +29,10 @@ BANDS = {
 }
 """Bands of level and calibration: lowest and highest frequency in Hz."""
 
-# Spectra: windows of the multi-resolution distance and the smallest power in it; the window of
-# bands; the number of samples in the windows that are transformed at once.
-_SIZES, _CLAMP = (256, 512, 1024, 2048, 4096), 1e-8
+MR_STFT_SIZES, MR_STFT_CLAMP = (256, 512, 1024, 2048, 4096), 1e-8
+"""Windows of the multi-resolution distance in samples, and the smallest power in it."""
+
+# Spectra: the window of bands; the number of samples in the windows that are transformed at once.
 _BAND_SIZE, _HOPS_PER_WINDOW = 4096, 4
 _SAMPLES_AT_ONCE = 2**16
 
@@ -117,11 +118,11 @@ def mr_stft(
     check_pair(reference, estimate)
     num_channels = reference.shape[1]
     distances = []
-    for size in _SIZES:
+    for size in MR_STFT_SIZES:
         difference, norm, logs = np.zeros((3, num_channels))
         count = 0
         for both in zip(_powers(reference, size), _powers(estimate, size), strict=True):
-            ours, theirs = (np.sqrt(np.maximum(power, _CLAMP)) for power in both)
+            ours, theirs = (np.sqrt(np.maximum(power, MR_STFT_CLAMP)) for power in both)
             difference += np.square(ours - theirs).sum(axis=(1, 2), dtype=np.float64)
             norm += np.square(ours).sum(axis=(1, 2), dtype=np.float64)
             logs += np.abs(np.log(ours / theirs)).sum(axis=(1, 2), dtype=np.float64)

@@ -178,13 +178,14 @@ def adams_bashforth_2(
     returns x0_hat.
 
     Args:
-      velocity_fn, noise, steps, start_sigma, schedule: as in `ddim`.
+      velocity_fn, noise, steps, start_sigma, schedule: as in `ddim`. Has a gradient if `steps` is
+        not traced.
 
     Raises:
       UserError: a value that is not traced and outside its range in `SETTINGS`.
     """
     check_settings(steps=steps, start_sigma=start_sigma, schedule=schedule)
-    steps = jnp.asarray(steps, jnp.int32)
+    num_calls, steps = steps, jnp.asarray(steps, jnp.int32)
 
     def move(step: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
         x, x0_hat_last = carried
@@ -200,7 +201,7 @@ def adams_bashforth_2(
         return jnp.where(step == steps - 1, x0_hat, x_s), x0_hat
 
     x = noise.astype(jnp.float32)
-    vocals, _ = jax.lax.fori_loop(jnp.int32(0), steps, move, (x, jnp.zeros_like(x)))
+    vocals, _ = jax.lax.fori_loop(0, num_calls, move, (x, jnp.zeros_like(x)))
     return vocals
 
 

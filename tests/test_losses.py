@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffsep_jax import losses
+from diffsep_jax import losses, metrics
 from diffsep_jax.errors import UserError
 
 SHAPE = (3, 16, 2)
@@ -33,6 +33,17 @@ def test_bfloat16_is_cast_before_the_difference(arrays):
         value = losses.diffusion_loss(ours["v_hat"], ours["v"])
         assert value.dtype == jnp.float32
         np.testing.assert_array_equal(value, losses.diffusion_loss(exact["v_hat"], exact["v"]))
+
+
+def test_the_spectral_distance_is_the_logarithmic_half_of_the_metric():
+    vocals = 0.1 * np.random.default_rng(0).standard_normal((2, 9001, 2)).astype(np.float32)
+    vocals[:, :4000] = 0
+    # Twice as loud: the other half of the metric is 1, as |R - E| = |R|.
+    np.testing.assert_allclose(
+        losses.log_spectral_distance(jnp.array(2 * vocals), jnp.array(vocals)),
+        [metrics.mr_stft(each, 2 * each) - 1 for each in vocals],
+        rtol=1e-4,
+    )
 
 
 def test_a_decibel_counts_the_same_in_an_easy_and_in_a_hard_example():

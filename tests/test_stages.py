@@ -11,6 +11,7 @@ import pytest
 from diffsep_jax import diffusion
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.spectral.transform import mdct
+from diffsep_jax.samplers import adams_bashforth_2
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.step import example_losses, train_program
@@ -31,7 +32,7 @@ def losses_of(model, config, params, batch):
     noise = jax.random.normal(jax.random.key(2), batch["vocals"].shape)
     sigma = jnp.array([0.3, 1.0])
     function = jax.jit(lambda *given: example_losses(model, config, *given))
-    return *function(params, batch, sigma, noise), sigma, noise
+    return *function(params, batch, sigma, noise, jnp.int32(0)), sigma, noise
 
 
 @pytest.mark.parametrize("family", micro.FAMILIES)
@@ -94,6 +95,37 @@ def test_an_untrained_spectral_generators_error_is_its_target():
     target = target / np.sqrt(np.square(alpha * scale) + np.square(beta))
     expected = (np.square(target) / (1 + np.square(target) / 9)).mean((1, 2, 3))
     np.testing.assert_allclose(terms["normalised"], expected, rtol=1e-3)
+
+
+def test_the_generator_is_trained_through_the_sampler():
+    model, batch = micro.SPECTRAL, batch_of(micro.SPECTRAL)
+    params = model.init(jax.random.key(0))
+    config = TrainConfig(freeze="conditioner", unrolled_steps=(1, 3), unrolled_schedule=2.0)
+    noise = jax.random.normal(jax.random.key(2), batch["vocals"].shape)
+    conditioning = model.condition(params, batch["mixture"])
+
+    @jax.jit
+    def terms_and_gradients(step):
+        def loss(params):
+            sigma = jnp.array([0.3, 1.0])
+            total, terms = example_losses(model, config, params, batch, sigma, noise, step)
+            return total.sum(), terms
+
+        (_, terms), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return terms, gradients
+
+    def velocity(x, sigma):
+        sigmas = jnp.broadcast_to(sigma, x.shape[:1])
+        return model.velocity(params, x, sigmas, batch["mixture"], conditioning)
+
+    for step, calls in ((0, 1), (1, 3), (2, 1)):
+        terms, gradients = terms_and_gradients(step)
+        sample = adams_bashforth_2(velocity, noise, steps=calls, schedule=2.0)
+        error = jnp.square(sample - batch["vocals"]).mean((1, 2))
+        np.testing.assert_allclose(terms["sample"], error, rtol=1e-4)
+        assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradients["generator"])) > 0
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients["conditioner"]))
+    assert set(terms) == {"diffusion", "normalised", "sample", "spectra"}
 
 
 @pytest.mark.parametrize("freeze", ["generator", "conditioner"])

@@ -94,7 +94,7 @@ def test_gradients_agree(changes):
 
     def mean_loss(params, mixture, vocals, sigma, noise):
         batch = {"mixture": mixture, "vocals": vocals}
-        return example_losses(model, config, params, batch, sigma, noise)[0].mean()
+        return example_losses(model, config, params, batch, sigma, noise, jnp.int32(0))[0].mean()
 
     given = (mixture, vocals, sigma, noise)
     loss, gradients = jax.jit(jax.value_and_grad(mean_loss))(params, *given)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
+from diffsep_jax.samplers import check_settings
 from diffsep_jax.training.optimizer import OptimizerConfig
 from diffsep_jax.training.sharding import MeshConfig
 
@@ -30,6 +31,9 @@ class TrainConfig:
             uniform number, because quiet details are decided at low noise.
         stratified_sigma: spread the noise levels of a batch evenly over [0, 1] without changing
             the distribution of each (ours; the paper draws them independently).
+        unrolled_steps: numbers of steps T of the sampler ab2, through which the generator is also
+            trained, one of them in each step, in turn (ours). Empty: only L_diff trains it.
+        unrolled_schedule: `schedule` of that sampler.
         ema_decay: largest decay of the parameters' moving average, which is what is exported.
         ema_half_life: largest half-life of that average, as a share of the steps so far (ours: it
             forgets the start soon, and grows with the run).
@@ -56,6 +60,8 @@ class TrainConfig:
     freeze: Freeze = "none"
     sigma_distribution: SigmaDistribution = "uniform"
     stratified_sigma: bool = False
+    unrolled_steps: tuple[int, ...] = ()
+    unrolled_schedule: float = 3.0
     ema_decay: float = 0.9999
     ema_half_life: float = 0.02
     micro_batches: int = 1
@@ -80,6 +86,10 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
                 raise UserError(f"{field.name} is {value}; expected 1 or more")
+        for steps in self.unrolled_steps:
+            check_settings(steps=steps, schedule=self.unrolled_schedule)
+        if self.unrolled_steps and self.freeze == "generator":
+            raise UserError("unrolled_steps has no effect with a frozen generator; leave it out")
         if not 0 <= self.stall_minutes <= 1e6:
             raise UserError(f"stall_minutes is {self.stall_minutes}; expected 0 to 1e6")
         still = {"generator": "utterance_sdr_ddim", "conditioner": "utterance_sdr_direct"}

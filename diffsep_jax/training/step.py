@@ -13,12 +13,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
+from diffsep_jax.models.conditioning import Conditioning
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.spectral.bands import repeat_over_bands
 from diffsep_jax.models.spectral.generator import gaussian_velocity
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.noise import key_of
 from diffsep_jax.runtime import CHIPS, count_flops
+from diffsep_jax.samplers import adams_bashforth_2
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.optimizer import make_optimizer
 from diffsep_jax.training.sharding import (
@@ -136,7 +138,9 @@ def train_step(
         first_row = jax.lax.axis_index(MESH_AXES) * sigma.shape[0]
         rows = first_row + jnp.arange(sigma.shape[0], dtype=jnp.int32)
         noise = draw_noise(noise_key, rows, batch["vocals"].shape[1:])
-        gradients, metrics = gradients_of_rows(model, config, params, batch, sigma, noise)
+        gradients, metrics = gradients_of_rows(
+            model, config, params, batch, sigma, noise, state.step
+        )
         scalars = jax.tree.map(lambda _: P(), metrics)
         return mean_and_scatter((gradients, metrics), (param_specs, scalars))
 
@@ -166,12 +170,13 @@ def gradients_of_rows(
     batch: Batch,
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
+    step: Int[Array, ""],
 ) -> tuple[Params, Metrics]:
     """Mean gradients and losses of one device's rows, in `config.micro_batches` parts in turn."""
 
     def gradients_of(part: tuple[Batch, Array, Array]) -> tuple[Params, Metrics]:
         function = jax.value_and_grad(functools.partial(mean_loss, model, config), has_aux=True)
-        (_, metrics), gradients = function(params, *part)
+        (_, metrics), gradients = function(params, *part, step)
         return gradients, metrics
 
     count = config.micro_batches
@@ -195,6 +200,7 @@ def mean_loss(
     batch: Batch,
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
+    step: Int[Array, ""],
 ) -> tuple[Array, Metrics]:
     """The loss to minimise, and metrics: it and its terms. Silent mixtures count as loss 0."""
     batch = {name: audio * model.target_rms for name, audio in batch.items()}
@@ -202,7 +208,7 @@ def mean_loss(
     # infinity. Such an example contributes no loss and no gradient.
     silent = jnp.mean(jnp.square(batch["mixture"]), axis=(1, 2)) < _SILENCE_RMS**2
     batch["mixture"] = jnp.where(silent[:, None, None], noise, batch["mixture"])
-    total, terms = example_losses(model, config, params, batch, sigma, noise)
+    total, terms = example_losses(model, config, params, batch, sigma, noise, step)
     each = {"loss": total, **terms}
     metrics = {name: jnp.where(silent, 0.0, values).mean() for name, values in each.items()}
     return metrics["loss"], metrics
@@ -215,10 +221,12 @@ def example_losses(
     batch: Batch,
     sigma: Float[Array, "batch"],
     noise: Float[Array, "batch time 2"],
+    step: Int[Array, ""],
 ) -> tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]:
     """L_diff of equation (3) and the conditioner's losses, per example: weighted sum and terms.
 
-    The losses of a frozen network are left out, and a frozen generator is never evaluated.
+    The losses of a frozen network are left out, and a frozen generator is never evaluated. `step`
+    chooses among `config.unrolled_steps`.
     """
     weights, vocals, mixture = config.loss_weights, batch["vocals"], batch["mixture"]
     with_latent = config.freeze != "conditioner" and weights.latent > 0
@@ -255,7 +263,38 @@ def example_losses(
             error = mdct(v_hat - v) / deviation
             terms["normalised"] = losses.normalised_loss(error, target)
             total += share * terms["normalised"]
+    if config.unrolled_steps:
+        sample = unrolled_sample(model, config, params, mixture, conditioning, noise, step)
+        error = losses.reconstruction_loss(sample, vocals)
+        terms["sample"] = losses.logarithmic(error, weights.log_floor)
+        scale = losses.MUSIC_RMS / model.target_rms
+        terms["spectra"] = losses.log_spectral_distance(scale * sample, scale * vocals)
+        total += weights.sample * terms["sample"] + weights.spectra * terms["spectra"]
     return total, terms
+
+
+def unrolled_sample(
+    model: SeparationModel,
+    config: TrainConfig,
+    params: Params,
+    mixture: Float[Array, "batch time 2"],
+    conditioning: Conditioning,
+    noise: Float[Array, "batch time 2"],
+    step: Int[Array, ""],
+) -> Float[Array, "batch time 2"]:
+    """Vocals sampled from `noise`, in one of `config.unrolled_steps` in turn."""
+
+    def velocity(x: Array, sigma: Array) -> Array:
+        sigmas = jnp.broadcast_to(sigma, x.shape[:1])
+        return model.velocity(params, x, sigmas, mixture, conditioning)
+
+    draws = [
+        functools.partial(
+            adams_bashforth_2, velocity, steps=steps, schedule=config.unrolled_schedule
+        )
+        for steps in config.unrolled_steps
+    ]
+    return jax.lax.switch(step % len(draws), draws, noise)
 
 
 def draw_noise_levels(
@@ -307,6 +346,7 @@ def example_flops(model: SeparationModel, config: TrainConfig) -> float:
         {"mixture": audio, "vocals": audio},
         jax.ShapeDtypeStruct((1,), jnp.float32),
         audio,
+        jax.ShapeDtypeStruct((), jnp.int32),
     )
 
 

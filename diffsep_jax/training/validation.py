@@ -22,9 +22,6 @@ NOISE_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 NUM_SEGMENTS = 4
 """Segments that are kept to listen to. In stereo and with four rows, 3 s take 2 MB."""
 
-_LEVEL = 0.1
-"""RMS at which the mixture of a song is scored, about that of music at full scale 1."""
-
 
 class Validation(NamedTuple):
     """The result of one validation.
@@ -116,7 +113,7 @@ def _scores(
     segments: dict[str, Array], model: SeparationModel
 ) -> tuple[list[str], Float[np.ndarray, "row measure"]]:
     """Measures by name of the rows on this process's devices; NaN where one is undefined."""
-    scale = np.float32(_LEVEL / model.target_rms)
+    scale = np.float32(losses.MUSIC_RMS / model.target_rms)
     parts = {name: scale * _local_rows(audio) for name, audio in segments.items()}
     rows = [
         _measures(dict(zip(parts, row, strict=True)), model.sample_rate)
