@@ -143,18 +143,6 @@ def test_a_run_falls_back_from_an_unreadable_checkpoint(undisturbed, copy, damag
     assert (copy / CHECKPOINTS / "6.unreadable1").is_dir()
 
 
-def test_a_checkpoint_that_is_out_of_reach_is_left_alone(copy, monkeypatch):
-    steps = saved_steps(copy)
-
-    def load(self, step, abstract, partial=False):
-        raise PermissionError(13, "Permission denied", "checkpoints/6")
-
-    monkeypatch.setattr(Checkpoints, "_load", load)
-    with pytest.raises(UserError, match=r"6: cannot be read now \(PermissionError.*Run again"):
-        run(copy)
-    assert saved_steps(copy) == steps
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -142,27 +142,19 @@ class Checkpoints(Observer):
     def restore(self, abstract_state: TrainState, warn: Callable[[str], None]) -> TrainState | None:
         """The newest readable checkpoint, in the shapes and shardings of `abstract_state`.
 
-        Newer ones that are damaged are renamed to STEP.unreadable with a warning: Orbax would keep
-        them in place of newer, good ones. None if there is no checkpoint. Raises UserError, and
-        renames nothing, if all are damaged, or if the newest cannot be read for another reason:
-        memory, permissions, the network.
+        Newer ones that cannot be read are renamed to STEP.unreadable with a warning: Orbax would
+        keep them in place of newer, good ones. None if there is no checkpoint. Raises UserError,
+        and renames nothing, if none can be read.
         """
         unreadable: dict[int, str] = {}
         for step in [c.step for c in reversed(self._checkpointer.checkpoints)]:
-            state, is_damaged, problem = None, True, "another process cannot read it"
+            state, problem = None, "another process cannot read it"
             try:
                 state = self._load(step, abstract_state._asdict())
             except Exception as error:  # Orbax raises many types
-                is_damaged, problem = _is_damage(error), _first_line(error)
-            reports = np.array([[state is not None, is_damaged]])
-            all_read, all_damaged = multihost_utils.process_allgather(reports, tiled=True).all(0)
-            if all_read:
+                problem = _first_line(error)
+            if multihost_utils.process_allgather(np.array([state is not None])).all():
                 break
-            if not all_damaged:
-                raise UserError(
-                    f"{self._directory / str(step)}: cannot be read now ({problem}); nothing was"
-                    " changed. Run again when it can be read"
-                )
             unreadable[step] = problem
         else:
             if not unreadable:
@@ -282,24 +274,10 @@ def load_trained(
         checkpoints.finish()
 
 
-def _is_damage(error: BaseException) -> bool:
-    """Whether the checkpoint is to blame, not memory, permissions, the disk or the network."""
-    cause = _first_cause(error)
-    if isinstance(cause, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return True
-    passing = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
-    return not (isinstance(cause, OSError | MemoryError) or any(p in str(cause) for p in passing))
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
-
-
 def _first_line(error: BaseException) -> str:
     """The first line of the error that caused this one."""
-    error = _first_cause(error)
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
