@@ -100,31 +100,38 @@ def test_an_untrained_spectral_generators_error_is_its_target():
 def test_the_generator_is_trained_through_the_sampler():
     model, batch = micro.SPECTRAL, batch_of(micro.SPECTRAL)
     params = model.init(jax.random.key(0))
-    config = TrainConfig(freeze="conditioner", unrolled_steps=(1, 3), unrolled_schedule=2.0)
+    config = TrainConfig(freeze="conditioner", unrolled_steps=(1, 2), unrolled_schedule=2.0)
     noise = jax.random.normal(jax.random.key(2), batch["vocals"].shape)
-    conditioning = model.condition(params, batch["mixture"])
 
     @jax.jit
     def terms_and_gradients(step):
-        def loss(params):
+        def loss(generator):
             sigma = jnp.array([0.3, 1.0])
-            total, terms = example_losses(model, config, params, batch, sigma, noise, step)
+            both = params | {"generator": generator}
+            total, terms = example_losses(model, config, both, batch, sigma, noise, step)
             return total.sum(), terms
 
-        (_, terms), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        (_, terms), gradients = jax.value_and_grad(loss, has_aux=True)(params["generator"])
         return terms, gradients
 
-    def velocity(x, sigma):
-        sigmas = jnp.broadcast_to(sigma, x.shape[:1])
-        return model.velocity(params, x, sigmas, batch["mixture"], conditioning)
+    @jax.jit
+    def error_in_two_steps():
+        conditioning = model.condition(params, batch["mixture"])
 
-    for step, calls in ((0, 1), (1, 3), (2, 1)):
-        terms, gradients = terms_and_gradients(step)
-        sample = adams_bashforth_2(velocity, noise, steps=calls, schedule=2.0)
-        error = jnp.square(sample - batch["vocals"]).mean((1, 2))
-        np.testing.assert_allclose(terms["sample"], error, rtol=1e-4)
-        assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradients["generator"])) > 0
-        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients["conditioner"]))
+        def velocity(x, sigma):
+            sigmas = jnp.broadcast_to(sigma, x.shape[:1])
+            return model.velocity(params, x, sigmas, batch["mixture"], conditioning)
+
+        sample = adams_bashforth_2(velocity, noise, steps=2, schedule=2.0)
+        return jnp.square(sample - batch["vocals"]).mean((1, 2))
+
+    errors = []
+    for step in range(3):
+        terms, gradients = terms_and_gradients(jnp.int32(step))
+        errors.append(terms["sample"])
+        assert max(jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradients)) > 0
+    np.testing.assert_allclose(errors[1], error_in_two_steps(), rtol=1e-4)
+    np.testing.assert_array_equal(errors[2], errors[0])
     assert set(terms) == {"diffusion", "normalised", "sample", "spectra"}
 
 
