@@ -10,8 +10,9 @@ CPU are its cores. The rows take turns, so that other load on the machine affect
 With `--data` the same points are scored on songs, and with `--out` the rows are written as
 rows.json, rows.csv, rows.md and a page with quality against time. A sampler of one's own is
 registered by a module given with `--plugin`; `--velocity MODULE:FUNCTION` replaces the model's
-velocity. `--torch` needs the `bench` extra: the same networks with the same weights in eager
-PyTorch, on the CPU, with all threads and with one, of which the faster counts.
+velocity. `--diffusers` needs the `bench` extra: DDIM as the diffusers package takes its steps, on
+the CPU, over our velocity, compiled alone, and, for the waveform family, over the same networks in
+eager PyTorch, with all threads and with one.
 """
 
 import collections
@@ -61,7 +62,6 @@ from diffsep_jax.inference.pretrained import known_models, load_model
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerOptions, SamplerSettings
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.models.waveform.generator import Generator
 from diffsep_jax.runtime import (
     DtypeOption,
     count_flops,
@@ -95,7 +95,7 @@ class Arguments:
         compare: rows.json of another run, to compare rows of the same name with.
         plugin: modules to import, which register samplers.
         velocity: MODULE:FUNCTION with the parameters of `SeparationModel.velocity`, to use instead.
-        torch: time PyTorch too, with ddim at the largest number of steps.
+        diffusers: time its DDIM too, at the largest number of steps of ours.
     """
 
     model: tyro.conf.Positional[str] = "small"
@@ -109,7 +109,7 @@ class Arguments:
     compare: Path | None = None
     plugin: tuple[str, ...] = ()
     velocity: str | None = None
-    torch: bool = False
+    diffusers: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_sizes", "repeats"):
@@ -127,8 +127,8 @@ def main(args: Arguments) -> None:
         imported(module)
     points = parse_sweep(args.sweep, SamplerOptions()).points
     last = max((point.steps for point in points if point.sampler == "ddim"), default=0)
-    if args.torch and not last:
-        raise UserError("--sweep has no ddim; expected it with --torch, which is compared with it.")
+    if args.diffusers and not last:
+        raise UserError("--sweep has no ddim; expected it with --diffusers, to compare with it.")
     earlier = None if args.compare is None else sampling_rows.read(args.compare)
     if args.out is not None:
         check_writable(args.out)
@@ -137,10 +137,6 @@ def main(args: Arguments) -> None:
     model, params = load(args.model, args.segment, args.dtype)
     if args.velocity is not None:
         model = with_velocity(model, args.velocity)
-    if args.torch and not isinstance(model.generator, Generator):
-        raise UserError(
-            f"--torch: {args.model} is spectral; expected a waveform model, such as tiny."
-        )
     settings: dict[str, Any] = {}
     songs: Source | None = None
     if args.data is not None:
@@ -161,10 +157,10 @@ def main(args: Arguments) -> None:
         for batch_size in args.batch_sizes
         for point in dict.fromkeys((*points, direct))
     }
-    if args.torch:
-        from benchmarks.torch_sampling import runs_in_torch
+    if args.diffusers:
+        from benchmarks.torch_sampling import runs_of_diffusers
 
-        runs |= runs_in_torch(model, params, args.batch_sizes[0], last)
+        runs |= runs_of_diffusers(model, params, args.batch_sizes[0], last)
     note(f"timing {len(runs)} rows in {args.repeats + 1} turns, of which the first does not count")
     seconds = take_turns(runs, args.repeats)
     quality: dict[str, dict[str, list[float]]] = {}
@@ -216,10 +212,15 @@ def main(args: Arguments) -> None:
         "rows": rows,
     }
     sampling_rows.show(run, earlier)
-    if args.torch:
-        theirs = min(each.clock for name, each in seconds.items() if isinstance(name, str))
-        ours = next(seconds[p, args.batch_sizes[0]] for p in points if p.steps == last)
-        print(f"ours to PyTorch's faster: {ours.clock / theirs:.3f}")
+    if args.diffusers:
+        ours = next(
+            seconds[p, args.batch_sizes[0]]
+            for p in points
+            if (p.sampler, p.steps) == ("ddim", last)
+        )
+        for name, theirs in seconds.items():
+            if isinstance(name, str):
+                print(f"{name}: {theirs.clock:.3f} s; ours {ours.clock / theirs.clock:.3f} of it")
     if args.out is not None:
         sampling_rows.write(args.out, run, earlier)
 

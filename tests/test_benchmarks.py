@@ -119,7 +119,7 @@ def test_songs_are_scored_and_runs_compared(model, tmp_path, monkeypatch, capsys
     [
         ({"sweep": ("steps=0,5",)}, "steps"),
         ({"batch_sizes": (0,)}, "--batch-sizes"),
-        ({"sweep": ("sampler=direct",), "torch": True}, "--torch"),
+        ({"sweep": ("sampler=direct",), "diffusers": True}, "--diffusers"),
         ({"data": "embedded"}, "--out"),
         ({"plugin": ("no_such_module",)}, "no_such_module"),
         ({"velocity": "os:nothing"}, "os:nothing"),

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks.torch_layers import to_torch  # noqa: E402
 from benchmarks.torch_networks import Optimizer, TorchModel  # noqa: E402
-from benchmarks.torch_sampling import ddim  # noqa: E402
+from benchmarks.torch_sampling import compiled_field, ddim, torch_field  # noqa: E402
 from benchmarks.torch_spectral import TorchSpectralModel  # noqa: E402
 
 BATCH_SIZE = 2
@@ -68,14 +68,36 @@ def test_deterministic_sampling_agrees():
 
         return samplers.ddim(velocity, noise, steps=3)
 
+    expected = sample(params, mixture, noise)
+    mixture, noise = torch.from_numpy(mixture), torch.from_numpy(noise)
+    gain = torch.ones(model.segment // 2 + 1)
+    for field in (
+        torch_field(TorchModel(model, params), mixture),
+        compiled_field(model, params, len(mixture))(mixture),
+    ):
+        assert_agree(ddim(field, noise, num_steps=3, eta=0.0, gain=gain), expected)
+
+
+def test_fresh_noise_enters_as_in_ours(monkeypatch):
+    noise = audio(micro.MODEL, 1)
+    fresh = np.random.default_rng(2).standard_normal((3, *noise.shape)).astype(np.float32)
+    draws = iter(map(torch.from_numpy, fresh))
+    monkeypatch.setattr(torch, "randn_like", lambda x: next(draws))
     theirs = ddim(
-        TorchModel(model, params),
-        *map(torch.from_numpy, (mixture, noise)),
+        lambda x, level: (1 - level) * x,
+        torch.from_numpy(noise),
         num_steps=3,
-        eta=0.0,
-        gain=torch.ones(model.segment // 2 + 1),
+        eta=0.7,
+        gain=torch.ones(noise.shape[1] // 2 + 1),
     )
-    assert_agree(theirs, sample(params, mixture, noise))
+    ours = samplers.ddim(
+        lambda x, sigma: (1 - sigma) * x,
+        jnp.asarray(noise),
+        steps=3,
+        eta=0.7,
+        noise_fn=lambda step: jnp.asarray(fresh)[step],
+    )
+    assert_agree(theirs, ours)
 
 
 @pytest.mark.parametrize("changes", [{}, {"skips": "add", "estimate_error": None}])
