@@ -65,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> None:
             if given[0] == "separate" and {"--help", "-h"} & {*given}:
                 print(FIRST_SCREEN, end="")
                 return
-            _run(["--help" if each == "--help-all" else each for each in given])
+            _run(given)
     except SystemExit as end:
         if args is None and isinstance(end.code, int) and end.code:
             # All files are cleaned up. Python's own exit would wait for the devices and the reader.
@@ -90,13 +90,23 @@ def _run(given: Sequence[str]) -> None:
         "info": (Info, show_info),
         "export": (Export, export),
     }
-    config = (tyro.conf.DisallowNone,)
+    config = (tyro.conf.DisallowNone, tyro.conf.OmitArgPrefixes)
     if given[0] not in commands:  # --tyro-print-completion SHELL
         options: dict[str, Any] = {name: each for name, (each, _) in commands.items()}
         tyro.extras.subcommand_cli_from_dict(options, args=given, prog="diffsep", config=config)
         return
-    kind, run = commands[given[0]]
-    run(tyro.cli(kind, args=given[1:], prog=f"diffsep {given[0]}", config=config))
+    name, *args = ["--help" if each == "--help-all" else each for each in given]
+    kind, run = commands[name]
+    has_help = name != "separate" or "--help" in args  # tyro's hint would name the first screen
+    try:
+        options = tyro.cli(
+            kind, args=args, prog=f"diffsep {name}", config=config, add_help=has_help
+        )
+    except SystemExit:
+        if not has_help:
+            print("diffsep --help-all lists all options", file=sys.stderr)
+        raise
+    run(options)
 
 
 if __name__ == "__main__":

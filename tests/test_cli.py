@@ -228,9 +228,12 @@ def test_the_rest_of_the_help_has_every_option_and_needs_no_networks() -> None:
     assert "None" not in printed
     for name, sampler in SAMPLERS.items():
         assert f"{name}: {sampler.help}" in printed
-    options = set(re.findall(r"--[a-z-]+", printed))
-    known = {"--help-all", "--version", *options}
-    assert set(re.findall(r"--[a-z-]+", cli.FIRST_SCREEN)) <= known
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    boxes = dict(re.findall(r"─ ([\w ]+): options ─(.*?)╰", result.stdout, flags=re.DOTALL))
+    groups = dict(re.findall(r"^([A-Z][a-z ]+)\n((?: .*\n)+)", cli.FIRST_SCREEN, re.MULTILINE))
+    assert list(boxes) == list(groups)
+    for title, options in groups.items():
+        assert set(re.findall(r"--[a-z-]+", options)) <= set(re.findall(r"--[a-z-]+", boxes[title]))
     for option, names in {
         "format": FORMATS,
         "preset": PRESETS,
@@ -240,6 +243,17 @@ def test_the_rest_of_the_help_has_every_option_and_needs_no_networks() -> None:
         (line,) = re.findall(f"--{option} [A-Z]+ +(.*)", cli.FIRST_SCREEN)
         assert set(names) <= set(re.findall(r"\w+", line))
         assert f"--{option} {{{','.join(names)}}}" in printed
+
+
+def test_a_misspelt_option_is_suggested_with_the_command_that_lists_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["song.mp3", "--stpes", "3"])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert "--steps INT" in error
+    assert error.endswith("\ndiffsep --help-all lists all options\n")
 
 
 def test_models_are_listed_with_their_cards(

@@ -57,8 +57,8 @@ def _unset(meaning: str, metavar: str | None = None) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Separate:
-    """Separate songs into vocals and accompaniment."""
+class Songs:
+    """Which songs to separate, and which part of them."""
 
     inputs: Annotated[
         tuple[Path, ...],
@@ -67,8 +67,11 @@ class Separate:
     ]
     """Audio files or folders of them: wav, flac, ogg, mp3, m4a and what else FFmpeg reads."""
 
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("separated")
-    """Folder for the results; created if needed."""
+    start: Annotated[float, _TIME] = 0.0
+    """Start of the part to separate: seconds, or as 1:30."""
+
+    duration: Annotated[float | None, _TIME, _unset("up to the end")] = None
+    """Length of the part to separate: seconds, or as 1:30."""
 
     stream: Annotated[int | None, _unset("the default one")] = None
     """Which audio stream of files that have several, from 0 on."""
@@ -76,17 +79,35 @@ class Separate:
     allow_damaged: bool = False
     """Separate what can be read of truncated or damaged files, with a warning."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """How the vocals are drawn."""
+
     model: str = "small"
     """Name of a model (see `diffsep models`), a model directory, or its URL: hf://user/name."""
 
-    sampling: Annotated[SamplerOptions, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=SamplerOptions
     )
-    """How the vocals are drawn."""
 
     refine: Annotated[Path | None, _unset("none")] = None
     """Vocals to start from, with --start-sigma below 1 or --crossover-hz: a file for one INPUT, or
     an earlier OUT."""
+
+    overlap: float = DEFAULT_OVERLAP
+    """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
+
+    limit_vocals: bool = True
+    """Turn the vocals down where they would be over 2 dB louder than the song: in fades, pauses."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What is written, and where."""
+
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("separated")
+    """Folder for the results; created if needed."""
 
     stems: Annotated[tuple[Stem, ...], tyro.conf.arg(metavar="STEM...")] = (
         "vocals",
@@ -94,7 +115,7 @@ class Separate:
     )
     """Stems to write: vocals, accompaniment or both."""
 
-    output: Annotated[OutputFormat, tyro.conf.OmitArgPrefixes] = dataclasses.field(
+    output: Annotated[OutputFormat, tyro.conf.arg(name="")] = dataclasses.field(
         default_factory=OutputFormat
     )
 
@@ -105,11 +126,10 @@ class Separate:
     """Names of the results below OUT. {folder} is the file's folder below a folder INPUT, {file}
     its name, {track} its name without the extension."""
 
-    start: Annotated[float, _TIME] = 0.0
-    """Start of the part to separate: seconds, or as 1:30."""
 
-    duration: Annotated[float | None, _TIME, _unset("up to the end")] = None
-    """Length of the part to separate: seconds, or as 1:30."""
+@dataclasses.dataclass(frozen=True)
+class ManyFiles:
+    """A list of songs, done by one run or shared by several."""
 
     list: Annotated[Path | None, _unset("none")] = None
     """A text file with more inputs, one per line; # starts a comment."""
@@ -117,17 +137,19 @@ class Separate:
     resume: bool = False
     """Skip inputs whose results all exist."""
 
-    overlap: float = DEFAULT_OVERLAP
-    """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
+    shard: Annotated[str | None, _unset("this job's in a SLURM array, otherwise all", "I/N")] = None
+    """Every N-th input from number I on (0 to N-1), for N runs that share the inputs."""
 
-    limit_vocals: bool = True
-    """Turn the vocals down where they would be over 2 dB louder than the song: in fades, pauses."""
 
-    batch_size: int = DEFAULT_BATCH_SIZE
-    """Chunks separated at once: changes speed and memory, not the result."""
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What to compute on, and what to print."""
 
     device: runtime.DeviceOption = "auto"
     """What to compute on; auto: a GPU or TPU where JAX finds one, otherwise the CPU."""
+
+    batch_size: int = DEFAULT_BATCH_SIZE
+    """Chunks separated at once: changes speed and memory, not the result."""
 
     dtype: runtime.DtypeOption = "auto"
     """Type in which the networks compute; auto: float32 on CPUs, bfloat16 elsewhere."""
@@ -135,8 +157,21 @@ class Separate:
     progress: Style = "bar"
     """bar: for people; quiet: errors and warnings only; json: a line of JSON for each event."""
 
-    shard: Annotated[str | None, _unset("this job's in a SLURM array, otherwise all", "I/N")] = None
-    """Every N-th input from number I on (0 to N-1), for N runs that share the inputs."""
+
+def _group(title: str) -> Any:
+    """Options of the help screen's box of this title."""
+    return tyro.conf.arg(name=f"{title}:", help="")
+
+
+@dataclasses.dataclass(frozen=True)
+class Separate:
+    """Separate songs into vocals and accompaniment."""
+
+    songs: Annotated[Songs, _group("What to separate")]
+    quality: Annotated[Quality, _group("Quality")] = Quality()
+    files: Annotated[Files, _group("Files")] = Files()
+    many: Annotated[ManyFiles, _group("Many files")] = ManyFiles()
+    machine: Annotated[Machine, _group("Machine")] = Machine()
 
 
 def separate(command: Separate) -> None:
@@ -145,31 +180,33 @@ def separate(command: Separate) -> None:
     A file that turns out to be bad does not stop the others; the exit status is then 2. Ctrl-C and
     SIGTERM leave nothing half-written.
     """
+    songs, quality, files = command.songs, command.quality, command.files
+    many, machine = command.many, command.machine
     # Checked here, before the model is loaded, and again with the model's own preset.
-    settings = complete(command.sampling, refines=command.refine is not None)
-    check_effect(command.sampling, settings)
-    if not command.stems:
+    settings = complete(quality.sampling, refines=quality.refine is not None)
+    check_effect(quality.sampling, settings)
+    if not files.stems:
         raise UserError("no stems; expected vocals, accompaniment or both")
-    if command.refine is not None:
+    if quality.refine is not None:
         settings.check_refines()
     options = FileOptions(
-        output=command.output,
-        sample_rate=command.sample_rate,
-        start_seconds=command.start,
-        duration_seconds=command.duration,
-        stream=command.stream,
-        allow_damaged=command.allow_damaged,
+        output=files.output,
+        sample_rate=files.sample_rate,
+        start_seconds=songs.start,
+        duration_seconds=songs.duration,
+        stream=songs.stream,
+        allow_damaged=songs.allow_damaged,
     )
-    inputs = find_inputs(command.inputs, command.list, out=command.out)
+    inputs = find_inputs(songs.inputs, many.list, out=files.out)
     jobs = plan_jobs(
         inputs,
-        command.out,
-        stems=command.stems,
-        extension=command.output.format,
-        name=command.name,
-        refine=command.refine,
+        files.out,
+        stems=files.stems,
+        extension=files.output.format,
+        name=files.name,
+        refine=quality.refine,
     )
-    if command.shard is None and (shard := shard_of_job(os.environ)) is not None:
+    if many.shard is None and (shard := shard_of_job(os.environ)) is not None:
         if len(jobs) < shard.count:
             raise UserError(
                 f"shard is {shard}, from the job array, of {len(jobs)} input(s); expected an array"
@@ -177,21 +214,21 @@ def separate(command: Separate) -> None:
             )
         print(f"note: shard {shard}, from the job array; --shard 0/1 takes all", file=sys.stderr)
     else:
-        shard = parse_shard(command.shard or "0/1")
+        shard = parse_shard(many.shard or "0/1")
     own = jobs[shard.index :: shard.count]
-    jobs = [job for job in own if not (command.resume and _is_finished(job))]
+    jobs = [job for job in own if not (many.resume and _is_finished(job))]
     if len(jobs) == 1:
         open_input(jobs[0].path, options)  # raises UserError for a misspelt name
-    check_writable(command.out)
-    runtime.use_cores(command.batch_size)
-    runtime.check_platform(command.device)
-    if jobs and command.progress == "bar" and sys.stderr.isatty():
+    check_writable(files.out)
+    runtime.use_cores(machine.batch_size)
+    runtime.check_platform(machine.device)
+    if jobs and machine.progress == "bar" and sys.stderr.isatty():
         note = (
-            f"{command.model} on {runtime.describe_devices()}; the first run compiles for a while"
+            f"{quality.model} on {runtime.describe_devices()}; the first run compiles for a while"
         )
         print(note, file=sys.stderr, flush=True)
     _stop_at_signals()
-    with reporting(command.progress) as report:
+    with reporting(machine.progress) as report:
         failed = _separate(command, jobs, options, report, len(own) - len(jobs))
     if failed:
         raise SystemExit(EXIT_USER_ERROR)
@@ -211,19 +248,20 @@ def _separate(
         return 0
     from diffsep_jax.inference.separator import Separator
 
+    quality, machine = command.quality, command.machine
     runtime.use_compilation_cache()
     separator = Separator.from_pretrained(
-        command.model, batch_size=command.batch_size, dtype=command.dtype
+        quality.model, batch_size=machine.batch_size, dtype=machine.dtype
     )
-    refines = command.refine is not None
-    settings = complete(command.sampling, separator.default_preset, refines=refines)
-    separator.warm_up(overlap=command.overlap, refines=refines, settings=settings)
+    refines = quality.refine is not None
+    settings = complete(quality.sampling, separator.default_preset, refines=refines)
+    separator.warm_up(overlap=quality.overlap, refines=refines, settings=settings)
     report.begin(len(jobs), finished_before)
     results = separator.separate_files(
         jobs,
         options,
-        overlap=command.overlap,
-        limit_vocals=command.limit_vocals,
+        overlap=quality.overlap,
+        limit_vocals=quality.limit_vocals,
         on_progress=report.progress,
         settings=settings,
     )
