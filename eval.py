@@ -17,7 +17,7 @@ import rich.console
 import tyro
 
 from data_pipelines.sources import available_split, open_source
-from diffsep_jax.arguments import arguments
+from diffsep_jax.arguments import arguments, unset
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.protocols import ANCHORS, METRICS
 from diffsep_jax.evaluation.sweep import Sweep, label, parse_sweep
@@ -29,22 +29,20 @@ from diffsep_jax.runtime import DeviceOption, DtypeOption, inference_dtype
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Scores estimated vocals, by a model or in files, on songs whose vocals are known.
+    """Scores vocals, by a model or in files, on songs whose vocals are known.
 
     Attributes:
-        model: name of a shipped model, a model directory, or its URL, such as hf://user/name;
-            unset: small.
+        model: name of a shipped model, a model directory, or its URL, such as hf://user/name.
         estimates: path of another program's vocals, to be scored instead of a model's; {track}
             stands for the song's name: 'separated/{track}/vocals.wav'.
-        name: name of the estimates in tables; unset: the sampler settings, or the path of
-            --estimates.
+        name: name of the estimates in tables.
         data: "embedded" (test songs that are not used in training), or a folder of songs.
         out: folder for the result; the same command again continues where it stopped.
         sampling: options of the sampler.
         repeats: separations of each song, with the seeds seed, seed + 1, ...
         sweep: grid of settings, for example steps=20,50 eta=0,0.4 cutoff-hz=none,5000.
         metrics: all; quick (all but BSS Eval, which takes longest); or sdr (only SDR and SI-SDR of
-            whole tracks). Unset: sdr in a sweep, otherwise all.
+            whole tracks).
         overwrite: replace a result of other settings in --out.
         overlap: share of each chunk that is cross-faded with the next one, 0 to 0.5.
         limit_vocals: as in diffsep separate, so that what users get is scored.
@@ -53,21 +51,23 @@ class Evaluate:
         dtype: type in which the networks compute; auto: float32 on CPUs, bfloat16 elsewhere.
         num_songs: number of embedded songs.
         song_seconds: length of an embedded song.
-        cache_dir: folder for rendered and resampled songs; unset: the user's cache folder.
+        cache_dir: folder for rendered and resampled songs.
         multihost: share the songs with the other processes that were started with this command.
     """
 
-    model: str | None = None
-    estimates: str | None = None
-    name: str | None = None
+    model: Annotated[str | None, unset("small")] = None
+    estimates: Annotated[str | None, unset("none")] = None
+    name: Annotated[str | None, unset("the sampler settings, or --estimates")] = None
     data: str = "embedded"
     out: pathlib.Path
-    sampling: Annotated[SamplerOptions, tyro.conf.arg(name="")] = dataclasses.field(
+    sampling: Annotated[SamplerOptions, tyro.conf.OmitArgPrefixes] = dataclasses.field(
         default_factory=SamplerOptions
     )
     repeats: int = 1
-    sweep: tuple[str, ...] = ()
-    metrics: Literal["all", "quick", "sdr"] | None = None
+    sweep: Annotated[tuple[str, ...], unset("none", "KEY=VALUE,...")] = ()
+    metrics: Annotated[
+        Literal["all", "quick", "sdr"] | None, unset("sdr in a sweep, otherwise all")
+    ] = None
     overwrite: bool = False
     overlap: float = DEFAULT_OVERLAP
     limit_vocals: bool = True
@@ -76,7 +76,7 @@ class Evaluate:
     dtype: DtypeOption = "auto"
     num_songs: int = 10
     song_seconds: float = 60.0
-    cache_dir: str | None = None
+    cache_dir: Annotated[str | None, unset("the user's cache folder")] = None
     multihost: bool = False
 
 

@@ -10,7 +10,7 @@ import functools
 import pathlib
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from diffsep_jax.errors import UserError, one_line_errors
 
@@ -49,7 +49,7 @@ with one_line_errors():
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run(configs.Experiment):
-    """Trains a separation model; any field of the config can be overridden by its name.
+    """The command line: a config, any field of which can be overridden by its name, and more.
 
     Attributes:
         config: name of an experiment in configs/, or the path of a file like those; comes first.
@@ -68,7 +68,7 @@ class Run(configs.Experiment):
         multihost: join the other processes of the run, on this host or others.
     """
 
-    config: tyro.conf.Positional[str]
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")]
     workdir: str
     init_from: str | None = None
     export_only: bool = False
@@ -97,7 +97,13 @@ def parse(args: list[str]) -> Run:
     experiment = configs.get(args[0] if named else "small")
     fields = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
     missing = tyro.MISSING  # config and workdir have no defaults
-    return tyro.cli(Run, args=args, default=Run(**fields, config=missing, workdir=missing))
+    return tyro.cli(
+        Run,
+        args=args,
+        default=Run(**fields, config=missing, workdir=missing),
+        description="Trains a separation model; any field of CONFIG can be overridden by its name."
+        f"\n\nThe defaults below are those of the config {args[0] if named else 'small'}.",
+    )
 
 
 def open_songs(run: Run) -> tuple[Source, Source]:

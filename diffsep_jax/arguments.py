@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.urls import is_url
@@ -35,3 +36,10 @@ def arguments(given: Sequence[str] | None = None) -> list[str]:
             taker = ""
         parsed.append(option + equals + os.path.expanduser(value))
     return parsed
+
+
+def unset(meaning: str, metavar: str | None = None) -> Any:
+    """tyro's help for an option that is None by default."""
+    import tyro  # slow to import, and the first help screen does without
+
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {meaning})")

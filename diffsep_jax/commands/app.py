@@ -6,7 +6,9 @@ import signal
 import socket
 import tempfile
 import threading
+from typing import Annotated
 
+from diffsep_jax.arguments import unset
 from diffsep_jax.errors import UserError
 
 
@@ -23,8 +25,8 @@ class App:
     host: str = "127.0.0.1"
     """Address to listen on: by default this machine's own; 0.0.0.0 is every network's."""
 
-    port: int | None = None
-    """Port to listen on; None: the first free one from 7860 on."""
+    port: Annotated[int | None, unset("the first free one from 7860 on")] = None
+    """Port to listen on."""
 
     share: bool = False
     """Show the page to the world for a week, through Gradio's servers."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from diffsep_jax.arguments import unset
 from diffsep_jax.files import check_writable
 from diffsep_jax.inference.settings import SamplerOptions, check_effect, complete
 from diffsep_jax.runtime import DtypeOption, inference_dtype
@@ -30,8 +31,8 @@ class Export:
     )
     """The sampler, and the defaults of the exported program's other settings."""
 
-    batch_size: int | None = None
-    """Chunks of a call; None leaves it open until the program is compiled."""
+    batch_size: Annotated[int | None, unset("left open until the program is compiled")] = None
+    """Chunks of a call."""
 
     dtype: DtypeOption = "auto"
     """Type in which the networks compute; auto: float32 if cpu is a platform, else bfloat16."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import tyro
 
 from diffsep_jax import runtime
+from diffsep_jax.arguments import unset
 from diffsep_jax.audio.write import OutputFormat
 from diffsep_jax.commands.inputs import (
     DEFAULT_NAME,
@@ -51,11 +52,6 @@ _TIME: Any = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
-def _unset(meaning: str, metavar: str | None = None) -> Any:
-    """Help for an option that is None by default."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {meaning})")
-
-
 @dataclasses.dataclass(frozen=True)
 class Songs:
     """Which songs to separate, and which part of them."""
@@ -70,10 +66,10 @@ class Songs:
     start: Annotated[float, _TIME] = 0.0
     """Start of the part to separate: seconds, or as 1:30."""
 
-    duration: Annotated[float | None, _TIME, _unset("up to the end")] = None
+    duration: Annotated[float | None, _TIME, unset("up to the end")] = None
     """Length of the part to separate: seconds, or as 1:30."""
 
-    stream: Annotated[int | None, _unset("the default one")] = None
+    stream: Annotated[int | None, unset("the default one")] = None
     """Which audio stream of files that have several, from 0 on."""
 
     allow_damaged: bool = False
@@ -91,7 +87,7 @@ class Quality:
         default_factory=SamplerOptions
     )
 
-    refine: Annotated[Path | None, _unset("none")] = None
+    refine: Annotated[Path | None, unset("none")] = None
     """Vocals to start from, with --start-sigma below 1 or --crossover-hz: a file for one INPUT, or
     an earlier OUT."""
 
@@ -119,7 +115,7 @@ class Files:
         default_factory=OutputFormat
     )
 
-    sample_rate: Annotated[int | None, _unset("each input's own")] = None
+    sample_rate: Annotated[int | None, unset("each input's own")] = None
     """Sample rate of the results in Hz."""
 
     name: str = DEFAULT_NAME
@@ -131,13 +127,13 @@ class Files:
 class ManyFiles:
     """A list of songs, done by one run or shared by several."""
 
-    list: Annotated[Path | None, _unset("none")] = None
+    list: Annotated[Path | None, unset("none")] = None
     """A text file with more inputs, one per line; # starts a comment."""
 
     resume: bool = False
     """Skip inputs whose results all exist."""
 
-    shard: Annotated[str | None, _unset("this job's in a SLURM array, otherwise all", "I/N")] = None
+    shard: Annotated[str | None, unset("this job's in a SLURM array, otherwise all", "I/N")] = None
     """Every N-th input from number I on (0 to N-1), for N runs that share the inputs."""
 
 
