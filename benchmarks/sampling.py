@@ -70,6 +70,7 @@ from diffsep_jax.runtime import (
     use_cores,
 )
 from diffsep_jax.samplers import Sampler
+from diffsep_jax.urls import is_url
 
 DIRECT = SamplerSettings(sampler="direct")
 """Timed in any case: it is the conditioner alone."""
@@ -397,8 +398,13 @@ def load(name: str, segment: int | None, dtype: DtypeOption) -> tuple[Separation
     params: Any = None
     if is_configuration(name):
         model = configs.get(name).model
-    else:
+    elif is_url(name) or name.lower() in known_models() or Path(name).is_dir():
         model, params = load_model(name)
+    else:
+        raise UserError(
+            f"model is {name!r}; expected a folder, a URL, one of {', '.join(known_models())}, or a"
+            f" configuration: a .py file, {', '.join(configs.NAMES)}"
+        )
     compute = dataclasses.replace(model.compute, dtype=inference_dtype(dtype))
     model = dataclasses.replace(
         model, compute=compute, segment=model.segment if segment is None else segment

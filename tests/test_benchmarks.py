@@ -125,6 +125,7 @@ def test_songs_are_scored_and_runs_compared(model, tmp_path, monkeypatch, capsys
         ({"velocity": "os:nothing"}, "os:nothing"),
         ({"velocity": ":nothing"}, ":nothing"),
         ({"segment": 0}, "segment is 0"),
+        ({"model": "smal"}, "model is .smal.; .* one of small, .*: a .py file, tiny,"),
         ({"compare": Path(__file__)}, "test_benchmarks.py: expected the rows.json"),
     ],
 )

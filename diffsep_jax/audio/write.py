@@ -118,7 +118,8 @@ class OutputFormat:
             if not isinstance(rates, range):
                 expected = f"one of {', '.join(map(str, rates))}" if rates[1:] else str(rates[0])
             raise UserError(
-                f"{start}sample rate is {sample_rate} Hz with {self.format}; expected {expected} Hz"
+                f"{start}sample rate is {sample_rate} Hz with {self.format}; expected {expected} Hz."
+                " Choose --sample-rate, or another format"
             )
         is_mp3 = self.format == "mp3" and self.bitrate_kbps is not None
         if is_mp3 and self.bitrate_kbps not in _bitrates(sample_rate):
