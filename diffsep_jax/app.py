@@ -48,9 +48,6 @@ LAUNCH: Mapping[str, Any] = {
 }
 """Options of Gradio's `launch`: the page alone is served, and nothing of it is from elsewhere."""
 
-# Not m4a: read back, its vocals are longer than the song, and could not be refined.
-_FORMATS = [name for name in FORMATS if name != "m4a"]
-
 SOUNDS = ("mixture", "vocals", "accompaniment")
 
 _PAPER = "paper"
@@ -181,7 +178,7 @@ def page(model: str = "small", *, max_minutes: float = 10.0) -> gr.Blocks:
                             gr.Textbox(label=label, placeholder="the preset's", min_width=140)
                             for label in _ADVANCED.values()
                         ]
-                    extension = gr.Dropdown(_FORMATS, value=_FORMATS[0], label="Format")
+                    extension = gr.Dropdown(list(FORMATS), value=FORMATS[0], label="Format")
                 with gr.Row():
                     start = gr.Button("Separate", variant="primary", min_width=140)
                     cancel = gr.Button("Cancel", min_width=140)

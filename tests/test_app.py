@@ -93,7 +93,7 @@ def test_a_song_is_separated_and_refined(served, visit, tmp_path):
     assert len(results(folder)) == 1
 
 
-@pytest.mark.parametrize("extension", ["flac", "mp3", "ogg", "opus"])
+@pytest.mark.parametrize("extension", ["flac", "mp3", "ogg", "opus", "m4a"])
 def test_stems_in_other_formats_are_refined_too(visit, tmp_path, extension):
     client = visit()
     _, result = separate(client, song(tmp_path / "a.wav", rate=48_000), extension=extension)

@@ -182,9 +182,8 @@ def test_opus_and_m4a(tmp_path: Path, format_: str, rate: int) -> None:
     assert [source.sample_rate for source in sources] == [rate, rate]
     total = sum(np.concatenate(list(source.blocks())) for source in sources)
     mixture = np.concatenate(list(AudioFile(path, sample_rate=rate).blocks()))
-    rest = total[: len(mixture)] - mixture
-    assert 0 <= len(total) - len(mixture) < {"opus": 1, "m4a": 1024}[format_]
-    assert np.square(rest).mean() < 0.01 * np.square(mixture).mean()
+    assert total.shape == mixture.shape
+    assert np.square(total - mixture).mean() < 0.01 * np.square(mixture).mean()
 
 
 def test_clipping_is_counted_and_reported(

@@ -5,7 +5,8 @@ FFmpeg decodes all formats except Ogg Vorbis and ALAC in CAF, which libsndfile d
 One rule decides whether a file is whole: what decodes is compared with the length that its header
 states, in seconds or in bytes, and with the bytes of the file. Some formats state no length, and
 their end cannot be checked: raw AAC, mp3 without an encoder's tag, MPEG-TS, and files that were
-written to a pipe. Encoder delay and padding stay as FFmpeg leaves them.
+written to a pipe. Encoder delay and padding stay as FFmpeg leaves them, but for the padding that
+an mp4's last AAC packet does not count.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import os
 import re
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -250,6 +251,7 @@ class AudioFile:
                 # Otherwise FFmpeg gives noise where a checksum is wrong.
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
             is_mp3 = container.format.name == "mp3"
+            is_aac_in_mp4 = "mp4" in container.format.name and stream.codec_context.name == "aac"
             decoded, end, end_byte = 0.0, 0.0, 0
             is_broken = False
             try:
@@ -262,6 +264,8 @@ class AudioFile:
                         if is_mp3 and bytes(packet).startswith((b"ID3", b"TAG")):
                             continue  # of a joined file
                         for frame in stream.decode(packet):
+                            if is_aac_in_mp4:
+                                frame = _without_padding(frame, packet)
                             decoded += frame.samples / frame.sample_rate
                             yield frame
             except OSError:  # some of FFmpeg's errors, too
@@ -296,6 +300,21 @@ class AudioFile:
                 " be read: diffsep separate --allow-damaged, or ffmpeg -i INPUT rest.wav"
             )
         self._note(f"truncated or damaged: {what}")
+
+
+def _without_padding(frame: av.AudioFrame, packet: av.Packet) -> av.AudioFrame:
+    """The frame of an AAC packet, if it is the last one without what follows the stated end."""
+    stream, duration = packet.stream, packet.duration or 0
+    end = (stream.start_time or 0) + (stream.duration or 0)
+    if packet.pts is None or packet.time_base is None or packet.pts + duration != end:
+        return frame
+    num_samples = round(duration * packet.time_base * frame.sample_rate)
+    if not 0 < num_samples < frame.samples:
+        return frame
+    planes: Any = np.ascontiguousarray(frame.to_ndarray()[:, :num_samples])
+    whole = av.AudioFrame.from_ndarray(planes, frame.format.name, frame.layout.name)
+    whole.sample_rate = frame.sample_rate
+    return whole
 
 
 def _start_seconds(stream: av.AudioStream | av.VideoStream) -> float:

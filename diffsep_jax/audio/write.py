@@ -2,7 +2,7 @@
 
 Libsndfile writes wav, mp3 and Ogg Vorbis, FFmpeg the others. Float32 comes back bit for bit, PCM as
 it was rounded, the others near it. In every format there are as many samples as were written, each
-in its place; of m4a, which states the length, some decoders give silence up to the end of a frame.
+in its place; of m4a, which states the length, other decoders may go on to the end of a frame.
 """
 
 import contextlib
@@ -118,8 +118,8 @@ class OutputFormat:
             if not isinstance(rates, range):
                 expected = f"one of {', '.join(map(str, rates))}" if rates[1:] else str(rates[0])
             raise UserError(
-                f"{start}sample rate is {sample_rate} Hz with {self.format}; expected {expected} Hz."
-                " Choose --sample-rate, or another format"
+                f"{start}sample rate is {sample_rate} Hz with {self.format}; expected {expected}"
+                " Hz. Choose --sample-rate, or another format"
             )
         is_mp3 = self.format == "mp3" and self.bitrate_kbps is not None
         if is_mp3 and self.bitrate_kbps not in _bitrates(sample_rate):
