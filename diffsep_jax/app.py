@@ -1,10 +1,6 @@
 """A web page that separates songs, by Gradio: drop one, hear its parts, refine them.
 
-`diffsep app` serves it. A Hugging Face Space does with this `app.py`:
-
-    from diffsep_jax.app import LAUNCH, page
-
-    page("small").launch(**LAUNCH)
+`diffsep app` serves it, docs/colab.ipynb opens it in a notebook, and docs/separate.md in a Space.
 """
 
 import contextlib
