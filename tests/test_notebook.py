@@ -1,14 +1,13 @@
-"""The notebook docs/colab.ipynb runs without a network, and serves its page to this machine only."""
+"""The notebook docs/colab.ipynb runs without a network and shows its page to this machine only."""
 
 from pathlib import Path
 
 import pytest
 
-for package in ("gradio", "ipykernel", "nbclient"):
-    pytest.importorskip(package, reason="needs the extra dev")
-
-import nbclient
-import nbformat
+pytest.importorskip("gradio", reason="needs the extra app")
+pytest.importorskip("ipykernel", reason="needs the extra dev")
+nbclient = pytest.importorskip("nbclient", reason="needs the extra dev")
+nbformat = pytest.importorskip("nbformat", reason="needs the extra dev")
 
 ROOT = Path(__file__).parents[1]
 
