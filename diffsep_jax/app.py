@@ -15,16 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffsep_jax import pages, plots, runtime
-from diffsep_jax.audio.read import AudioFile
-from diffsep_jax.audio.tags import NO_TAGS, read_tags
-from diffsep_jax.audio.write import FORMATS, OutputFormat, stems_writer
 from diffsep_jax.errors import UserError, printable
-from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
-from diffsep_jax.inference.separator import Separator
-from diffsep_jax.inference.settings import PRESETS, SamplerOptions, check_effect, complete
-from diffsep_jax.inference.track import STEMS, measure
-from diffsep_jax.samplers import SETTINGS
 
 try:
     import gradio as gr
@@ -34,6 +25,16 @@ except ModuleNotFoundError:
         "the page needs the package gradio, which is not installed; in the checkout,"
         " pip install -e '.[app]'"
     ) from None
+
+from diffsep_jax import pages, plots, runtime
+from diffsep_jax.audio.read import AudioFile
+from diffsep_jax.audio.tags import NO_TAGS, read_tags
+from diffsep_jax.audio.write import FORMATS, OutputFormat, stems_writer
+from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
+from diffsep_jax.inference.separator import Separator
+from diffsep_jax.inference.settings import PRESETS, SamplerOptions, check_effect, complete
+from diffsep_jax.inference.track import STEMS, measure
+from diffsep_jax.samplers import SETTINGS
 
 LAUNCH: Mapping[str, Any] = {
     "enable_monitoring": False,
