@@ -107,6 +107,8 @@ def train(
             Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, config.best_by, on_saved)
         )
 
+        if is_primary():
+            print("compiling, which the first time takes minutes on a few cores", flush=True)
         # The state: restored, or new.
         state = checkpoints.restore(program.state, notes.append)
         if state is None:
