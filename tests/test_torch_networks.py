@@ -1,12 +1,14 @@
 """The networks in PyTorch agree with ours: a second implementation, with the same weights."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import micro
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 import configs
 from diffsep_jax import samplers
