@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import get_args
 
 import jax
@@ -31,9 +30,7 @@ pytestmark = pytest.mark.usefixtures("halving")
 
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
-def test_file_to_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: int, num_channels: int
-) -> None:
+def test_file_to_files(tmp_path, capsys, rate, num_channels):
     path = song(tmp_path / "my song.wav", noise(30_011, num_channels), rate)
     run(path, "--out", tmp_path / "new" / "out")
     folder = tmp_path / "new" / "out" / "my song"
@@ -54,7 +51,7 @@ def test_file_to_files(
     assert summary.count("\n") == 1
 
 
-def test_options_reach_the_sampler(tmp_path: Path) -> None:
+def test_options_reach_the_sampler(tmp_path):
     options = ["--steps", 7, "--eta", 0.1, "--cutoff-hz", 0, "--seed", 5]
     options += ["--sampler", "ddim", "--start-sigma", 0.5, "--ensemble", 3]
     options += ["--schedule", 3, "--temperature", 0.9, "--crossover-hz", 5000]
@@ -76,7 +73,7 @@ def test_options_reach_the_sampler(tmp_path: Path) -> None:
     assert Halving.settings == PRESETS["balanced"]  # the model's own
 
 
-def test_an_earlier_result_is_refined(tmp_path: Path) -> None:
+def test_an_earlier_result_is_refined(tmp_path):
     """Its level relative to the mixture's is kept, and it may be the file that is replaced."""
     path = song(tmp_path / "a.wav", noise(4096, 2))
     run(path, "--out", tmp_path)
@@ -88,9 +85,7 @@ def test_an_earlier_result_is_refined(tmp_path: Path) -> None:
     assert read_audio(tmp_path / "a" / "vocals.wav")[0].shape == mixture.shape
 
 
-def test_a_folder_is_one_job_and_resume_does_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_one_job_and_resume_does_what_is_left(tmp_path, capsys):
     for name in ("album/a.wav", "album/cd2/b.flac"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         song(tmp_path / name)
@@ -112,14 +107,12 @@ def test_a_folder_is_one_job_and_resume_does_what_is_left(
     assert changed == {"b"}
 
 
-def test_shards_share_a_folder_and_any_machine_does_what_is_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_share_a_folder_and_any_machine_does_what_is_left(tmp_path, capsys, monkeypatch):
     for name in "abcde":
         song(tmp_path / f"{name}.wav")
     out = tmp_path / "out"
 
-    def done() -> str:
+    def done():
         return "".join(sorted(path.parent.name for path in out.rglob("vocals.wav")))
 
     run(tmp_path, "--out", out, "--shard", "1/3")
@@ -147,7 +140,7 @@ def test_shards_share_a_folder_and_any_machine_does_what_is_left(
         (["--format", "ogg"], ("OGG", "VORBIS")),
     ],
 )
-def test_formats(tmp_path: Path, options: list[object], info: tuple[str, str]) -> None:
+def test_formats(tmp_path, options, info):
     path = song(tmp_path / "a.wav", noise(30_011, 2))
     run(path, "--out", tmp_path, "--stems", "vocals", *options)
     [result] = (tmp_path / "a").iterdir()
@@ -158,7 +151,7 @@ def test_formats(tmp_path: Path, options: list[object], info: tuple[str, str]) -
     assert (vocals.shape, rate) == ((30_011, 2), RATE)
 
 
-def test_another_sample_rate_and_an_excerpt(tmp_path: Path) -> None:
+def test_another_sample_rate_and_an_excerpt(tmp_path):
     """The stems add up to the mixture at the new rate, and an excerpt is a part of the whole."""
     path = song(tmp_path / "a.wav", noise(60_000, 2))
     rate = ["--sample-rate", 22_050]
@@ -173,7 +166,7 @@ def test_another_sample_rate_and_an_excerpt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("format_", "rate"), [("opus", 48_000), ("m4a", 44_100)])
-def test_opus_and_m4a(tmp_path: Path, format_: str, rate: int) -> None:
+def test_opus_and_m4a(tmp_path, format_, rate):
     """Opus is always at 48 kHz: a song at another rate is resampled."""
     tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(30_011)[:, None] / RATE)
     path = song(tmp_path / "a.wav", np.repeat(tone, 2, axis=1).astype(np.float32))
@@ -186,9 +179,7 @@ def test_opus_and_m4a(tmp_path: Path, format_: str, rate: int) -> None:
     assert np.square(total - mixture).mean() < 0.01 * np.square(mixture).mean()
 
 
-def test_clipping_is_counted_and_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clipping_is_counted_and_reported(tmp_path, capsys):
     audio = np.zeros((5000, 2), np.float32)
     audio[100:110] = 3.0
     sf.write(tmp_path / "a.wav", audio, RATE, subtype="FLOAT")
@@ -201,7 +192,7 @@ def test_clipping_is_counted_and_reported(
     np.testing.assert_allclose(read_audio(tmp_path / "a" / "vocals.wav")[0].max(), 1.5, rtol=1e-6)
 
 
-def test_help_begins_with_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_begins_with_one_screen(capsys):
     for arguments in (["--help"], ["separate", "-h"], ["song.mp3", "--help"]):
         cli.main(arguments)
         assert capsys.readouterr().out == cli.FIRST_SCREEN
@@ -214,7 +205,7 @@ def test_help_begins_with_one_screen(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().err == cli.FIRST_SCREEN
 
 
-def test_the_rest_of_the_help_has_every_option_and_needs_no_networks() -> None:
+def test_the_rest_of_the_help_has_every_option_and_needs_no_networks():
     code = (
         "import sys\n"
         "from diffsep_jax import cli\n"
@@ -244,9 +235,7 @@ def test_the_rest_of_the_help_has_every_option_and_needs_no_networks() -> None:
         assert f"--{option} {{{','.join(names)}}}" in printed
 
 
-def test_a_misspelt_option_is_suggested_with_the_command_that_lists_all(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_misspelt_option_is_suggested_with_the_command_that_lists_all(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["song.mp3", "--stpes", "3"])
     assert end.value.code == 2
@@ -255,9 +244,7 @@ def test_a_misspelt_option_is_suggested_with_the_command_that_lists_all(
     assert error.endswith("\ndiffsep --help-all lists all options\n")
 
 
-def test_models_are_listed_with_their_cards(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_models_are_listed_with_their_cards(capsys, monkeypatch, tmp_path):
     card = "---\nlicense: apache-2.0\n---\n\n# small\n\nSeparates on a laptop.\n\nMore.\n"
     (tmp_path / "pretrained" / "small").mkdir(parents=True)
     (tmp_path / "pretrained" / "small" / "README.md").write_text(card)
@@ -268,9 +255,7 @@ def test_models_are_listed_with_their_cards(
     assert capsys.readouterr().out == "small        Separates on a laptop.\ncardless\n"
 
 
-def test_a_song_is_enough(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_song_is_enough(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     song(tmp_path / "a.wav")
@@ -281,7 +266,7 @@ def test_a_song_is_enough(
     assert (tmp_path / "other" / "a" / "vocals.wav").is_file()
 
 
-def test_times_are_seconds_or_as_on_a_clock() -> None:
+def test_times_are_seconds_or_as_on_a_clock():
     times = {
         "0": 0,
         "90": 90,
@@ -299,7 +284,7 @@ def test_times_are_seconds_or_as_on_a_clock() -> None:
             seconds_of(text)
 
 
-def test_a_description_for_a_bug_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_description_for_a_bug_report(capsys):
     cli.main(["info"])
     printed = capsys.readouterr().out
     for subject in (
@@ -312,14 +297,12 @@ def test_a_description_for_a_bug_report(capsys: pytest.CaptureFixture[str]) -> N
         assert subject in printed
 
 
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version(capsys):
     cli.main(["--version"])
     assert capsys.readouterr().out == f"diffsep {diffsep_jax.__version__}\n"
 
 
-def test_a_page_without_gradio_is_a_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_without_gradio_is_a_line(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "diffsep_jax.app", raising=False)
     with pytest.raises(SystemExit) as end:
@@ -333,9 +316,7 @@ def test_a_page_without_gradio_is_a_line(
 @pytest.mark.parametrize(
     "options", [["--host", "203.0.113.1"], ["--port", "99999"], ["--max-minutes", "0"]]
 )
-def test_bad_options_of_the_page_are_a_line(
-    capsys: pytest.CaptureFixture[str], options: list[str]
-) -> None:
+def test_bad_options_of_the_page_are_a_line(capsys, options):
     with pytest.raises(SystemExit) as end:
         cli.main(["app", *options])
     assert end.value.code == 2
@@ -344,10 +325,8 @@ def test_bad_options_of_the_page_are_a_line(
     assert message.count("\n") == 1
 
 
-def test_want_of_memory_is_one_line_that_names_the_option(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def exhausted(*_: object) -> None:
+def test_want_of_memory_is_one_line_that_names_the_option(tmp_path, capsys, monkeypatch):
+    def exhausted(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes.")
 
     monkeypatch.setattr(Halving, "__call__", exhausted)
@@ -358,9 +337,7 @@ def test_want_of_memory_is_one_line_that_names_the_option(
     )
 
 
-def test_the_limit_of_vocals_can_be_turned_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_limit_of_vocals_can_be_turned_off(tmp_path, monkeypatch):
     def tripling(self, mixture, start, settings, guess=None):
         return jnp.asarray(3 * mixture)
 
@@ -372,7 +349,7 @@ def test_the_limit_of_vocals_can_be_turned_off(
         np.testing.assert_allclose(vocals, gain * read_audio(path)[0], rtol=1e-4)
 
 
-def test_notes_on_an_input_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_on_an_input_are_printed(tmp_path, capsys):
     path = song(tmp_path / "a.wav")
     path.write_bytes(path.read_bytes()[:-4000])
     run(path, "--out", tmp_path, "--allow-damaged")
@@ -386,9 +363,7 @@ def test_notes_on_an_input_are_printed(tmp_path: Path, capsys: pytest.CaptureFix
     assert "has no audio stream 1; expected 0 to 0" in capsys.readouterr().err
 
 
-def test_a_name_that_is_not_text_is_separated_and_printed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_not_text_is_separated_and_printed(tmp_path, capsys):
     path = tmp_path / os.fsdecode(b"\xff.wav")
     try:
         song(tmp_path / "a.wav").rename(path)
@@ -398,9 +373,7 @@ def test_a_name_that_is_not_text_is_separated_and_printed(
     assert len(list(tmp_path.rglob("vocals.wav"))) == 1
 
 
-def test_control_characters_in_a_name_stay_off_the_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_control_characters_in_a_name_stay_off_the_terminal(tmp_path, capsys):
     path = tmp_path / "two\nlines\x1b[31m.wav"
     path.write_text("no audio")
     message = fails(capsys, path, "--out", tmp_path / "out")

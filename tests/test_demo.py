@@ -2,7 +2,6 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +19,7 @@ from diffsep_jax.inference.separator import Separation, Separator
 from diffsep_jax.inference.settings import SamplerSettings
 
 
-def stem_file() -> Path:
+def stem_file():
     folders = importlib.util.find_spec("stempeg").submodule_search_locations
     return next((Path(folders[0]) / "data").glob("*.stem.mp4"))
 
@@ -28,7 +27,7 @@ def stem_file() -> Path:
 # --- The excerpt.
 
 
-def test_excerpt_is_six_seconds_of_stereo_stems() -> None:
+def test_excerpt_is_six_seconds_of_stereo_stems():
     vocals, accompaniment, sample_rate = load_excerpt()
     assert sample_rate == 44_100
     assert vocals.shape == accompaniment.shape == (264_600 - 4_096, 2)
@@ -39,7 +38,7 @@ def test_excerpt_is_six_seconds_of_stereo_stems() -> None:
     assert np.std(accompaniment[pause]) > 0.5 * np.std(accompaniment)
 
 
-def test_excerpts_stems_add_up_to_the_files_mixture() -> None:
+def test_excerpts_stems_add_up_to_the_files_mixture():
     """Up to the codec, which codes the mixture by itself: some 22 dB."""
     vocals, accompaniment, _ = load_excerpt()
     mixture = read_audio(stem_file(), stream=0)[0][4_096:264_600]
@@ -47,7 +46,7 @@ def test_excerpts_stems_add_up_to_the_files_mixture() -> None:
     assert np.std(error) < 0.1 * np.std(mixture)
 
 
-def test_excerpt_without_stempeg(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_excerpt_without_stempeg(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install stempeg"):
         load_excerpt()
@@ -57,7 +56,7 @@ def test_excerpt_without_stempeg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiny_model(tmp_path: Path) -> Path:
+def tiny_model(tmp_path):
     """A model directory whose name looks like markup; its weights are zero."""
     model = configs.get("tiny").model
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -67,10 +66,10 @@ def tiny_model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def halving(monkeypatch: pytest.MonkeyPatch) -> None:
+def halving(monkeypatch):
     """A separator that halves: utterance SDRs are then known."""
 
-    def separate(self: object, mixture: np.ndarray, sample_rate: int, **_: object) -> Separation:
+    def separate(self, mixture, sample_rate, **_):
         return Separation(mixture / 2, mixture / 2)
 
     monkeypatch.setattr(demo.Separator, "separate", separate)
@@ -78,11 +77,11 @@ def halving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("halving")
 def test_demo_writes_what_it_says(
-    tmp_path: Path,
-    tiny_model: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    tmp_path,
+    tiny_model,
+    monkeypatch,
+    capsys,
+):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(demo, "SONG_SECONDS", 4.0)
     out = tmp_path / "out [i]"
@@ -107,15 +106,15 @@ def test_demo_writes_what_it_says(
 class Adding(Separator):
     """Vocals = mixture + seed."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         pass
 
-    def separate(self, mixture: np.ndarray, sample_rate: int, **options: Any) -> Separation:
+    def separate(self, mixture, sample_rate, **options):
         vocals = mixture + np.float32(options["settings"].seed)
         return Separation(vocals, mixture - vocals)
 
 
-def test_each_estimate_is_scored_by_its_settings() -> None:
+def test_each_estimate_is_scored_by_its_settings():
     song = scored.song()
     settings = {"zero": SamplerSettings(seed=0), "one": SamplerSettings(seed=1)}
     rows, separated = demo.score(
@@ -129,8 +128,8 @@ def test_each_estimate_is_scored_by_its_settings() -> None:
     assert (one["songs"], one["condition"], one["audio_seconds"]) == ("songs", "one", 1)
 
 
-def test_the_table_has_medians_over_tracks_with_vocals() -> None:
-    def row(songs: str, condition: str, sdr: float | None, seconds: float = 1.0) -> dict[str, Any]:
+def test_the_table_has_medians_over_tracks_with_vocals():
+    def row(songs, condition, sdr, seconds=1.0):
         mixture = None if sdr is None else 0.0
         row = {"songs": songs, "condition": condition, "utterance_sdr": sdr}
         return row | {"mixture_sdr": mixture, "seconds": seconds, "audio_seconds": 1.0}
@@ -144,9 +143,7 @@ def test_the_table_has_medians_over_tracks_with_vocals() -> None:
     ]
 
 
-def test_demo_errors_are_one_line(
-    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_errors_are_one_line(tmp_path, tiny_model, capsys):
     (tmp_path / "file").touch()
     model = str(tiny_model)
     for options, message in [

@@ -21,7 +21,7 @@ BOTH = ("vocals", "accompaniment")
 
 
 @pytest.fixture
-def album(tmp_path: Path) -> Path:
+def album(tmp_path):
     """A folder of songs, some in sub-folders, and what is no song."""
     for name in (
         "album/02.flac",
@@ -36,7 +36,7 @@ def album(tmp_path: Path) -> Path:
     return tmp_path / "album"
 
 
-def test_a_folders_songs_come_by_name(album: Path) -> None:
+def test_a_folders_songs_come_by_name(album):
     assert find_inputs([album]) == [
         Input(album / "01.WAV"),
         Input(album / "02.flac"),
@@ -44,7 +44,7 @@ def test_a_folders_songs_come_by_name(album: Path) -> None:
     ]
 
 
-def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
+def test_named_files_come_in_the_order_given_and_once(album):
     odd = album / "song.dat"
     named = [odd, album / "02.flac", odd, album]
     assert [each.path.name for each in find_inputs(named)] == [
@@ -55,7 +55,7 @@ def test_named_files_come_in_the_order_given_and_once(album: Path) -> None:
     ]
 
 
-def test_a_list_adds_inputs(album: Path, tmp_path: Path) -> None:
+def test_a_list_adds_inputs(album, tmp_path):
     text = f"#EXTM3U\n#EXTINF:1,#\n{album / '02.flac'}\n\n # cd 2\n  {album / 'cd2'}  \n"
     (tmp_path / "list.txt").write_text(text)
     expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
@@ -65,7 +65,7 @@ def test_a_list_adds_inputs(album: Path, tmp_path: Path) -> None:
     assert find_inputs([], tmp_path / "list.txt") == [Input(Path("a.wav")), Input(Path(long))]
 
 
-def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:
+def test_the_results_in_a_folder_are_no_songs(album):
     """So the same command may be given again."""
     songs = find_inputs([album])
     out = album / "stems"
@@ -78,7 +78,7 @@ def test_the_results_in_a_folder_are_no_songs(album: Path) -> None:
         find_inputs([out], out=out)
 
 
-def test_links_are_followed_and_what_has_two_names_is_taken_once(album: Path) -> None:
+def test_links_are_followed_and_what_has_two_names_is_taken_once(album):
     songs = find_inputs([album])
     (album.parent / "links").mkdir()
     (album.parent / "links" / "album").symlink_to(album)
@@ -88,13 +88,13 @@ def test_links_are_followed_and_what_has_two_names_is_taken_once(album: Path) ->
     assert find_inputs([album, album / ".." / album.name]) == songs
 
 
-def test_a_link_to_itself_is_no_traceback(tmp_path: Path) -> None:
+def test_a_link_to_itself_is_no_traceback(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     inputs = find_inputs([tmp_path / "loop"])
     plan_jobs(inputs, tmp_path / "loop", stems=["vocals"], extension="wav")
 
 
-def test_no_input_is_refused(tmp_path: Path) -> None:
+def test_no_input_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "song.txt").write_bytes(b"RIFF\0\0\0\0")
     (tmp_path / "empty").mkdir()
@@ -118,7 +118,7 @@ def test_no_input_is_refused(tmp_path: Path) -> None:
         ("{file}/{stem}.{ext}", BOTH, "out/{b}.wav/vocals.mp3"),
     ],
 )
-def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: str) -> None:
+def test_names_follow_the_template(name, stems, expected):
     """Braces in a song's own name stand for themselves."""
     [job] = plan_jobs(
         [Input(Path("a/{b}.wav"), Path("cd2"))],
@@ -148,7 +148,7 @@ def test_names_follow_the_template(name: str, stems: tuple[str, ...], expected: 
         "",
     ],
 )
-def test_bad_templates_are_refused(name: str) -> None:
+def test_bad_templates_are_refused(name):
     with pytest.raises(UserError) as error:
         plan_jobs([Input(Path("a.wav"))], Path("out"), stems=BOTH, extension="wav", name=name)
     message = str(error.value)
@@ -156,9 +156,7 @@ def test_bad_templates_are_refused(name: str) -> None:
     assert "{folder}, {track}, {file}, {stem}, {ext}" in message
 
 
-def test_several_folders_keep_their_own_names(
-    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_folders_keep_their_own_names(album, tmp_path, monkeypatch):
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "02.flac").write_bytes(b"x")
     jobs = plan_jobs(
@@ -186,7 +184,7 @@ def test_several_folders_keep_their_own_names(
         (Input(Path("a.wav"), Path("x")), Input(Path("a.wav"), Path("y")), "{track}/{stem}.{ext}"),
     ],
 )
-def test_two_results_of_one_name_are_refused(first: Input, second: Input, name: str) -> None:
+def test_two_results_of_one_name_are_refused(first, second, name):
     with pytest.raises(UserError) as error:
         plan_jobs([first, second], Path("out"), stems=BOTH, extension="wav", name=name)
     message = str(error.value)
@@ -194,7 +192,7 @@ def test_two_results_of_one_name_are_refused(first: Input, second: Input, name: 
     assert f"is also that of {first.path}; expected a --name that differs" in message
 
 
-def test_an_input_is_never_replaced_and_no_result_leaves_the_folder(tmp_path: Path) -> None:
+def test_an_input_is_never_replaced_and_no_result_leaves_the_folder(tmp_path):
     for inputs in (
         [Input(tmp_path / "a.wav"), Input(tmp_path / "a" / "vocals.wav")],
         [Input(Path("...wav"))],
@@ -203,7 +201,7 @@ def test_an_input_is_never_replaced_and_no_result_leaves_the_folder(tmp_path: Pa
             plan_jobs(inputs, tmp_path, stems=BOTH, extension="wav")
 
 
-def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
+def test_an_earlier_runs_results_are_refined(tmp_path):
     """Found by the template, in whatever format they are."""
     for name in ("a/vocals.mp3", "b/vocals.wav"):
         (tmp_path / name).parent.mkdir()
@@ -220,13 +218,13 @@ def test_an_earlier_runs_results_are_refined(tmp_path: Path) -> None:
         plan_jobs(inputs[1:], Path("out"), refine=tmp_path, **kwargs)
 
 
-def slurm(task: int, first: int, last: int, count: int) -> dict[str, str]:
+def slurm(task, first, last, count):
     numbers = {"ID": task, "MIN": first, "MAX": last, "COUNT": count}
     return {f"SLURM_ARRAY_TASK_{name}": str(number) for name, number in numbers.items()}
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_job_array_takes_every_shard_once(first: int) -> None:
+def test_a_job_array_takes_every_shard_once(first):
     shards = [shard_of_job(slurm(first + i, first, first + 4, 5)) for i in range(5)]
     assert shards == [Shard(i, 5) for i in range(5)]
     assert shard_of_job(slurm(3, 3, 3, 1)) == Shard(0, 1)  # one job of an array again, alone
@@ -235,7 +233,7 @@ def test_a_job_array_takes_every_shard_once(first: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["4/4", "1", "1/", "-1/4", "0/0", "1/2/3", "a/b"])
-def test_bad_shards_are_refused(text: str) -> None:
+def test_bad_shards_are_refused(text):
     with pytest.raises(UserError, match=f"shard is {text}; expected I/N with I from 0"):
         parse_shard(text)
 
@@ -249,17 +247,13 @@ def test_bad_shards_are_refused(text: str) -> None:
         ({"OMPI_COMM_WORLD_SIZE": "4"}, "OMPI_COMM_WORLD_SIZE=4, so this is one of several"),
     ],
 )
-def test_one_of_several_processes_without_a_shard_is_refused(
-    environment: dict[str, str], message: str
-) -> None:
+def test_one_of_several_processes_without_a_shard_is_refused(environment, message):
     """Each would do all of the work, or some songs would be nobody's."""
     with pytest.raises(UserError, match=message):
         shard_of_job(environment)
 
 
-def test_a_file_of_a_folder_is_taken_for_what_it_holds(
-    album: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_a_folder_is_taken_for_what_it_holds(album, capsys):
     sf.write(album / "03.sd", np.zeros((999, 2)), 44_100, format="WAV")
     assert [each.path.name for each in find_inputs([album])][:3] == ["01.WAV", "02.flac", "03.sd"]
     assert (
@@ -267,22 +261,20 @@ def test_a_file_of_a_folder_is_taken_for_what_it_holds(
     )
 
 
-def test_a_file_of_a_folder_that_cannot_be_read_is_not_said_to_hold_no_audio(
-    album: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_a_folder_that_cannot_be_read_is_not_said_to_hold_no_audio(album, capsys):
     (album / "link").symlink_to(album / "nowhere")
     find_inputs([album])
     expected = f"note: {album / 'link'}: skipped, as it cannot be read: No such file or directory\n"
     assert expected in capsys.readouterr().err
 
 
-def test_urls_in_a_list_are_refused(tmp_path: Path) -> None:
+def test_urls_in_a_list_are_refused(tmp_path):
     (tmp_path / "list").write_text("# gs://old\na.wav\n gs://bucket/song.wav\n")
     with pytest.raises(UserError, match=r"list: gs://bucket/song.wav is a URL; expected local"):
         find_inputs([], tmp_path / "list")
 
 
-def test_names_in_a_list_may_begin_and_end_in_spaces(tmp_path: Path) -> None:
+def test_names_in_a_list_may_begin_and_end_in_spaces(tmp_path):
     names = [" a.wav ", "b\u2028c.wav"]
     for name in names:
         (tmp_path / name).touch()

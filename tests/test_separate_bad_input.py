@@ -1,7 +1,5 @@
 """`diffsep separate` with bad files, options, names and folders: one line each, nothing written."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile as sf
@@ -12,9 +10,7 @@ from diffsep_jax.inference import separator as separator_module
 pytestmark = pytest.mark.usefixtures("halving")
 
 
-def test_a_refinement_that_cannot_be_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refinement_that_cannot_be_is_refused(tmp_path, capsys):
     path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
     out = ["--out", tmp_path / "out"]
     for arguments, message in [
@@ -39,9 +35,7 @@ def test_a_refinement_that_cannot_be_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_song_without_earlier_vocals_does_not_stop_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_song_without_earlier_vocals_does_not_stop_the_others(tmp_path, capsys):
     paths = [song(tmp_path / name) for name in ("a.wav", "b.wav", "c.wav")]
     run(*paths[::2], "--out", tmp_path / "first")
     capsys.readouterr()
@@ -55,7 +49,7 @@ def test_a_song_without_earlier_vocals_does_not_stop_the_others(
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a", "c"]
 
 
-def bad_files(folder: Path) -> list[tuple[Path, str, bool]]:
+def bad_files(folder):
     """Each with a part of its message, and whether its header tells."""
     folder.mkdir()
     text = folder / "text.wav"
@@ -77,18 +71,14 @@ def bad_files(folder: Path) -> list[tuple[Path, str, bool]]:
     ]
 
 
-def test_a_bad_header_is_reported_before_the_model_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_header_is_reported_before_the_model_is_loaded(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(separator_module, "load_model", pytest.fail)
     for path, _, in_header in bad_files(tmp_path / "bad"):
         if in_header:
             assert fails(capsys, path, "--out", tmp_path / "out").startswith(f"error: {path}: ")
 
 
-def test_bad_files_are_reported_and_the_others_separated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_files_are_reported_and_the_others_separated(tmp_path, capsys):
     files = bad_files(tmp_path / "bad")
     good = [song(tmp_path / name) for name in ("a.wav", "z.wav")]
     paths = [good[0], *(path for path, *_ in files), good[1]]
@@ -133,15 +123,13 @@ def test_bad_files_are_reported_and_the_others_separated(
         ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],
 )
-def test_bad_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: object, message: str
-) -> None:
+def test_bad_options(tmp_path, capsys, option, value, message):
     song(tmp_path / "a.wav")
     assert message in fails(capsys, tmp_path / "a.wav", "--out", tmp_path / "out", option, value)
     assert not (tmp_path / "out").exists()
 
 
-def test_out_that_is_not_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_out_that_is_not_a_folder(tmp_path, capsys):
     path = song(tmp_path / "a.wav")
     for out in (path, path / "under"):
         assert "cannot be written: Not a directory" in fails(capsys, path, "--out", out)

@@ -5,21 +5,15 @@ import json
 import re
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from halving import RATE, Halving, noise, run, song
-from jax import Array
-
-from diffsep_jax.inference.settings import SamplerSettings
 
 pytestmark = pytest.mark.usefixtures("halving")
 
 
-def test_progress_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_for_programs(tmp_path, capsys):
     path, gone = song(tmp_path / "a.wav"), tmp_path / "gone.wav"
     with pytest.raises(SystemExit):
         run(path, gone, "--out", tmp_path / "out", "--progress", "json")
@@ -38,9 +32,7 @@ def test_progress_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (printed.out, printed.err) == ("", "")
 
 
-def test_no_event_before_the_model_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_event_before_the_model_is_there(tmp_path, capsys):
     path = song(tmp_path / "a.wav")
     with pytest.raises(SystemExit):
         run(path, "--out", tmp_path / "out", "--progress", "json", "--model", "smal")
@@ -51,21 +43,19 @@ def test_no_event_before_the_model_is_there(
 
 @pytest.mark.parametrize("refine", [False, True])
 def test_the_seconds_of_the_first_file_are_without_compiling(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    refine: bool,
-) -> None:
+    tmp_path,
+    capsys,
+    monkeypatch,
+    refine,
+):
     compiled = set()
 
-    def compile_(self: Halving, settings: SamplerSettings, *, refines: bool) -> None:
+    def compile_(self, settings, *, refines):
         if refines not in compiled:  # with a guess it is another program
             time.sleep(2)
             compiled.add(refines)
 
-    def call(
-        self: Halving, mixture: np.ndarray, start: np.ndarray, settings: Any, guess: Any
-    ) -> Array:
+    def call(self, mixture, start, settings, guess):
         compile_(self, settings, refines=guess is not None)
         return jnp.asarray(mixture / 2)
 
@@ -80,9 +70,7 @@ def test_the_seconds_of_the_first_file_are_without_compiling(
     assert events[-2]["seconds"] < 1.5
 
 
-def test_a_moment_has_no_real_time_factor(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_moment_has_no_real_time_factor(tmp_path, capsys):
     path = song(tmp_path / "a.wav", noise(1, 2))
     run(path, "--out", tmp_path)
     printed = capsys.readouterr().out
@@ -90,9 +78,7 @@ def test_a_moment_has_no_real_time_factor(
     assert "factor" not in printed
 
 
-def test_brackets_in_a_songs_name_are_no_markup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_brackets_in_a_songs_name_are_no_markup(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws the bar
     for name in ("Song [live]", "Song [b]"):
         run(song(tmp_path / f"{name}.wav"), "--out", tmp_path / "out")
@@ -104,9 +90,7 @@ def test_brackets_in_a_songs_name_are_no_markup(
     run(song(tmp_path / "[" / "b].wav"), "--out", tmp_path / "out")
 
 
-def test_one_bar_over_all_songs_fits_a_narrow_terminal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_bar_over_all_songs_fits_a_narrow_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich then draws the bar
     monkeypatch.setenv("COLUMNS", "80")
     songs = [song(tmp_path / f"{number}{'x' * 90}.wav", noise(RATE)) for number in range(3)]
@@ -118,9 +102,7 @@ def test_one_bar_over_all_songs_fits_a_narrow_terminal(
     assert re.fullmatch(r"3/3 2x+\S+ \S+ 100% 0:00:02 of audio, left: 0:00:00", last), last
 
 
-def test_a_song_whose_name_the_terminal_cannot_show(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_song_whose_name_the_terminal_cannot_show(tmp_path, monkeypatch):
     path = song(tmp_path / "s\u00f6ng.wav")
     printed = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))

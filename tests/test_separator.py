@@ -5,7 +5,6 @@ import importlib.metadata
 import importlib.resources
 import os
 import threading
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("halving")
 
 
 @pytest.mark.parametrize("shape", [(9000,), (9000, 1), (9000, 2)])
-def test_waveform_to_waveforms(shape: tuple[int, ...]) -> None:
+def test_waveform_to_waveforms(shape):
     mixture = noise(*shape)
     result = Separator.from_pretrained("small").separate(mixture, RATE)
     assert result.vocals.shape == result.accompaniment.shape == shape
@@ -37,7 +36,7 @@ def test_waveform_to_waveforms(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("num_channels", [1, 2])
-def test_a_waveform_to_refine(num_channels: int) -> None:
+def test_a_waveform_to_refine(num_channels):
     mixture, guess = noise(5000, 2), noise(5000, num_channels)[::-1]
     separator = Separator.from_pretrained("small", batch_size=2)
     separator.separate(mixture, RATE, refine=guess, start_sigma=0.3, overlap=0.0)
@@ -54,9 +53,7 @@ def test_a_waveform_to_refine(num_channels: int) -> None:
             separator.separate(mixture, RATE, **options)
 
 
-def test_loud_vocals_are_limited_on_every_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loud_vocals_are_limited_on_every_way(tmp_path, monkeypatch):
     def tripling(self, mixture, start, settings, guess=None):
         return jnp.asarray(3 * mixture)
 
@@ -77,7 +74,7 @@ def test_loud_vocals_are_limited_on_every_way(
         assert np.array_equal(estimated.vocals, vocals)
 
 
-def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
+def test_files_and_waveforms_go_one_way(tmp_path):
     separator = Separator.from_pretrained("small", batch_size=1)
     path = song(tmp_path / "a.wav", rate=48_000)
     in_memory = separator.separate(*read_audio(path), overlap=0.1)
@@ -98,12 +95,12 @@ def test_files_and_waveforms_go_one_way(tmp_path: Path) -> None:
         (np.zeros((2, 99), np.float32), r"99 channels; expected \[time, channel\]"),
     ],
 )
-def test_bad_waveforms(waveform: np.ndarray, message: str) -> None:
+def test_bad_waveforms(waveform, message):
     with pytest.raises(UserError, match=message):
         Separator.from_pretrained("small").separate(waveform, RATE)
 
 
-def test_a_function_and_a_preset_reach_the_model() -> None:
+def test_a_function_and_a_preset_reach_the_model():
     def mine(velocity_fn, noise, *, steps): ...
 
     separator = Separator.from_pretrained("small")
@@ -113,7 +110,7 @@ def test_a_function_and_a_preset_reach_the_model() -> None:
     assert Halving.settings == dataclasses.replace(PRESETS["best"], seed=4)
 
 
-def test_what_is_known_of_a_model() -> None:
+def test_what_is_known_of_a_model():
     separator = Separator(TINY, {"a": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}})
     assert (separator.sample_rate, separator.segment, separator.num_parameters) == (RATE, 4096, 16)
     assert repr(separator) == (
@@ -122,10 +119,10 @@ def test_what_is_known_of_a_model() -> None:
     )
 
 
-def test_the_networks_compute_in_the_type_that_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_networks_compute_in_the_type_that_was_chosen(monkeypatch):
     models: list[SeparationModel] = []
 
-    def remember(model: SeparationModel, params: object, *, batch_size: int) -> Halving:
+    def remember(model, params, *, batch_size):
         models.append(model)
         return Halving(model, params, batch_size=batch_size)
 
@@ -138,7 +135,7 @@ def test_the_networks_compute_in_the_type_that_was_chosen(monkeypatch: pytest.Mo
     assert [model.compute.dtype for model in models] == types
 
 
-def test_the_package_tells_its_names_and_version() -> None:
+def test_the_package_tells_its_names_and_version():
     for name in diffsep_jax.__all__:
         assert name in dir(diffsep_jax)
         assert getattr(diffsep_jax, name)
@@ -148,12 +145,12 @@ def test_the_package_tells_its_names_and_version() -> None:
         _ = diffsep_jax.separate
 
 
-def test_misspelt_option_in_python() -> None:
+def test_misspelt_option_in_python():
     with pytest.raises(TypeError, match="step"):
         Separator.from_pretrained("small").separate(noise(99), RATE, step=3)
 
 
-def test_warm_up_checks_options_and_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warm_up_checks_options_and_compiles(monkeypatch):
     separator = Separator.from_pretrained("small")
     separator.warm_up(steps=500, eta=0.3, sampler="ddim")
     assert Halving.compiled == (SamplerSettings(steps=500, eta=0.3), False)
@@ -167,7 +164,7 @@ def test_warm_up_checks_options_and_compiles(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.filterwarnings("ignore:os.fork")
-def test_a_separator_refuses_to_work_in_a_fork() -> None:
+def test_a_separator_refuses_to_work_in_a_fork():
     """There JAX would wait for ever for threads that only the parent has."""
     separator = Separator.from_pretrained("small")
     child = os.fork()
@@ -185,7 +182,7 @@ def test_a_separator_refuses_to_work_in_a_fork() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
-def test_separator_works_from_a_thread() -> None:
+def test_separator_works_from_a_thread():
     """Nothing on the way needs the main thread, as a GUI will not give it."""
     separator = Separator.from_pretrained("small")
     results = []

@@ -35,7 +35,7 @@ class Source(AudioArray):
             raise UserError(f"{self.name}: the disk is gone")
 
 
-def noise(num_frames: int, seed: int = 0, num_channels: int = 2) -> np.ndarray:
+def noise(num_frames, seed=0, num_channels=2):
     rng = np.random.default_rng(seed)
     return rng.normal(0, 0.1, (num_frames, num_channels)).astype(np.float32)
 
@@ -43,17 +43,17 @@ def noise(num_frames: int, seed: int = 0, num_channels: int = 2) -> np.ndarray:
 class Model:
     """Turns chunks by their position, and counts its calls."""
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size):
         self.calls: list[int] = []
         self.chunks = Chunks(self, SEGMENT, batch_size=batch_size)
 
-    def __call__(self, mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def __call__(self, mixture, starts):
         assert len(mixture) == len(starts) == self.chunks.batch_size
         self.calls.append(int(mixture.any(axis=(1, 2)).sum()))
         return mixture * np.cos(starts, dtype=np.float32)[:, None, None]
 
 
-def opener(audio: np.ndarray, name: str = "song", *, breaks: bool = False):
+def opener(audio, name="song", *, breaks=False):
     def open_():
         source = Source(audio, RATE, name)
         track = measure(source)
@@ -63,13 +63,13 @@ def opener(audio: np.ndarray, name: str = "song", *, breaks: bool = False):
     return open_
 
 
-def opener_of(kind: type[AudioArray], audio: np.ndarray):
+def opener_of(kind, audio):
     """A track that is measured as usual, and is of another kind when it is read."""
     track = dataclasses.replace(measure(AudioArray(audio, RATE)), source=kind(audio, RATE))
     return lambda: (track, None)
 
 
-def threads_end(before: int) -> bool:
+def threads_end(before):
     """Whether there are soon as many threads as before."""
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
@@ -98,7 +98,7 @@ LENGTHS = (12_345, 1, 3000, 999, 5001)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_as_one_by_one_and_in_full_batches(batch_size: int) -> None:
+def test_as_one_by_one_and_in_full_batches(batch_size):
     audio = [noise(length, seed) for seed, length in enumerate(LENGTHS)]
     together, alone = Model(batch_size), Model(1)
     results = take(
@@ -113,7 +113,7 @@ def test_as_one_by_one_and_in_full_batches(batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_bad_tracks_are_reported_and_the_others_go_on(batch_size: int) -> None:
+def test_bad_tracks_are_reported_and_the_others_go_on(batch_size):
     openers = [
         opener(noise(5000)),
         refuse,
@@ -128,7 +128,7 @@ def test_bad_tracks_are_reported_and_the_others_go_on(batch_size: int) -> None:
         assert [len(stem) for stem in stems] == [length, length]
 
 
-def test_a_track_that_is_left_is_neither_read_nor_computed_further() -> None:
+def test_a_track_that_is_left_is_neither_read_nor_computed_further():
     read = []
 
     class Counted(AudioArray):
@@ -149,7 +149,7 @@ def test_a_track_that_is_left_is_neither_read_nor_computed_further() -> None:
     assert 0 < sum(read) < long / 2
 
 
-def test_tracks_are_read_ahead_within_bounds() -> None:
+def test_tracks_are_read_ahead_within_bounds():
     """While one is taken, the next are read: as many chunks as a few batches have, and no more."""
     opened, read = [], []
 
@@ -173,7 +173,7 @@ def test_tracks_are_read_ahead_within_bounds() -> None:
         assert 2 <= len(read) < 5
 
 
-def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
+def test_leaving_does_not_wait_for_a_reader_that_waits():
     before = threading.active_count()
     disk, waits = threading.Event(), threading.Event()
 
@@ -197,7 +197,7 @@ def test_leaving_does_not_wait_for_a_reader_that_waits() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_reading_ahead_keeps_items_errors_and_their_order(depth: int) -> None:
+def test_reading_ahead_keeps_items_errors_and_their_order(depth):
     before = threading.active_count()
     computed = []
 
@@ -217,7 +217,7 @@ def test_reading_ahead_keeps_items_errors_and_their_order(depth: int) -> None:
     assert threads_end(before)
 
 
-def test_long_silence_does_not_hold_up_what_sounds() -> None:
+def test_long_silence_does_not_hold_up_what_sounds():
     """Nor is it kept in memory until a batch is full."""
     audio = np.concatenate([noise(SEGMENT), np.zeros((200 * SEGMENT, 2), np.float32)])
     seen: list[int] = []
@@ -232,7 +232,7 @@ def test_long_silence_does_not_hold_up_what_sounds() -> None:
     assert not vocals[SEGMENT : 201 * SEGMENT].any()
 
 
-def test_errors_of_the_program_are_raised_and_no_thread_stays() -> None:
+def test_errors_of_the_program_are_raised_and_no_thread_stays():
     before = threading.active_count()
 
     def broken(mixture, starts):
@@ -254,7 +254,7 @@ class ShortOfMemory(Model):
     _mesh = types.SimpleNamespace(size=1)
     segment, sample_rate, stride, target_rms = SEGMENT, RATE, 1, 1.0
 
-    def __init__(self, batch_size: int, enough: int, shows_on: str) -> None:
+    def __init__(self, batch_size, enough, shows_on):
         self.batch_size, self.enough, self.shows_on = batch_size, enough, shows_on
         self.chunks, self.calls = self, []
 
@@ -271,7 +271,7 @@ class ShortOfMemory(Model):
 class FailedArray:
     error: Exception
 
-    def is_ready(self) -> bool:
+    def is_ready(self):
         return True
 
     def __array__(self, *_, **__):
@@ -280,7 +280,7 @@ class FailedArray:
 
 @pytest.mark.parametrize("shows_on", ["calling", "reading"])
 @pytest.mark.parametrize(("enough", "left"), [(1, 1), (3, 2), (5, 4)])
-def test_batches_are_halved_where_memory_is_short(shows_on, enough, left, caplog) -> None:
+def test_batches_are_halved_where_memory_is_short(shows_on, enough, left, caplog):
     audio = [noise(length, seed) for seed, length in enumerate(LENGTHS)]
     openers = [opener(each) for each in audio]
     model = ShortOfMemory(8, enough, shows_on)
@@ -292,7 +292,7 @@ def test_batches_are_halved_where_memory_is_short(shows_on, enough, left, caplog
         assert np.array_equal(result, other)
 
 
-def test_no_memory_for_one_chunk_is_an_error() -> None:
+def test_no_memory_for_one_chunk_is_an_error():
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         take(
             separate_tracks(

@@ -1,7 +1,6 @@
 """Tags and covers that stems inherit."""
 
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -30,7 +29,7 @@ TEXTS = {
 IN_OGG = TEXTS.keys() - {"album_artist", "composer", "disc"}
 
 
-def cover(codec: str = "mjpeg") -> Cover:
+def cover(codec="mjpeg"):
     encoder = av.CodecContext.create(codec, "w")
     encoder.width, encoder.height, encoder.time_base = 32, 16, Fraction(1, 25)
     encoder.pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}[codec]
@@ -39,7 +38,7 @@ def cover(codec: str = "mjpeg") -> Cover:
     return Cover(codec, 32, 16, b"".join(map(bytes, packets)))
 
 
-def write(path: Path, format_: str, tags: Tags, audio: np.ndarray | None = None) -> Path:
+def write(path, format_, tags, audio=None):
     audio = noise(30_011, 2) if audio is None else audio
     with stems_writer(
         {"a": path},
@@ -53,7 +52,7 @@ def write(path: Path, format_: str, tags: Tags, audio: np.ndarray | None = None)
     return path
 
 
-def inherited(format_: str, tags: Tags) -> Tags:
+def inherited(format_, tags):
     """What a format holds of them."""
     if format_ == "ogg":
         return Tags({name: text for name, text in tags.texts.items() if name in IN_OGG})
@@ -62,9 +61,7 @@ def inherited(format_: str, tags: Tags) -> Tags:
 
 @pytest.mark.parametrize("codec", ["mjpeg", "png", None])
 @pytest.mark.parametrize("format_", FORMATS)
-def test_tags_come_back_and_change_no_sample(
-    tmp_path: Path, format_: str, codec: str | None
-) -> None:
+def test_tags_come_back_and_change_no_sample(tmp_path, format_, codec):
     tags = Tags(TEXTS, cover(codec) if codec else None)
     tagged = write(tmp_path / f"tagged.{format_}", format_, tags)
     plain = write(tmp_path / f"plain.{format_}", format_, NO_TAGS)
@@ -80,9 +77,7 @@ def test_tags_come_back_and_change_no_sample(
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_stems_inherit_the_tags_of_their_song(
-    tmp_path: Path, halving: object, format_: str
-) -> None:
+def test_stems_inherit_the_tags_of_their_song(tmp_path, halving, format_):
     tags = Tags(TEXTS, cover())
     path = write(tmp_path / "a.mp3", "mp3", tags)
     run(path, "--out", tmp_path, "--format", format_)
@@ -94,7 +89,7 @@ def test_stems_inherit_the_tags_of_their_song(
         assert read_tags(again) == inherited(format_, tags)
 
 
-def test_tags_of_the_recording_are_not_a_stems(tmp_path: Path) -> None:
+def test_tags_of_the_recording_are_not_a_stems(tmp_path):
     with av.open(tmp_path / "a.mka", "w") as container:
         stream = container.add_stream("flac", rate=48_000, layout="mono")
         stream.metadata["title"] = "Track of the film"
@@ -105,7 +100,7 @@ def test_tags_of_the_recording_are_not_a_stems(tmp_path: Path) -> None:
     assert read_tags(tmp_path / "a.mka") == Tags({"artist": "Ann"})
 
 
-def test_what_has_no_tags_has_none(tmp_path: Path) -> None:
+def test_what_has_no_tags_has_none(tmp_path):
     for name in ("gone.mp3", "text.mp3"):
         assert read_tags(tmp_path / name) == NO_TAGS
         (tmp_path / "text.mp3").write_text("no audio")
@@ -113,7 +108,7 @@ def test_what_has_no_tags_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", sorted(set(FORMATS) - {"wav", "ogg"}))
-def test_large_covers(tmp_path: Path, format_: str) -> None:
+def test_large_covers(tmp_path, format_):
     small = cover()
     large = small._replace(data=small.data + bytes(10_000_000 - len(small.data)))
     assert read_tags(write(tmp_path / "a", format_, Tags(cover=large))) == Tags(cover=large)
@@ -123,14 +118,14 @@ def test_large_covers(tmp_path: Path, format_: str) -> None:
 
 
 @pytest.mark.parametrize("format_", ["mp3", "m4a"])
-def test_a_damaged_cover_is_left_out(tmp_path: Path, format_: str) -> None:
+def test_a_damaged_cover_is_left_out(tmp_path, format_):
     """It has no width, without which FFmpeg writes no cover."""
     tags = Tags(TEXTS, cover()._replace(data=b"no picture " * 20))
     assert read_tags(write(tmp_path / "a", format_, tags)) == Tags(TEXTS)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_disk_that_is_full_at_the_tags_is_one_line(tmp_path: Path, format_: str) -> None:
+def test_a_disk_that_is_full_at_the_tags_is_one_line(tmp_path, format_):
     tags = Tags(TEXTS, cover()._replace(data=bytes(100_000)))
     with (
         files_up_to(95_000 if format_ != "ogg" else 5_000),

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -21,33 +20,33 @@ RATE = 44_100
 SEGMENT = 1000
 
 
-def noise(num_frames: int, num_channels: int = 2, seed: int = 0) -> np.ndarray:
+def noise(num_frames, num_channels=2, seed=0):
     return np.random.default_rng(seed).normal(0, 0.1, (num_frames, num_channels)).astype(np.float32)
 
 
-def model(separate, *, target_rms: float = 1.0, batch_size: int = 3, rate: int = RATE):
+def model(separate, *, target_rms=1.0, batch_size=3, rate=RATE):
     return Chunks(separate, SEGMENT, 1, rate, batch_size, target_rms)
 
 
-def tone(rate: int, seconds: float, num_channels: int = 2) -> np.ndarray:
+def tone(rate, seconds, num_channels=2):
     """Of another phase in each channel."""
     time = np.arange(round(rate * seconds))[:, None] / rate
     return (0.3 * np.sin(2 * np.pi * 440 * time + np.arange(num_channels))).astype(np.float32)
 
 
-def identity(mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def identity(mixture, starts):
     return mixture
 
 
-def take_guess(mixture: np.ndarray, starts: np.ndarray, guess: np.ndarray) -> np.ndarray:
+def take_guess(mixture, starts, guess):
     return guess
 
 
-def known(vocals: np.ndarray, gain: float = 1.0):
+def known(vocals, gain=1.0):
     """The ideal separator of a track at the model's rate: it gives the vocals at each position."""
     padded = np.concatenate([vocals * np.float32(gain), np.zeros((SEGMENT, 2), np.float32)])
 
-    def separate(mixture: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def separate(mixture, starts):
         return np.stack([padded[start : start + SEGMENT] for start in starts])
 
     return separate
@@ -63,7 +62,7 @@ def separate_track(
         yield from separated.blocks(on_progress)
 
 
-def run(mixture: np.ndarray, model: Chunks, rate: int = RATE, excerpt=None, **kwargs):
+def run(mixture, model, rate=RATE, excerpt=None, **kwargs):
     start, duration = excerpt or (0.0, None)
     track = measure(AudioArray(mixture, rate), start_seconds=start, duration_seconds=duration)
     blocks = list(separate_track(track, model, **kwargs))
@@ -76,7 +75,7 @@ OVERLAPS = [0.0, 0.2, 0.333, 0.5]
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
 @pytest.mark.parametrize("num_frames", LENGTHS)
-def test_ideal_chunks_give_the_vocals_bitwise(num_frames: int, overlap: float) -> None:
+def test_ideal_chunks_give_the_vocals_bitwise(num_frames, overlap):
     """No seam, no shift, no sample lost: at a gain of one there is nothing to round."""
     mixture, vocals = noise(num_frames), noise(num_frames, seed=1)
     rms = measure(AudioArray(mixture, RATE)).rms
@@ -85,14 +84,14 @@ def test_ideal_chunks_give_the_vocals_bitwise(num_frames: int, overlap: float) -
 
 
 @pytest.mark.parametrize("target_rms", [0.1, 1.0, 7.3])
-def test_one_gain_for_the_track(target_rms: float) -> None:
+def test_one_gain_for_the_track(target_rms):
     """Loud and quiet chunks are scaled alike, and the scale is taken back."""
     mixture, vocals = noise(5000), noise(5000, seed=1)
     mixture[:2000] *= 0.01
     gain = target_rms / measure(AudioArray(mixture, RATE)).rms
     seen = []
 
-    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def separate(chunks, starts):
         seen.append(chunks)
         return known(vocals, gain)(chunks, starts)
 
@@ -102,7 +101,7 @@ def test_one_gain_for_the_track(target_rms: float) -> None:
     assert level == pytest.approx(target_rms, rel=1e-5)
 
 
-def test_fade_is_linear_and_symmetric() -> None:
+def test_fade_is_linear_and_symmetric():
     layout = plan(16, 10, 0.4)
     chunks = [np.zeros((10, 2), np.float32), np.ones((10, 2), np.float32)]
     faded = np.concatenate(list(overlap_add(chunks, layout)))[:, 0]
@@ -111,16 +110,16 @@ def test_fade_is_linear_and_symmetric() -> None:
 
 @pytest.mark.parametrize(("segment", "stride"), [(131_072, 128), (32_768, 256), (512, 512)])
 @pytest.mark.parametrize("overlap", OVERLAPS)
-def test_chunks_start_on_the_models_frames(segment: int, stride: int, overlap: float) -> None:
+def test_chunks_start_on_the_models_frames(segment, stride, overlap):
     layout = plan(10**6, segment, overlap, stride)
     assert layout.hop % stride == 0
     assert 0 <= overlap * segment - layout.overlap < stride
 
 
-def test_a_track_is_cut_on_the_models_frames() -> None:
+def test_a_track_is_cut_on_the_models_frames():
     seen = []
 
-    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def separate(chunks, starts):
         seen.extend(starts[chunks.any(axis=(1, 2))])
         return chunks
 
@@ -129,14 +128,14 @@ def test_a_track_is_cut_on_the_models_frames() -> None:
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 0.51, float("nan")])
-def test_overlap_out_of_range(overlap: float) -> None:
+def test_overlap_out_of_range(overlap):
     with pytest.raises(UserError, match="expected a share of a chunk from 0 to"):
         plan(1000, 100, overlap)
 
 
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize("rate", [8_000, 22_050, 48_000, 96_000, 44_099])
-def test_other_rates_keep_length_and_sound(rate: int, num_channels: int) -> None:
+def test_other_rates_keep_length_and_sound(rate, num_channels):
     """A separator that returns its input gives the mixture back, but for the resampler's edges."""
     mixture = tone(rate, 20_011 / rate, num_channels)
     vocals, accompaniment = run(mixture, model(identity), rate)
@@ -147,7 +146,7 @@ def test_other_rates_keep_length_and_sound(rate: int, num_channels: int) -> None
 
 @pytest.mark.parametrize("rate", [1_000, 8_000, 22_050, 44_099, 44_101, 48_000, 192_000])
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 44, 4_567])
-def test_any_length_at_any_rate(rate: int, num_frames: int) -> None:
+def test_any_length_at_any_rate(rate, num_frames):
     vocals, _ = run(noise(num_frames), model(identity), rate)
     assert vocals.shape == (num_frames, 2)
     assert np.isfinite(vocals).all()
@@ -155,7 +154,7 @@ def test_any_length_at_any_rate(rate: int, num_frames: int) -> None:
 
 @pytest.mark.parametrize("num_channels", [1, 2])
 @pytest.mark.parametrize("rate", [RATE, 48_000])
-def test_stems_add_up_to_one_rounding(rate: int, num_channels: int) -> None:
+def test_stems_add_up_to_one_rounding(rate, num_channels):
     """Vocals that have nothing to do with the mixture, and louder: the sum is still exact."""
     mixture = noise(9_999, num_channels)
     separate = known(noise(20_000, seed=2), gain=30.0)
@@ -165,12 +164,12 @@ def test_stems_add_up_to_one_rounding(rate: int, num_channels: int) -> None:
     assert vocals.std() > mixture.std()
 
 
-def test_mono_is_two_equal_channels_and_their_mean() -> None:
+def test_mono_is_two_equal_channels_and_their_mean():
     mixture = noise(3000, 1)
     stereo = noise(3000, 2, seed=1)
     rms = measure(AudioArray(mixture, RATE)).rms
 
-    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def separate(chunks, starts):
         assert np.array_equal(chunks[..., 0], chunks[..., 1])
         return known(stereo)(chunks, starts)
 
@@ -180,10 +179,10 @@ def test_mono_is_two_equal_channels_and_their_mean() -> None:
 
 @pytest.mark.parametrize("rate", [RATE, 48_000])
 @pytest.mark.parametrize("level", [0.0, 1e-12])
-def test_silence_gives_silence(rate: int, level: float) -> None:
+def test_silence_gives_silence(rate, level):
     """Whatever the network makes of it; and it is not even asked."""
 
-    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def separate(chunks, starts):
         raise AssertionError("asked to separate silence")
 
     mixture = noise(5000) * np.float32(level)
@@ -193,7 +192,7 @@ def test_silence_gives_silence(rate: int, level: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [RATE, 48_000])
-def test_dc_stays_in_the_accompaniment(rate: int) -> None:
+def test_dc_stays_in_the_accompaniment(rate):
     """Neither the level nor the model knows of it."""
     dc = np.array([0.5, -0.25], np.float32)
     without = tone(rate, 0.2)
@@ -207,15 +206,15 @@ def test_dc_stays_in_the_accompaniment(rate: int) -> None:
 
 
 @pytest.mark.parametrize("num_frames", [1, 5000])
-def test_a_constant_is_silence(num_frames: int) -> None:
+def test_a_constant_is_silence(num_frames):
     mixture = np.full((num_frames, 2), 0.25, np.float32)
     vocals, accompaniment = run(mixture, model(known(noise(num_frames))))
     assert not vocals.any()
     assert np.array_equal(accompaniment, mixture)
 
 
-def test_output_that_is_not_finite_is_refused() -> None:
-    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def test_output_that_is_not_finite_is_refused():
+    def separate(chunks, starts):
         return np.where(starts[:, None, None] == 2400, np.float32(np.nan), chunks)
 
     with pytest.raises(UserError, match=r"waveform: the stems are not finite near 0\.1 s"):
@@ -223,14 +222,14 @@ def test_output_that_is_not_finite_is_refused() -> None:
 
 
 @pytest.mark.parametrize("num_channels", [1, 2])
-def test_audio_whose_stems_would_not_be_finite_is_refused(num_channels: int) -> None:
+def test_audio_whose_stems_would_not_be_finite_is_refused(num_channels):
     """Finite samples near the end of float32: vocals, accompaniment or a mean would be infinite."""
     mixture = np.sign(noise(3000, num_channels)) * np.float32(3e38)
 
-    def inverted(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def inverted(chunks, starts):
         return -chunks
 
-    def louder(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def louder(chunks, starts):
         return 2 * chunks
 
     for separate in (inverted, louder):
@@ -240,20 +239,20 @@ def test_audio_whose_stems_would_not_be_finite_is_refused(num_channels: int) -> 
             run(mixture, model(separate))
 
 
-def test_progress_counts_chunks() -> None:
+def test_progress_counts_chunks():
     seen = []
     run(noise(5000), model(identity), on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 6) for done in range(7)]
 
 
-def test_positions_beyond_int32_are_refused() -> None:
+def test_positions_beyond_int32_are_refused():
     short = measure(AudioArray(noise(10), RATE))
     track = dataclasses.replace(short, num_frames=2**31)
     with pytest.raises(UserError, match=r"13\.5 hours; expected fewer than 2\^31 samples"):
         next(separate_track(track, model(identity)))
 
 
-def test_a_source_that_shrinks_is_refused() -> None:
+def test_a_source_that_shrinks_is_refused():
     track = dataclasses.replace(measure(AudioArray(noise(1000), RATE)), num_frames=1001, stop=1001)
     with pytest.raises(UserError, match="became shorter"):
         list(separate_track(track, model(identity)))
@@ -266,16 +265,16 @@ class LazyNoise:
     sample_rate = 12_000
     num_channels = 2
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def blocks(self):
         block = noise(12_000)
         yield from itertools.repeat(block, 600)
 
 
-def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_track(monkeypatch):
     most = 0
 
     class WatchedFifo(Fifo):
-        def push(self, block: np.ndarray) -> None:
+        def push(self, block):
             nonlocal most
             super().push(block)
             most = max(most, self.length)
@@ -292,7 +291,7 @@ def test_memory_does_not_grow_with_the_track(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("guess_rate", [22_050, RATE, 48_000])
-def test_a_guess_is_scaled_and_cut_as_the_mixture(guess_rate: int) -> None:
+def test_a_guess_is_scaled_and_cut_as_the_mixture(guess_rate):
     """A model that returns its guess gives it back, whatever the two rates."""
     rate, seconds = 48_000, 0.3
     guess = measure(AudioArray(tone(guess_rate, seconds), guess_rate, "guess"))
@@ -302,7 +301,7 @@ def test_a_guess_is_scaled_and_cut_as_the_mixture(guess_rate: int) -> None:
 
 
 @pytest.mark.parametrize(("num_frames", "fits"), [(998, False), (999, True), (1001, True)])
-def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
+def test_a_guess_has_the_mixtures_length(num_frames, fits):
     guess = measure(AudioArray(noise(num_frames), RATE, "guess"))
     if fits:
         vocals, _ = run(noise(1000), model(take_guess), guess=guess)
@@ -328,14 +327,12 @@ def test_a_guess_has_the_mixtures_length(num_frames: int, fits: bool) -> None:
         (3 * 800 / RATE, 800 / RATE),  # one hop of the chunks
     ],
 )
-def test_an_excerpt_is_what_it_is_in_the_whole(
-    rate: int, start: float, duration: float | None, limit_vocals: bool
-) -> None:
+def test_an_excerpt_is_what_it_is_in_the_whole(rate, start, duration, limit_vocals):
     """To the bit, though only the chunks that have a part in it go to the model."""
     mixture = noise(round(0.3 * rate))
     seen = []
 
-    def separate(chunks: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    def separate(chunks, starts):
         seen.extend(starts[chunks.any(axis=(1, 2))])
         return 3 * chunks * np.cos(starts, dtype=np.float32)[:, None, None]
 
@@ -355,13 +352,13 @@ def test_an_excerpt_is_what_it_is_in_the_whole(
 
 
 @pytest.mark.parametrize("guess_rate", [22_050, RATE])
-def test_a_guess_may_be_as_long_as_the_excerpt(guess_rate: int) -> None:
+def test_a_guess_may_be_as_long_as_the_excerpt(guess_rate):
     guess = measure(AudioArray(tone(guess_rate, 0.1), guess_rate, "guess"))
     vocals, _ = run(noise(RATE), model(take_guess), guess=guess, excerpt=(0.5, 0.1))
     inner = slice(500, -500)
     np.testing.assert_allclose(vocals[inner], tone(RATE, 0.1)[inner], atol=2e-6)
 
 
-def test_an_excerpt_after_the_end_is_refused() -> None:
+def test_an_excerpt_after_the_end_is_refused():
     with pytest.raises(UserError, match=r"start is 2 s; expected less than its length, 1\.000 s"):
         measure(AudioArray(noise(RATE), RATE), start_seconds=2.0)
