@@ -7,35 +7,48 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from halving import Halving, noise, run, song
 
 from diffsep_jax.audio import write
-from diffsep_jax.errors import PreemptedError, UserError, one_line_errors
+from diffsep_jax.errors import EXIT_PREEMPTED, PreemptedError, UserError, one_line_errors
 from diffsep_jax.files import replacing
 
 pytestmark = pytest.mark.usefixtures("halving")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
-def test_interrupt_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
-) -> None:
-    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "message"),
+    [
+        (lambda: fail(KeyboardInterrupt), 130, "interrupted"),
+        (lambda: fail(UserError("x")), 2, "error: "),
+        (
+            lambda: os.kill(os.getpid(), signal.SIGTERM),
+            EXIT_PREEMPTED,
+            "preempted: finished files stay",
+        ),
+    ],
+)
+def test_what_ends_a_command_leaves_nothing_half_written(
+    tmp_path, monkeypatch, capsys, end, status, message
+):
+    def ended(self, mixture, start, *_):
         if start[0] > 0:
-            raise error
+            end()
         return jnp.asarray(mixture)
 
-    monkeypatch.setattr(Halving, "__call__", interrupted)
+    monkeypatch.setattr(Halving, "__call__", ended)
     path = song(tmp_path / "a.wav", noise(90_000, 2))
     with pytest.raises(SystemExit) as exit_:
         run(path, "--out", tmp_path / "out")
-    assert exit_.value.code == {KeyboardInterrupt: 130, UserError: 2}[error]
+    assert exit_.value.code == status
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     run(song(tmp_path / "short.wav", noise(4000, 2)), "--out", tmp_path / "out")  # one chunk
     with pytest.raises(SystemExit):
@@ -43,33 +56,15 @@ def test_interrupt_leaves_nothing_half_written(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["short"]
 
 
-def test_sigterm_leaves_nothing_half_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def terminated(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
-        if start[0] > 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return jnp.asarray(mixture)
-
-    monkeypatch.setattr(Halving, "__call__", terminated)
-    with pytest.raises(SystemExit) as exit_:
-        run(song(tmp_path / "a.wav", noise(90_000, 2)), "--out", tmp_path / "out")
-    assert exit_.value.code == 75
-    assert "preempted: finished files stay" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_second_signal_does_not_disturb_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_signal_does_not_disturb_the_end(tmp_path, monkeypatch):
     """Ctrl-C again while the files are cleaned up, and the system's SIGTERM on top."""
 
-    def interrupted(self: Halving, mixture: np.ndarray, start: np.ndarray, *_: object):
+    def interrupted(self, mixture, start, *_):
         if start[0] > 100_000:  # when something is being written
             os.kill(os.getpid(), signal.SIGINT)
         return jnp.asarray(mixture)
 
-    def again(path: Path) -> Iterator[Path]:
+    def again(path):
         with replacing(path) as temporary:
             try:
                 yield temporary
@@ -88,7 +83,7 @@ def test_a_second_signal_does_not_disturb_the_end(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_thread_that_is_left_does_not_hold_up_the_commands_end() -> None:
+def test_a_thread_that_is_left_does_not_hold_up_the_commands_end():
     """Python's own end would: it is skipped, with the same exit status."""
     code = (
         "import atexit, time\n"
@@ -111,7 +106,7 @@ def test_a_thread_that_is_left_does_not_hold_up_the_commands_end() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
-def test_output_that_nobody_reads_ends_in_one_line() -> None:
+def test_output_that_nobody_reads_ends_in_one_line():
     code = (
         "import sys\n"
         "from diffsep_jax.errors import one_line_errors\n"
@@ -132,7 +127,7 @@ def test_output_that_nobody_reads_ends_in_one_line() -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
 @pytest.mark.parametrize("flush", [False, True])
-def test_output_to_a_full_disk_ends_in_one_line(flush: bool) -> None:
+def test_output_to_a_full_disk_ends_in_one_line(flush):
     """Also where what is printed is written at the end."""
     code = (
         "from diffsep_jax.errors import one_line_errors\n"
@@ -148,18 +143,18 @@ def test_output_to_a_full_disk_ends_in_one_line(flush: bool) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, PreemptedError])
-def test_an_interrupt_in_a_callback_of_the_collector_is_not_lost(error: type) -> None:
+def test_an_interrupt_in_a_callback_of_the_collector_is_not_lost(error):
     """JAX has such a callback, and Python drops what is raised in one."""
 
-    def handle(*_: object) -> None:
+    def handle(*_):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise error
 
-    def callback(*_: object) -> None:
+    def callback(*_):
         gc.callbacks.remove(callback)
         signal.raise_signal(signal.SIGTERM)
 
-    def command() -> None:
+    def command():
         with one_line_errors():
             gc.callbacks.append(callback)
             gc.collect()
