@@ -42,15 +42,6 @@ def test_round_trip_from_x0_and_noise(x0_and_noise, sigma):
     np.testing.assert_allclose(diffusion.noise_from_velocity(x, v, sigma), noise, atol=1e-6)
 
 
-@pytest.mark.parametrize("sigma", SIGMAS)
-def test_round_trip_from_x_and_v(x0_and_noise, sigma):
-    x, v = x0_and_noise  # any two arrays are the x and v of some x0 and eps
-    x0 = diffusion.x0_from_velocity(x, v, sigma)
-    noise = diffusion.noise_from_velocity(x, v, sigma)
-    np.testing.assert_allclose(diffusion.diffuse(x0, noise, sigma), x, atol=1e-6)
-    np.testing.assert_allclose(diffusion.velocity(x0, noise, sigma), v, atol=1e-6)
-
-
 def test_velocity_is_the_derivative_by_the_angle(x0_and_noise):
     x0, noise = x0_and_noise
 

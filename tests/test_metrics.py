@@ -34,26 +34,6 @@ def test_closed_forms(reference):
     assert metrics.sdr(silence, reference) == pytest.approx(-10 * np.log10(energy / 1e-7 + 1))
 
 
-def test_one_ratio_over_time_and_channels(reference):
-    """Errors in one channel or at one moment count by their energy, not by their place."""
-    by_channel, by_time = reference.copy(), reference.copy()
-    by_channel[:, 0] = 0
-    by_time[: len(by_time) // 2] = 0
-    for estimate in (by_channel, by_time):
-        share = np.sum(np.float64(reference - estimate) ** 2) / np.sum(np.float64(reference) ** 2)
-        assert metrics.sdr(reference, estimate) == pytest.approx(-10 * np.log10(share), abs=1e-6)
-
-
-def test_sums_are_float64():
-    # In float32, 16,777,216 + 1 is 16,777,216: a loud sample hides all that follow it.
-    reference = np.ones((3_001, 1), np.float32)
-    reference[0] = 4096
-    estimate = np.zeros_like(reference)
-    estimate[0] = 4096
-    expected = 10 * np.log10((4096**2 + 3000) / 3000)
-    assert metrics.sdr(reference, estimate) == pytest.approx(expected, abs=1e-9)
-
-
 def test_is_silent(reference):
     assert metrics.is_silent(np.zeros((10, 2), np.float32))
     assert metrics.is_silent(np.full((10, 2), 1e-5, np.float32))
@@ -161,20 +141,6 @@ def test_mr_stft_is_its_definition(reference, dtype, tolerance):
         assert found == pytest.approx(expected, abs=tolerance)
 
 
-def test_mr_stft_closed_forms(reference):
-    """Of a gain g it is |1 - g| + |log g|; it hears no polarity; silence loses all of it."""
-    assert metrics.mr_stft(reference, reference) == 0
-    assert metrics.mr_stft(reference, -reference) == 0
-    for gain in (2.0, 0.5):
-        expected = abs(1 - gain) + abs(np.log(gain))
-        assert metrics.mr_stft(reference, gain * reference) == pytest.approx(expected, abs=1e-3)
-    # The bins of noise of variance s^2 have exponential powers of mean s^2 sum w^2 = 3/8 s^2 N,
-    # whose log is the mean's less 0.577; silence counts as 1e-8, here far below all of them.
-    logs = [0.5 * (np.log(0.1**2 * 3 / 8 * size / 1e-8) - 0.577) for size in 2 ** np.arange(8, 13)]
-    distance = metrics.mr_stft(reference, np.zeros_like(reference))
-    assert distance == pytest.approx(1 + np.mean(logs), abs=0.05)
-
-
 def test_mr_stft_of_long_tracks(reference, monkeypatch):
     estimate = reference + np.float32(0.3) * reference[::-1]
     whole = metrics.mr_stft(reference, estimate)
@@ -182,21 +148,15 @@ def test_mr_stft_of_long_tracks(reference, monkeypatch):
     assert metrics.mr_stft(reference, estimate) == pytest.approx(whole, abs=1e-12)
 
 
-def test_level_of_a_scaled_estimate_is_its_gain(reference):
-    for gain in (2.0, 0.1, -0.5):
-        levels = metrics.level_error_db(reference, gain * reference, 44100)
-        assert levels.keys() == metrics.BANDS.keys()
-        assert list(levels.values()) == pytest.approx([20 * np.log10(abs(gain))] * 4)
-
-
 def test_level_hears_each_band_by_itself():
     """A tone in each band, each with a gain of its own."""
     times = np.arange(44100)[:, None] / 44100
     tones = [np.sin(2 * np.pi * hz * times) for hz in (300, 3000, 7000, 12_000)]
-    gains = [2.0, 0.5, 0.1, 1.0]
+    gains = [2.0, 0.5, -0.1, 1.0]
     mixed = sum(gain * tone for gain, tone in zip(gains, tones, strict=True))
     levels = metrics.level_error_db(sum(tones), mixed, 44100)
-    assert list(levels.values()) == pytest.approx(20 * np.log10(gains), abs=0.01)
+    assert levels.keys() == metrics.BANDS.keys()
+    assert list(levels.values()) == pytest.approx(20 * np.log10(np.abs(gains)), abs=0.01)
 
 
 def test_level_where_there_is_nothing(reference):

@@ -1,4 +1,4 @@
-"""The ideal ratio mask: sums, exact cases, and tracks of any length."""
+"""The ideal ratio mask: its sums, its formula, and tracks of any length."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,6 @@ import scipy.signal
 
 from diffsep_jax.evaluation import oracle
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
-from diffsep_jax.metrics import sdr
-
-RATE = 8_000
 
 
 def noise(num_samples, seed):
@@ -46,29 +43,6 @@ def test_formula():
     expected = scipy.signal.istft(masked, nperseg=4096, noverlap=3072)[1].T
     estimate, _ = ideal_ratio_mask(vocals, accompaniment)
     np.testing.assert_allclose(estimate, expected[:20_000], atol=1e-14)
-
-
-def test_exact_where_the_stems_do_not_overlap():
-    """In another channel, at another time, or at another frequency."""
-    vocals, accompaniment = noise(30_000, 0), noise(30_000, 1)
-    vocals[:, 1] = accompaniment[:, 0] = 0
-    vocals[15_000:], accompaniment[:18_000] = 0, 0
-    estimates = ideal_ratio_mask(vocals, accompaniment)
-    np.testing.assert_allclose(estimates, [vocals, accompaniment], atol=1e-9)
-
-    time = np.arange(30_000)[:, None] / RATE
-    low, high = (np.sin(2 * np.pi * hz * time) * [1, 0.5] for hz in (500, 3_000))
-    vocals, accompaniment = ideal_ratio_mask(low, high)
-    assert sdr(low, vocals) > 40
-    assert sdr(high, accompaniment) > 40
-
-
-def test_a_louder_stem_takes_its_share():
-    """Of two stems that differ by a gain g the mask is 1 / (1 + g), everywhere."""
-    vocals = noise(10_000, 0)
-    estimates = ideal_ratio_mask(vocals, 3.0 * vocals)
-    np.testing.assert_allclose(estimates[0], vocals, atol=1e-9)
-    np.testing.assert_allclose(estimates[1], 3.0 * vocals, atol=1e-9)
 
 
 def test_silence_and_float32():

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import itertools
 import re
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from diffsep_jax import diffusion, samplers
 from diffsep_jax.errors import UserError
 
 SAMPLE_RATE = 16000
-CUTOFF_HZ = 3000.0
 KEY = jax.random.key(0)
 ETAS = [0.0, 0.4, 1.0]
 SHAPE = (64, 256, 2)
@@ -53,63 +51,9 @@ def gaussian_velocity(x, sigma):
     return diffusion.velocity(mean + alpha * SCALE**2 * surprise, beta * surprise, sigma)
 
 
-def gaussian_variance(num_steps, eta, cutoff_hz):
-    """Variance of the sampler's output at each frequency for `gaussian_velocity`, in float64.
-
-    x0_hat and eps_hat are linear in x, so one move multiplies the deviation from the mean by a
-    number and adds delta^2 |H|^2 to its variance.
-    """
-    grid = np.linspace(1, 0, num_steps + 1)
-    variance = np.ones(SHAPE[1])
-    gain = butterworth_gain(cutoff_hz, SHAPE[1])
-    for sigma_t, sigma_s in itertools.pairwise(grid):
-        alpha_t, beta_t = np.cos(np.pi / 2 * sigma_t), np.sin(np.pi / 2 * sigma_t)
-        alpha_s, beta_prime, delta = paper_coefficients(sigma_t, sigma_s, eta)
-        per_deviation = alpha_s * alpha_t * SCALE**2 + beta_prime * beta_t
-        per_deviation /= alpha_t**2 * SCALE**2 + beta_t**2
-        variance = per_deviation**2 * variance + (delta * gain) ** 2
-    return variance
-
-
 def white(shape):
     """The fresh noise of a step, of which nothing else is known."""
     return lambda step: jax.random.normal(jax.random.fold_in(KEY, step), shape)
-
-
-@jax.jit
-def sample_gaussian(sign, num_steps, eta, cutoff_hz):
-    """Samples; all noise is multiplied by `sign`."""
-    return samplers.ddim(
-        gaussian_velocity,
-        sign * jax.random.normal(KEY, SHAPE),
-        steps=num_steps,
-        eta=eta,
-        cutoff_hz=cutoff_hz,
-        sample_rate=SAMPLE_RATE,
-        noise_fn=lambda step: sign * jax.random.normal(jax.random.key(step + 1), SHAPE),
-    )
-
-
-@pytest.mark.parametrize("cutoff_hz", [0.0, CUTOFF_HZ])
-@pytest.mark.parametrize("eta", ETAS)
-@pytest.mark.parametrize("num_steps", [2, 20])
-def test_gaussian_target(num_steps, eta, cutoff_hz):
-    samples = sample_gaussian(1.0, num_steps, eta, cutoff_hz)
-    # The sampler is affine in its noise here: with all noise negated the mean is half way.
-    negated = sample_gaussian(-1.0, num_steps, eta, cutoff_hz)
-    mean = target_mean()[0]
-    np.testing.assert_allclose((samples + negated)[0] / 2, mean, atol=2e-6)
-
-    deviation = np.asarray(samples, np.float64) - np.asarray(mean, np.float64)
-    spectrum = np.mean(np.abs(np.fft.fft(deviation, axis=1)) ** 2, axis=(0, 2)) / SHAPE[1]
-    # At eta = 1 nothing but rounding, some 1e-14, is left of the lowest of the filtered bins.
-    ratio = (spectrum + 1e-10) / (gaussian_variance(num_steps, eta, cutoff_hz) + 1e-10)
-    # Bins k and -k are one; each holds 2 numbers for each of the 128 example-channels.
-    one_sided = ratio[1 : SHAPE[1] // 2]
-    error = 1 / np.sqrt(SHAPE[0] * SHAPE[2])
-    assert np.max(np.abs(one_sided - 1)) < 5 * error
-    for band in np.split(one_sided[: len(one_sided) // 4 * 4], 4):
-        assert abs(np.mean(band) - 1) < 5 * error / np.sqrt(len(band))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.2, 0.4, 0.8, 1.0])
