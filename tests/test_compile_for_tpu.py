@@ -1,12 +1,15 @@
 """Compiling for TPUs without one: topologies, communication, FLOPs, memory, exit status."""
 
 import dataclasses
+import os
+import pathlib
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import micro
+import micro_config
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -207,12 +210,15 @@ def test_training_gathers_parameters_and_reduces_gradients(model):
 
 def run(config, *arguments):
     script = [sys.executable, compile_for_tpu.__file__, config, "--program", "sample", *arguments]
-    return subprocess.run(script, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent)}
+    return subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
 
 
 @needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["tiny", "tiny_spectral"])
+@pytest.mark.parametrize(
+    "config", [micro_config.__file__, "tiny_spectral"], ids=["micro", "tiny_spectral"]
+)
 def test_sampling_fits_and_sends_nothing(config):
     ended = run(config, "--topology", "v5e:2x2", "--per-device-batch", "1")
     assert ended.returncode == 0, ended.stderr

@@ -11,13 +11,13 @@ from pathlib import Path
 import fsspec
 import jax
 import micro
+import micro_config
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from runs import assert_equal, run, saved_steps
-from test_train_command import SMALL_RUN, run_here
+from runs import run, saved_steps
+from test_train_command import MICRO, run_here
 
-import configs
 import train
 from diffsep_jax.errors import MachineError, UserError
 from diffsep_jax.inference.pretrained import load_model
@@ -208,18 +208,12 @@ def test_training_waits_for_no_copy_and_copies_whole_checkpoints(toy, tmp_path, 
     assert not (folder / ".copying").exists()
 
 
-OPTIONS = [
-    *SMALL_RUN,
-    "--train.num-steps=5",
-    "--train.checkpoint-every=2",
-    "--train.keep-checkpoints=1",
-    "--data.pipeline.batch-size=8",
-]
+OPTIONS = ["--train.num-steps=5", "--train.checkpoint-every=2", "--train.keep-checkpoints=1"]
 
 
 def state(workdir):
-    tiny = configs.get("tiny")
-    program = train_program(tiny.model, tiny.train, make_mesh(MeshConfig()))
+    experiment = micro_config.get()
+    program = train_program(experiment.model, experiment.train, make_mesh(MeshConfig()))
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
     try:
         assert checkpoints.latest_step == 5
@@ -229,27 +223,9 @@ def state(workdir):
 
 
 @pytest.mark.slow
-def test_a_run_of_real_networks_goes_on_bitwise_from_its_first_copy(tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    mirror = Mirror(URL, first)
-
-    def copy_once():
-        if not saved_at_url():
-            mirror.start()
-
-    expected = run(first, on_saved=copy_once)
-    wait(mirror)
-    shutil.rmtree(first)
-    fetched(second)
-    assert 0 < max(saved_steps(second)) < micro.TRAIN.num_steps
-    assert_equal(run(second), expected)
-
-
-@pytest.mark.slow
 def test_a_run_whose_machine_is_lost_goes_on_elsewhere_bitwise(toy, tmp_path, monkeypatch, capsys):
     alone = tmp_path / "alone"
-    run_here("tiny", "--workdir", alone, *OPTIONS)
+    run_here(MICRO, "--workdir", alone, *OPTIONS)
 
     iterate = train.pipeline.iterate
 
@@ -263,7 +239,7 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_bitwise(toy, tmp_path, mo
                 raise RuntimeError("lost")
             yield batch
 
-    command = ("tiny", "--workdir", URL, *OPTIONS)
+    command = (MICRO, "--workdir", URL, *OPTIONS)
     with monkeypatch.context() as patch:
         patch.setattr(train.pipeline, "iterate", until_the_machine_is_lost)
         with pytest.raises(RuntimeError, match="lost"):

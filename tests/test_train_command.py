@@ -1,6 +1,5 @@
 """`train.py` as its users run it: killed and started again, and with bad input."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ import sys
 import time
 
 import jax
+import micro_config
 import numpy as np
 import pytest
 import soundfile
@@ -23,26 +23,13 @@ from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.step import train_program
 
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL_RUN = [
-    "--model.segment=4096",
-    "--train.num-steps=15",
-    "--train.checkpoint-every=3",
-    "--train.log-every=1",
-    "--train.validate-every=15",
-    "--train.validation-batches=1",
-    "--train.validation-sampler-steps=2",
-    "--data.num-songs=1",
-    "--data.validation-songs=1",
-    "--data.song-seconds=5",
-    "--data.pipeline.batch-size=2",
-]
+MICRO = ROOT / "tests" / "micro_config.py"
 
 
-def start(*arguments, cwd=ROOT):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+def start(*arguments):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(MICRO.parent)}
     return subprocess.Popen(
         [sys.executable, ROOT / "train.py", *map(str, arguments)],
-        cwd=cwd,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,9 +45,8 @@ def finish(process):
 
 def state(workdir):
     """The whole training state of the last step, from its checkpoint."""
-    experiment = configs.get("tiny")
-    model = dataclasses.replace(experiment.model, segment=4096)
-    program = train_program(model, experiment.train, make_mesh(MeshConfig()))
+    experiment = micro_config.get()
+    program = train_program(experiment.model, experiment.train, make_mesh(MeshConfig()))
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=3)
     try:
         assert checkpoints.latest_step == 15
@@ -69,12 +55,33 @@ def state(workdir):
         checkpoints.finish()
 
 
+SLOWLY = """
+import time
+
+import micro_config
+from data_pipelines import pipeline
+
+def get():
+    iterate = pipeline.iterate
+
+    def slowly(*given):
+        for batch in iterate(*given):
+            time.sleep(0.2)
+            yield batch
+
+    pipeline.iterate = slowly
+    return micro_config.get()
+"""
+
+
 @pytest.mark.slow
 def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_path):
-    options = [f"--data.cache-dir={tmp_path / 'cache'}", *SMALL_RUN]
+    cache = f"--data.cache-dir={tmp_path / 'cache'}"
     alone, killed = tmp_path / "alone", tmp_path / "killed"
-    finish(start("tiny", "--workdir", alone, *options))
-    victim = start("tiny", "--workdir", killed, *options)
+    finish(start(MICRO, "--workdir", alone, cache))
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOWLY)
+    victim = start(slow, "--workdir", killed, cache)
     log = killed / "log.jsonl"
     while not (killed / CHECKPOINTS / "3").exists():
         assert victim.poll() is None, victim.stderr.read()
@@ -83,7 +90,7 @@ def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_pat
     assert victim.wait() == -signal.SIGKILL
     victim.communicate()
     assert not (killed / "model").exists()
-    output = finish(start("tiny", "--workdir", killed, *options))
+    output = finish(start(MICRO, "--workdir", killed, cache))
     assert "resumed from the checkpoint of step" in output
     jax.tree.map(np.testing.assert_array_equal, state(killed), state(alone))
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (killed, alone)]
@@ -92,22 +99,34 @@ def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_pat
     assert steps == [*range(1, 16), 15]  # each step once, and the validation of the last
 
 
+SPECTRAL = """
+import dataclasses
+
+import micro
+import micro_config
+
+def get():
+    return dataclasses.replace(micro_config.get(), model=micro.SPECTRAL)
+"""
+
+
 @pytest.mark.slow
 def test_two_stages_by_way_of_an_export(tmp_path):
     """The conditioner is trained, exported and stays; then the generator."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    common = [f"--data.cache-dir={tmp_path / 'cache'}", *SMALL_RUN, "--train.num-steps=3"]
-    finish(start("tiny_spectral", "--workdir", first, *common, "--train.freeze=generator"))
+    first, second, spectral = tmp_path / "first", tmp_path / "second", tmp_path / "spectral.py"
+    spectral.write_text(SPECTRAL)
+    common = [f"--data.cache-dir={tmp_path / 'cache'}", "--train.num-steps=3"]
+    run_here(spectral, "--workdir", first, *common, "--train.freeze=generator")
     last = json.loads((first / "log.jsonl").read_text().splitlines()[-1])
     assert "utterance_sdr_direct" in last
     assert "utterance_sdr_ddim" not in last
     assert load_default_preset(str(first / "model")) == "fast"
     (first / "model" / "config.json").unlink()
-    train.main(["tiny_spectral", "--workdir", str(first), "--export-only"])
+    run_here(spectral, "--workdir", first, "--export-only")
     assert load_default_preset(str(first / "model")) == "fast"
 
-    given = ["--workdir", second, *common, "--init-from", first / "model"]
-    finish(start("tiny_spectral", *given, "--train.freeze=conditioner"))
+    given = [*common, "--init-from", first / "model"]
+    run_here(spectral, "--workdir", second, *given, "--train.freeze=conditioner")
     assert json.loads((second / "run_config.json").read_text())["fixed"]["init_from"]
     assert load_default_preset(str(second / "model")) == "balanced"
     before, after = (load_model(str(run / "model"))[1] for run in (first, second))
@@ -117,12 +136,11 @@ def test_two_stages_by_way_of_an_export(tmp_path):
     )
 
     for config, workdir, message in (
-        ("tiny", tmp_path / "third", "the models must be the same"),
-        ("tiny_spectral", first, "init_from is missing there"),
+        (MICRO, tmp_path / "third", "the models must be the same"),
+        (spectral, first, "init_from is missing there"),
     ):
-        given = ["--workdir", workdir, *common, "--init-from", first / "model"]
         with pytest.raises(UserError, match=message):
-            run_here(config, *given, "--data.pipeline.batch-size=8")
+            run_here(config, "--workdir", workdir, *given, "--model.segment=4096")
 
 
 def test_sigterm_while_the_data_is_prepared_ends_the_run_at_once(tmp_path, monkeypatch):
@@ -167,19 +185,17 @@ def test_an_unknown_config_lists_the_known_ones():
 CONFIG = """
 import dataclasses
 
-import configs
+import micro_config
 
 def get():
-    tiny = configs.get("tiny")
-    return dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, STATEMENT))
+    micro = micro_config.get()
+    return dataclasses.replace(micro, train=dataclasses.replace(micro.train, STATEMENT))
 """
 
 
 @pytest.mark.slow
 def test_a_run_by_a_config_of_ones_own_and_its_continuation_by_a_copy(toy, tmp_path, capsys):
-    options = ["--workdir", tmp_path / "run", f"--data.cache-dir={tmp_path / 'cache'}", *SMALL_RUN]
-    options[options.index("--train.num-steps=15")] = "--data.pipeline.batch-size=8"
-    options.remove("--data.pipeline.batch-size=2")
+    options = ["--workdir", tmp_path / "run", f"--data.cache-dir={tmp_path / 'cache'}"]
     for name, steps in (("first.py", 2), ("tiny.py", 3)):
         path = tmp_path / name
         path.write_text(CONFIG.replace("STATEMENT", f"num_steps={steps}"))
