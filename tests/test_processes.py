@@ -14,6 +14,7 @@ import jax
 import micro
 import numpy as np
 import pytest
+from runs import run
 
 from diffsep_jax.errors import EXIT_PREEMPTED
 from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
@@ -160,24 +161,27 @@ def test_two_processes_fall_back_from_an_unreadable_checkpoint_together(
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, tmp_path):
-    """Two processes with four devices each, left alone; or with fsdp over all eight until halfway,
-    then one process with two devices: 1e-6.
-    """
-    left_alone, workdir = tmp_path / "left_alone", tmp_path / "moved"
-    assert finish(start(compiled, left_alone)) == [0, 0], logs(left_alone)
-    records = [json.loads(line) for line in (left_alone / "log.jsonl").read_text().splitlines()]
+def test_two_processes_log_once_and_compute_what_one_does(toy, toy_left_alone, tmp_path):
+    lines = (toy_left_alone / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
     assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     (validation,) = [r for r in records if r["kind"] == "validation"]
     assert np.isfinite(validation["utterance_sdr_ddim"])
-    assert "step 6 train" not in (tmp_path / "left_alone.1.log").read_text()
+    assert "step 6 train" not in (toy_left_alone.parent / "left_alone.1.log").read_text()
+    alone = run(tmp_path, micro.train_config())
+    assert_close(state(toy_left_alone, 6).params, alone.params, 1e-6)
 
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one_with_other_devices(compiled, tmp_path, capsys):
+    """With fsdp over all eight devices until halfway, then one process with two devices: 1e-6."""
+    workdir = tmp_path / "moved"
     halfway = ["--seconds-per-step", 1.0, "--config", "{'checkpoint_every': 3}"]
     started = start(compiled, workdir, "--fsdp", 8, *halfway)
     wait_for(workdir / CHECKPOINTS / "3", started[0])
     for process in started:
         process.kill()
     finish(started)
-    assert finish(start(compiled, workdir, processes=1, devices=2)) == [0], logs(workdir)
-    assert "resumed from the checkpoint of step 3" in logs(workdir)
-    assert_close(state(workdir, 6).params, state(left_alone, 6).params, 1e-6)
+    moved = run(workdir, micro.train_config())
+    assert "resumed from the checkpoint of step 3" in capsys.readouterr().out
+    assert_close(moved.params, run(tmp_path / "left_alone", micro.train_config()).params, 1e-6)
