@@ -42,7 +42,7 @@ def test_the_loss_is_the_weighted_sum_of_the_trained_networks_terms(family, free
     weights = LossWeights(
         latent=0.5 if family == "waveform" else 0.0, reconstruction=2.0, scale=0.3, normalised=0.25
     )
-    params, batch = model.init(jax.random.key(0)), batch_of(model)
+    params, batch = micro.random_params(model), batch_of(model)
     config = TrainConfig(freeze=freeze, loss_weights=weights)
     total, terms, *_ = losses_of(model, config, params, batch)
     left_out = {"none": set(), "generator": OF_THE_GENERATOR}.get(
@@ -63,7 +63,7 @@ def test_the_loss_is_the_weighted_sum_of_the_trained_networks_terms(family, free
 
 def test_the_terms_of_the_waveform_family_are_mean_squares():
     model, batch = micro.MODEL, batch_of(micro.MODEL)
-    params = model.init(jax.random.key(0))
+    params = micro.random_params(model)
     config = TrainConfig(loss_weights=LossWeights(log_floor=0.05))
     _, terms, sigma, noise = losses_of(model, config, params, batch)
     vocals, mixture = batch["vocals"], batch["mixture"]
