@@ -20,7 +20,7 @@ SETTINGS = SamplerSettings(steps=4, eta=0.6, cutoff_hz=3000.0, seed=3)
 ITERATIVE = ("ddim", "ab2")
 
 # What the engine does around a model's two functions, whatever their networks are.
-one_family = pytest.mark.parametrize("model", ["waveform"], indirect=True, scope="module")
+one_family = pytest.mark.parametrize("model", ["waveform"], indirect=True)
 
 
 @pytest.fixture(scope="module", params=micro.FAMILIES)
@@ -50,7 +50,11 @@ def reference(on_eight, chunks):
     return on_eight(*chunks, SETTINGS)
 
 
-@pytest.mark.parametrize(("num_devices", "batch_size"), [(1, 1), (2, 2), (8, 16)])
+@pytest.mark.parametrize(
+    ("model", "num_devices", "batch_size"),
+    [("waveform", 1, 1), ("waveform", 2, 2), ("waveform", 8, 16), ("spectral", 1, 1)],
+    indirect=["model"],
+)
 def test_devices_and_batch_sizes_agree(model, params, chunks, reference, num_devices, batch_size):
     separator = ChunkSeparator(
         model, params, batch_size=batch_size, devices=jax.devices()[:num_devices]
@@ -241,12 +245,13 @@ def test_the_result_depends_on_the_position(on_eight, chunks, reference):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("model", "settings"),
     [
-        {"sampler": "ab2", "steps": 3, "start_sigma": 0.6, "ensemble": 2},
-        {"sampler": "ddim", "steps": 3, "start_sigma": 0.6, "refine": True},
+        ("spectral", {"sampler": "ab2", "steps": 3, "start_sigma": 0.6, "ensemble": 2}),
+        ("waveform", {"sampler": "ddim", "steps": 3, "start_sigma": 0.6, "refine": True}),
     ],
     ids=["warm ensemble", "refine"],
+    indirect=["model"],
 )
 def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
     """From a mono track of another rate: many chunks, the last batch only partly filled."""
