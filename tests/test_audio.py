@@ -15,7 +15,6 @@ from diffsep_jax.audio.read import (
     AudioSource,
     finite_blocks,
     read_audio,
-    resample_blocks,
 )
 from diffsep_jax.errors import UserError
 
@@ -469,18 +468,6 @@ def test_blocks_are_bounded(tmp_path, name):
     sf.write(tmp_path / name, music(200_000), RATE)
     lengths = [len(block) for block in AudioFile(tmp_path / name).blocks()]
     assert lengths == [65_536] * 3 + [200_000 - 3 * 65_536]
-
-
-@pytest.mark.parametrize("rates", [(44_100, 48_000), (48_000, 44_100), (22_050, 44_100)])
-@pytest.mark.parametrize("num_frames", [1, 7, 30_011])
-def test_resampling_does_not_depend_on_blocks(rates, num_frames):
-    audio = music(num_frames)
-    whole = soxr.resample(audio, *rates, quality="VHQ")
-    for size in (1000, 4096):
-        blocks = (audio[i : i + size] for i in range(0, num_frames, size))
-        resampled = np.concatenate(list(resample_blocks(blocks, *rates)))
-        assert np.array_equal(resampled, whole)
-        assert len(resampled) == int(num_frames * rates[1] / rates[0] + 0.5)
 
 
 def test_a_file_at_another_rate(tmp_path):

@@ -11,8 +11,6 @@ import jax.numpy as jnp
 import micro
 import micro_config
 import pytest
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
@@ -85,23 +83,6 @@ def test_the_pieces_of_a_chain_are_one_collective():
     piece = '  %ag.{} = f32[8] all-gather(%p), frontend_attributes={{chain_id="{}"}}'
     lines = [piece.format(i, chain) for i, chain in enumerate("0010")]
     assert collectives("\n".join(lines)) == {"all-gather": [32, 32]}
-
-
-def test_the_collectives_of_a_compiled_shard_map():
-    mesh = jax.make_mesh((8,), ("x",), (AxisType.Auto,))
-
-    def function(x):
-        whole = jax.lax.all_gather(x, "x", tiled=True)
-        part = jax.lax.psum_scatter(jnp.sin(whole), "x", tiled=True)
-        return part, jax.lax.psum(x.sum(), "x")
-
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=P("x"), out_specs=(P("x"), P()))
-    x = jax.ShapeDtypeStruct((64, 3), jnp.float32, sharding=NamedSharding(mesh, P("x")))
-    assert collectives(jax.jit(mapped).lower(x).compile().as_text()) == {
-        "all-gather": [4 * 64 * 3],
-        "reduce-scatter": [4 * 8 * 3],
-        "all-reduce": [4],
-    }
 
 
 def test_flops_are_those_of_the_mathematics():

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import importlib.resources
 import os
-import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -180,13 +179,3 @@ def test_a_separator_refuses_to_work_in_a_fork():
                 refused += str(error).startswith(f"process {os.getpid()} was forked from process")
         os._exit(refused)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
-
-
-def test_separator_works_from_a_thread():
-    """Nothing on the way needs the main thread, as a GUI will not give it."""
-    separator = Separator.from_pretrained("small")
-    results = []
-    thread = threading.Thread(target=lambda: results.append(separator.separate(noise(99), RATE)))
-    thread.start()
-    thread.join()
-    assert len(results) == 1

@@ -239,12 +239,6 @@ def test_audio_whose_stems_would_not_be_finite_is_refused(num_channels):
             run(mixture, model(separate))
 
 
-def test_progress_counts_chunks():
-    seen = []
-    run(noise(5000), model(identity), on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 6) for done in range(7)]
-
-
 def test_positions_beyond_int32_are_refused():
     short = measure(AudioArray(noise(10), RATE))
     track = dataclasses.replace(short, num_frames=2**31)
