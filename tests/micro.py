@@ -53,7 +53,7 @@ FAMILIES = {"waveform": MODEL, "spectral": SPECTRAL}
 
 TRAIN = TrainConfig(
     num_steps=6,
-    optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2, weight_decay=0.0),
+    optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
     ema_decay=0.9,
     log_every=1,
     validate_every=100,

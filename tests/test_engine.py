@@ -19,9 +19,6 @@ from diffsep_jax.noise import KEY_TYPE, white_noise
 SETTINGS = SamplerSettings(steps=4, eta=0.6, cutoff_hz=3000.0, seed=3)
 ITERATIVE = ("ddim", "ab2")
 
-# What the engine does around a model's two functions, whatever their networks are.
-one_family = pytest.mark.parametrize("model", ["waveform"], indirect=True)
-
 
 @pytest.fixture(scope="module", params=micro.FAMILIES)
 def model(request):
@@ -50,11 +47,7 @@ def reference(on_eight, chunks):
     return on_eight(*chunks, SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("model", "num_devices", "batch_size"),
-    [("waveform", 1, 1), ("waveform", 2, 2), ("waveform", 8, 16), ("spectral", 1, 1)],
-    indirect=["model"],
-)
+@pytest.mark.parametrize(("num_devices", "batch_size"), [(1, 1), (2, 2), (8, 16)])
 def test_devices_and_batch_sizes_agree(model, params, chunks, reference, num_devices, batch_size):
     separator = ChunkSeparator(
         model, params, batch_size=batch_size, devices=jax.devices()[:num_devices]
@@ -87,7 +80,6 @@ def test_runtime_values_compile_nothing(on_eight, chunks, reference):
     assert len(different) == 2 * (1 + 3)
 
 
-@one_family
 @pytest.mark.parametrize("sampler", ITERATIVE)
 def test_start_ensemble_and_what_is_made_of_a_draw_compile_nothing(on_eight, chunks, sampler):
     settings = SamplerSettings(sampler=sampler, steps=2)
@@ -109,7 +101,6 @@ def test_start_ensemble_and_what_is_made_of_a_draw_compile_nothing(on_eight, chu
     assert on_eight.num_compilations == compiled
 
 
-@one_family
 @pytest.mark.parametrize("sampler", ITERATIVE)
 def test_a_crossover_keeps_the_direct_estimate_below(model, on_eight, chunks, sampler):
     plain = SamplerSettings(sampler=sampler, steps=3)
@@ -125,7 +116,6 @@ def test_a_crossover_keeps_the_direct_estimate_below(model, on_eight, chunks, sa
         np.testing.assert_allclose(spectra[0][:, part], expected[:, part], atol=scale)
 
 
-@one_family
 def test_the_temperature_scales_the_noise_at_the_start(on_eight, chunks):
     """At 0 nothing is random: seeds give the same."""
     cold = SamplerSettings(sampler="ab2", steps=3, temperature=0.0)
@@ -164,7 +154,6 @@ def test_the_default_start_is_the_plain_sampler_to_the_bit(model, params, chunks
     np.testing.assert_array_equal(separator(mixture, start, SETTINGS), expected)
 
 
-@one_family
 @pytest.mark.parametrize("sampler", ITERATIVE)
 def test_a_start_near_0_gives_back_what_it_starts_from(on_eight, chunks, sampler):
     """Up to the level times the velocity, which is in the hundreds with random parameters."""
@@ -175,12 +164,10 @@ def test_a_start_near_0_gives_back_what_it_starts_from(on_eight, chunks, sampler
     np.testing.assert_allclose(on_eight(*chunks, settings, guess), guess, atol=1e-3)
 
 
-@one_family
 def test_a_start_from_noise_does_not_know_the_guess(on_eight, chunks, reference):
     np.testing.assert_array_equal(on_eight(*chunks, SETTINGS, chunks[0] + 1), reference)
 
 
-@one_family
 def test_the_direct_estimate_is_the_guess_where_there_is_none(on_eight, chunks):
     settings = dataclasses.replace(SETTINGS, start_sigma=0.4)
     direct = np.asarray(on_eight(*chunks, SamplerSettings(sampler="direct")))
@@ -188,7 +175,6 @@ def test_the_direct_estimate_is_the_guess_where_there_is_none(on_eight, chunks):
     np.testing.assert_allclose(on_eight(*chunks, settings, direct), warm, atol=1e-4)
 
 
-@one_family
 @pytest.mark.parametrize("sampler", ITERATIVE)
 def test_an_ensemble_is_the_mean_over_its_seeds(on_eight, chunks, sampler):
     settings = dataclasses.replace(SETTINGS, sampler=sampler)
@@ -198,7 +184,6 @@ def test_an_ensemble_is_the_mean_over_its_seeds(on_eight, chunks, sampler):
     assert np.ptp(draws, axis=0).max() > 0.1
 
 
-@one_family
 def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(model, params, chunks, monkeypatch):
     original, calls = SeparationModel.condition, []
 
@@ -213,7 +198,6 @@ def test_the_conditioner_runs_once_whatever_the_steps_and_seeds(model, params, c
     assert len(calls) == 1
 
 
-@one_family
 def test_a_function_from_outside_is_a_sampler(on_eight, chunks):
     """It is called with the settings that it names, as one program for all their values."""
 
@@ -237,7 +221,6 @@ def test_the_stride_is_the_deeper_networks(model, params):
     assert separator.segment % separator.stride == 0
 
 
-@one_family
 def test_the_result_depends_on_the_position(on_eight, chunks, reference):
     mixture, start = chunks
     moved = on_eight(mixture, start + 1, SETTINGS)
@@ -245,13 +228,12 @@ def test_the_result_depends_on_the_position(on_eight, chunks, reference):
 
 
 @pytest.mark.parametrize(
-    ("model", "settings"),
+    "settings",
     [
-        ("spectral", {"sampler": "ab2", "steps": 3, "start_sigma": 0.6, "ensemble": 2}),
-        ("waveform", {"sampler": "ddim", "steps": 3, "start_sigma": 0.6, "refine": True}),
+        {"sampler": "ab2", "steps": 3, "start_sigma": 0.6, "ensemble": 2},
+        {"sampler": "ddim", "steps": 3, "start_sigma": 0.6, "refine": True},
     ],
     ids=["warm ensemble", "refine"],
-    indirect=["model"],
 )
 def test_a_track_does_not_depend_on_batch_or_devices(model, params, settings):
     """From a mono track of another rate: many chunks, the last batch only partly filled."""
@@ -279,7 +261,6 @@ def test_an_overlap_that_the_transform_reaches_beyond_is_refused():
         separator.separate(np.ones((9000, 2), np.float32), 44_100, sampler="direct", overlap=0.4)
 
 
-@one_family
 @pytest.mark.parametrize("refines", [False, True])
 def test_a_call_after_compiling_compiles_nothing(model, params, chunks, refines):
     separator = ChunkSeparator(model, params, batch_size=8)

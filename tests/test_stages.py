@@ -1,5 +1,7 @@
 """What the loss of each stage is made of, and which network it trains."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import micro
@@ -11,7 +13,8 @@ from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.samplers import adams_bashforth_2
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.step import example_losses
+from diffsep_jax.training.sharding import MeshConfig, make_mesh
+from diffsep_jax.training.step import example_losses, train_program
 
 TERMS = {
     "waveform": {"diffusion", "latent", "reconstruction"},
@@ -130,3 +133,19 @@ def test_the_generator_is_trained_through_the_sampler():
     np.testing.assert_allclose(errors[1], error_in_two_steps(), rtol=1e-4)
     np.testing.assert_array_equal(errors[2], errors[0])
     assert set(terms) == {"diffusion", "normalised", "sample", "spectra"}
+
+
+@pytest.mark.parametrize("freeze", ["generator", "conditioner"])
+def test_a_frozen_network_stays_as_it_is(freeze):
+    config = dataclasses.replace(micro.TRAIN, freeze=freeze)
+    program = train_program(micro.SPECTRAL, config, make_mesh(MeshConfig(), jax.devices()[:1]))
+    state = program.init(jax.random.key(0))
+    before = jax.device_get(state.params)
+    batch = batch_of(micro.SPECTRAL, micro.BATCH_SIZE)
+    for _ in range(2):
+        state, _ = program.step(state, batch, jax.random.key(1))
+    for network in ("generator", "conditioner"):
+        changes = jax.tree.map(
+            lambda a, b: float(jnp.abs(a - b).max()), before[network], state.params[network]
+        )
+        assert (max(jax.tree.leaves(changes)) == 0) == (network == freeze), network
