@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import mastering
+from data_pipelines.dsp import Mono
 from data_pipelines.pitch import shift_pitch
 from data_pipelines.source import Segment
 from diffsep_jax.errors import UserError
@@ -241,6 +241,6 @@ def _change(stem: np.ndarray, changes: StemChanges, gain: float) -> np.ndarray:
     return stem
 
 
-def _scale(segment: Segment, gain: Float[np.ndarray, "time"]) -> None:
+def _scale(segment: Segment, gain: Mono) -> None:
     for stem in segment:
         stem *= gain[:, None]

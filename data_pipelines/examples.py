@@ -14,6 +14,7 @@ from numpy.random import Generator
 from data_pipelines import dsp
 from data_pipelines.augment import AugmentConfig, Changes, augment, draw_changes, maybe
 from data_pipelines.combined import CombinedSongs
+from data_pipelines.dsp import Stereo
 from data_pipelines.mastering import MARGIN
 from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, active_blocks
 
@@ -223,9 +224,7 @@ def _read(source: Source, place: Place, stretch: Stretch) -> Segment:
     return source.segment(place.song, min(max(first, 0), last), stretch.read)
 
 
-def _add_layers(
-    plan: ExamplePlan, source: Source, accompaniment: Float[np.ndarray, "time 2"], unit: float
-) -> None:
+def _add_layers(plan: ExamplePlan, source: Source, accompaniment: Stereo, unit: float) -> None:
     """Adds the layers in place and keeps the level; `unit` is the first song's gain to RMS 1."""
     level = dsp.rms(accompaniment)
     for place, db in plan.layers:

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from data_pipelines.builders.layouts import audio_files, recording_of
 from data_pipelines.builders.patterns import STEMS
 from data_pipelines.cache import cache_folder, write_npy
+from data_pipelines.dsp import Stereo
 from data_pipelines.recordings import (
     AUDIO_SUFFIXES,
     Recording,
@@ -184,7 +185,7 @@ def _info(path: Path) -> tuple[int, int]:
     return info.frames, info.samplerate
 
 
-def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"]:
+def _read(file: StemFile, start: int, length: int) -> Stereo:
     """Part of a file that can seek, as stereo float32."""
     path = file.path
     with _sndfile_errors(path), soundfile.SoundFile(os.fsencode(path)) as opened:
@@ -204,7 +205,7 @@ def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"
     return as_stereo(audio)
 
 
-def _read_sum(files: Sequence[StemFile], start: int, length: int) -> Float[np.ndarray, "time 2"]:
+def _read_sum(files: Sequence[StemFile], start: int, length: int) -> Stereo:
     """Part of several files, added up."""
     total = _read(files[0], start, length)
     for file in files[1:]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from jaxtyping import Float, Int16
+from jaxtyping import Int16
 
+from data_pipelines.dsp import Stereo
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import check_writable
 from diffsep_jax.lock import LOCK_FILE
@@ -20,9 +21,7 @@ def check_output(out: Path, mark: str) -> None:
         raise UserError(f"{out}: holds something else; expected a new folder, or one with {mark}")
 
 
-def wav_of_16_bits(
-    audio: Float[np.ndarray, "time 2"] | Int16[np.ndarray, "time 2"], sample_rate: int
-) -> bytes:
+def wav_of_16_bits(audio: Stereo | Int16[np.ndarray, "time 2"], sample_rate: int) -> bytes:
     """A wav file."""
     file = io.BytesIO()
     soundfile.write(file, audio, sample_rate, format="WAV", subtype="PCM_16")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
@@ -20,6 +19,7 @@ from data_pipelines.devset.mixing import Clip, mix
 from data_pipelines.devset.pitched import sing_line
 from data_pipelines.devset.sources import EXCERPT_SECONDS, Band, Table, Voice
 from data_pipelines.devset.tonality import find_tonality
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded.excerpt import LICENCE, TITLE, load_excerpt
 from data_pipelines.packages import Package, fetch
 from diffsep_jax.errors import UserError
@@ -136,7 +136,7 @@ def _takes(rng: Generator, files: list[Path], read: Callable[[Path], Take | None
     return takes
 
 
-def _excerpt(package: Package, band: Band, start: float) -> Float[np.ndarray, "time 2"]:
+def _excerpt(package: Package, band: Band, start: float) -> Stereo:
     parts = []
     for file in band.files:
         audio, rate = package.read(file)

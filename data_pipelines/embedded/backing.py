@@ -1,10 +1,10 @@
 """Bass and chords: their notes over a composition, and their instruments."""
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded import instruments
 from data_pipelines.embedded.composition import Composition, Note
 from data_pipelines.embedded.lead import continuous
@@ -46,7 +46,7 @@ def bass_track(rng: Generator, score: Composition, n: int, sample_rate: int) -> 
 
 
 def _place_notes(
-    track: Float[np.ndarray, "time 2"],
+    track: Stereo,
     notes: list[Note],
     maker: instruments.NoteMaker,
     sample_rate: int,
@@ -139,7 +139,7 @@ def chord_track(rng: Generator, score: Composition, n: int, sample_rate: int) ->
     return track
 
 
-def _distort(rng: Generator, track: Float[np.ndarray, "time 2"], sample_rate: int) -> np.ndarray:
+def _distort(rng: Generator, track: Stereo, sample_rate: int) -> np.ndarray:
     """Amplifier and cabinet; half the time two takes left and right."""
     drive = np.float32(np.exp(rng.uniform(np.log(8), np.log(80))))
     left = np.tanh(track[:, :1] * drive)

@@ -1,19 +1,17 @@
 """The band: drums, bass, chords and a lead, mixed in stereo with a room."""
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded.backing import bass_track, chord_track
 from data_pipelines.embedded.composition import Composition
 from data_pipelines.embedded.drums import drum_track
 from data_pipelines.embedded.lead import lead_track
 
 
-def play(
-    rng: Generator, score: Composition, n: int, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+def play(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo:
     """Renders the accompaniment of a song: stereo, mixed, in its room; the level is free."""
     mix = np.zeros((n, 2), np.float32)
     wet = np.zeros((n, 2), np.float32)
@@ -53,7 +51,7 @@ def play(
     return mix
 
 
-def _active_rms(track: Float[np.ndarray, "time 2"], sample_rate: int) -> float:
+def _active_rms(track: Stereo, sample_rate: int) -> float:
     """RMS over the blocks of 0.2 s in which something sounds."""
     hop = sample_rate // 5
     count = max(1, len(track) // hop)
@@ -61,6 +59,6 @@ def _active_rms(track: Float[np.ndarray, "time 2"], sample_rate: int) -> float:
     return float(np.sqrt(power[power >= 0.05 * power.max()].mean())) if power.max() > 0 else 0.0
 
 
-def _balance(track: Float[np.ndarray, "time 2"], position: float) -> Float[np.ndarray, "time 2"]:
+def _balance(track: Stereo, position: float) -> Stereo:
     """Shifts a stereo track to a side without making it mono."""
     return track * np.array([1 - max(position, 0), 1 + min(position, 0)], np.float32)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from data_pipelines import pipeline
 from data_pipelines.augment import StemChanges
+from data_pipelines.dsp import Stereo
 from data_pipelines.examples import ExamplePlan, render
 from data_pipelines.inspect.contents import dbfs, decibels, printable
 from data_pipelines.pipeline import PipelineConfig
@@ -35,7 +35,7 @@ class Example:
 
     heading: str
     applied: tuple[str, ...]
-    audio: Mapping[str, Float[np.ndarray, "time 2"]]
+    audio: Mapping[str, Stereo]
     sample_rate: int
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 import soxr
-from jaxtyping import Float
 from numpy.random import Generator
 
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung.syllables import Treatment
@@ -52,7 +52,7 @@ def sing_score(
     num_samples: int,
     sample_rate: int,
     treatment: Treatment,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Sings notes on syllables in kana, one for each note; an empty one holds the vowel before.
 
     The synthesiser sings near its mean pitch, where it is voiced and in tune; WORLD puts the melody

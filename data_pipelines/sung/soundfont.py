@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded.composition import Note
 from diffsep_jax.errors import UserError
 
@@ -60,7 +61,7 @@ def play_notes(
     program: int,
     cents: float = 0.0,
     bend: Float[np.ndarray, "frame"] | None = None,
-) -> Float[np.ndarray, "time 2"]:
+) -> Stereo:
     """Renders notes on one program, dry; pitches are rounded to semitones, then tuned by `cents`.
 
     `bank` 128 holds the drum kits; kit 0 replaces one that the font lacks. `bend` is in semitones,
