@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from data_pipelines.builders.layouts import audio_files, recording_of
 from data_pipelines.builders.patterns import STEMS
-from data_pipelines.cache import cache_folder, write_npy
+from data_pipelines.cache import cache_folder, cached
 from data_pipelines.dsp import Stereo
 from data_pipelines.recordings import (
     AUDIO_SUFFIXES,
@@ -240,7 +240,7 @@ def _converted(
             )
         return np.stack([pad(stem[:length], length) for stem in stems])
 
-    return _cached(_cache_path(files, sample_rate, folder, "stems"), convert)
+    return cached(_cache_path(files, sample_rate, folder, "stems"), convert)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -251,14 +251,14 @@ def _activity(files: SongFiles, sample_rate: int, folder: Path) -> Float[np.ndar
         return block_rms(_read_sum(files.recording.vocals, 0, files.num_frames))
 
     path = _cache_path(files, sample_rate, folder, "activity")
-    return np.array(_cached(path, measure))  # a copy: no file descriptor for each song
+    return np.array(cached(path, measure))  # a copy: no file descriptor for each song
 
 
 @functools.lru_cache(maxsize=2**16)
 def _level(source: FolderSongs, song: int) -> float:
     folder = cache_folder(source.cache_dir)
     path = _cache_path(source.songs[song], source.sample_rate, folder, "level")
-    return float(_cached(path, lambda: np.array(mixture_rms(source, song))))
+    return float(cached(path, lambda: np.array(mixture_rms(source, song))))
 
 
 def _cache_path(files: SongFiles, sample_rate: int, folder: Path, kind: str) -> Path:
@@ -269,12 +269,3 @@ def _cache_path(files: SongFiles, sample_rate: int, folder: Path, kind: str) -> 
         key.append(f"{file.path.resolve()} {status.st_size} {status.st_mtime_ns}")
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     return folder / f"folder-{digest}-{kind}.npy"
-
-
-def _cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a cache file, memory-mapped; made first where it is missing or damaged."""
-    # A folder that cannot be read fails below, in writing.
-    with contextlib.suppress(OSError, ValueError):
-        return np.lib.format.open_memmap(path, mode="r")
-    write_npy(path, make())
-    return np.lib.format.open_memmap(path, mode="r")

@@ -18,26 +18,26 @@ RATE = 44100
 
 
 def render(song: int, *, split: str = "train", seed: int = 0, seconds: float = 2.0):
-    return synthesis.render_song(split=split, seed=seed, song=song, seconds=seconds)
+    return synthesis.render_song(split=split, seed=seed, song=song, seconds=seconds)[0]
 
 
 @pytest.fixture(scope="module")
 def songs() -> list[np.ndarray]:
     """Six songs of ten seconds as float waveforms [stem, time, channel]."""
     rendered = [render(song, split="test", seconds=10.0) for song in range(6)]
-    return [song.audio * np.float32(song.scale) for song in rendered]
+    return [song["audio"] * song["scale"] for song in rendered]
 
 
 def test_songs_seeds_and_splits_differ():
-    reference = render(0).audio
+    reference = render(0)["audio"]
     for other in (
         render(1),
         render(0, seed=1),
         render(0, split="test"),
         render(0, split="validation"),
     ):
-        assert other.audio.shape == reference.shape
-        correlation = np.corrcoef(other.audio.ravel(), reference.ravel())[0, 1]
+        assert other["audio"].shape == reference.shape
+        correlation = np.corrcoef(other["audio"].ravel(), reference.ravel())[0, 1]
         assert abs(correlation) < 0.2
 
 
@@ -46,9 +46,9 @@ def test_any_length_and_rate(seconds: float, rate: int):
     for song in range(3):
         rendered = synthesis.render_song(
             split="train", seed=0, song=song, seconds=seconds, sample_rate=rate
-        )
-        assert rendered.audio.shape == (2, round(seconds * rate), 2)
-        assert np.abs(rendered.audio).max() > 1000
+        )[0]
+        assert rendered["audio"].shape == (2, round(seconds * rate), 2)
+        assert np.abs(rendered["audio"]).max() > 1000
 
 
 def test_levels(songs: list[np.ndarray]):
@@ -64,13 +64,13 @@ def test_levels(songs: list[np.ndarray]):
 
 def test_activity_is_the_vocals_rms_by_block():
     song = render(1)
-    vocals = song.audio[0].astype(np.float64) * song.scale
+    vocals = song["audio"][0].astype(np.float64) * song["scale"]
     expected = [
         np.sqrt(np.mean(vocals[start : start + ACTIVITY_BLOCK] ** 2))
         for start in range(0, len(vocals), ACTIVITY_BLOCK)
     ]
-    np.testing.assert_allclose(song.activity, expected, rtol=1e-4, atol=1e-7)
-    assert song.activity.max() > 0.01
+    np.testing.assert_allclose(song["activity"], expected, rtol=1e-4, atol=1e-7)
+    assert song["activity"].max() > 0.01
 
 
 def test_no_band_belongs_to_one_stem(songs: list[np.ndarray]):
@@ -116,12 +116,12 @@ def whole(source: songs_module.EmbeddedSongs) -> np.ndarray:
 
 def test_cache_gives_what_rendering_gives(tmp_path):
     direct = render(2, seconds=1.0)
-    expected = direct.audio * np.float32(direct.scale)
+    expected = direct["audio"] * direct["scale"]
     for _ in ("cold", "warm"):
         songs_module._open.cache_clear()
         source = cached(tmp_path, 1.0)
         np.testing.assert_array_equal(whole(source), expected)
-        np.testing.assert_array_equal(source.activity(2), direct.activity)
+        np.testing.assert_array_equal(source.activity(2), direct["activity"])
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 

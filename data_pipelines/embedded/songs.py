@@ -1,16 +1,14 @@
 """The embedded songs as a source, with their disk cache."""
 
-import contextlib
 import dataclasses
 import functools
 import math
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.cache import cache_folder, write_npy
-from data_pipelines.embedded.synthesis import MIN_SECONDS, VERSION, RenderedSong, render_song
+from data_pipelines.cache import cache_folder, cached
+from data_pipelines.embedded.synthesis import MIN_SECONDS, VERSION, render_song
 from data_pipelines.source import Segment, Split, check_range, mixture_rms
 from diffsep_jax.errors import UserError
 
@@ -63,66 +61,40 @@ class EmbeddedSongs:
         """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
-        # A song that is read whole, as by an evaluation, need not stay in memory.
-        stored = self._song(song, keep_open=length < num_samples)
-        vocals, accompaniment = stored.audio[:, start : start + length] * np.float32(stored.scale)
+        # Mapped files keep what was read in memory; one that is read whole is not kept.
+        opened = _open if length < num_samples else _open.__wrapped__
+        record = opened(self, song)
+        vocals, accompaniment = record["audio"][:, start : start + length] * record["scale"]
         return Segment(vocals=vocals, accompaniment=accompaniment)
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
         """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
-        return self._song(song).activity
+        return np.array(_open(self, song)["activity"])
 
     def level(self, song: int) -> float:
         """RMS of the whole song's mixture."""
         return _level(self, song)
 
-    def _song(self, song: int, *, keep_open: bool = True) -> RenderedSong:
-        """The song from the cache; rendered into it first where it is missing or damaged.
 
-        With `keep_open` its file stays mapped for the next call, and what was read of it in memory.
-        Safe among threads and processes: a file appears under its name only when it is whole, and
-        every writer writes the same.
-        """
-        name = f"v{VERSION}-{self.split}-{self.seed}-{song}-{self.seconds:.12g}s"
-        path = cache_folder(self.cache_dir) / f"{name}-{self.sample_rate}.npy"
-        opened = _open if keep_open else _open.__wrapped__
-        # A damaged file is replaced; a folder that cannot be read fails below, in writing.
-        with contextlib.suppress(OSError, ValueError):
-            return opened(path)
-        rendered = render_song(
-            split=self.split,
-            seed=self.seed,
+@functools.lru_cache(maxsize=256)  # each holds a file descriptor
+def _open(source: EmbeddedSongs, song: int) -> np.void:
+    """The record of a song, mapped from the cache; rendered first where that lacks it."""
+    name = f"v{VERSION}-{source.split}-{source.seed}-{song}-{source.seconds:.12g}s"
+    path = cache_folder(source.cache_dir) / f"{name}-{source.sample_rate}.npy"
+
+    def render() -> np.ndarray:
+        return render_song(
+            split=source.split,
+            seed=source.seed,
             song=song,
-            seconds=self.seconds,
-            sample_rate=self.sample_rate,
+            seconds=source.seconds,
+            sample_rate=source.sample_rate,
         )
-        _store(path, rendered)
-        return opened(path)
+
+    record: np.void = cached(path, render)[0]
+    return record
 
 
 @functools.lru_cache(maxsize=2**16)
 def _level(source: EmbeddedSongs, song: int) -> float:
     return mixture_rms(source, song)
-
-
-def _store(path: Path, rendered: RenderedSong) -> None:
-    """One structured record: scale, activity, audio; whole or not at all."""
-    record = np.zeros(
-        1,
-        dtype=[
-            ("scale", np.float32),
-            ("activity", np.float32, rendered.activity.shape),
-            ("audio", np.int16, rendered.audio.shape),
-        ],
-    )
-    record["scale"], record["activity"] = rendered.scale, rendered.activity
-    record["audio"] = rendered.audio
-    write_npy(path, record)
-
-
-@functools.lru_cache(maxsize=256)  # each holds a file descriptor
-def _open(path: Path) -> RenderedSong:
-    record = np.load(path, mmap_mode="r")[0]
-    return RenderedSong(
-        audio=record["audio"], scale=float(record["scale"]), activity=np.array(record["activity"])
-    )

@@ -1,9 +1,6 @@
 """Embedded songs: composed and rendered from a seed, with no download."""
 
-import dataclasses
-
 import numpy as np
-from jaxtyping import Float, Int16
 
 from data_pipelines.embedded.production import produce
 from data_pipelines.source import SPLITS, Split, block_rms
@@ -15,28 +12,18 @@ MIN_SECONDS = 0.05
 """The shortest song."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RenderedSong:
-    """A song as it is stored.
-
-    Attributes:
-        audio: vocals, then accompaniment.
-        scale: factor from `audio` to the waveform.
-        activity: RMS of the vocals in each block of `source.ACTIVITY_BLOCK` samples.
-    """
-
-    audio: Int16[np.ndarray, "2 time channel"]
-    scale: float
-    activity: Float[np.ndarray, "block"]
-
-
 def render_song(
     *, split: Split, seed: int, song: int, seconds: float, sample_rate: int = 44100
-) -> RenderedSong:
+) -> np.ndarray:
     """Composes and renders song number `song`: a pure function of its arguments and `VERSION`.
 
     Equal to the bit on one machine; another numpy build or processor may change the last bit of a
     sample.
+
+    Returns:
+        One record, as it is stored: `audio`, int16 [vocals and accompaniment, time, channel];
+        `scale`, the factor from it to the waveform; `activity`, RMS of the vocals in each block of
+        `source.ACTIVITY_BLOCK` samples.
     """
     entropy = [VERSION, SPLITS.index(split), seed, song]
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
@@ -44,4 +31,9 @@ def render_song(
     scale = np.float32(max(float(np.abs(stems).max(initial=0.0)), 1e-6) / 32767)
     audio = np.round(stems / scale).astype(np.int16)
     activity = block_rms(audio[0] * scale)
-    return RenderedSong(audio=audio, scale=float(scale), activity=activity)
+    fields: list[tuple] = [
+        ("scale", np.float32),
+        ("activity", np.float32, activity.shape),
+        ("audio", np.int16, audio.shape),
+    ]
+    return np.array([(scale, activity, audio)], fields)
