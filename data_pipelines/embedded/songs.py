@@ -54,11 +54,9 @@ class EmbeddedSongs:
         return f"{self.split}-{song:04d}"
 
     def num_samples(self, song: int) -> int:
-        """Length of a song, the same for all."""
         return round(self.seconds * self.sample_rate)
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
         # Mapped files keep what was read in memory; one that is read whole is not kept.
@@ -68,11 +66,9 @@ class EmbeddedSongs:
         return Segment(vocals=vocals, accompaniment=accompaniment)
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
-        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
         return np.array(_open(self, song)["activity"])
 
     def level(self, song: int) -> float:
-        """RMS of the whole song's mixture."""
         return _level(self, song)
 
 
