@@ -96,15 +96,12 @@ class FolderSongs:
         return len(self.songs)
 
     def name(self, song: int) -> str:
-        """The song's folder name."""
         return self.songs[song].recording.name
 
     def num_samples(self, song: int) -> int:
-        """Length of a song at the source's rate."""
         return self.songs[song].num_samples(self.sample_rate)
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
         files = self.songs[song]
@@ -150,7 +147,7 @@ def _scan_song(folder: Path) -> SongFiles | None:
     """The song in a folder; None where the folder holds no audio at all."""
     if not audio_files(folder):
         return None
-    recording = recording_of(folder, STEMS, folder.name)
+    recording = recording_of(folder, folder.name, patterns=STEMS)
     if recording.mixture is not None:
         recording = dataclasses.replace(recording, others=())
     vocals = recording.vocals[0]

@@ -103,7 +103,7 @@ def test_samples_are_stored_as_the_source_has_them(tmp_path, subtype, dtype):
     write(song / "guitar.wav", noise(1), subtype=subtype)
     folder = built("stems", tmp_path / "in", tmp_path / "out")
     source = songs(folder)
-    assert source._format.dtype == dtype
+    assert source.format.dtype == dtype
     files = [read_audio(song / name)[0] for name in ("lead vocals.wav", "guitar.wav")]
     assert_stems(source, 0, *files)
 
@@ -162,7 +162,7 @@ def test_sums_beyond_full_scale_keep_their_peaks(tmp_path):
         audio[::2] = -1.0
         write(tmp_path / "hq/train/Loud" / f"{name}.wav", audio)
     source = songs(built("musdb18hq", tmp_path / "hq", tmp_path / "out"))
-    assert source._format.dtype == "int16"
+    assert source.format.dtype == "int16"
     assert source.table.scale[0] == 4
     assert whole(source).accompaniment.min() == -3
     np.testing.assert_allclose(whole(source).vocals.max(), 0.9, atol=2 / 32768)

@@ -78,7 +78,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         self._songs_per_shard = config.songs_per_shard
         self._min_samples = config.min_samples
         self._findings = find(config.layout, config.source, config.patterns)
-        self._format = RecordFormat(
+        self.record_format = RecordFormat(
             sample_rate=config.sample_rate,
             dtype=self._dtype(config),
             record_samples=config.record_samples,
@@ -86,11 +86,6 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         )
         self.name = config.layout
         super().__init__(file_format="array_record", **kwargs)
-
-    @property
-    def record_format(self) -> RecordFormat:
-        """What its records hold."""
-        return self._format
 
     @property
     def folder(self) -> Path:
@@ -121,9 +116,9 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            features=self._format.features(),
+            features=self.record_format.features(),
             disable_shuffling=True,  # records belong to songs by their order
-            metadata=tfds.core.MetadataDict(dataclasses.asdict(self._format)),
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(self.record_format)),
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
@@ -154,7 +149,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     def _shards(self, recordings: Sequence[Recording]) -> Iterator[Shard]:
         for start in range(0, len(recordings), self._songs_per_shard):
             songs = recordings[start : start + self._songs_per_shard]
-            yield plan_shard(tuple(songs), self._format, self._min_samples, self._parts)
+            yield plan_shard(tuple(songs), self.record_format, self._min_samples, self._parts)
 
     def _collect(
         self, split: str, parts: Sequence[tuple[Path, SongTable]], left_out: dict[str, str]

@@ -12,6 +12,7 @@ name, with the reason.
 """
 
 import dataclasses
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -89,7 +90,9 @@ def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
     if layout in ("stems", "pairs"):
         default = STEMS if layout == "stems" else PAIRS
         chosen = default if patterns is None else read_patterns(patterns, default)
-        return _by_patterns(root, chosen, pairs=layout == "pairs")
+        places, left_out = _songs(root)
+        song = functools.partial(recording_of, patterns=chosen, pairs=layout == "pairs")
+        return _collect(root, places, song, left_out)
     if patterns is not None:
         raise UserError(
             f"patterns is {patterns}; expected none for {layout}: only stems and pairs have them"
@@ -125,20 +128,13 @@ def _musdb18(root: Path) -> Findings:
     return _collect(root, _musdb_songs(root, stem_files, f"SONG{_STEM_MP4}"), song)
 
 
-def _by_patterns(root: Path, patterns: Patterns, *, pairs: bool) -> Findings:
-    """Folders of songs whose files the patterns tell apart; of `pairs` other stems are ignored."""
-
-    def song(folder: Path, name: str, split: str) -> Recording:
-        return recording_of(folder, patterns, name, split, pairs=pairs)
-
-    places, left_out = _songs(root)
-    return _collect(root, places, song, left_out)
-
-
 def recording_of(
-    folder: Path, patterns: Patterns, name: str, split: str = "train", *, pairs: bool = False
+    folder: Path, name: str, split: str = "train", *, patterns: Patterns, pairs: bool = False
 ) -> Recording:
-    """The song in a folder, by patterns. Raises UserError if it lacks vocals or all else."""
+    """The song in a folder, by patterns; of `pairs` other stems are ignored.
+
+    Raises UserError if it lacks vocals or all else.
+    """
     files = _song_files(folder, patterns)
     places = [str(path.with_suffix("")).lower() for path in files]
     for path, place in zip(files, places, strict=True):

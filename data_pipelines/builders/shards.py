@@ -83,14 +83,18 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
         except UserError:
             table.unlink()
     rows, left_out = [], {}
-    features = shard.format.features()
+    features, rate = shard.format.features(), shard.format.sample_rate
     with replacing(records) as temporary:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         try:
             for recording in shard.recordings:
                 try:
-                    stems = read_stems(recording, shard.format.sample_rate)
-                    _check_length(recording, len(stems.vocals), shard)
+                    stems = read_stems(recording, rate)
+                    if len(stems.vocals) < shard.min_samples:
+                        raise UserError(
+                            f"{recording.files[0]}: {len(stems.vocals) / rate:.2f} s, shorter than"
+                            f" a training segment of {shard.min_samples / rate:.2f} s"
+                        )
                 except (UserError, UnicodeError) as error:
                     left_out[recording.name] = " ".join(str(error).split())
                     continue
@@ -114,15 +118,6 @@ def _write_errors(path: Path) -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be written: {reason}; make room and run again") from None
-
-
-def _check_length(recording: Recording, num_samples: int, shard: Shard) -> None:
-    if num_samples < shard.min_samples:
-        rate = shard.format.sample_rate
-        raise UserError(
-            f"{recording.files[0]}: {num_samples / rate:.2f} s, shorter than a training segment of"
-            f" {shard.min_samples / rate:.2f} s"
-        )
 
 
 def _row(recording: Recording, stems: Stems, format_: RecordFormat) -> dict[str, Any]:
