@@ -35,6 +35,13 @@ def rms(x: Float[np.ndarray, "..."]) -> float:
     return float(np.sqrt(np.mean(np.square(x), dtype=np.float64))) if x.size else 0.0
 
 
+def active_rms(track: Stereo, hop: int, share: float) -> float:
+    """RMS over the blocks of `hop` samples with at least this share of the loudest one's power."""
+    count = max(1, len(track) // hop)
+    power = np.square(track[: count * hop]).reshape(count, -1).mean(axis=1)
+    return float(np.sqrt(power[power >= share * power.max()].mean())) if power.max() > 0 else 0.0
+
+
 def upsample(control: Float[np.ndarray, "frame"], hop: int, n: int) -> Mono:
     """Linear interpolation of a control track (one value every `hop` samples) to `n` samples."""
     ramp = np.arange(hop, dtype=control.dtype) / control.dtype.type(hop)

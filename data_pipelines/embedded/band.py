@@ -30,7 +30,7 @@ def play(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo
         stereo = dsp.pan(track, float(np.clip(rng.normal(0, 0.35), -0.9, 0.9)))
         parts.append((stereo, rng.normal(-4, 3), rng.uniform(0.1, 0.5)))
     for track, level_db, send in parts:
-        loud = _active_rms(track, sample_rate)
+        loud = dsp.active_rms(track, sample_rate // 5, 0.05)
         if loud < 1e-6:
             continue
         gain = np.float32(0.1 / loud * dsp.db_to_gain(float(np.clip(level_db, -12, 4))))
@@ -49,14 +49,6 @@ def play(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo
         ratio, threshold = float(rng.uniform(1.5, 4)), float(rng.uniform(-6, 2))
         mix = dsp.compress(mix, sample_rate, ratio, threshold)
     return mix
-
-
-def _active_rms(track: Stereo, sample_rate: int) -> float:
-    """RMS over the blocks of 0.2 s in which something sounds."""
-    hop = sample_rate // 5
-    count = max(1, len(track) // hop)
-    power = np.square(track[: count * hop]).reshape(count, -1).mean(axis=1)
-    return float(np.sqrt(power[power >= 0.05 * power.max()].mean())) if power.max() > 0 else 0.0
 
 
 def _balance(track: Stereo, position: float) -> Stereo:

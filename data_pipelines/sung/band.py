@@ -86,11 +86,7 @@ def play(
 
 
 def _active_rms(track: Stereo, sample_rate: int) -> float:
-    """RMS over the blocks in which something sounds."""
-    hop = sample_rate // 10
-    count = max(1, len(track) // hop)
-    power = np.square(track[: count * hop]).reshape(count, -1).mean(axis=1)
-    return float(np.sqrt(power[power >= 0.03 * power.max()].mean())) if power.max() > 0 else 0.0
+    return dsp.active_rms(track, sample_rate // 10, 0.03)
 
 
 def _render(
