@@ -28,7 +28,8 @@ from data_pipelines.builders.layouts import Layout
 from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.music import BuildMusic, build_music
 from data_pipelines.processes import map_unordered
-from data_pipelines.record_format import check_same_format, table_name
+from data_pipelines.record_format import table_name
+from data_pipelines.song_folders import check_same
 from data_pipelines.song_table import read_table
 from data_pipelines.source import SPLITS
 from data_pipelines.sung.build import BuildSung, build_sung
@@ -140,7 +141,7 @@ def build_records(command: Build) -> None:
 def _build(builder: RecordsBuilder, sample_rate: int) -> None:
     console = Console()
     if builder.folder.exists():
-        check_same_format(builder.folder, builder.record_format)
+        check_same(builder.folder / "metadata.json", dataclasses.asdict(builder.record_format))
         console.print(f"{builder.folder} exists; delete it to build it again", markup=False)
     else:
         _write(builder)

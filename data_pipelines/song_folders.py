@@ -1,7 +1,10 @@
-"""Data sets as folders of songs, as `build sung`, `build music` and `build devset` write them."""
+"""What the commands of `build` share: what may be in their folders, and files of audio."""
 
 import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -19,6 +22,23 @@ def check_output(out: Path, mark: str) -> None:
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     if names - {LOCK_FILE} and mark not in names:
         raise UserError(f"{out}: holds something else; expected a new folder, or one with {mark}")
+
+
+def check_same(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Raises UserError unless the data set with this JSON file of settings has the wanted ones."""
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise UserError(
+            f"{path}: cannot be read; delete {path.parent} to build it again, or choose another"
+            " --out"
+        ) from None
+    for name, value in wanted.items():
+        if stored.get(name) != value:
+            raise UserError(
+                f"{path.parent}: {name} is {stored.get(name, 'unknown')}; expected {value}: use the"
+                " same settings, delete the folder, or choose another --out"
+            )
 
 
 def wav_of_16_bits(audio: Stereo | Int16[np.ndarray, "time 2"], sample_rate: int) -> bytes:
