@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import re
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
@@ -225,17 +223,3 @@ def test_bad_input_is_refused(songs, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         run(tmp_path / "nowhere", out)
     assert not out.exists()
-
-
-def test_bad_input_ends_in_one_line_and_status_2(tmp_path):
-    options = (str(tmp_path / "nowhere"), "--out", str(tmp_path / "page.html"))
-    result = subprocess.run(
-        [sys.executable, "-m", "data_pipelines.inspect", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert "nowhere" in result.stderr

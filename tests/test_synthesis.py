@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from data_pipelines.cache import write_npy
 from data_pipelines.dsp import midi_to_hz, modal, oscillate, phase_of, wavetables
 from data_pipelines.embedded import songs as songs_module
 from data_pipelines.embedded import synthesis
 from data_pipelines.source import ACTIVITY_BLOCK
-from diffsep_jax.errors import MachineError
 
 RATE = 44100
 
@@ -125,30 +123,12 @@ def test_cache_gives_what_rendering_gives(tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
 
 
-def test_damaged_cache_file_is_rendered_again(tmp_path):
-    before = whole(cached(tmp_path))
-    songs_module._open.cache_clear()
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:1000])
-    np.testing.assert_array_equal(whole(cached(tmp_path)), before)
-
-
 def test_threads_may_ask_for_the_same_song(tmp_path):
     with ThreadPoolExecutor(4) as threads:
         results = list(threads.map(lambda _: whole(cached(tmp_path)), range(4)))
     for audio in results[1:]:
         np.testing.assert_array_equal(audio, results[0])
     assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_unwritable_cache_names_the_folder(tmp_path):
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    for folder in (blocked, blocked / "below"):
-        with pytest.raises(MachineError, match=str(folder)):
-            write_npy(folder / "song.npy", np.zeros(1))
-    with pytest.raises(MachineError, match=str(blocked)):
-        cached(blocked).activity(0)
 
 
 def test_modal_is_the_sum_of_decaying_cosines():
