@@ -22,6 +22,7 @@ from data_pipelines.source import Segment, check_range
 from diffsep_jax.errors import UserError
 
 
+@dataclasses.dataclass(kw_only=True)
 class RecordSongs:
     """Random access to the songs of a split. Memory: the table of songs, and no audio.
 
@@ -37,26 +38,29 @@ class RecordSongs:
             on reading, a record is damaged or missing.
     """
 
-    def __init__(self, *, path: str, split: str = "train", sample_rate: int = 44_100) -> None:
-        self.path, self.split, self.sample_rate = path, split, sample_rate
-        folder = find_data_set(Path(path))
+    path: str
+    split: str = "train"
+    sample_rate: int = 44_100
+
+    def __post_init__(self) -> None:
+        folder = find_data_set(Path(self.path))
         if folder is None:
             raise UserError(
-                f"{path}: no data set in it; expected one of python -m data_pipelines.build"
+                f"{self.path}: no data set in it; expected one of python -m data_pipelines.build"
             )
         info = _read_info(folder)
         format_ = _format(folder, info)
-        if format_.sample_rate != sample_rate:
+        if format_.sample_rate != self.sample_rate:
             raise UserError(
                 f"{folder}: sample rate is {format_.sample_rate} Hz; expected the model's,"
-                f" {sample_rate} Hz: build it with --sample-rate {sample_rate}"
+                f" {self.sample_rate} Hz: build it with --sample-rate {self.sample_rate}"
             )
-        if split not in info.splits:
+        if self.split not in info.splits:
             splits = ", ".join(info.splits) or "none"
-            raise UserError(f"{folder}: no split {split}; expected one of {splits}")
-        table = read_table(folder / table_name(split))
+            raise UserError(f"{folder}: no split {self.split}; expected one of {splits}")
+        table = read_table(folder / table_name(self.split))
         try:
-            paths = [str(path) for path in info.splits[split].filepaths]
+            paths = [str(path) for path in info.splits[self.split].filepaths]
             records = ArrayRecordDataSource(paths)
             num_records = len(records)
         except (OSError, ValueError, RuntimeError) as error:

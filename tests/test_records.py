@@ -32,6 +32,8 @@ def test_a_wrong_split_or_rate_is_refused(one_song):
 def test_the_folder_of_a_build_its_layout_and_its_version_name_the_data_set(one_song, tmp_path):
     for path in (one_song, one_song.parent, one_song.parents[1]):
         assert open_source(str(path)).path == str(one_song)
+    # By which a training finds that there are no validation songs.
+    assert open_source(str(one_song), split="validation") == open_source(str(one_song))
     for layout in ("one", "two"):
         shutil.copytree(one_song, tmp_path / layout / "1.0.0")
     with pytest.raises(
