@@ -34,7 +34,7 @@ from data_pipelines.song_table import read_table
 from data_pipelines.source import SPLITS
 from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.arguments import arguments
-from diffsep_jax.errors import PreemptedError, UserError, one_line_errors
+from diffsep_jax.errors import PreemptedError, UserError, check_at_least, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
 from diffsep_jax.lock import only_run
 from diffsep_jax.runtime import launched_by_mpi
@@ -121,8 +121,7 @@ def _preempt(*_: object) -> NoReturn:
 
 def build_records(command: Build) -> None:
     """Builds the records, unless they exist, and prints what they hold."""
-    if command.workers < 1:
-        raise UserError(f"workers is {command.workers}; expected 1 or more")
+    check_at_least(command, workers=1)
     if command.beam is not None and command.workers != 1:
         raise UserError(
             f"workers is {command.workers}; expected it to be left out with --beam, whose options"

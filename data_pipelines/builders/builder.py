@@ -24,7 +24,7 @@ from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_nam
 from data_pipelines.recordings import Recording, is_sixteen_bit
 from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
 from data_pipelines.source import SPLITS
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, check_at_least
 
 Written = tuple[Path, Path]
 """Paths of a shard's records and of its table."""
@@ -72,8 +72,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
 
     def __init__(self, config: BuildConfig, run: Runner | None = None, **kwargs: Any) -> None:
         """`run`: by default in this process; `kwargs`: of TFDS, as its folder `data_dir`."""
-        if config.songs_per_shard < 1:
-            raise UserError(f"songs_per_shard is {config.songs_per_shard}; expected 1 or more")
+        check_at_least(config, songs_per_shard=1)
         self._run = run or functools.partial(map, write_shard)
         self._songs_per_shard = config.songs_per_shard
         self._min_samples = config.min_samples

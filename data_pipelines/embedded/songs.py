@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from data_pipelines.cache import cache_folder, cached
 from data_pipelines.embedded.synthesis import MIN_SECONDS, VERSION, render_song
 from data_pipelines.source import Segment, Split, check_range, mixture_rms
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import check_at_least
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,10 +38,7 @@ class EmbeddedSongs:
     sample_rate: int = 44100
 
     def __post_init__(self) -> None:
-        smallest = {"num_songs": 1, "seconds": MIN_SECONDS, "sample_rate": 8000, "seed": 0}
-        for name, least in smallest.items():
-            if not least <= getattr(self, name) < math.inf:  # NaN is not either
-                raise UserError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        check_at_least(self, num_songs=1, seconds=MIN_SECONDS, sample_rate=8000, seed=0)
 
     def __len__(self) -> int:
         return self.num_songs

@@ -13,10 +13,11 @@ from data_pipelines import pipeline
 from data_pipelines.augment import StemChanges
 from data_pipelines.dsp import Stereo
 from data_pipelines.examples import ExamplePlan, render
-from data_pipelines.inspect.contents import dbfs, decibels, printable
+from data_pipelines.inspect.contents import dbfs, decibels
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.source import Source
 from diffsep_jax import pages
+from diffsep_jax.errors import printable
 
 PLAYBACK_PEAK_DB = -1.0
 """Peak of the loudest of an example's players, in dBFS."""

@@ -15,7 +15,7 @@ from data_pipelines.processes import map_unordered
 from data_pipelines.song_folders import check_output, check_same, wav_of_16_bits
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, check_at_least
 from diffsep_jax.files import write_bytes, write_folder
 from diffsep_jax.lock import only_run
 
@@ -86,10 +86,7 @@ def build_sung(command: BuildSung) -> None:
 
 
 def _check(command: BuildSung) -> SongConfig:
-    for name, least in (("workers", 1), ("seed", 0), ("song_seconds", MIN_SECONDS)):
-        value = getattr(command, name)
-        if not least <= value < math.inf:
-            raise UserError(f"{name} is {value}; expected at least {least:g}")
+    check_at_least(command, workers=1, seed=0, song_seconds=MIN_SECONDS)
     if not 0 < command.hours < math.inf:
         raise UserError(f"hours is {command.hours}; expected more than 0")
     if not command.voices or not set(command.voices) <= set(VOICE_SHARES):
