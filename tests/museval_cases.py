@@ -10,7 +10,7 @@ import soxr
 from jaxtyping import Float32
 
 from data_pipelines.embedded.excerpt import load_excerpt
-from data_pipelines.embedded.synthesis import render_song
+from data_pipelines.embedded.songs import render_song
 from diffsep_jax.evaluation.bss_eval import FrameScores
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
 

@@ -9,14 +9,13 @@ import scipy.signal
 
 from data_pipelines.dsp import midi_to_hz, modal, oscillate, phase_of, wavetables
 from data_pipelines.embedded import songs as songs_module
-from data_pipelines.embedded import synthesis
 from data_pipelines.source import ACTIVITY_BLOCK
 
 RATE = 44100
 
 
 def render(song: int, *, split: str = "train", seed: int = 0, seconds: float = 2.0):
-    return synthesis.render_song(split=split, seed=seed, song=song, seconds=seconds)[0]
+    return songs_module.render_song(split=split, seed=seed, song=song, seconds=seconds)[0]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def test_songs_seeds_and_splits_differ():
 @pytest.mark.parametrize(("seconds", "rate"), [(0.05, 44100), (0.5, 8000), (0.5, 48000)])
 def test_any_length_and_rate(seconds: float, rate: int):
     for song in range(3):
-        rendered = synthesis.render_song(
+        rendered = songs_module.render_song(
             split="train", seed=0, song=song, seconds=seconds, sample_rate=rate
         )[0]
         assert rendered["audio"].shape == (2, round(seconds * rate), 2)

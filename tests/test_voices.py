@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.embedded.composition import Note
-from data_pipelines.embedded.synthesis import render_song
+from data_pipelines.embedded.songs import render_song
 from data_pipelines.sung import hibari, sinsy, stock, voices, world
 from data_pipelines.sung.song import VOICE_SHARES
 from data_pipelines.sung.syllables import Treatment
@@ -258,7 +258,7 @@ EMBEDDED = {
 }
 """Of songs of 6 s: every 16,500th sample of each stem, the mean of its channels.
 
-They may change when `synthesis.VERSION` goes up, and only then.
+They may change when `songs.VERSION` goes up, and only then.
 """
 
 

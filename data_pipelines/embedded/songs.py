@@ -1,4 +1,4 @@
-"""The embedded songs as a source, with their disk cache."""
+"""The embedded songs, rendered from a seed with no download, as a source with a disk cache."""
 
 import dataclasses
 import functools
@@ -7,14 +7,20 @@ import numpy as np
 from jaxtyping import Float
 
 from data_pipelines.cache import cache_folder, cached
-from data_pipelines.embedded.synthesis import MIN_SECONDS, VERSION, render_song
-from data_pipelines.source import Segment, Split, check_range, mixture_rms
+from data_pipelines.embedded.production import produce
+from data_pipelines.source import SPLITS, Segment, Split, block_rms, check_range, mixture_rms
 from diffsep_jax.errors import check_at_least
+
+VERSION = 2
+"""Incremented whenever the sound of any song changes; part of every seed and cache file's name."""
+
+MIN_SECONDS = 0.05
+"""The shortest song."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddedSongs:
-    """Songs composed and rendered from a seed (see `synthesis`), kept in a disk cache.
+    """Songs composed and rendered from a seed (see `render_song`), kept in a disk cache.
 
     A song is rendered when it is first read.
 
@@ -90,3 +96,30 @@ def _open(source: EmbeddedSongs, song: int) -> np.void:
 @functools.lru_cache(maxsize=2**16)
 def _level(source: EmbeddedSongs, song: int) -> float:
     return mixture_rms(source, song)
+
+
+def render_song(
+    *, split: Split, seed: int, song: int, seconds: float, sample_rate: int = 44100
+) -> np.ndarray:
+    """Composes and renders song number `song`: a pure function of its arguments and `VERSION`.
+
+    Equal to the bit on one machine; another numpy build or processor may change the last bit of a
+    sample.
+
+    Returns:
+        One record, as it is stored: `audio`, int16 [vocals and accompaniment, time, channel];
+        `scale`, the factor from it to the waveform; `activity`, RMS of the vocals in each block of
+        `source.ACTIVITY_BLOCK` samples.
+    """
+    entropy = [VERSION, SPLITS.index(split), seed, song]
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+    stems = np.stack(produce(rng, seconds, sample_rate))
+    scale = np.float32(max(float(np.abs(stems).max(initial=0.0)), 1e-6) / 32767)
+    audio = np.round(stems / scale).astype(np.int16)
+    activity = block_rms(audio[0] * scale)
+    fields: list[tuple] = [
+        ("scale", np.float32),
+        ("activity", np.float32, activity.shape),
+        ("audio", np.int16, audio.shape),
+    ]
+    return np.array([(scale, activity, audio)], fields)
