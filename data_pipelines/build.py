@@ -143,7 +143,12 @@ def _build(builder: RecordsBuilder, sample_rate: int) -> None:
         check_same(builder.folder / "metadata.json", dataclasses.asdict(builder.record_format))
         console.print(f"{builder.folder} exists; delete it to build it again", markup=False)
     else:
-        _write(builder)
+        stderr = Console(stderr=True)
+        with rich.progress.Progress(console=stderr, disable=not stderr.is_terminal) as bar:
+            task = bar.add_task(builder.name, total=None)
+            # Hides what TFDS prints about downloads; this build downloads nothing.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.build(lambda done, total: bar.update(task, completed=done, total=total))
     tables = {split: builder.folder / table_name(split) for split in SPLITS}
     reports: dict[str, dict[str, Any]] = {
         split: report
@@ -155,15 +160,6 @@ def _build(builder: RecordsBuilder, sample_rate: int) -> None:
     text = json.dumps(reports, indent=2, ensure_ascii=False)
     write_bytes(builder.folder / REPORT, text.encode())
     console.print(f"built; train on it with --data.source {builder.folder}", markup=False)
-
-
-def _write(builder: RecordsBuilder) -> None:
-    console = Console(stderr=True)
-    with rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(builder.name, total=None)
-        # Hides what TFDS prints about downloads; this build downloads nothing.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.build(lambda done, total: bar.update(task, completed=done, total=total))
 
 
 if __name__ == "__main__":

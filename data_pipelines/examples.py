@@ -85,7 +85,7 @@ def draw_plan(
     stretch = stretch_of(segment, config, speed)
 
     song = _draw_song(rng, source)
-    weights = _start_weights(source, song, segment, silent_kept)
+    weights = start_weights(source, song, segment, silent_kept)
     if not silent:
         song, weights = _kept_song(added.spawn(1)[0], source, song, weights, segment, silent_kept)
     start = draw_start(rng, source, song, weights, segment)
@@ -145,7 +145,7 @@ def _kept_song(
         if rng.random() * (source.num_samples(song) - segment + 1) < weights.sum():
             break
         song = _draw_song(rng, source)
-        weights = _start_weights(source, song, segment, kept)
+        weights = start_weights(source, song, segment, kept)
     return song, weights
 
 
@@ -157,7 +157,7 @@ def draw_start(
     Where they keep none, all starts count alike.
     """
     if not weights.any():
-        weights = _start_weights(source, song, segment, 1.0)
+        weights = start_weights(source, song, segment, 1.0)
     cumulative = np.cumsum(weights)
     choice, offset = rng.random(2)
     block = int(np.searchsorted(cumulative, choice * cumulative[-1], side="right"))
@@ -166,27 +166,20 @@ def draw_start(
     return first + int(offset * (last - first + 1))
 
 
-def start_weights(
-    active: Bool[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
-) -> StartWeights:
+def start_weights(source: Source, song: int, segment: int, silent_kept: float) -> StartWeights:
     """How many starts in each block of a song are kept.
 
     Equivalent to drawing starts uniformly and keeping only the share `silent_kept` of those with
     silent vocals: the number of starts in the block, times `silent_kept` if a segment from the
     block's first sample on touches no active block.
     """
-    first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
-    starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
+    active, num_starts = _active_blocks(source, song), source.num_samples(song) - segment + 1
+    first = np.arange(0, num_starts, ACTIVITY_BLOCK)
+    starts = np.minimum(ACTIVITY_BLOCK, num_starts - first)
     active_before = np.append(0, np.cumsum(active))
     end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(active))
     sings = active_before[end_block] > active_before[first // ACTIVITY_BLOCK]
     return starts * np.where(sings, 1.0, silent_kept)
-
-
-def _start_weights(source: Source, song: int, segment: int, silent_kept: float) -> StartWeights:
-    return start_weights(
-        _active_blocks(source, song), source.num_samples(song), segment, silent_kept
-    )
 
 
 def _active_blocks(source: Source, song: int) -> Bool[np.ndarray, "block"]:
