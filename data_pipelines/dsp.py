@@ -13,6 +13,8 @@ from numpy.random import Generator
 
 Mono = Float[np.ndarray, "time"]
 Stereo = Float[np.ndarray, "time 2"]
+Track = Float[np.ndarray, "frame"]
+"""Slow control of a sound: one value for some samples."""
 
 TABLE_SIZE = 4096
 """Samples in one cycle of a wavetable."""
@@ -42,16 +44,14 @@ def active_rms(track: Stereo, hop: int, share: float) -> float:
     return float(np.sqrt(power[power >= share * power.max()].mean())) if power.max() > 0 else 0.0
 
 
-def upsample(control: Float[np.ndarray, "frame"], hop: int, n: int) -> Mono:
+def upsample(control: Track, hop: int, n: int) -> Mono:
     """Linear interpolation of a control track (one value every `hop` samples) to `n` samples."""
     ramp = np.arange(hop, dtype=control.dtype) / control.dtype.type(hop)
     following = np.append(control[1:], control[-1])
     return (control[:, None] + (following - control)[:, None] * ramp).ravel()[:n]
 
 
-def smooth_noise(
-    rng: Generator, n: int, rate: float, cutoff_hz: float
-) -> Float[np.ndarray, "frame"]:
+def smooth_noise(rng: Generator, n: int, rate: float, cutoff_hz: float) -> Track:
     """Random track of about unit variance, `n` values at `rate` per second, slow as `cutoff_hz`."""
     knots = max(4, int(np.ceil(n / rate * cutoff_hz * 2)) + 3)
     values = rng.standard_normal(knots) * 1.2
@@ -93,11 +93,7 @@ def phase_of(f0_hz: Mono, sample_rate: int) -> Mono:
 
 
 def oscillate(
-    tables: Float[np.ndarray, "level table"],
-    phase: Mono,
-    f0_hz: Float[np.ndarray, "frame"],
-    hop: int,
-    sample_rate: int,
+    tables: Float[np.ndarray, "level table"], phase: Mono, f0_hz: Track, hop: int, sample_rate: int
 ) -> Mono:
     """Reads a wavetable along a phase, at the richest level that does not alias at that f0."""
     allowed = 0.47 * sample_rate / np.maximum(f0_hz, 20.0)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.phonetics import (
     CONSONANTS,
@@ -193,7 +193,7 @@ def _target(vowel: str, rng: Generator | None = None) -> Formants:
 
 def pitch_track(
     rng: Generator, manner: Manner, notes: Sequence[Note], frames: int, rate: float
-) -> Float[np.ndarray, "frame"]:
+) -> Track:
     """f0 in hertz: glides, scoops, falls, vibrato that sets in late, drift and jitter."""
     time = np.arange(frames) / rate
     points: list[tuple[float, float]] = []

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.dsp import Mono
+from data_pipelines.dsp import Mono, Track
 from data_pipelines.embedded.singer import Singer
 
 FRAME_HOP = 512
@@ -50,9 +50,9 @@ def vocal_tract(
     singer: Singer,
     source: Mono,
     formants: Float[np.ndarray, "frame 3"],
-    nasal: Float[np.ndarray, "frame"],
-    f0_hz: Float[np.ndarray, "frame"],
-    effort: Float[np.ndarray, "frame"],
+    nasal: Track,
+    f0_hz: Track,
+    effort: Track,
     active: Bool[np.ndarray, "frame"],
     sample_rate: int,
 ) -> Mono:

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.dsp import Stereo
+from data_pipelines.dsp import Stereo, Track
 from data_pipelines.embedded import instruments
 from data_pipelines.embedded.backing import chord_track
 from data_pipelines.embedded.composition import Composition, Note
@@ -143,7 +142,7 @@ def _humanise(rng: Generator, notes: tuple[Note, ...], drums: bool) -> tuple[Not
 
 def _expression(
     rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int, amount: float
-) -> Float[np.ndarray, "frame"]:
+) -> Track:
     """Pitch bends in semitones: scoops and bends into notes, and vibrato on held ones."""
     hop = soundfont.BEND_HOP
     frames, rate = n // hop + 1, sample_rate / hop

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from data_pipelines.dsp import Stereo
+from data_pipelines.dsp import Stereo, Track
 from data_pipelines.embedded.composition import Note
 from diffsep_jax.errors import UserError
 
@@ -60,7 +59,7 @@ def play_notes(
     bank: int = 0,
     program: int,
     cents: float = 0.0,
-    bend: Float[np.ndarray, "frame"] | None = None,
+    bend: Track | None = None,
 ) -> Stereo:
     """Renders notes on one program, dry; pitches are rounded to semitones, then tuned by `cents`.
 
@@ -104,10 +103,7 @@ def play_notes(
 
 
 def _events(
-    notes: Iterable[Note],
-    num_samples: int,
-    sample_rate: int,
-    bend: Float[np.ndarray, "frame"] | None,
+    notes: Iterable[Note], num_samples: int, sample_rate: int, bend: Track | None
 ) -> list[tuple[int, int, int, int]]:
     """(sample, kind, key, value), in order: ends of notes (0), bends (1), starts (2)."""
     events, stop = [], num_samples // _BLOCK * _BLOCK

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.dsp import Mono
+from data_pipelines.dsp import Mono, Track
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung import syllables
@@ -99,7 +99,7 @@ def count_frames(num_samples: int, sample_rate: int) -> int:
 
 
 def synthesise(
-    f0_hz: Float[np.ndarray, "frame"],
+    f0_hz: Track,
     log_spectrum: Float[np.ndarray, "frame bin"],
     aperiodicity: Float[np.ndarray, "frame bin"],
     source_rate: int,
