@@ -73,14 +73,14 @@ class Stems(NamedTuple):
         mixture_error: RMS of (mixture - all stems) over RMS of the mixture; None where there are
             no mixture and stems to compare.
         clipped: samples of the files at full scale.
-        notes: what was repaired, in words.
+        note: what was repaired, in words.
     """
 
     vocals: Audio
     accompaniment: Audio
     mixture_error: float | None
     clipped: int
-    notes: tuple[str, ...]
+    note: str
 
 
 def named_stems(folder: Path) -> dict[str, Path]:
@@ -132,12 +132,12 @@ def read_stems(recording: Recording, sample_rate: int) -> Stems:
         accompaniment = mixture - vocals
         if others is not None:
             error = rms(accompaniment - others) / max(rms(mixture), 1e-9)
-    notes = []
+    note = ""
     shortest, longest = min(reader.lengths), max(reader.lengths)
     if longest - shortest > 1:
         missing = (longest - shortest) / sample_rate
-        notes.append(f"stems of unequal length: the shortest was filled up with {missing:.2f} s")
-    return Stems(vocals, accompaniment, error, reader.clipped, tuple(notes))
+        note = f"stems of unequal length: the shortest was filled up with {missing:.2f} s"
+    return Stems(vocals, accompaniment, error, reader.clipped, note)
 
 
 class _Reader:

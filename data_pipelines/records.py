@@ -122,15 +122,13 @@ class RecordSongs:
                 for name in Segment._fields
             }
         except (OSError, ValueError, RuntimeError, IndexError, DecodeError) as error:
+            split = self._info.splits[self.split]
+            ends = np.cumsum(split.shard_lengths)
+            file = split.filepaths[int(np.searchsorted(ends, index, side="right"))]
             raise UserError(
-                f"{self._file_of(index)}: record {index} of the split ({self.name(song)}) is"
+                f"{file}: record {index} of the split ({self.name(song)}) is"
                 f" damaged: {error}; build the data set again"
             ) from None
-
-    def _file_of(self, index: int) -> Path:
-        split = self._info.splits[self.split]
-        shard = int(np.searchsorted(np.cumsum(split.shard_lengths), index, side="right"))
-        return Path(split.filepaths[shard])
 
 
 def split_names(data_set: Path) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def _row(recording: Recording, stems: Stems, format_: RecordFormat) -> dict[str,
         "peak": float(np.abs(mixture).max(initial=0)),
         "mixture_error": math.nan if stems.mixture_error is None else stems.mixture_error,
         "clipped": stems.clipped,
-        "note": "; ".join(stems.notes),
+        "note": stems.note,
         "activity": block_rms(stems.vocals),
     }
 

@@ -23,8 +23,10 @@ def play(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo
         parts.append((bass_track(rng, score, n, sample_rate), rng.normal(-2, 2.5), 0.02))
     for index in range(int(rng.choice([1, 2, 3], p=[0.25, 0.5, 0.25]))):
         spread = float(rng.uniform(-0.8, 0.8)) if index or rng.random() < 0.5 else 0.0
-        track = chord_track(rng, score, n, sample_rate)
-        parts.append((_balance(track, spread), rng.normal(-4, 3), rng.uniform(0.05, 0.4)))
+        # To a side without making it mono.
+        sides = np.array([1 - max(spread, 0), 1 + min(spread, 0)], np.float32)
+        track = chord_track(rng, score, n, sample_rate) * sides
+        parts.append((track, rng.normal(-4, 3), rng.uniform(0.05, 0.4)))
     if score.lead and rng.random() < 0.85:
         track = lead_track(rng, score.lead, n, sample_rate)
         stereo = dsp.pan(track, float(np.clip(rng.normal(0, 0.35), -0.9, 0.9)))
@@ -49,8 +51,3 @@ def play(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo
         ratio, threshold = float(rng.uniform(1.5, 4)), float(rng.uniform(-6, 2))
         mix = dsp.compress(mix, sample_rate, ratio, threshold)
     return mix
-
-
-def _balance(track: Stereo, position: float) -> Stereo:
-    """Shifts a stereo track to a side without making it mono."""
-    return track * np.array([1 - max(position, 0), 1 + min(position, 0)], np.float32)

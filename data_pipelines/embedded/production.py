@@ -64,7 +64,10 @@ def sing_song(
         width = float(rng.uniform(0.2, 0.95))
         level = dsp.db_to_gain(float(rng.uniform(-12, -3)))
         for index, steps in enumerate(voices):
-            other = singer if style == "double" else _relative(rng, singer)
+            other = singer
+            if style != "double":
+                drawn = random_singer(rng)
+                other = dataclasses.replace(drawn, speech=singer.speech, centre=singer.centre)
             late = float(rng.uniform(-0.02, 0.035))
             notes = tuple(shifted(score, score.melody[i], steps, late) for i in backed)
             track = voice.sing(rng, other, notes, [lyrics[i] for i in backed], n, sample_rate)
@@ -78,12 +81,6 @@ def lead_position(rng: Generator, aside: float) -> float:
     if rng.random() < aside:
         return float(rng.uniform(-0.75, 0.75))
     return float(np.clip(rng.normal(0, 0.08), -0.3, 0.3))
-
-
-def _relative(rng: Generator, singer: Singer) -> Singer:
-    """Another singer of a similar kind."""
-    other = random_singer(rng)
-    return dataclasses.replace(other, speech=singer.speech, centre=singer.centre)
 
 
 def shifted(score: Composition, note: Note, steps: int, late: float) -> Note:
