@@ -83,23 +83,6 @@ class Stems(NamedTuple):
     note: str
 
 
-def named_stems(folder: Path) -> dict[str, Path]:
-    """The audio files directly in a folder by their names in lower case, without the suffix.
-
-    Raises:
-        UserError: two files have one name, or the folder cannot be read.
-    """
-    stems: dict[str, Path] = {}
-    for path in visible(folder):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(path):
-            stem = path.stem.lower()
-            if stem in stems:
-                both = f"{stems[stem].name} and {path.name}"
-                raise UserError(f"{folder}: {both} in it; expected one file of {stem}")
-            stems[stem] = path
-    return stems
-
-
 def visible(folder: Path) -> list[Path]:
     """A folder's entries, sorted, without hidden ones. Raises UserError if it cannot be read."""
     try:

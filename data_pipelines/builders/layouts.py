@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.builders.patterns import PAIRS, STEMS, Patterns, read_patterns
-from data_pipelines.recordings import AUDIO_SUFFIXES, Recording, StemFile, named_stems, visible
+from data_pipelines.recordings import AUDIO_SUFFIXES, Recording, StemFile, visible
 from diffsep_jax.errors import UserError
 
 Layout = Literal["musdb18hq", "musdb18", "stems", "pairs"]
@@ -104,7 +104,13 @@ def _musdb18hq(root: Path) -> Findings:
     """MUSDB18-HQ, uncompressed (zenodo.org/records/3338373)."""
 
     def song(folder: Path, name: str, split: str) -> Recording:
-        files = {stem: StemFile(path) for stem, path in named_stems(folder).items()}
+        audio = [
+            path
+            for path in visible(folder)
+            if path.suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(path)
+        ]
+        _refuse_twins(folder, audio)
+        files = {path.stem.lower(): StemFile(path) for path in audio}
         missing = [stem for stem in ("vocals", *_MUSDB_OTHERS) if stem not in files]
         if missing:
             names = " and no ".join(f"{stem}.wav" for stem in missing)
@@ -136,11 +142,7 @@ def recording_of(
     Raises UserError if it lacks vocals or all else.
     """
     files = _song_files(folder, patterns)
-    places = [str(path.with_suffix("")).lower() for path in files]
-    for path, place in zip(files, places, strict=True):
-        if places.count(place) > 1 and patterns.kind(folder, path) != "ignored":
-            twins = " and ".join(p.name for p, at in zip(files, places, strict=True) if at == place)
-            raise UserError(f"{folder}: {twins} in it; expected one file of {path.stem.lower()}")
+    _refuse_twins(folder, [path for path in files if patterns.kind(folder, path) != "ignored"])
     vocals, others, mixture = patterns.sort(folder, files)
     if pairs:
         others = ()
@@ -150,6 +152,18 @@ def recording_of(
         expected = "a mixture" if pairs else "a mixture or other stems"
         raise UserError(f"{folder}: holds only vocals; expected {expected} too")
     return Recording(name, vocals, others, mixture, split)
+
+
+def _refuse_twins(folder: Path, files: Sequence[Path]) -> None:
+    """Raises UserError if two files of a song differ in their suffixes or in case alone."""
+    known: dict[str, Path] = {}
+    for path in files:
+        twin = known.setdefault(str(path.with_suffix("")).lower(), path)
+        if twin is not path:
+            stem = path.stem.lower()
+            raise UserError(
+                f"{folder}: {twin.name} and {path.name} in it; expected one file of {stem}"
+            )
 
 
 Place = tuple[Path, str, str]
