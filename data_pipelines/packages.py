@@ -13,9 +13,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from data_pipelines.cache import cache_folder
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import make_folder, write_errors
+from diffsep_jax.files import make_folder, user_cache, write_errors
 
 
 class Package(NamedTuple):
@@ -66,7 +65,7 @@ def fetch(name: str, folder: Path | None) -> Package:
     Raises:
         UserError: no apt, no such package, no network, a full disk.
     """
-    folder = folder or cache_folder(None).parent / "packages"
+    folder = folder or user_cache("packages")
     unpacked = sorted(path for path in folder.glob(f"{name}_*") if path.is_dir())
     root = unpacked[-1] if unpacked else _download(name, folder)
     return Package(name, urllib.parse.unquote(root.name.split("_")[1]), root)

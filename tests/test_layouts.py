@@ -104,6 +104,15 @@ def test_patterns_of_accompaniment_come_before_those_of_vocals(tmp_path):
     assert paths(others, tmp_path) == ["vocals_fx.wav", "Über vocals.wav"]
 
 
+def test_of_two_files_of_one_name_one_may_be_ignored(tmp_path):
+    touch(tmp_path / "in/Song", "vocals.wav", "vocals.flac", "mixture.wav")
+    assert "vocals.flac and vocals.wav" in find("stems", tmp_path / "in").left_out["Song"]
+    path = tmp_path / "patterns.toml"
+    path.write_text("ignore = ['*.flac']")
+    (song,) = find("stems", tmp_path / "in", path).recordings
+    assert paths(song.vocals, tmp_path / "in/Song") == ["vocals.wav"]
+
+
 def test_links_are_followed_and_hidden_folders_are_not(tmp_path):
     song = tmp_path / "in/Song"
     touch(song, "drums.wav", ".trash/bass.wav", "sub/.cache/x.wav")

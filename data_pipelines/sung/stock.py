@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import scipy.signal
 
-from data_pipelines.cache import cache_folder, write_npy
+from data_pipelines.cache import write_npy
 from data_pipelines.dsp import Mono
 from data_pipelines.sung import hibari, texts
 from data_pipelines.sung.world import Analysis, analyse
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import user_cache
 
 SIZE = 32
 """Sentences of each source."""
@@ -63,7 +64,7 @@ def recording(source: str, index: int) -> Mono:
     rng = _rng(source, index)
     text = texts.english(rng) if index % 2 == 0 else texts.japanese(rng)
     name = f"{source}-{version()}-{zlib.crc32(text.encode()):08x}.npy"
-    path = cache_folder(None).parent / "voices" / name
+    path = user_cache("voices") / name
     if not path.exists():
         speech = _kokoro()(text, source, english=index % 2 == 0)
         write_npy(path, np.round(np.clip(speech, -1, 1) * 32767).astype(np.int16))
