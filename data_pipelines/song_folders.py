@@ -1,10 +1,10 @@
-"""What the commands of `build` share: what may be in their folders, and files of audio."""
+"""What the commands of `build` share: songs, what may be in their folders, audio files."""
 
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -14,6 +14,14 @@ from data_pipelines.dsp import Stereo
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import check_writable
 from diffsep_jax.lock import LOCK_FILE
+
+
+class Song(NamedTuple):
+    """Two stems, and what is known of them: sources and the choices that were made."""
+
+    vocals: Stereo
+    accompaniment: Stereo
+    facts: dict[str, Any]
 
 
 def check_output(out: Path, mark: str) -> None:

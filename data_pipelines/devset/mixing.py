@@ -1,7 +1,5 @@
 """Mixes a voice and an excerpt of a band into a clip: level, panning, room, silence."""
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import scipy.signal
 from jaxtyping import Float
@@ -9,6 +7,7 @@ from numpy.random import Generator
 
 from data_pipelines.devset.lines import SAMPLE_RATE, sounding
 from data_pipelines.dsp import Mono, Stereo, db_to_gain, mono, reverberate, rms
+from data_pipelines.song_folders import Song
 
 LEVEL_DB = (-6.0, 3.0)
 """Vocals against the band, while they sound."""
@@ -18,17 +17,9 @@ _PEAK = 0.89
 _GATE_DB, _GATE_SECONDS = -40.0, 0.02
 
 
-class Clip(NamedTuple):
-    """Two stems, and what is known of them: sources and the choices that were made."""
-
-    vocals: Stereo
-    accompaniment: Stereo
-    facts: dict[str, Any]
-
-
 def mix(
     rng: Generator, voice: Stereo, band: Stereo, *, off_centre: bool, reverberant: bool
-) -> Clip:
+) -> Song:
     """A dry voice over a band of its length; the mixture's peak is 0.89.
 
     If reverberation leaves less than a second of silence, a gate shortens its tails.
@@ -45,7 +36,7 @@ def mix(
     vocals *= db_to_gain(level_db) * rms(band[: len(mask)][mask]) / rms(vocals[: len(mask)][mask])
     vocals = _gated(vocals, dry, band)
     gain = _PEAK / np.abs(vocals + band).max()
-    return Clip(
+    return Song(
         vocals=(vocals * gain).astype(np.float32),
         accompaniment=(band * gain).astype(np.float32),
         facts={

@@ -16,6 +16,7 @@ from data_pipelines.dsp import Stereo
 from data_pipelines.embedded import band as procedural_band
 from data_pipelines.embedded.composition import SCALES, Composition, Note, compose
 from data_pipelines.embedded.production import balance, lead_position, shifted
+from data_pipelines.song_folders import Song
 from data_pipelines.source import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
@@ -47,15 +48,6 @@ class SongConfig:
     seconds: float
     voices: tuple[str, ...]
     fonts: tuple[Path, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Song:
-    """Two stems at 44.1 kHz, peaks below 1, and a description of them."""
-
-    vocals: Stereo
-    accompaniment: Stereo
-    facts: dict[str, Any]
 
 
 def render(config: SongConfig, number: int) -> Song:
