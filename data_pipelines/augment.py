@@ -205,7 +205,6 @@ def augment(
     Args:
         segment: stems of equal length.
         changes: from `draw_changes`.
-        sample_rate: Hz.
         gains: gains of vocals and accompaniment, applied with those drawn.
         length: samples of the result, which varispeed changes; by default as before.
     """

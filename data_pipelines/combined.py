@@ -18,7 +18,6 @@ class CombinedSongs:
 
     Attributes:
         names: name of each source, which prefixes the names of its songs.
-        sources: the sources.
         weights: how often each source is drawn from, as parts of their sum; unset: its number of
             songs.
         ends: number of songs up to and including each source.

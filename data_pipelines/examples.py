@@ -55,12 +55,9 @@ class ExamplePlan:
     """All that is drawn for an example.
 
     Attributes:
-        vocals: place of the vocals.
-        accompaniment: place of the accompaniment: the same, or another one by stem remixing.
+        accompaniment: the place of the vocals, or another one by stem remixing.
         layers: accompaniments added to it, with their levels in dB, at most two.
         silent: whether the vocals are set to zero.
-        stretch: length that is read.
-        changes: changes of the stems.
     """
 
     vocals: Place

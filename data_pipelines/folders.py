@@ -73,10 +73,8 @@ class FolderSongs:
     """A source that reads a folder of song folders; mono files become stereo.
 
     Attributes:
-        path: path of the folder.
         sample_rate: rate of every segment in Hz, whatever the files' rates.
         cache_dir: folder for converted songs; None: a folder in the user's cache.
-        songs: songs of the folder.
 
     Raises:
         UserError: naming the folder or file, on opening: no songs, a song without vocals or with

@@ -56,11 +56,7 @@ class Package(NamedTuple):
 
 
 def fetch(name: str, folder: Path | None) -> Package:
-    """A package unpacked in `folder`, downloaded if it is not there yet.
-
-    Args:
-        name: name of the package.
-        folder: None: one in the user's cache.
+    """A package unpacked in `folder` (None: the user's cache), downloaded if it is not there yet.
 
     Raises:
         UserError: no apt, no such package, no network, a full disk.

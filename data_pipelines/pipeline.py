@@ -77,8 +77,6 @@ def batches(
     """The endless data set of batches; element i holds rows of the global batch of step i.
 
     Args:
-        source: the songs.
-        config: config of the pipeline.
         segment: samples of an example, the model's.
         rows: those that this host provides, by default all; a row is the same example whoever
             provides it.

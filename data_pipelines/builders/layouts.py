@@ -77,10 +77,7 @@ class Findings:
 def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
     """The recordings in a folder.
 
-    Args:
-        layout: layout of the folder.
-        root: the folder.
-        patterns: TOML file that replaces some of the default patterns of `stems` or `pairs`.
+    `patterns`: TOML file that replaces some of the default patterns of `stems` or `pairs`.
 
     Raises:
         UserError: the folder is missing or has no songs, or the patterns cannot be read.

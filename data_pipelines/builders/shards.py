@@ -34,8 +34,7 @@ class Shard:
     """Recordings that go into one file.
 
     Attributes:
-        recordings: some recordings of one split.
-        format: format of the records.
+        recordings: of one split.
         min_samples: shorter recordings are left out.
         folder: where finished shards wait for the others.
         key: changes with the format and with any file's place, size or time; names the files.

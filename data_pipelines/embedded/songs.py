@@ -26,9 +26,7 @@ class EmbeddedSongs:
 
     Attributes:
         split: the three splits share no song.
-        num_songs: number of songs.
         seconds: length of each song.
-        seed: seed of all songs.
         cache_dir: None: a folder in the user's cache.
         sample_rate: Hz.
 

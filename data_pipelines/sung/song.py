@@ -38,7 +38,6 @@ class SongConfig:
     """What all songs of a data set share.
 
     Attributes:
-        seed: seed of the songs.
         seconds: length of a song.
         voices: kinds of voices that sing, of `VOICE_SHARES`.
         fonts: sound fonts; each song draws one of them.
