@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import mastering
+from data_pipelines.dsp import Mono
 from data_pipelines.pitch import shift_pitch
 from data_pipelines.source import Segment
 from diffsep_jax.errors import UserError
@@ -205,7 +205,6 @@ def augment(
     Args:
         segment: stems of equal length.
         changes: from `draw_changes`.
-        sample_rate: Hz.
         gains: gains of vocals and accompaniment, applied with those drawn.
         length: samples of the result, which varispeed changes; by default as before.
     """
@@ -241,6 +240,6 @@ def _change(stem: np.ndarray, changes: StemChanges, gain: float) -> np.ndarray:
     return stem
 
 
-def _scale(segment: Segment, gain: Float[np.ndarray, "time"]) -> None:
+def _scale(segment: Segment, gain: Mono) -> None:
     for stem in segment:
         stem *= gain[:, None]

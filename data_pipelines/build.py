@@ -28,12 +28,13 @@ from data_pipelines.builders.layouts import Layout
 from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.music import BuildMusic, build_music
 from data_pipelines.processes import map_unordered
-from data_pipelines.record_format import check_same_format, table_name
+from data_pipelines.record_format import table_name
+from data_pipelines.song_folders import check_same
 from data_pipelines.song_table import read_table
 from data_pipelines.source import SPLITS
 from data_pipelines.sung.build import BuildSung, build_sung
 from diffsep_jax.arguments import arguments
-from diffsep_jax.errors import PreemptedError, UserError, one_line_errors
+from diffsep_jax.errors import PreemptedError, UserError, check_at_least, one_line_errors
 from diffsep_jax.files import check_writable, write_bytes
 from diffsep_jax.lock import only_run
 from diffsep_jax.runtime import launched_by_mpi
@@ -120,8 +121,7 @@ def _preempt(*_: object) -> NoReturn:
 
 def build_records(command: Build) -> None:
     """Builds the records, unless they exist, and prints what they hold."""
-    if command.workers < 1:
-        raise UserError(f"workers is {command.workers}; expected 1 or more")
+    check_at_least(command, workers=1)
     if command.beam is not None and command.workers != 1:
         raise UserError(
             f"workers is {command.workers}; expected it to be left out with --beam, whose options"
@@ -140,10 +140,15 @@ def build_records(command: Build) -> None:
 def _build(builder: RecordsBuilder, sample_rate: int) -> None:
     console = Console()
     if builder.folder.exists():
-        check_same_format(builder.folder, builder.record_format)
+        check_same(builder.folder / "metadata.json", dataclasses.asdict(builder.record_format))
         console.print(f"{builder.folder} exists; delete it to build it again", markup=False)
     else:
-        _write(builder)
+        stderr = Console(stderr=True)
+        with rich.progress.Progress(console=stderr, disable=not stderr.is_terminal) as bar:
+            task = bar.add_task(builder.name, total=None)
+            # Hides what TFDS prints about downloads; this build downloads nothing.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.build(lambda done, total: bar.update(task, completed=done, total=total))
     tables = {split: builder.folder / table_name(split) for split in SPLITS}
     reports: dict[str, dict[str, Any]] = {
         split: report
@@ -155,15 +160,6 @@ def _build(builder: RecordsBuilder, sample_rate: int) -> None:
     text = json.dumps(reports, indent=2, ensure_ascii=False)
     write_bytes(builder.folder / REPORT, text.encode())
     console.print(f"built; train on it with --data.source {builder.folder}", markup=False)
-
-
-def _write(builder: RecordsBuilder) -> None:
-    console = Console(stderr=True)
-    with rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(builder.name, total=None)
-        # Hides what TFDS prints about downloads; this build downloads nothing.
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.build(lambda done, total: bar.update(task, completed=done, total=total))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The disk cache of songs: whole files or none, memory-mapped, safe among threads and processes."""
 
+import contextlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,15 @@ def cache_folder(cache_dir: str | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir)
     return user_cache("songs")
+
+
+def cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of a cache file, memory-mapped; made first where it is missing or damaged."""
+    # A folder that cannot be read fails below, in writing.
+    with contextlib.suppress(OSError, ValueError):
+        return np.lib.format.open_memmap(path, mode="r")
+    write_npy(path, make())
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:

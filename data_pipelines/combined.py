@@ -18,7 +18,6 @@ class CombinedSongs:
 
     Attributes:
         names: name of each source, which prefixes the names of its songs.
-        sources: the sources.
         weights: how often each source is drawn from, as parts of their sum; unset: its number of
             songs.
         ends: number of songs up to and including each source.
@@ -47,7 +46,6 @@ class CombinedSongs:
 
     @property
     def sample_rate(self) -> int:
-        """The rate that all sources share."""
         return self.sources[0].sample_rate
 
     def __len__(self) -> int:
@@ -67,22 +65,18 @@ class CombinedSongs:
         return f"{self.names[number]}/{self.sources[number].name(inside)}"
 
     def num_samples(self, song: int) -> int:
-        """Length of a song."""
         number, inside = self._locate(song)
         return self.sources[number].num_samples(inside)
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         number, inside = self._locate(song)
         return self.sources[number].segment(inside, start, length)
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
-        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
         number, inside = self._locate(song)
         return self.sources[number].activity(inside)
 
     def level(self, song: int) -> float:
-        """RMS of the whole song's mixture."""
         number, inside = self._locate(song)
         return self.sources[number].level(inside)
 

@@ -11,6 +11,11 @@ import scipy.fft
 from jaxtyping import Complex, Float
 from numpy.random import Generator
 
+Mono = Float[np.ndarray, "time"]
+Stereo = Float[np.ndarray, "time 2"]
+Track = Float[np.ndarray, "frame"]
+"""Slow control of a sound: one value for some samples."""
+
 TABLE_SIZE = 4096
 """Samples in one cycle of a wavetable."""
 
@@ -32,32 +37,35 @@ def rms(x: Float[np.ndarray, "..."]) -> float:
     return float(np.sqrt(np.mean(np.square(x), dtype=np.float64))) if x.size else 0.0
 
 
-def upsample(control: Float[np.ndarray, "frame"], hop: int, n: int) -> Float[np.ndarray, "time"]:
+def active_rms(track: Stereo, hop: int, share: float) -> float:
+    """RMS over the blocks of `hop` samples with at least this share of the loudest one's power."""
+    count = max(1, len(track) // hop)
+    power = np.square(track[: count * hop]).reshape(count, -1).mean(axis=1)
+    return float(np.sqrt(power[power >= share * power.max()].mean())) if power.max() > 0 else 0.0
+
+
+def upsample(control: Track, hop: int, n: int) -> Mono:
     """Linear interpolation of a control track (one value every `hop` samples) to `n` samples."""
     ramp = np.arange(hop, dtype=control.dtype) / control.dtype.type(hop)
     following = np.append(control[1:], control[-1])
     return (control[:, None] + (following - control)[:, None] * ramp).ravel()[:n]
 
 
-def smooth_noise(
-    rng: Generator, n: int, rate: float, cutoff_hz: float
-) -> Float[np.ndarray, "frame"]:
+def smooth_noise(rng: Generator, n: int, rate: float, cutoff_hz: float) -> Track:
     """Random track of about unit variance, `n` values at `rate` per second, slow as `cutoff_hz`."""
     knots = max(4, int(np.ceil(n / rate * cutoff_hz * 2)) + 3)
     values = rng.standard_normal(knots) * 1.2
     return np.interp(np.linspace(0, knots - 1, n), np.arange(knots), values)
 
 
-def swell(
-    rng: Generator, n: int, sample_rate: int, spread_db: float, cutoff_hz: float
-) -> Float[np.ndarray, "time"]:
+def swell(rng: Generator, n: int, sample_rate: int, spread_db: float, cutoff_hz: float) -> Mono:
     """Random gain with a spread in decibels, slow as `cutoff_hz`."""
     hop = 64
     db = spread_db * smooth_noise(rng, n // hop + 1, sample_rate / hop, cutoff_hz)
     return upsample((10 ** (db / 20)).astype(np.float32), hop, n)
 
 
-def mono(x: Float[np.ndarray, "time channel"]) -> Float[np.ndarray, "time"]:
+def mono(x: Float[np.ndarray, "time channel"]) -> Mono:
     """Mean of the first and the last channel (many times faster than a mean over a short axis)."""
     return (x[:, 0] + x[:, -1]) * np.float32(0.5)
 
@@ -79,18 +87,14 @@ def wavetables(harmonics: Complex[np.ndarray, "harmonic"]) -> Float[np.ndarray, 
     return np.concatenate([tables, tables[:, :1]], axis=1).astype(np.float32)
 
 
-def phase_of(f0_hz: Float[np.ndarray, "time"], sample_rate: int) -> Float[np.ndarray, "time"]:
+def phase_of(f0_hz: Mono, sample_rate: int) -> Mono:
     """Running phase in cycles (float64) of an instantaneous frequency."""
     return np.cumsum(f0_hz, dtype=np.float64) / sample_rate
 
 
 def oscillate(
-    tables: Float[np.ndarray, "level table"],
-    phase: Float[np.ndarray, "time"],
-    f0_hz: Float[np.ndarray, "frame"],
-    hop: int,
-    sample_rate: int,
-) -> Float[np.ndarray, "time"]:
+    tables: Float[np.ndarray, "level table"], phase: Mono, f0_hz: Track, hop: int, sample_rate: int
+) -> Mono:
     """Reads a wavetable along a phase, at the richest level that does not alias at that f0."""
     allowed = 0.47 * sample_rate / np.maximum(f0_hz, 20.0)
     level = np.clip((2 * np.log2(np.maximum(allowed, 1.0))).astype(np.int32), 0, len(tables) - 1)
@@ -118,7 +122,7 @@ def modal(
     phases: Float[np.ndarray, "mode"],
     n: int,
     sample_rate: int,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Sum of decaying sinusoids, `amplitude * exp(-t / decay) * cos(2 pi f t + phase)`.
 
     With t = block * a + b the exponential factors into exp(..a) exp(..b), so the sum over modes is
@@ -137,7 +141,7 @@ def modal(
 
 def shaped_noise(
     rng: Generator, n: int, sample_rate: int, low_hz: float, high_hz: float, slope: float = 2.0
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Unit-RMS noise between two soft edges; `slope` is the steepness (2 is 12 dB per octave)."""
     size = scipy.fft.next_fast_len(max(n, 16), real=True)
     spectrum = scipy.fft.rfft(rng.standard_normal(size, np.float32))
@@ -149,9 +153,7 @@ def shaped_noise(
 
 
 def equalise(
-    x: Float[np.ndarray, "time channel"],
-    sample_rate: int,
-    points: list[tuple[float, float]],
+    x: Float[np.ndarray, "time channel"], sample_rate: int, points: list[tuple[float, float]]
 ) -> Float[np.ndarray, "time channel"]:
     """Filters by a linear-phase FIR through (Hz, dB) points, joined straight in log frequency."""
     taps = 2048
@@ -210,7 +212,7 @@ def room(
 
 def reverberate(
     x: Float[np.ndarray, "time channel"], impulse: Float[np.ndarray, "tap 2"]
-) -> Float[np.ndarray, "time 2"]:
+) -> Stereo:
     """The wet signal alone, cut to the length of `x`."""
     return convolve(mono(x)[:, None], impulse)[: len(x)]
 
@@ -231,7 +233,7 @@ def compress(
     return x * upsample(gain.astype(np.float32), hop, len(x))[:, None]
 
 
-def pan(x: Float[np.ndarray, "time"], position: float) -> Float[np.ndarray, "time 2"]:
+def pan(x: Mono, position: float) -> Stereo:
     """Constant-power pan of a mono signal; -1 is left, 1 is right."""
     angle = (position + 1) * np.pi / 4
     gains = np.array([np.cos(angle), np.sin(angle)], np.float32) * np.float32(np.sqrt(2))
@@ -247,7 +249,7 @@ def place(track: Float[np.ndarray, "..."], sample: Float[np.ndarray, "..."], sta
 
 
 @functools.lru_cache(maxsize=64)
-def fade(n: int) -> Float[np.ndarray, "time"]:
+def fade(n: int) -> Mono:
     """Half a raised cosine from 1 to 0."""
     return (0.5 + 0.5 * np.cos(np.linspace(0, np.pi, n))).astype(np.float32)
 

@@ -14,6 +14,7 @@ from numpy.random import Generator
 from data_pipelines import dsp
 from data_pipelines.augment import AugmentConfig, Changes, augment, draw_changes, maybe
 from data_pipelines.combined import CombinedSongs
+from data_pipelines.dsp import Stereo
 from data_pipelines.mastering import MARGIN
 from data_pipelines.source import ACTIVITY_BLOCK, Segment, Source, active_blocks
 
@@ -54,12 +55,9 @@ class ExamplePlan:
     """All that is drawn for an example.
 
     Attributes:
-        vocals: place of the vocals.
-        accompaniment: place of the accompaniment: the same, or another one by stem remixing.
+        accompaniment: the place of the vocals, or another one by stem remixing.
         layers: accompaniments added to it, with their levels in dB, at most two.
         silent: whether the vocals are set to zero.
-        stretch: length that is read.
-        changes: changes of the stems.
     """
 
     vocals: Place
@@ -84,7 +82,7 @@ def draw_plan(
     stretch = stretch_of(segment, config, speed)
 
     song = _draw_song(rng, source)
-    weights = _start_weights(source, song, segment, silent_kept)
+    weights = start_weights(source, song, segment, silent_kept)
     if not silent:
         song, weights = _kept_song(added.spawn(1)[0], source, song, weights, segment, silent_kept)
     start = draw_start(rng, source, song, weights, segment)
@@ -144,7 +142,7 @@ def _kept_song(
         if rng.random() * (source.num_samples(song) - segment + 1) < weights.sum():
             break
         song = _draw_song(rng, source)
-        weights = _start_weights(source, song, segment, kept)
+        weights = start_weights(source, song, segment, kept)
     return song, weights
 
 
@@ -156,7 +154,7 @@ def draw_start(
     Where they keep none, all starts count alike.
     """
     if not weights.any():
-        weights = _start_weights(source, song, segment, 1.0)
+        weights = start_weights(source, song, segment, 1.0)
     cumulative = np.cumsum(weights)
     choice, offset = rng.random(2)
     block = int(np.searchsorted(cumulative, choice * cumulative[-1], side="right"))
@@ -165,27 +163,20 @@ def draw_start(
     return first + int(offset * (last - first + 1))
 
 
-def start_weights(
-    active: Bool[np.ndarray, "block"], num_samples: int, segment: int, silent_kept: float
-) -> StartWeights:
+def start_weights(source: Source, song: int, segment: int, silent_kept: float) -> StartWeights:
     """How many starts in each block of a song are kept.
 
     Equivalent to drawing starts uniformly and keeping only the share `silent_kept` of those with
     silent vocals: the number of starts in the block, times `silent_kept` if a segment from the
     block's first sample on touches no active block.
     """
-    first = np.arange(0, num_samples - segment + 1, ACTIVITY_BLOCK)
-    starts = np.minimum(ACTIVITY_BLOCK, num_samples - segment + 1 - first)
+    active, num_starts = _active_blocks(source, song), source.num_samples(song) - segment + 1
+    first = np.arange(0, num_starts, ACTIVITY_BLOCK)
+    starts = np.minimum(ACTIVITY_BLOCK, num_starts - first)
     active_before = np.append(0, np.cumsum(active))
     end_block = np.minimum(-(-(first + segment) // ACTIVITY_BLOCK), len(active))
     sings = active_before[end_block] > active_before[first // ACTIVITY_BLOCK]
     return starts * np.where(sings, 1.0, silent_kept)
-
-
-def _start_weights(source: Source, song: int, segment: int, silent_kept: float) -> StartWeights:
-    return start_weights(
-        _active_blocks(source, song), source.num_samples(song), segment, silent_kept
-    )
 
 
 def _active_blocks(source: Source, song: int) -> Bool[np.ndarray, "block"]:
@@ -223,9 +214,7 @@ def _read(source: Source, place: Place, stretch: Stretch) -> Segment:
     return source.segment(place.song, min(max(first, 0), last), stretch.read)
 
 
-def _add_layers(
-    plan: ExamplePlan, source: Source, accompaniment: Float[np.ndarray, "time 2"], unit: float
-) -> None:
+def _add_layers(plan: ExamplePlan, source: Source, accompaniment: Stereo, unit: float) -> None:
     """Adds the layers in place and keeps the level; `unit` is the first song's gain to RMS 1."""
     level = dsp.rms(accompaniment)
     for place, db in plan.layers:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,8 @@ from jaxtyping import Float
 
 from data_pipelines.builders.layouts import audio_files, recording_of
 from data_pipelines.builders.patterns import STEMS
-from data_pipelines.cache import cache_folder, write_npy
+from data_pipelines.cache import cache_folder, cached
+from data_pipelines.dsp import Stereo
 from data_pipelines.recordings import (
     AUDIO_SUFFIXES,
     Recording,
@@ -72,10 +73,8 @@ class FolderSongs:
     """A source that reads a folder of song folders; mono files become stereo.
 
     Attributes:
-        path: path of the folder.
         sample_rate: rate of every segment in Hz, whatever the files' rates.
         cache_dir: folder for converted songs; None: a folder in the user's cache.
-        songs: songs of the folder.
 
     Raises:
         UserError: naming the folder or file, on opening: no songs, a song without vocals or with
@@ -95,15 +94,12 @@ class FolderSongs:
         return len(self.songs)
 
     def name(self, song: int) -> str:
-        """The song's folder name."""
         return self.songs[song].recording.name
 
     def num_samples(self, song: int) -> int:
-        """Length of a song at the source's rate."""
         return self.songs[song].num_samples(self.sample_rate)
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
         files = self.songs[song]
@@ -149,7 +145,7 @@ def _scan_song(folder: Path) -> SongFiles | None:
     """The song in a folder; None where the folder holds no audio at all."""
     if not audio_files(folder):
         return None
-    recording = recording_of(folder, STEMS, folder.name)
+    recording = recording_of(folder, folder.name, patterns=STEMS)
     if recording.mixture is not None:
         recording = dataclasses.replace(recording, others=())
     vocals = recording.vocals[0]
@@ -184,7 +180,7 @@ def _info(path: Path) -> tuple[int, int]:
     return info.frames, info.samplerate
 
 
-def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"]:
+def _read(file: StemFile, start: int, length: int) -> Stereo:
     """Part of a file that can seek, as stereo float32."""
     path = file.path
     with _sndfile_errors(path), soundfile.SoundFile(os.fsencode(path)) as opened:
@@ -204,7 +200,7 @@ def _read(file: StemFile, start: int, length: int) -> Float[np.ndarray, "time 2"
     return as_stereo(audio)
 
 
-def _read_sum(files: Sequence[StemFile], start: int, length: int) -> Float[np.ndarray, "time 2"]:
+def _read_sum(files: Sequence[StemFile], start: int, length: int) -> Stereo:
     """Part of several files, added up."""
     total = _read(files[0], start, length)
     for file in files[1:]:
@@ -239,7 +235,7 @@ def _converted(
             )
         return np.stack([pad(stem[:length], length) for stem in stems])
 
-    return _cached(_cache_path(files, sample_rate, folder, "stems"), convert)
+    return cached(_cache_path(files, sample_rate, folder, "stems"), convert)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -250,14 +246,14 @@ def _activity(files: SongFiles, sample_rate: int, folder: Path) -> Float[np.ndar
         return block_rms(_read_sum(files.recording.vocals, 0, files.num_frames))
 
     path = _cache_path(files, sample_rate, folder, "activity")
-    return np.array(_cached(path, measure))  # a copy: no file descriptor for each song
+    return np.array(cached(path, measure))  # a copy: no file descriptor for each song
 
 
 @functools.lru_cache(maxsize=2**16)
 def _level(source: FolderSongs, song: int) -> float:
     folder = cache_folder(source.cache_dir)
     path = _cache_path(source.songs[song], source.sample_rate, folder, "level")
-    return float(_cached(path, lambda: np.array(mixture_rms(source, song))))
+    return float(cached(path, lambda: np.array(mixture_rms(source, song))))
 
 
 def _cache_path(files: SongFiles, sample_rate: int, folder: Path, kind: str) -> Path:
@@ -268,12 +264,3 @@ def _cache_path(files: SongFiles, sample_rate: int, folder: Path, kind: str) -> 
         key.append(f"{file.path.resolve()} {status.st_size} {status.st_mtime_ns}")
     digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:24]
     return folder / f"folder-{digest}-{kind}.npy"
-
-
-def _cached(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of a cache file, memory-mapped; made first where it is missing or damaged."""
-    # A folder that cannot be read fails below, in writing.
-    with contextlib.suppress(OSError, ValueError):
-        return np.lib.format.open_memmap(path, mode="r")
-    write_npy(path, make())
-    return np.lib.format.open_memmap(path, mode="r")

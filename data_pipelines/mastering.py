@@ -12,6 +12,7 @@ import scipy.fft
 from jaxtyping import Float
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono, Stereo
 
 MARGIN = 512
 """Samples at both ends of an array that filters spoil: more than their responses last. Half of the
@@ -80,7 +81,7 @@ def _frequencies(length: int, sample_rate: int) -> Float[np.ndarray, "frequency"
     return np.abs(scipy.fft.fftfreq(length, 1.0 / sample_rate)).astype(np.float32)
 
 
-def saturate(audio: Float[np.ndarray, "time 2"], drive_db: float) -> Float[np.ndarray, "time 2"]:
+def saturate(audio: Stereo, drive_db: float) -> Stereo:
     """Saturates by tanh, with the peak `drive_db` above 1; the RMS stays. In place."""
     level = dsp.rms(audio)
     peak = float(np.abs(audio).max(initial=0.0))
@@ -92,9 +93,7 @@ def saturate(audio: Float[np.ndarray, "time 2"], drive_db: float) -> Float[np.nd
     return audio
 
 
-def limiter_gain(
-    mixture: Float[np.ndarray, "time 2"], sample_rate: int, drive_db: float
-) -> Float[np.ndarray, "time"]:
+def limiter_gain(mixture: Stereo, sample_rate: int, drive_db: float) -> Mono:
     """Gain of a look-ahead limiter that takes the mixture's highest peak down by `drive_db`.
 
     At most 1, and the mixture times the gain stays within its peak less `drive_db`. It falls 1.6 dB
@@ -119,7 +118,7 @@ def _falling(
     return np.maximum.accumulate(db + slope) - slope
 
 
-def fade(length: int, first_db: float, last_db: float) -> Float[np.ndarray, "time"]:
+def fade(length: int, first_db: float, last_db: float) -> Mono:
     """Gain from one level to another, linear in decibels."""
     ramp = np.linspace(first_db, last_db, length, dtype=np.float32)
     return np.exp(ramp * np.float32(np.log(10.0) / 20.0))

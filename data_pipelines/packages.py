@@ -13,9 +13,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from data_pipelines.cache import cache_folder
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import make_folder, write_errors
+from diffsep_jax.files import make_folder, user_cache, write_errors
 
 
 class Package(NamedTuple):
@@ -57,16 +56,12 @@ class Package(NamedTuple):
 
 
 def fetch(name: str, folder: Path | None) -> Package:
-    """A package unpacked in `folder`, downloaded if it is not there yet.
-
-    Args:
-        name: name of the package.
-        folder: None: one in the user's cache.
+    """A package unpacked in `folder` (None: the user's cache), downloaded if it is not there yet.
 
     Raises:
         UserError: no apt, no such package, no network, a full disk.
     """
-    folder = folder or cache_folder(None).parent / "packages"
+    folder = folder or user_cache("packages")
     unpacked = sorted(path for path in folder.glob(f"{name}_*") if path.is_dir())
     root = unpacked[-1] if unpacked else _download(name, folder)
     return Package(name, urllib.parse.unquote(root.name.split("_")[1]), root)

@@ -20,7 +20,7 @@ from data_pipelines.augment import AugmentConfig
 from data_pipelines.examples import ExamplePlan, draw_plan, render, stretch_of
 from data_pipelines.processes import obey_parent
 from data_pipelines.source import Source
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, check_at_least
 
 Batch = dict[str, Float[np.ndarray, "row time 2"]]
 """`mixture` and `vocals`, float32."""
@@ -56,12 +56,7 @@ class PipelineConfig:
     prefetch: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_threads", "prefetch"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; expected a positive number")
-        for name in ("seed", "num_workers"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        check_at_least(self, batch_size=1, num_threads=1, prefetch=1, seed=0, num_workers=0)
         if not 0.0 <= self.silent_kept <= 1.0:
             raise UserError(f"silent_kept is {self.silent_kept}; expected 0 to 1")
         if self.silent_kept and self.augment.silent_share:
@@ -82,8 +77,6 @@ def batches(
     """The endless data set of batches; element i holds rows of the global batch of step i.
 
     Args:
-        source: the songs.
-        config: config of the pipeline.
         segment: samples of an example, the model's.
         rows: those that this host provides, by default all; a row is the same example whoever
             provides it.

@@ -6,14 +6,12 @@ processes, not threads.
 """
 
 import numpy as np
-from jaxtyping import Float
 
+from data_pipelines.dsp import Stereo
 from diffsep_jax.errors import UserError
 
 
-def shift_pitch(
-    audio: Float[np.ndarray, "time 2"], semitones: float, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+def shift_pitch(audio: Stereo, semitones: float, sample_rate: int) -> Stereo:
     """Shifts the audio up by that many semitones; the result is float32, equally long, in step.
 
     A pure function: each call has a processor of its own, from one seed. `sample_rate` in Hz sets

@@ -6,7 +6,6 @@ song ends with it, and only a song that is shorter than a record is filled up wi
 """
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
@@ -107,20 +106,6 @@ def find_data_set(path: Path) -> Path | None:
         names = ", ".join(str(each.relative_to(path)) for each in found)
         raise UserError(f"{path}: holds several data sets, {names}; expected one: name its folder")
     return found[0] if found else None
-
-
-def check_same_format(folder: Path, wanted: RecordFormat) -> None:
-    """Raises UserError unless the data set in a folder is whole and has this format."""
-    try:
-        stored = json.loads((folder / "metadata.json").read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{folder}: not a complete data set; delete it to build it again") from None
-    for name, value in dataclasses.asdict(wanted).items():
-        if stored.get(name) != value:
-            raise UserError(
-                f"{folder}: {name} is {stored.get(name)}; expected {value}: delete the folder to"
-                " build it again, or choose another --out"
-            )
 
 
 def table_name(split: str) -> str:

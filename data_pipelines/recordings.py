@@ -73,31 +73,14 @@ class Stems(NamedTuple):
         mixture_error: RMS of (mixture - all stems) over RMS of the mixture; None where there are
             no mixture and stems to compare.
         clipped: samples of the files at full scale.
-        notes: what was repaired, in words.
+        note: what was repaired, in words.
     """
 
     vocals: Audio
     accompaniment: Audio
     mixture_error: float | None
     clipped: int
-    notes: tuple[str, ...]
-
-
-def named_stems(folder: Path) -> dict[str, Path]:
-    """The audio files directly in a folder by their names in lower case, without the suffix.
-
-    Raises:
-        UserError: two files have one name, or the folder cannot be read.
-    """
-    stems: dict[str, Path] = {}
-    for path in visible(folder):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(path):
-            stem = path.stem.lower()
-            if stem in stems:
-                both = f"{stems[stem].name} and {path.name}"
-                raise UserError(f"{folder}: {both} in it; expected one file of {stem}")
-            stems[stem] = path
-    return stems
+    note: str
 
 
 def visible(folder: Path) -> list[Path]:
@@ -132,12 +115,12 @@ def read_stems(recording: Recording, sample_rate: int) -> Stems:
         accompaniment = mixture - vocals
         if others is not None:
             error = rms(accompaniment - others) / max(rms(mixture), 1e-9)
-    notes = []
+    note = ""
     shortest, longest = min(reader.lengths), max(reader.lengths)
     if longest - shortest > 1:
         missing = (longest - shortest) / sample_rate
-        notes.append(f"stems of unequal length: the shortest was filled up with {missing:.2f} s")
-    return Stems(vocals, accompaniment, error, reader.clipped, tuple(notes))
+        note = f"stems of unequal length: the shortest was filled up with {missing:.2f} s"
+    return Stems(vocals, accompaniment, error, reader.clipped, note)
 
 
 class _Reader:

@@ -17,12 +17,12 @@ from data_pipelines.record_format import (
     find_data_set,
     table_name,
 )
-from data_pipelines.song_table import SongTable, read_table
+from data_pipelines.song_table import read_table
 from data_pipelines.source import Segment, check_range
 from diffsep_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class RecordSongs:
     """Random access to the songs of a split. Memory: the table of songs, and no audio.
 
@@ -30,6 +30,8 @@ class RecordSongs:
         path: the folder of the build, or the data set's own, DIR/NAME/VERSION.
         split: one that the data set has.
         sample_rate: Hz, the data set's.
+        table: what is known of the songs.
+        format: what a record holds.
 
     Raises:
         UserError: naming the file: no data set of this project, another sample rate, no such split;
@@ -39,12 +41,6 @@ class RecordSongs:
     path: str
     split: str = "train"
     sample_rate: int = 44_100
-    _table: SongTable = dataclasses.field(init=False, repr=False, compare=False)
-    _format: RecordFormat = dataclasses.field(init=False, repr=False, compare=False)
-    _info: tfds.core.DatasetInfo = dataclasses.field(init=False, repr=False, compare=False)
-    _records: ArrayRecordDataSource = dataclasses.field(init=False, repr=False, compare=False)
-    _first_record: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
-    _first_block: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         folder = find_data_set(Path(self.path))
@@ -74,56 +70,40 @@ class RecordSongs:
                 f"{folder}: {num_records} records; expected {table.num_records.sum()} by its table"
                 " of songs: build the data set again"
             )
-        derived = {
-            "table": table,
-            "format": format_,
-            "info": info,
-            "records": records,
-            "first_record": np.cumsum(table.num_records) - table.num_records,
-            "first_block": np.cumsum(table.activity_length) - table.activity_length,
-        }
-        for name, value in derived.items():
-            object.__setattr__(self, f"_{name}", value)
+        self.table, self.format, self._info, self._records = table, format_, info, records
+        self._first_record = np.cumsum(table.num_records) - table.num_records
+        self._first_block = np.cumsum(table.activity_length) - table.activity_length
 
     def __len__(self) -> int:
-        return len(self._table)
-
-    @property
-    def table(self) -> SongTable:
-        """What is known of the songs."""
-        return self._table
+        return len(self.table)
 
     def name(self, song: int) -> str:
         """As in the folder that the data set was built from."""
-        return str(self._table.name[song])
+        return str(self.table.name[song])
 
     def num_samples(self, song: int) -> int:
-        """Length of a song."""
-        return int(self._table.num_samples[song])
+        return int(self.table.num_samples[song])
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
-        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
         start = self._first_block[song]
-        return self._table.activity[start : start + self._table.activity_length[song]]
+        return self.table.activity[start : start + self.table.activity_length[song]]
 
     def level(self, song: int) -> float:
-        """RMS of the whole song's mixture."""
-        return float(self._table.level[song])
+        return float(self.table.level[song])
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
-        gain = np.float32(self._table.scale[song])
-        if self._format.dtype == "int16":
+        gain = np.float32(self.table.scale[song])
+        if self.format.dtype == "int16":
             gain /= np.float32(INT16_SCALE)
         stems = np.empty((len(Segment._fields), length, 2), np.float32)
         done = 0
         while done < length:
             at = start + done
-            number = min(at // self._format.hop, int(self._table.num_records[song]) - 1)
-            first = self._format.start(number, num_samples)
-            part = slice(at - first, min(start + length - first, self._format.record_samples))
+            number = min(at // self.format.hop, int(self.table.num_records[song]) - 1)
+            first = self.format.start(number, num_samples)
+            part = slice(at - first, min(start + length - first, self.format.record_samples))
             num_read = part.stop - part.start
             stored = self._read(song, int(self._first_record[song]) + number)
             for stem, name in zip(stems, Segment._fields, strict=True):
@@ -136,21 +116,19 @@ class RecordSongs:
         try:
             features = tf_example_pb2.Example.FromString(self._records[index]).features.feature
             return {
-                name: np.frombuffer(features[name].bytes_list.value[0], self._format.dtype).reshape(
+                name: np.frombuffer(features[name].bytes_list.value[0], self.format.dtype).reshape(
                     -1, 2
                 )
                 for name in Segment._fields
             }
         except (OSError, ValueError, RuntimeError, IndexError, DecodeError) as error:
+            split = self._info.splits[self.split]
+            ends = np.cumsum(split.shard_lengths)
+            file = split.filepaths[int(np.searchsorted(ends, index, side="right"))]
             raise UserError(
-                f"{self._file_of(index)}: record {index} of the split ({self.name(song)}) is"
+                f"{file}: record {index} of the split ({self.name(song)}) is"
                 f" damaged: {error}; build the data set again"
             ) from None
-
-    def _file_of(self, index: int) -> Path:
-        split = self._info.splits[self.split]
-        shard = int(np.searchsorted(np.cumsum(split.shard_lengths), index, side="right"))
-        return Path(split.filepaths[shard])
 
 
 def split_names(data_set: Path) -> tuple[str, ...]:

@@ -40,11 +40,8 @@ def open_source(
     the same songs for each. At a URL there must be records, which are copied first.
 
     Args:
-        spec: "embedded" or a folder.
-        split: the split to open.
         num_songs, seconds, seed: number, length and seed of embedded songs.
         cache_dir: folder for rendered, converted and copied songs; None: one in the user's cache.
-        sample_rate: Hz.
 
     Raises:
         UserError: nothing can be read there.

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import math
 import os
 import signal
 import sys
@@ -19,6 +20,14 @@ EXIT_INTERRUPTED = 130
 
 class UserError(ValueError):
     """Bad input, in one line without a final period: `NAME is VALUE; expected WHAT. Hint`."""
+
+
+def check_at_least(settings: object, **least: int | float) -> None:
+    """Raises UserError if a field of the settings is less than that, infinite, or NaN."""
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if not bound <= value < math.inf:
+            raise UserError(f"{name} is {value}; expected at least {bound:g}")
 
 
 class MachineError(Exception):

@@ -10,7 +10,7 @@ import soxr
 from jaxtyping import Float32
 
 from data_pipelines.embedded.excerpt import load_excerpt
-from data_pipelines.embedded.synthesis import render_song
+from data_pipelines.embedded.songs import render_song
 from diffsep_jax.evaluation.bss_eval import FrameScores
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
 
@@ -79,8 +79,8 @@ def _music(sample_rate: int) -> Iterator[Case]:
     for song in range(2):
         rendered = render_song(
             split="test", seed=0, song=song, seconds=SECONDS, sample_rate=sample_rate
-        )
-        stems = rendered.audio * np.float32(rendered.scale)
+        )[0]
+        stems = rendered["audio"] * rendered["scale"]
         yield Case(f"embedded song {song}, ratio mask", stems, _masked(stems))
         coarse = np.round(64 * (stems + np.float32(0.2) * stems[::-1])) / np.float32(64)
         yield Case(f"embedded song {song}, leak and 7 bits", stems, coarse)

@@ -28,6 +28,12 @@ from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.lock import only_run
 
 
+def build_hq(root, out="out", **options):
+    """The command for the songs of MUSDB18-HQ in `root`/hq."""
+    options = SMALL | options
+    return build.Build(layout="musdb18hq", source=root / "hq", out=root / out, **options)
+
+
 def assert_stems(source, song, vocals, accompaniment, tolerance=0.0):
     """Everywhere, in segments of every length up to the overlap and beyond."""
     rng = np.random.default_rng(0)
@@ -103,7 +109,7 @@ def test_samples_are_stored_as_the_source_has_them(tmp_path, subtype, dtype):
     write(song / "guitar.wav", noise(1), subtype=subtype)
     folder = built("stems", tmp_path / "in", tmp_path / "out")
     source = songs(folder)
-    assert source._format.dtype == dtype
+    assert source.format.dtype == dtype
     files = [read_audio(song / name)[0] for name in ("lead vocals.wav", "guitar.wav")]
     assert_stems(source, 0, *files)
 
@@ -162,7 +168,7 @@ def test_sums_beyond_full_scale_keep_their_peaks(tmp_path):
         audio[::2] = -1.0
         write(tmp_path / "hq/train/Loud" / f"{name}.wav", audio)
     source = songs(built("musdb18hq", tmp_path / "hq", tmp_path / "out"))
-    assert source._format.dtype == "int16"
+    assert source.format.dtype == "int16"
     assert source.table.scale[0] == 4
     assert whole(source).accompaniment.min() == -3
     np.testing.assert_allclose(whole(source).vocals.max(), 0.9, atol=2 / 32768)
@@ -235,16 +241,7 @@ def test_worker_processes_build_the_same(tmp_path):
         write_musdb18hq_song(tmp_path / "hq/train" / f"Song {i}", seed=10 * i)
     (tmp_path / "hq/train/Song 1/vocals.wav").write_text("broken")
     for workers in (1, 2):
-        build.main(
-            build.Build(
-                layout="musdb18hq",
-                source=tmp_path / "hq",
-                out=tmp_path / str(workers),
-                workers=workers,
-                songs_per_shard=1,
-                **SMALL,
-            )
-        )
+        build.main(build_hq(tmp_path, str(workers), workers=workers, songs_per_shard=1))
     one, two = (open_source(str(tmp_path / str(workers))) for workers in (1, 2))
     assert [one.name(i) for i in range(len(one))] == ["Song 0", "Song 2"]
     for song in range(2):
@@ -257,7 +254,7 @@ def test_the_command_reports_and_finds_what_is_built(tmp_path, capsys):
     write_musdb18hq_song(tmp_path / "hq/train/[bold]Song")
     write_musdb18hq_song(tmp_path / "hq/train/Lost")
     (tmp_path / "hq/train/Lost/vocals.wav").unlink()
-    command = build.Build(layout="musdb18hq", source=tmp_path / "hq", out=tmp_path / "out", **SMALL)
+    command = build_hq(tmp_path)
     build.main(command)
     printed = capsys.readouterr().out
     assert "Lost" in printed
@@ -273,7 +270,7 @@ def test_hosts_of_a_tpu_slice_build_unless_they_share_the_folder(tmp_path, monke
     """Each may need the records on a disk of its own."""
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "host-0,host-1")
     write_musdb18hq_song(tmp_path / "hq/train/Song")
-    command = build.Build(layout="musdb18hq", source=tmp_path / "hq", out=tmp_path / "out", **SMALL)
+    command = build_hq(tmp_path)
     with only_run(tmp_path / "out"), pytest.raises(UserError, match="out: in use by process"):
         build.main(command)
     build.main(command)

@@ -3,8 +3,6 @@
 import dataclasses
 import itertools
 import re
-import subprocess
-import sys
 
 import matplotlib.image
 import numpy as np
@@ -21,7 +19,7 @@ from data_pipelines.inspect import __main__ as command
 from data_pipelines.inspect import contents, page
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.sources import EmbeddedSongs, FolderSongs
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, printable
 
 NAME = "<i>alert('1')<script> & \"Ünï 歌\" [bold]"
 RATE, SEGMENT = 44100, 10_000
@@ -63,7 +61,7 @@ def test_contents_are_measured(songs):
     rms = np.sqrt(5 / 3) * 0.02  # of a uniform distribution: its edge / sqrt(3)
     assert float(level) == pytest.approx(20 * np.log10(rms), abs=0.1)
     assert name == "second"
-    assert rows["loudest mixture"].endswith(contents.printable(NAME))
+    assert rows["loudest mixture"].endswith(printable(NAME))
 
 
 def test_command_prints_the_contents_and_writes_the_page(songs, tmp_path, capsys):
@@ -125,7 +123,7 @@ def test_what_was_applied_is_listed_and_explains_the_audio(songs):
         remix_probability=0.5,
         gain_db=(-6.0, 4.0),
     )
-    names = [contents.printable(source.name(song)) for song in range(2)]
+    names = [printable(source.name(song)) for song in range(2)]
     for each in draw(source, PipelineConfig(batch_size=1, augment=augment), num_examples=20):
         for line, stem in zip(each.applied, ("vocals", "accompaniment"), strict=True):
             place, *changes = line.removeprefix(f"{stem}: ").split("; ")
@@ -212,7 +210,7 @@ def test_bad_input_is_refused(songs, tmp_path):
     taken.touch()
     out = tmp_path / "page.html"
     for more, words in (
-        (["--examples=0"], "examples is 0; expected 1 or more"),
+        (["--examples=0"], "examples is 0; expected at least 1"),
         (["--seed=-1"], "seed is -1"),
         (["--segment=0"], "segment is 0"),
         (["--augment.silent-share=0.5"], "silent_kept is 0.05 and augment.silent_share is 0.5"),
@@ -225,17 +223,3 @@ def test_bad_input_is_refused(songs, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         run(tmp_path / "nowhere", out)
     assert not out.exists()
-
-
-def test_bad_input_ends_in_one_line_and_status_2(tmp_path):
-    options = (str(tmp_path / "nowhere"), "--out", str(tmp_path / "page.html"))
-    result = subprocess.run(
-        [sys.executable, "-m", "data_pipelines.inspect", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert "nowhere" in result.stderr

@@ -162,9 +162,7 @@ def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segmen
     """The law of the starts is that of uniform ones, of which some with silent vocals go."""
     kept = 0.25
     source = Ramps(songs=1)
-    weights = examples.start_weights(
-        source.activity(0) > 0, source.num_samples(0), segment, silent_kept=kept
-    )
+    weights = examples.start_weights(source, 0, segment, silent_kept=kept)
     expected = np.zeros(len(weights))
     for start in range(source.num_samples(0) - segment + 1):
         block = start // ACTIVITY_BLOCK
@@ -176,7 +174,7 @@ def test_silent_vocals_are_kept_as_if_the_others_of_them_had_been_dropped(segmen
 def test_starts_follow_the_weights():
     """Drawn blocks against the exact shares, five standard deviations; offsets are uniform."""
     source, segment, draws = Ramps(songs=1), 8192, 4000
-    weights = examples.start_weights(source.activity(0) > 0, source.num_samples(0), segment, 0.05)
+    weights = examples.start_weights(source, 0, segment, 0.05)
     shares = weights / weights.sum()
     rng = np.random.default_rng(0)
     starts = np.array([examples.draw_start(rng, source, 0, weights, segment) for _ in range(draws)])

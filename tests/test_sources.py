@@ -88,21 +88,6 @@ def test_folder_with_stems_sums_the_others(tmp_path, stems):
     np.testing.assert_array_equal(source.activity(0), block_rms(stems["vocals"]))
 
 
-def test_folder_with_mixture_subtracts(tmp_path, stems):
-    mixture = stems["vocals"] + stems["drums"]
-    write_song(tmp_path / "data" / "song", {**stems, "mixture": mixture})
-    segment = folder_songs(tmp_path / "data").segment(0, 0, 3000)
-    np.testing.assert_array_equal(segment.accompaniment, mixture - stems["vocals"])
-    np.testing.assert_allclose(segment.vocals + segment.accompaniment, mixture, atol=1e-7)
-
-
-def test_mono_becomes_stereo(tmp_path, stems):
-    write_song(tmp_path / "data" / "song", {k: v[:, 0] for k, v in stems.items()})
-    segment = folder_songs(tmp_path / "data").segment(0, 0, 3000)
-    np.testing.assert_array_equal(segment.vocals[:, 0], segment.vocals[:, 1])
-    np.testing.assert_array_equal(segment.vocals[:, 0], stems["vocals"][:, 0])
-
-
 def test_other_rates_are_resampled_once(tmp_path):
     t = np.arange(4410) / 44100
     tone = np.sin(2 * np.pi * 440 * t).astype(np.float32)
@@ -212,22 +197,6 @@ def test_truncated_wavs_are_refused_on_opening(tmp_path, stems):
     for path in (tmp_path / "data" / "song").iterdir():
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"\.wav: truncated or damaged"):
-        folder_songs(tmp_path / "data")
-
-
-@pytest.mark.parametrize(("suffix", "chunk"), [("wav", b"data"), ("aiff", b"SSND")])
-def test_files_that_go_on_after_their_stated_end_are_refused_on_opening(
-    tmp_path, stems, suffix, chunk
-):
-    """libsndfile would take the samples up to there."""
-    for name, audio in stems.items():
-        path = tmp_path / "data" / "song" / f"{name}.{suffix}"
-        write(path, audio, RATE, "PCM_16")
-        data = bytearray(path.read_bytes())
-        at = data.find(chunk) + 4
-        data[at : at + 4] = (4000).to_bytes(4, "little" if suffix == "wav" else "big")
-        path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"\.{suffix}: truncated or damaged: .* follow the end"):
         folder_songs(tmp_path / "data")
 
 
@@ -345,6 +314,9 @@ def test_a_cache_that_cannot_be_written_is_no_bad_song(tmp_path, stems):
     (tmp_path / "cache").touch()
     with pytest.raises(MachineError, match="cache: the song cache cannot be written"):
         folder_songs(tmp_path / "data", 16_000).segment(0, 0, 10)
+    blocked = tmp_path / "cache" / "below"
+    with pytest.raises(MachineError, match=f"{blocked}: the song cache cannot be written"):
+        EmbeddedSongs(num_songs=1, seconds=0.1, cache_dir=str(blocked)).activity(0)
 
 
 def test_others_may_read_the_cache_as_far_as_the_umask_lets_them(tmp_path, stems):

@@ -24,7 +24,7 @@ from data_pipelines.record_format import VERSION, Dtype, RecordFormat, table_nam
 from data_pipelines.recordings import Recording, is_sixteen_bit
 from data_pipelines.song_table import SongTable, join_tables, make_table, read_table
 from data_pipelines.source import SPLITS
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, check_at_least
 
 Written = tuple[Path, Path]
 """Paths of a shard's records and of its table."""
@@ -72,13 +72,12 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
 
     def __init__(self, config: BuildConfig, run: Runner | None = None, **kwargs: Any) -> None:
         """`run`: by default in this process; `kwargs`: of TFDS, as its folder `data_dir`."""
-        if config.songs_per_shard < 1:
-            raise UserError(f"songs_per_shard is {config.songs_per_shard}; expected 1 or more")
+        check_at_least(config, songs_per_shard=1)
         self._run = run or functools.partial(map, write_shard)
         self._songs_per_shard = config.songs_per_shard
         self._min_samples = config.min_samples
         self._findings = find(config.layout, config.source, config.patterns)
-        self._format = RecordFormat(
+        self.record_format = RecordFormat(
             sample_rate=config.sample_rate,
             dtype=self._dtype(config),
             record_samples=config.record_samples,
@@ -86,11 +85,6 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         )
         self.name = config.layout
         super().__init__(file_format="array_record", **kwargs)
-
-    @property
-    def record_format(self) -> RecordFormat:
-        """What its records hold."""
-        return self._format
 
     @property
     def folder(self) -> Path:
@@ -121,9 +115,9 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            features=self._format.features(),
+            features=self.record_format.features(),
             disable_shuffling=True,  # records belong to songs by their order
-            metadata=tfds.core.MetadataDict(dataclasses.asdict(self._format)),
+            metadata=tfds.core.MetadataDict(dataclasses.asdict(self.record_format)),
         )
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
@@ -154,7 +148,7 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
     def _shards(self, recordings: Sequence[Recording]) -> Iterator[Shard]:
         for start in range(0, len(recordings), self._songs_per_shard):
             songs = recordings[start : start + self._songs_per_shard]
-            yield plan_shard(tuple(songs), self._format, self._min_samples, self._parts)
+            yield plan_shard(tuple(songs), self.record_format, self._min_samples, self._parts)
 
     def _collect(
         self, split: str, parts: Sequence[tuple[Path, SongTable]], left_out: dict[str, str]

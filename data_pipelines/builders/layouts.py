@@ -12,6 +12,7 @@ name, with the reason.
 """
 
 import dataclasses
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.builders.patterns import PAIRS, STEMS, Patterns, read_patterns
-from data_pipelines.recordings import AUDIO_SUFFIXES, Recording, StemFile, named_stems, visible
+from data_pipelines.recordings import AUDIO_SUFFIXES, Recording, StemFile, visible
 from diffsep_jax.errors import UserError
 
 Layout = Literal["musdb18hq", "musdb18", "stems", "pairs"]
@@ -76,10 +77,7 @@ class Findings:
 def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
     """The recordings in a folder.
 
-    Args:
-        layout: layout of the folder.
-        root: the folder.
-        patterns: TOML file that replaces some of the default patterns of `stems` or `pairs`.
+    `patterns`: TOML file that replaces some of the default patterns of `stems` or `pairs`.
 
     Raises:
         UserError: the folder is missing or has no songs, or the patterns cannot be read.
@@ -89,7 +87,9 @@ def find(layout: Layout, root: Path, patterns: Path | None = None) -> Findings:
     if layout in ("stems", "pairs"):
         default = STEMS if layout == "stems" else PAIRS
         chosen = default if patterns is None else read_patterns(patterns, default)
-        return _by_patterns(root, chosen, pairs=layout == "pairs")
+        places, left_out = _songs(root)
+        song = functools.partial(recording_of, patterns=chosen, pairs=layout == "pairs")
+        return _collect(root, places, song, left_out)
     if patterns is not None:
         raise UserError(
             f"patterns is {patterns}; expected none for {layout}: only stems and pairs have them"
@@ -101,7 +101,13 @@ def _musdb18hq(root: Path) -> Findings:
     """MUSDB18-HQ, uncompressed (zenodo.org/records/3338373)."""
 
     def song(folder: Path, name: str, split: str) -> Recording:
-        files = {stem: StemFile(path) for stem, path in named_stems(folder).items()}
+        audio = [
+            path
+            for path in visible(folder)
+            if path.suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(path)
+        ]
+        _refuse_twins(folder, audio)
+        files = {path.stem.lower(): StemFile(path) for path in audio}
         missing = [stem for stem in ("vocals", *_MUSDB_OTHERS) if stem not in files]
         if missing:
             names = " and no ".join(f"{stem}.wav" for stem in missing)
@@ -125,26 +131,15 @@ def _musdb18(root: Path) -> Findings:
     return _collect(root, _musdb_songs(root, stem_files, f"SONG{_STEM_MP4}"), song)
 
 
-def _by_patterns(root: Path, patterns: Patterns, *, pairs: bool) -> Findings:
-    """Folders of songs whose files the patterns tell apart; of `pairs` other stems are ignored."""
-
-    def song(folder: Path, name: str, split: str) -> Recording:
-        return recording_of(folder, patterns, name, split, pairs=pairs)
-
-    places, left_out = _songs(root)
-    return _collect(root, places, song, left_out)
-
-
 def recording_of(
-    folder: Path, patterns: Patterns, name: str, split: str = "train", *, pairs: bool = False
+    folder: Path, name: str, split: str = "train", *, patterns: Patterns, pairs: bool = False
 ) -> Recording:
-    """The song in a folder, by patterns. Raises UserError if it lacks vocals or all else."""
+    """The song in a folder, by patterns; of `pairs` other stems are ignored.
+
+    Raises UserError if it lacks vocals or all else.
+    """
     files = _song_files(folder, patterns)
-    places = [str(path.with_suffix("")).lower() for path in files]
-    for path, place in zip(files, places, strict=True):
-        if places.count(place) > 1 and patterns.kind(folder, path) != "ignored":
-            twins = " and ".join(p.name for p, at in zip(files, places, strict=True) if at == place)
-            raise UserError(f"{folder}: {twins} in it; expected one file of {path.stem.lower()}")
+    _refuse_twins(folder, [path for path in files if patterns.kind(folder, path) != "ignored"])
     vocals, others, mixture = patterns.sort(folder, files)
     if pairs:
         others = ()
@@ -154,6 +149,18 @@ def recording_of(
         expected = "a mixture" if pairs else "a mixture or other stems"
         raise UserError(f"{folder}: holds only vocals; expected {expected} too")
     return Recording(name, vocals, others, mixture, split)
+
+
+def _refuse_twins(folder: Path, files: Sequence[Path]) -> None:
+    """Raises UserError if two files of a song differ in their suffixes or in case alone."""
+    known: dict[str, Path] = {}
+    for path in files:
+        twin = known.setdefault(str(path.with_suffix("")).lower(), path)
+        if twin is not path:
+            stem = path.stem.lower()
+            raise UserError(
+                f"{folder}: {twin.name} and {path.name} in it; expected one file of {stem}"
+            )
 
 
 Place = tuple[Path, str, str]

@@ -56,8 +56,11 @@ class Patterns:
             "others": self.accompaniment,
             "vocals": self.vocals,
         }
-        kinds = (kind for kind in ordered if _matches(path, folder, ordered[kind]))
-        return next(kinds, "others")
+        names = path.relative_to(folder).as_posix().lower(), path.name.lower()
+        for kind, patterns in ordered.items():
+            if any(fnmatch.fnmatchcase(n, each.lower()) for each in patterns for n in names):
+                return kind
+        return "others"
 
     def sort(
         self, folder: Path, files: Sequence[Path]
@@ -100,12 +103,3 @@ def read_patterns(path: Path, default: Patterns) -> Patterns:
             raise UserError(f"{path}: {name} is {value!r}; expected a list of patterns")
         known[name] = tuple(value) if isinstance(value, list) else value
     return Patterns(**known)
-
-
-def _matches(path: Path, folder: Path, patterns: Sequence[str]) -> bool:
-    below = path.relative_to(folder).as_posix().lower()
-    return any(
-        fnmatch.fnmatchcase(text, pattern.lower())
-        for pattern in patterns
-        for text in (below, path.name.lower())
-    )

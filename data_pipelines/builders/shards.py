@@ -34,8 +34,7 @@ class Shard:
     """Recordings that go into one file.
 
     Attributes:
-        recordings: some recordings of one split.
-        format: format of the records.
+        recordings: of one split.
         min_samples: shorter recordings are left out.
         folder: where finished shards wait for the others.
         key: changes with the format and with any file's place, size or time; names the files.
@@ -83,14 +82,18 @@ def write_shard(shard: Shard) -> tuple[Path, Path]:
         except UserError:
             table.unlink()
     rows, left_out = [], {}
-    features = shard.format.features()
+    features, rate = shard.format.features(), shard.format.sample_rate
     with replacing(records) as temporary:
         writer = ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
         try:
             for recording in shard.recordings:
                 try:
-                    stems = read_stems(recording, shard.format.sample_rate)
-                    _check_length(recording, len(stems.vocals), shard)
+                    stems = read_stems(recording, rate)
+                    if len(stems.vocals) < shard.min_samples:
+                        raise UserError(
+                            f"{recording.files[0]}: {len(stems.vocals) / rate:.2f} s, shorter than"
+                            f" a training segment of {shard.min_samples / rate:.2f} s"
+                        )
                 except (UserError, UnicodeError) as error:
                     left_out[recording.name] = " ".join(str(error).split())
                     continue
@@ -116,15 +119,6 @@ def _write_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be written: {reason}; make room and run again") from None
 
 
-def _check_length(recording: Recording, num_samples: int, shard: Shard) -> None:
-    if num_samples < shard.min_samples:
-        rate = shard.format.sample_rate
-        raise UserError(
-            f"{recording.files[0]}: {num_samples / rate:.2f} s, shorter than a training segment of"
-            f" {shard.min_samples / rate:.2f} s"
-        )
-
-
 def _row(recording: Recording, stems: Stems, format_: RecordFormat) -> dict[str, Any]:
     """The song's row of the table, see `SongTable`."""
     mixture = stems.vocals + stems.accompaniment
@@ -145,7 +139,7 @@ def _row(recording: Recording, stems: Stems, format_: RecordFormat) -> dict[str,
         "peak": float(np.abs(mixture).max(initial=0)),
         "mixture_error": math.nan if stems.mixture_error is None else stems.mixture_error,
         "clipped": stems.clipped,
-        "note": "; ".join(stems.notes),
+        "note": stems.note,
         "activity": block_rms(stems.vocals),
     }
 

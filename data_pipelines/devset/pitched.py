@@ -4,13 +4,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines.devset.lines import SAMPLE_RATE, Take
 from data_pipelines.devset.melody import compose_melody, harmonise
 from data_pipelines.devset.tonality import Tonality
-from data_pipelines.dsp import db_to_gain, pan
+from data_pipelines.dsp import Mono, Stereo, db_to_gain, pan
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Manner
 from data_pipelines.sung.syllables import Treatment
@@ -27,7 +26,7 @@ def sing_line(
     num_samples: int,
     *,
     companion: str | None,
-) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
+) -> tuple[Stereo, dict[str, Any]]:
     """A melody on the syllables of some takes, one for each note, and the choices made.
 
     `companion` is "double" or "harmony": a second voice at the sides; None for one voice alone.
@@ -62,7 +61,7 @@ def sing_line(
         manner = dataclasses.replace(manner, glide=0.004, scoop=0.0, drift=0.0)
     treatment = Treatment(manner=manner)
 
-    def sing(melody: tuple[Note, ...]) -> Float[np.ndarray, "time"]:
+    def sing(melody: tuple[Note, ...]) -> Mono:
         return resynthesise(rng, sources, melody, melody, num_samples, SAMPLE_RATE, treatment)
 
     voice = pan(sing(notes), 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.signal
 from jaxtyping import Float
 
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded.composition import SCALES
 
 _WINDOW, _HOP = 8_192, 1_024
@@ -46,7 +47,7 @@ class Tonality(NamedTuple):
         return {(self.tonic + step) % 12 for step in SCALES[self.mode]}
 
 
-def find_tonality(x: Float[np.ndarray, "time"], sample_rate: int) -> Tonality:
+def find_tonality(x: Mono, sample_rate: int) -> Tonality:
     """Analyses some seconds of music."""
     magnitudes = np.abs(
         scipy.signal.stft(x, sample_rate, nperseg=_WINDOW, noverlap=_WINDOW - _HOP)[2]

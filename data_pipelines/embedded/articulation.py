@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.phonetics import (
     CONSONANTS,
@@ -28,11 +28,15 @@ class Tracks:
     """Breakpoints of the control tracks, and the noise bursts, gathered syllable by syllable.
 
     Attributes:
+        haste: factor on the length of consonants.
         nasal: 0..1, at `shape_times` like the formants (Hz).
         breath: aspiration beyond the singer's own, at `level_times` like the level of the voice.
         bursts: noise of consonants and breaths: start, seconds, low Hz, high Hz, level.
     """
 
+    rng: Generator
+    singer: Singer
+    haste: float
     shape_times: list[float] = dataclasses.field(default_factory=list)
     formants: list[Formants] = dataclasses.field(default_factory=list)
     nasal: list[float] = dataclasses.field(default_factory=list)
@@ -60,11 +64,11 @@ def articulate(
     rng: Generator, singer: Singer, notes: tuple[Note, ...], lyrics: list[Syllable | None]
 ) -> Tracks:
     """Sings syllables on the notes (None holds the previous vowel), with breaths in the rests."""
-    tracks = Tracks()
-    tracks.sound(-1.0, 0.0)
     vowels: tuple[str, ...] = ("a",)
     breathing = rng.random() < 0.8
     haste = 0.75 if singer.speech else float(rng.uniform(0.85, 1.25))
+    tracks = Tracks(rng, singer, haste)
+    tracks.sound(-1.0, 0.0)
     for i, (note, syllable) in enumerate(zip(notes, lyrics, strict=True)):
         gap = note.start - notes[i - 1].end if i else 1.0
         ends = i + 1 == len(notes) or notes[i + 1].start - note.end > _SILENCE
@@ -74,14 +78,14 @@ def articulate(
         level = note.velocity**1.5
         start = note.start + float(rng.normal(0, 0.008))
         if gap > 0.5 and breathing:
-            _breathe(rng, tracks, start, gap)
+            _breathe(tracks, start, gap)
         if syllable is None and gap < _SILENCE:
             tracks.sound(start, level * 0.92)
             tracks.shape(start, _target(vowels[-1]))
         else:
             syllable = syllable or random_syllable(rng)
             vowels = syllable.vowels
-            _attack(rng, singer, tracks, syllable, start, length, level, haste, gap > _SILENCE)
+            _attack(tracks, syllable, start, length, level, gap > _SILENCE)
         if len(vowels) == 2 and not held:
             tracks.shape(start + length * float(rng.uniform(0.4, 0.6)), _target(vowels[0], rng))
             tracks.shape(start + length * 0.9, _target(vowels[1], rng))
@@ -89,15 +93,14 @@ def articulate(
         if not held:
             coda = syllable.coda if syllable and length > 0.18 else ""
             onset = successor.onset if successor else ""
-            _release(
-                rng, singer, tracks, coda, vowels[-1], start, length, level, haste, ends, onset
-            )
+            _release(tracks, coda, vowels[-1], start, length, level, ends, onset)
     tracks.sound(tracks.level_times[-1] + 0.1, 0.0)
     return tracks
 
 
-def _breathe(rng: Generator, tracks: Tracks, start: float, gap: float) -> None:
+def _breathe(tracks: Tracks, start: float, gap: float) -> None:
     """An audible breath in the rest before a phrase."""
+    rng = tracks.rng
     seconds = float(rng.uniform(0.2, min(0.5, gap * 0.7)))
     at = start - seconds - float(rng.uniform(0.08, 0.15))
     low = float(rng.uniform(500, 1500))
@@ -105,21 +108,14 @@ def _breathe(rng: Generator, tracks: Tracks, start: float, gap: float) -> None:
 
 
 def _attack(
-    rng: Generator,
-    singer: Singer,
-    tracks: Tracks,
-    syllable: Syllable,
-    start: float,
-    length: float,
-    level: float,
-    haste: float,
-    after_rest: bool,
+    tracks: Tracks, syllable: Syllable, start: float, length: float, level: float, after_rest: bool
 ) -> None:
     """The onset consonant, which ends where the note starts, and the way into the first vowel."""
+    rng, singer = tracks.rng, tracks.singer
     tail = 0.03
     if syllable.onset:
         consonant = CONSONANTS[syllable.onset]
-        seconds = consonant.seconds * haste * float(rng.uniform(0.8, 1.3))
+        seconds = consonant.seconds * tracks.haste * float(rng.uniform(0.8, 1.3))
         seconds = min(seconds, 0.45 * length + 0.03)
         at = start - seconds
         nasal = float(consonant.nasal)
@@ -147,19 +143,17 @@ def _attack(
 
 
 def _release(
-    rng: Generator,
-    singer: Singer,
     tracks: Tracks,
     coda: str,
     vowel: str,
     start: float,
     length: float,
     level: float,
-    haste: float,
     before_rest: bool,
     next_onset: str,
 ) -> None:
     """The end of the last vowel and the coda, leaving room for the next onset."""
+    rng, singer = tracks.rng, tracks.singer
     end = start + length * (0.7 if singer.speech else float(rng.uniform(0.88, 1.0)))
     fall = float(rng.uniform(0.04, 0.16)) if before_rest else 0.02
     end -= CONSONANTS[next_onset].seconds if next_onset else 0.0
@@ -167,7 +161,7 @@ def _release(
     decay = float(rng.uniform(0.5, 1.0))
     if coda:
         consonant = CONSONANTS[coda]
-        seconds = min(consonant.seconds * haste, 0.3 * length)
+        seconds = min(consonant.seconds * tracks.haste, 0.3 * length)
         end -= seconds * 0.5
         nasal = float(consonant.nasal)
         tracks.shape(end - 0.03, _target(vowel))
@@ -199,7 +193,7 @@ def _target(vowel: str, rng: Generator | None = None) -> Formants:
 
 def pitch_track(
     rng: Generator, manner: Manner, notes: Sequence[Note], frames: int, rate: float
-) -> Float[np.ndarray, "frame"]:
+) -> Track:
     """f0 in hertz: glides, scoops, falls, vibrato that sets in late, drift and jitter."""
     time = np.arange(frames) / rate
     points: list[tuple[float, float]] = []

@@ -1,10 +1,10 @@
 """Bass and chords: their notes over a composition, and their instruments."""
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded import instruments
 from data_pipelines.embedded.composition import Composition, Note
 from data_pipelines.embedded.lead import continuous
@@ -18,12 +18,9 @@ def bass_track(rng: Generator, score: Composition, n: int, sample_rate: int) -> 
     )  # fmt: skip
     notes = []
     for bar, chord in enumerate(score.chords):
-        hits = [step for step in range(score.steps) if pattern[step] == "x"]
-        for step, following in zip(hits, [*hits[1:], score.steps], strict=True):
+        for step, start, end in score.hits(bar, pattern):
             root = score.pitch(chord[0])
             pitch = 28 + (root - 28) % 12 + int(rng.choice([0, 0, 0, 0, 7, 12]) if step else 0)
-            start = score.time(bar, step)
-            end = score.time(bar + following // score.steps, following % score.steps)
             if start < score.seconds:
                 length = (end - start) * float(rng.choice([1.0, 0.9, 0.6]))
                 notes.append(
@@ -46,7 +43,7 @@ def bass_track(rng: Generator, score: Composition, n: int, sample_rate: int) -> 
 
 
 def _place_notes(
-    track: Float[np.ndarray, "time 2"],
+    track: Stereo,
     notes: list[Note],
     maker: instruments.NoteMaker,
     sample_rate: int,
@@ -88,7 +85,7 @@ def chord_track(rng: Generator, score: Composition, n: int, sample_rate: int) ->
         figure = str(rng.choice(["held", "eighths", "strum", "arpeggio", "stabs"]))
     if design == "distorted":
         figure = str(rng.choice(["held", "eighths", "stabs"]))
-    hits = {
+    rhythm = {
         "held": "x...............",
         "eighths": "x.x.x.x.x.x.x.x.",
         "strum": str(rng.choice(["x...x.xxx...x.xx", "x...x.x..xx.x.x.", "x.......x...x..."])),
@@ -108,10 +105,8 @@ def chord_track(rng: Generator, score: Composition, n: int, sample_rate: int) ->
             pitches = [root, root + 7, root + 12]
         if design == "guitar":
             pitches = [pitches[0] - 12, *pitches, pitches[0] + 12]
-        steps = [step for step in range(score.steps) if hits[step] == "x"]
-        for i, (step, following) in enumerate(zip(steps, [*steps[1:], score.steps], strict=True)):
-            start = score.time(bar, step) + abs(float(rng.normal(0, 0.004)))
-            end = score.time(bar + following // score.steps, following % score.steps)
+        for i, (_, start, end) in enumerate(score.hits(bar, rhythm)):
+            start += abs(float(rng.normal(0, 0.004)))
             if figure == "stabs":
                 end = min(end, start + 0.2)
             chosen = [pitches[(i * 2 + i // 3) % len(pitches)]] if figure == "arpeggio" else pitches
@@ -139,7 +134,7 @@ def chord_track(rng: Generator, score: Composition, n: int, sample_rate: int) ->
     return track
 
 
-def _distort(rng: Generator, track: Float[np.ndarray, "time 2"], sample_rate: int) -> np.ndarray:
+def _distort(rng: Generator, track: Stereo, sample_rate: int) -> np.ndarray:
     """Amplifier and cabinet; half the time two takes left and right."""
     drive = np.float32(np.exp(rng.uniform(np.log(8), np.log(80))))
     left = np.tanh(track[:, :1] * drive)

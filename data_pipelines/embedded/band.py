@@ -1,19 +1,17 @@
 """The band: drums, bass, chords and a lead, mixed in stereo with a room."""
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded.backing import bass_track, chord_track
 from data_pipelines.embedded.composition import Composition
 from data_pipelines.embedded.drums import drum_track
 from data_pipelines.embedded.lead import lead_track
 
 
-def play(
-    rng: Generator, score: Composition, n: int, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+def play(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo:
     """Renders the accompaniment of a song: stereo, mixed, in its room; the level is free."""
     mix = np.zeros((n, 2), np.float32)
     wet = np.zeros((n, 2), np.float32)
@@ -25,14 +23,16 @@ def play(
         parts.append((bass_track(rng, score, n, sample_rate), rng.normal(-2, 2.5), 0.02))
     for index in range(int(rng.choice([1, 2, 3], p=[0.25, 0.5, 0.25]))):
         spread = float(rng.uniform(-0.8, 0.8)) if index or rng.random() < 0.5 else 0.0
-        track = chord_track(rng, score, n, sample_rate)
-        parts.append((_balance(track, spread), rng.normal(-4, 3), rng.uniform(0.05, 0.4)))
+        # To a side without making it mono.
+        sides = np.array([1 - max(spread, 0), 1 + min(spread, 0)], np.float32)
+        track = chord_track(rng, score, n, sample_rate) * sides
+        parts.append((track, rng.normal(-4, 3), rng.uniform(0.05, 0.4)))
     if score.lead and rng.random() < 0.85:
         track = lead_track(rng, score.lead, n, sample_rate)
         stereo = dsp.pan(track, float(np.clip(rng.normal(0, 0.35), -0.9, 0.9)))
         parts.append((stereo, rng.normal(-4, 3), rng.uniform(0.1, 0.5)))
     for track, level_db, send in parts:
-        loud = _active_rms(track, sample_rate)
+        loud = dsp.active_rms(track, sample_rate // 5, 0.05)
         if loud < 1e-6:
             continue
         gain = np.float32(0.1 / loud * dsp.db_to_gain(float(np.clip(level_db, -12, 4))))
@@ -51,16 +51,3 @@ def play(
         ratio, threshold = float(rng.uniform(1.5, 4)), float(rng.uniform(-6, 2))
         mix = dsp.compress(mix, sample_rate, ratio, threshold)
     return mix
-
-
-def _active_rms(track: Float[np.ndarray, "time 2"], sample_rate: int) -> float:
-    """RMS over the blocks of 0.2 s in which something sounds."""
-    hop = sample_rate // 5
-    count = max(1, len(track) // hop)
-    power = np.square(track[: count * hop]).reshape(count, -1).mean(axis=1)
-    return float(np.sqrt(power[power >= 0.05 * power.max()].mean())) if power.max() > 0 else 0.0
-
-
-def _balance(track: Float[np.ndarray, "time 2"], position: float) -> Float[np.ndarray, "time 2"]:
-    """Shifts a stereo track to a side without making it mono."""
-    return track * np.array([1 - max(position, 0), 1 + min(position, 0)], np.float32)

@@ -75,9 +75,17 @@ class Composition:
     lead: tuple[Note, ...]
 
     def time(self, bar: int, step: int) -> float:
-        """Seconds of a sixteenth, swung: the odd sixteenths come late."""
+        """Seconds of a sixteenth, in the bar or after it; swung: the odd sixteenths come late."""
         late = self.swing if step % 2 == 1 else 0.0
         return (bar * self.steps + step + late) * 15.0 / self.tempo_bpm
+
+    def hits(self, bar: int, rhythm: str) -> list[tuple[int, float, float]]:
+        """(step, start, end) of each "x" of a rhythm in a bar, held until the next one."""
+        steps = [step for step in range(self.steps) if rhythm[step] == "x"]
+        return [
+            (step, self.time(bar, step), self.time(bar, following))
+            for step, following in zip(steps, [*steps[1:], self.steps], strict=True)
+        ]
 
     def pitch(self, degree: int) -> int:
         """MIDI pitch of a scale degree; degree 0 is the tonic, which lies in 48..59."""
@@ -212,12 +220,10 @@ def _melody(
                 near = [p for p in range(position - 2, position + 3) if degrees[p] % 7 in chord]
                 position = min(near, key=lambda p: abs(p - position), default=position)
             position = int(np.clip(position, home - 8, home + 8))
-            start = score.time(at, step % score.steps)
-            last = step + duration
-            end = score.time(bar + last // score.steps, last % score.steps)
+            start, end = score.time(bar, step), score.time(bar, step + duration)
             velocity = float(np.clip(rng.normal(0.7, 0.12) + 0.1 * (step % 4 == 0), 0.3, 1.0))
             notes.append(Note(start, end, float(pitches[position]), velocity, phrase))
-            step = last
+            step += duration
         phrase += 1
         bar += length
     return tuple(note for note in notes if note.start < score.seconds)

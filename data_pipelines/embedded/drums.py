@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono, Stereo
 from data_pipelines.embedded.composition import Composition
 
 # Patterns over sixteen sixteenths; in twelve-step bars they are cut.
@@ -38,13 +38,11 @@ _HATS = (
 )
 
 
-_DrumMaker = Callable[[Generator, Generator, int], Float[np.ndarray, "time"]]
+_DrumMaker = Callable[[Generator, Generator, int], Mono]
 """From the generator of the design, that of the noise in it, and the sample rate."""
 
 
-def drum_track(
-    rng: Generator, score: Composition, n: int, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+def drum_track(rng: Generator, score: Composition, n: int, sample_rate: int) -> Stereo:
     """Renders the drums of a whole song, stereo and dry."""
     kit = {
         "kick": [_kick(rng, sample_rate)],
@@ -104,15 +102,13 @@ def drum_track(
     return track
 
 
-def _variants(
-    rng: Generator, make: _DrumMaker, sample_rate: int, count: int
-) -> list[Float[np.ndarray, "time"]]:
+def _variants(rng: Generator, make: _DrumMaker, sample_rate: int, count: int) -> list[Mono]:
     """Several renderings of one design, so that no two hits are the same."""
     design = rng.integers(2**63)
     return [make(np.random.default_rng([design]), rng, sample_rate) for _ in range(count)]
 
 
-def _kick(rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
+def _kick(rng: Generator, sample_rate: int) -> Mono:
     """A falling sine with a click; from a dry rock kick to a long synthetic boom."""
     seconds = float(rng.choice([0.25, 0.35, 0.9]))
     t = np.arange(int(seconds * sample_rate)) / sample_rate
@@ -125,7 +121,7 @@ def _kick(rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
     return np.tanh(x * np.float32(rng.uniform(1.0, 2.5)))
 
 
-def _snare(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
+def _snare(rng: Generator, noise_rng: Generator, sample_rate: int) -> Mono:
     """Two shell modes and rattling wires."""
     tune, decay = rng.uniform(160, 240), rng.uniform(0.05, 0.16)
     brightness, wires = rng.uniform(5000, 12000), rng.uniform(0.3, 0.8)
@@ -138,7 +134,7 @@ def _snare(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.n
     return shell + noise * np.exp(-t / np.float32(decay)) * np.float32(wires)
 
 
-def _clap(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
+def _clap(rng: Generator, noise_rng: Generator, sample_rate: int) -> Mono:
     """Three short bursts and a tail of band noise."""
     low = rng.uniform(700, 1200)
     n = int(0.35 * sample_rate)
@@ -152,7 +148,7 @@ def _clap(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.nd
 
 def _metal(
     rng: Generator, noise_rng: Generator, n: int, sample_rate: int, low_hz: float, decay: float
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Dense inharmonic modes over noise, as in hats and cymbals."""
     f = np.exp(rng.uniform(np.log(low_hz), np.log(15000), 120))
     gains = rng.uniform(0.2, 1.0, 120) * 0.12
@@ -163,14 +159,14 @@ def _metal(
     return ring + noise * np.exp(-t / np.float32(decay * 0.6)) * np.float32(rng.uniform(0.3, 0.9))
 
 
-def _hat(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
+def _hat(rng: Generator, noise_rng: Generator, sample_rate: int) -> Mono:
     """Closed hi-hat."""
     decay, low = rng.uniform(0.02, 0.07), rng.uniform(3500, 7000)
     n = int(0.15 * sample_rate)
     return _metal(rng, noise_rng, n, sample_rate, low, decay)
 
 
-def _cymbal(rng: Generator, sample_rate: int, seconds: float) -> Float[np.ndarray, "time"]:
+def _cymbal(rng: Generator, sample_rate: int, seconds: float) -> Mono:
     """Open hat or crash."""
     n = int(seconds * sample_rate)
     x = _metal(rng, rng, n, sample_rate, rng.uniform(400, 2500.0), seconds / 3)
@@ -178,7 +174,7 @@ def _cymbal(rng: Generator, sample_rate: int, seconds: float) -> Float[np.ndarra
     return x
 
 
-def _shaker(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.ndarray, "time"]:
+def _shaker(rng: Generator, noise_rng: Generator, sample_rate: int) -> Mono:
     """Shaker or tambourine: noise that swells and dies."""
     n = int(0.12 * sample_rate)
     low = rng.uniform(3000, 7000)
@@ -186,7 +182,7 @@ def _shaker(rng: Generator, noise_rng: Generator, sample_rate: int) -> Float[np.
     return noise * np.hanning(n).astype(np.float32) ** 2
 
 
-def _tom(rng: Generator, sample_rate: int, hz: float) -> Float[np.ndarray, "time"]:
+def _tom(rng: Generator, sample_rate: int, hz: float) -> Mono:
     """Tom: a sine that falls a little, with a stick."""
     n = int(0.6 * sample_rate)
     t = np.arange(n) / sample_rate

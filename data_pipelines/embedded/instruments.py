@@ -8,12 +8,13 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo
 
-NoteMaker = Callable[[float], Float[np.ndarray, "time 2"]]
+NoteMaker = Callable[[float], Stereo]
 """A stereo note of the design's full length at a MIDI pitch, with an RMS near 0.1 at its start."""
 
 
-def _finish(note: Float[np.ndarray, "..."], sample_rate: int) -> Float[np.ndarray, "time 2"]:
+def _finish(note: Float[np.ndarray, "..."], sample_rate: int) -> Stereo:
     """Level by the first 0.3 s, soften the ends, make stereo."""
     head = note[: int(0.3 * sample_rate)]
     note = (note * np.float32(0.1 / (dsp.rms(head) + 1e-9))).astype(np.float32)
@@ -31,7 +32,7 @@ def struck(rng: Generator, sample_rate: int, seconds: float) -> NoteMaker:
     hardness, detune = rng.uniform(0.05, 0.3), rng.uniform(0.0003, 0.0025)
     spread, seed = rng.uniform(0.0, 0.3), int(rng.integers(2**62))
 
-    def note(pitch: float) -> Float[np.ndarray, "time 2"]:
+    def note(pitch: float) -> Stereo:
         local = np.random.default_rng([seed, int(pitch * 10)])
         n = int(seconds * sample_rate)
         k = np.arange(1, 29)
@@ -68,7 +69,7 @@ def plucked(rng: Generator, sample_rate: int, seconds: float, bass: bool = False
     stiffness, seed = np.exp(rng.uniform(-12, -9)), int(rng.integers(2**62))
     body = [(rng.uniform(90, 130), 4.0), (rng.uniform(180, 260), 4.0), (rng.uniform(350, 700), 2.0)]
 
-    def note(pitch: float) -> Float[np.ndarray, "time 2"]:
+    def note(pitch: float) -> Stereo:
         local = np.random.default_rng([seed, int(pitch * 10)])
         n = int(seconds * sample_rate)
         f0 = dsp.midi_to_hz(pitch)
@@ -100,7 +101,7 @@ def bell(rng: Generator, sample_rate: int, seconds: float) -> NoteMaker:
     decay = rng.uniform(0.3, 1.5) / ratios ** rng.uniform(0.3, 0.8)
     speed, depth = rng.uniform(3, 7), float(rng.choice([0.0, 0.0, 0.4]))
 
-    def note(pitch: float) -> Float[np.ndarray, "time 2"]:
+    def note(pitch: float) -> Stereo:
         n = int(seconds * sample_rate)
         f = dsp.midi_to_hz(pitch) * ratios
         x = dsp.modal(f, decay, gain, np.full(len(f), -np.pi / 2), n, sample_rate)
@@ -128,7 +129,7 @@ def sustained(rng: Generator, sample_rate: int, seconds: float, kind: str) -> No
         (np.exp(rng.uniform(np.log(300), np.log(5000))), rng.uniform(0, 2.5)) for _ in range(3)
     ]
 
-    def note(pitch: float) -> Float[np.ndarray, "time 2"]:
+    def note(pitch: float) -> Stereo:
         local = np.random.default_rng([seed, int(pitch * 10)])
         f0 = dsp.midi_to_hz(pitch)
         if kind == "organ":

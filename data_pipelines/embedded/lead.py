@@ -6,6 +6,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded.composition import Note
 
 HOP = 128
@@ -22,7 +23,7 @@ def continuous(
     vibrato: float,
     attack: float,
     dull: Float[np.ndarray, "harmonic"] | None = None,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """A monophonic instrument that glides between notes; `dull` is the timbre of soft ones."""
     if not notes:
         return np.zeros(n, np.float32)
@@ -74,9 +75,7 @@ def continuous(
     return x * dsp.upsample(envelope, HOP, n) * np.float32(0.1)
 
 
-def lead_track(
-    rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int
-) -> Float[np.ndarray, "time"]:
+def lead_track(rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int) -> Mono:
     """A lead with glides and vibrato: synth, violin, flute, trumpet, electric guitar, theremin."""
     design = str(rng.choice(["saw", "square", "violin", "flute", "trumpet", "guitar", "sine"]))
     k = np.arange(1.0, 201.0)

@@ -3,18 +3,16 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded import band, voice
 from data_pipelines.embedded.composition import Composition, Note, compose
 from data_pipelines.embedded.singer import Singer, random_singer
 
 
-def produce(
-    rng: Generator, seconds: float, sample_rate: int
-) -> tuple[Float[np.ndarray, "time 2"], Float[np.ndarray, "time 2"]]:
+def produce(rng: Generator, seconds: float, sample_rate: int) -> tuple[Stereo, Stereo]:
     """Compose, sing, play and mix one song: (vocals, accompaniment), float32, peaks below 1.
 
     Over the blocks where the voice is active, the vocals lie about 3 dB below the accompaniment
@@ -36,12 +34,7 @@ def produce(
     return vocals * gain, accompaniment * gain
 
 
-def balance(
-    vocals: Float[np.ndarray, "time 2"],
-    accompaniment: Float[np.ndarray, "time 2"],
-    sample_rate: int,
-    ratio_db: float,
-) -> float:
+def balance(vocals: Stereo, accompaniment: Stereo, sample_rate: int, ratio_db: float) -> float:
     """The gain of the vocals that brings them to `ratio_db` against the band while they sound.
 
     1 where either is silent.
@@ -59,7 +52,7 @@ def balance(
 
 def sing_song(
     rng: Generator, singer: Singer, score: Composition, n: int, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+) -> Stereo:
     """Lead and backing voices with their effects, stereo; the level is free."""
     lyrics = voice.write_lyrics(rng, len(score.melody), float(rng.choice([0.05, 0.15, 0.3])))
     lead = voice.sing(rng, singer, score.melody, lyrics, n, sample_rate)
@@ -71,7 +64,10 @@ def sing_song(
         width = float(rng.uniform(0.2, 0.95))
         level = dsp.db_to_gain(float(rng.uniform(-12, -3)))
         for index, steps in enumerate(voices):
-            other = singer if style == "double" else _relative(rng, singer)
+            other = singer
+            if style != "double":
+                drawn = random_singer(rng)
+                other = dataclasses.replace(drawn, speech=singer.speech, centre=singer.centre)
             late = float(rng.uniform(-0.02, 0.035))
             notes = tuple(shifted(score, score.melody[i], steps, late) for i in backed)
             track = voice.sing(rng, other, notes, [lyrics[i] for i in backed], n, sample_rate)
@@ -87,21 +83,13 @@ def lead_position(rng: Generator, aside: float) -> float:
     return float(np.clip(rng.normal(0, 0.08), -0.3, 0.3))
 
 
-def _relative(rng: Generator, singer: Singer) -> Singer:
-    """Another singer of a similar kind."""
-    other = random_singer(rng)
-    return dataclasses.replace(other, speech=singer.speech, centre=singer.centre)
-
-
 def shifted(score: Composition, note: Note, steps: int, late: float) -> Note:
     """The note `steps` scale steps away, a little displaced in time."""
     pitch = score.moved(note.pitch, steps)
     return note._replace(start=note.start + late, end=note.end + late, pitch=pitch)
 
 
-def _effects(
-    rng: Generator, dry: Float[np.ndarray, "time 2"], score: Composition, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+def _effects(rng: Generator, dry: Stereo, score: Composition, sample_rate: int) -> Stereo:
     """Equaliser, compressor, saturation, delay, reverb: each by chance and with its own setting."""
     curve = [(20.0, -30.0), (float(rng.uniform(60, 140)), 0.0)]
     presence = {250.0: 0.0, 700.0: 0.5, 1800.0: 2.0, 3500.0: 3.0, 7000.0: 3.0, 14000.0: 2.0}

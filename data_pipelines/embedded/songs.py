@@ -1,31 +1,32 @@
-"""The embedded songs as a source, with their disk cache."""
+"""The embedded songs, rendered from a seed with no download, as a source with a disk cache."""
 
-import contextlib
 import dataclasses
 import functools
-import math
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from data_pipelines.cache import cache_folder, write_npy
-from data_pipelines.embedded.synthesis import MIN_SECONDS, VERSION, RenderedSong, render_song
-from data_pipelines.source import Segment, Split, check_range, mixture_rms
-from diffsep_jax.errors import UserError
+from data_pipelines.cache import cache_folder, cached
+from data_pipelines.embedded.production import produce
+from data_pipelines.source import SPLITS, Segment, Split, block_rms, check_range, mixture_rms
+from diffsep_jax.errors import check_at_least
+
+VERSION = 2
+"""Incremented whenever the sound of any song changes; part of every seed and cache file's name."""
+
+MIN_SECONDS = 0.05
+"""The shortest song."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddedSongs:
-    """Songs composed and rendered from a seed (see `synthesis`), kept in a disk cache.
+    """Songs composed and rendered from a seed (see `render_song`), kept in a disk cache.
 
     A song is rendered when it is first read.
 
     Attributes:
         split: the three splits share no song.
-        num_songs: number of songs.
         seconds: length of each song.
-        seed: seed of all songs.
         cache_dir: None: a folder in the user's cache.
         sample_rate: Hz.
 
@@ -41,10 +42,7 @@ class EmbeddedSongs:
     sample_rate: int = 44100
 
     def __post_init__(self) -> None:
-        smallest = {"num_songs": 1, "seconds": MIN_SECONDS, "sample_rate": 8000, "seed": 0}
-        for name, least in smallest.items():
-            if not least <= getattr(self, name) < math.inf:  # NaN is not either
-                raise UserError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        check_at_least(self, num_songs=1, seconds=MIN_SECONDS, sample_rate=8000, seed=0)
 
     def __len__(self) -> int:
         return self.num_songs
@@ -56,48 +54,41 @@ class EmbeddedSongs:
         return f"{self.split}-{song:04d}"
 
     def num_samples(self, song: int) -> int:
-        """Length of a song, the same for all."""
         return round(self.seconds * self.sample_rate)
 
     def segment(self, song: int, start: int, length: int) -> Segment:
-        """Samples start to start + length. Raises `ValueError` beyond the song's ends."""
         num_samples = self.num_samples(song)
         check_range(self.name(song), start, length, num_samples)
-        # A song that is read whole, as by an evaluation, need not stay in memory.
-        stored = self._song(song, keep_open=length < num_samples)
-        vocals, accompaniment = stored.audio[:, start : start + length] * np.float32(stored.scale)
+        # Mapped files keep what was read in memory; one that is read whole is not kept.
+        opened = _open if length < num_samples else _open.__wrapped__
+        record = opened(self, song)
+        vocals, accompaniment = record["audio"][:, start : start + length] * record["scale"]
         return Segment(vocals=vocals, accompaniment=accompaniment)
 
     def activity(self, song: int) -> Float[np.ndarray, "block"]:
-        """RMS of the vocals in each block of `ACTIVITY_BLOCK` samples."""
-        return self._song(song).activity
+        return np.array(_open(self, song)["activity"])
 
     def level(self, song: int) -> float:
-        """RMS of the whole song's mixture."""
         return _level(self, song)
 
-    def _song(self, song: int, *, keep_open: bool = True) -> RenderedSong:
-        """The song from the cache; rendered into it first where it is missing or damaged.
 
-        With `keep_open` its file stays mapped for the next call, and what was read of it in memory.
-        Safe among threads and processes: a file appears under its name only when it is whole, and
-        every writer writes the same.
-        """
-        name = f"v{VERSION}-{self.split}-{self.seed}-{song}-{self.seconds:.12g}s"
-        path = cache_folder(self.cache_dir) / f"{name}-{self.sample_rate}.npy"
-        opened = _open if keep_open else _open.__wrapped__
-        # A damaged file is replaced; a folder that cannot be read fails below, in writing.
-        with contextlib.suppress(OSError, ValueError):
-            return opened(path)
-        rendered = render_song(
-            split=self.split,
-            seed=self.seed,
+@functools.lru_cache(maxsize=256)  # each holds a file descriptor
+def _open(source: EmbeddedSongs, song: int) -> np.void:
+    """The record of a song, mapped from the cache; rendered first where that lacks it."""
+    name = f"v{VERSION}-{source.split}-{source.seed}-{song}-{source.seconds:.12g}s"
+    path = cache_folder(source.cache_dir) / f"{name}-{source.sample_rate}.npy"
+
+    def render() -> np.ndarray:
+        return render_song(
+            split=source.split,
+            seed=source.seed,
             song=song,
-            seconds=self.seconds,
-            sample_rate=self.sample_rate,
+            seconds=source.seconds,
+            sample_rate=source.sample_rate,
         )
-        _store(path, rendered)
-        return opened(path)
+
+    record: np.void = cached(path, render)[0]
+    return record
 
 
 @functools.lru_cache(maxsize=2**16)
@@ -105,24 +96,28 @@ def _level(source: EmbeddedSongs, song: int) -> float:
     return mixture_rms(source, song)
 
 
-def _store(path: Path, rendered: RenderedSong) -> None:
-    """One structured record: scale, activity, audio; whole or not at all."""
-    record = np.zeros(
-        1,
-        dtype=[
-            ("scale", np.float32),
-            ("activity", np.float32, rendered.activity.shape),
-            ("audio", np.int16, rendered.audio.shape),
-        ],
-    )
-    record["scale"], record["activity"] = rendered.scale, rendered.activity
-    record["audio"] = rendered.audio
-    write_npy(path, record)
+def render_song(
+    *, split: Split, seed: int, song: int, seconds: float, sample_rate: int = 44100
+) -> np.ndarray:
+    """Composes and renders song number `song`: a pure function of its arguments and `VERSION`.
 
+    Equal to the bit on one machine; another numpy build or processor may change the last bit of a
+    sample.
 
-@functools.lru_cache(maxsize=256)  # each holds a file descriptor
-def _open(path: Path) -> RenderedSong:
-    record = np.load(path, mmap_mode="r")[0]
-    return RenderedSong(
-        audio=record["audio"], scale=float(record["scale"]), activity=np.array(record["activity"])
-    )
+    Returns:
+        One record, as it is stored: `audio`, int16 [vocals and accompaniment, time, channel];
+        `scale`, the factor from it to the waveform; `activity`, RMS of the vocals in each block of
+        `source.ACTIVITY_BLOCK` samples.
+    """
+    entropy = [VERSION, SPLITS.index(split), seed, song]
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
+    stems = np.stack(produce(rng, seconds, sample_rate))
+    scale = np.float32(max(float(np.abs(stems).max(initial=0.0)), 1e-6) / 32767)
+    audio = np.round(stems / scale).astype(np.int16)
+    activity = block_rms(audio[0] * scale)
+    fields: list[tuple] = [
+        ("scale", np.float32),
+        ("activity", np.float32, activity.shape),
+        ("audio", np.int16, audio.shape),
+    ]
+    return np.array([(scale, activity, audio)], fields)

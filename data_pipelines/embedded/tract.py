@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono, Track
 from data_pipelines.embedded.singer import Singer
 
 FRAME_HOP = 512
@@ -27,9 +28,7 @@ def glottal_tables(open_quotient: float) -> Float[np.ndarray, "level table"]:
     return dsp.wavetables(scipy.fft.rfft(flow)[1:601])
 
 
-def untilted_noise(
-    rng: Generator, singer: Singer, n: int, sample_rate: int
-) -> Float[np.ndarray, "time"]:
+def untilted_noise(rng: Generator, singer: Singer, n: int, sample_rate: int) -> Mono:
     """Noise that `vocal_tract` leaves white except for its formants.
 
     Turbulence arises above the glottis and lacks the tilt of the pulses; a zero at the tilt's pole
@@ -49,14 +48,14 @@ def _tilt_pole(singer: Singer, effort: np.ndarray, sample_rate: int) -> np.ndarr
 
 def vocal_tract(
     singer: Singer,
-    source: Float[np.ndarray, "time"],
+    source: Mono,
     formants: Float[np.ndarray, "frame 3"],
-    nasal: Float[np.ndarray, "frame"],
-    f0_hz: Float[np.ndarray, "frame"],
-    effort: Float[np.ndarray, "frame"],
+    nasal: Track,
+    f0_hz: Track,
+    effort: Track,
     active: Bool[np.ndarray, "frame"],
     sample_rate: int,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Filters the source by resonances that move from frame to frame, where it is `active`.
 
     Frame i is centred on sample `i * FRAME_HOP`; frames are weighted by a Hann window and added.

@@ -7,10 +7,10 @@ formant loci and noise bursts between the vowels.
 
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded import tract
 from data_pipelines.embedded.articulation import articulate, pitch_track
 from data_pipelines.embedded.composition import Note
@@ -33,7 +33,7 @@ def sing(
     lyrics: list[Syllable | None],
     n: int,
     sample_rate: int,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Renders notes to `n` samples, mono and dry, with an RMS near 0.1 while singing."""
     frames = n // HOP + 2
     rate = sample_rate / HOP

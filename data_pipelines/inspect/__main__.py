@@ -14,7 +14,7 @@ import tyro
 from data_pipelines.augment import NO_AUGMENTATION, AugmentConfig
 from data_pipelines.source import Split
 from diffsep_jax.arguments import arguments
-from diffsep_jax.errors import UserError, one_line_errors
+from diffsep_jax.errors import check_at_least, one_line_errors
 
 NUM_STEPS = 1_000_000
 """Examples are drawn from this many."""
@@ -57,10 +57,7 @@ class Inspect:
 def main(args: Sequence[str]) -> None:
     """Runs the command."""
     command = tyro.cli(Inspect, args=arguments(args))
-    smallest = {"examples": 1, "segment": 1, "sample_rate": 1, "seed": 0}
-    for name, least in smallest.items():
-        if getattr(command, name) < least:
-            raise UserError(f"{name} is {getattr(command, name)}; expected {least} or more")
+    check_at_least(command, examples=1, segment=1, sample_rate=1, seed=0)
 
     # Imported here because they are slow: help and bad options answer at once.
     from data_pipelines.inspect.report import report

@@ -7,6 +7,7 @@ import rich.progress
 from rich.console import Console
 
 from data_pipelines.source import Source, active_blocks
+from diffsep_jax.errors import printable
 from diffsep_jax.pages import clock
 
 
@@ -49,11 +50,6 @@ def measure(source: Source, spec: str) -> dict[str, str]:
         "quietest mixture": f"{dbfs(level_db[quietest])}, {song(quietest)}",
         "loudest mixture": f"{dbfs(level_db[loudest])}, {song(loudest)}",
     }
-
-
-def printable(text: str) -> str:
-    """Text on one line, with "?" for the bytes in file names that are not UTF-8."""
-    return " ".join(text.split()).encode("utf-8", "replace").decode()
 
 
 def decibels(amplitude: float) -> float:

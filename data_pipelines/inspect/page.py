@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from data_pipelines import pipeline
 from data_pipelines.augment import StemChanges
+from data_pipelines.dsp import Stereo
 from data_pipelines.examples import ExamplePlan, render
-from data_pipelines.inspect.contents import dbfs, decibels, printable
+from data_pipelines.inspect.contents import dbfs, decibels
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.source import Source
 from diffsep_jax import pages
+from diffsep_jax.errors import printable
 
 PLAYBACK_PEAK_DB = -1.0
 """Peak of the loudest of an example's players, in dBFS."""
@@ -35,7 +36,7 @@ class Example:
 
     heading: str
     applied: tuple[str, ...]
-    audio: Mapping[str, Float[np.ndarray, "time 2"]]
+    audio: Mapping[str, Stereo]
     sample_rate: int
 
 

@@ -27,15 +27,8 @@ def report(
 ) -> None:
     """Prints the songs in numbers; writes the page `out` with training examples.
 
-    Args:
-        source: the songs.
-        config: config of the pipeline that draws the examples.
-        spec: name of the songs, for the heading.
-        segment: samples of an example.
-        num_steps: steps of the training from which examples are drawn.
-        out: an HTML file.
-        num_examples: number of examples on the page.
-        seed: seed that selects the examples.
+    `seed` selects the examples among those of a training of `num_steps`; `spec` names the songs in
+    the heading.
 
     Raises:
         UserError: the page cannot be written, a song is damaged or shorter than an example.

@@ -9,13 +9,12 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono, Stereo
 
 OVERSAMPLING = 4
 
 
-def amplify(
-    rng: Generator, x: Float[np.ndarray, "time"], sample_rate: int, *, drive_db: float
-) -> Float[np.ndarray, "time"]:
+def amplify(rng: Generator, x: Mono, sample_rate: int, *, drive_db: float) -> Mono:
     """A guitar through a random amplifier and cabinet; `drive_db` from 10 (crunch) to 50 (metal).
 
     A high-pass keeps the bass from blurring, two asymmetric stages clip at four times the sample
@@ -66,14 +65,8 @@ def _cabinet(rng: Generator, sample_rate: int) -> Float[np.ndarray, "tap"]:
 
 
 def sweep(
-    x: Float[np.ndarray, "time"],
-    sample_rate: int,
-    position: Float[np.ndarray, "time"],
-    *,
-    low_hz: float,
-    high_hz: float,
-    wah: bool,
-) -> Float[np.ndarray, "time"]:
+    x: Mono, sample_rate: int, position: Mono, *, low_hz: float, high_hz: float, wah: bool
+) -> Mono:
     """A filter whose frequency follows `position` (0 to 1, from `low_hz` to `high_hz`).
 
     Low-pass, or the wah's resonant band-pass. Five filters are cross-faded.
@@ -91,20 +84,15 @@ def sweep(
     return out
 
 
-def swing(n: int, sample_rate: int, *, hz: float, phase: float = 0.0) -> Float[np.ndarray, "time"]:
+def swing(n: int, sample_rate: int, *, hz: float, phase: float = 0.0) -> Mono:
     """A sine between 0 and 1."""
     turn = np.arange(n, dtype=np.float32) * np.float32(2 * np.pi * hz / sample_rate)
     return np.float32(0.5) + np.float32(0.5) * np.sin(turn + np.float32(phase))
 
 
 def modulated_delay(
-    x: Float[np.ndarray, "time"],
-    sample_rate: int,
-    position: Float[np.ndarray, "time"],
-    *,
-    least_ms: float,
-    depth_ms: float,
-) -> Float[np.ndarray, "time"]:
+    x: Mono, sample_rate: int, position: Mono, *, least_ms: float, depth_ms: float
+) -> Mono:
     """A delay that follows `position` (0 to 1): a chorus with the dry sound, a rotor alone."""
     delay = (position * np.float32(depth_ms) + np.float32(least_ms)) * np.float32(sample_rate / 1e3)
     whole = delay.astype(np.int32)
@@ -116,9 +104,7 @@ def modulated_delay(
     return newer + (older - newer) * fraction
 
 
-def widen(
-    rng: Generator, x: Float[np.ndarray, "time 2"], sample_rate: int, effect: str
-) -> Float[np.ndarray, "time 2"]:
+def widen(rng: Generator, x: Stereo, sample_rate: int, effect: str) -> Stereo:
     """Chorus, tremolo or rotary speaker, a little different left and right."""
     hz = {"chorus": rng.uniform(0.2, 1.5), "tremolo": rng.uniform(3, 7), "rotary": 6.6}[effect]
     if effect == "rotary" and rng.random() < 0.5:

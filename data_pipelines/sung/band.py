@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Stereo, Track
 from data_pipelines.embedded import instruments
 from data_pipelines.embedded.backing import chord_track
 from data_pipelines.embedded.composition import Composition, Note
@@ -29,13 +29,8 @@ _GLUE: dict[Kind, tuple[float, float]] = {
 
 
 def play(
-    rng: Generator,
-    score: Composition,
-    num_samples: int,
-    sample_rate: int = 44100,
-    *,
-    font: Path,
-) -> tuple[Float[np.ndarray, "time 2"], dict[str, Any]]:
+    rng: Generator, score: Composition, num_samples: int, sample_rate: int = 44100, *, font: Path
+) -> tuple[Stereo, dict[str, Any]]:
     """Arranges and renders the accompaniment of a song: (stereo float32, what was played).
 
     The level is arbitrary. The description holds JSON values: kind, programs, kit, guitars
@@ -45,7 +40,7 @@ def play(
     mix = np.zeros((num_samples, 2), np.float32)
     wet = np.zeros((num_samples, 2), np.float32)
 
-    def add(track: Float[np.ndarray, "time 2"], level_db: float, send: float) -> None:
+    def add(track: Stereo, level_db: float, send: float) -> None:
         loud = _active_rms(track, sample_rate)
         if loud > 1e-6:
             track *= np.float32(0.1 / loud * dsp.db_to_gain(float(np.clip(level_db, -16, 5))))
@@ -89,12 +84,8 @@ def play(
     return mix, description
 
 
-def _active_rms(track: Float[np.ndarray, "time 2"], sample_rate: int) -> float:
-    """RMS over the blocks in which something sounds."""
-    hop = sample_rate // 10
-    count = max(1, len(track) // hop)
-    power = np.square(track[: count * hop]).reshape(count, -1).mean(axis=1)
-    return float(np.sqrt(power[power >= 0.03 * power.max()].mean())) if power.max() > 0 else 0.0
+def _active_rms(track: Stereo, sample_rate: int) -> float:
+    return dsp.active_rms(track, sample_rate // 10, 0.03)
 
 
 def _render(
@@ -105,7 +96,7 @@ def _render(
     sample_rate: int,
     font: Path,
     cents: float,
-) -> Float[np.ndarray, "time 2"]:
+) -> Stereo:
     """One part, not yet levelled."""
     if part.sound == "one-shots":
         return _place_hits(part, n, sample_rate)
@@ -151,7 +142,7 @@ def _humanise(rng: Generator, notes: tuple[Note, ...], drums: bool) -> tuple[Not
 
 def _expression(
     rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int, amount: float
-) -> Float[np.ndarray, "frame"]:
+) -> Track:
     """Pitch bends in semitones: scoops and bends into notes, and vibrato on held ones."""
     hop = soundfont.BEND_HOP
     frames, rate = n // hop + 1, sample_rate / hop
@@ -176,7 +167,7 @@ def _expression(
 
 def _supersaw(
     rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int, cents: float
-) -> Float[np.ndarray, "time 2"]:
+) -> Stereo:
     """Chords of detuned sawtooth waves."""
     maker = instruments.sustained(rng, sample_rate, 1.5, "saw")
     rise, tail = int(rng.uniform(0.003, 0.05) * sample_rate), int(0.15 * sample_rate)
@@ -195,9 +186,7 @@ def _supersaw(
     return out
 
 
-def _noise(
-    rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int
-) -> Float[np.ndarray, "time 2"]:
+def _noise(rng: Generator, notes: tuple[Note, ...], n: int, sample_rate: int) -> Stereo:
     """Bursts of filtered noise in the rhythm of the notes."""
     low = float(np.exp(rng.uniform(np.log(60), np.log(3000))))
     high = low * float(rng.uniform(1.5, 12))
@@ -211,7 +200,7 @@ def _noise(
     return np.stack(noise, axis=1) * gate[:, None]
 
 
-def _place_hits(part: Part, n: int, sample_rate: int) -> Float[np.ndarray, "time 2"]:
+def _place_hits(part: Part, n: int, sample_rate: int) -> Stereo:
     """One-shots at their times; a negative one is where the sample ends."""
     out = np.zeros((n, 2), np.float32)
     for name, time, gain in part.hits:
@@ -221,9 +210,7 @@ def _place_hits(part: Part, n: int, sample_rate: int) -> Float[np.ndarray, "time
     return out
 
 
-def _strip(
-    rng: Generator, part: Part, x: Float[np.ndarray, "time 2"], sample_rate: int, beat: float
-) -> Float[np.ndarray, "time 2"]:
+def _strip(rng: Generator, part: Part, x: Stereo, sample_rate: int, beat: float) -> Stereo:
     """A part's channel strip: equaliser, compressor, saturation, effect, width and pan."""
     points = [(float(hz), float(rng.normal(0, 2.5))) for hz in (90, 250, 700, 1800, 4500, 11000)]
     low = 25.0 if part.role in ("bass", "drums", "one-shots") else float(rng.uniform(60, 180))
@@ -265,8 +252,8 @@ def _strip(
 
 
 def _bus(
-    rng: Generator, mix: Float[np.ndarray, "time 2"], sample_rate: int, kind: Kind
-) -> tuple[Float[np.ndarray, "time 2"], dict[str, float]]:
+    rng: Generator, mix: Stereo, sample_rate: int, kind: Kind
+) -> tuple[Stereo, dict[str, float]]:
     """Glue compression, saturation, tilt and width of the whole band, with their settings."""
     settings: dict[str, float] = {}
     compressed, driven = _GLUE[kind]

@@ -12,10 +12,10 @@ import numpy as np
 from rich.progress import track
 
 from data_pipelines.processes import map_unordered
-from data_pipelines.song_folders import check_output, wav_of_16_bits
+from data_pipelines.song_folders import check_output, check_same, wav_of_16_bits
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
-from diffsep_jax.errors import UserError
+from diffsep_jax.errors import UserError, check_at_least
 from diffsep_jax.files import write_bytes, write_folder
 from diffsep_jax.lock import only_run
 
@@ -65,7 +65,8 @@ def build_sung(command: BuildSung) -> None:
         "packages": voices.versions(config.voices),
         "one_shots": oneshots.FOLDER.is_dir(),
     }
-    _check_same(command.out, settings)
+    if (command.out / SETTINGS).exists():
+        check_same(command.out / SETTINGS, settings)
     if not settings["one_shots"]:
         print("note: no drums and noises of sonic-pi-samples; `make voices` installs them")
     count = math.ceil(command.hours * 3600 / command.song_seconds)
@@ -85,10 +86,7 @@ def build_sung(command: BuildSung) -> None:
 
 
 def _check(command: BuildSung) -> SongConfig:
-    for name, least in (("workers", 1), ("seed", 0), ("song_seconds", MIN_SECONDS)):
-        value = getattr(command, name)
-        if not least <= value < math.inf:
-            raise UserError(f"{name} is {value}; expected at least {least:g}")
+    check_at_least(command, workers=1, seed=0, song_seconds=MIN_SECONDS)
     if not 0 < command.hours < math.inf:
         raise UserError(f"hours is {command.hours}; expected more than 0")
     if not command.voices or not set(command.voices) <= set(VOICE_SHARES):
@@ -105,23 +103,6 @@ def _check(command: BuildSung) -> SongConfig:
         voices=tuple(name for name in VOICE_SHARES if name in command.voices),
         fonts=fonts,
     )
-
-
-def _check_same(out: Path, settings: dict) -> None:
-    """Raises UserError if the folder holds songs rendered with other settings."""
-    path = out / SETTINGS
-    if not path.exists():
-        return
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; choose another --out") from None
-    for name, value in settings.items():
-        if stored.get(name) != value:
-            raise UserError(
-                f"{out}: {name} of its songs is {stored.get(name, 'unknown')}; expected {value}:"
-                " use the same settings or another --out"
-            )
 
 
 def _digest(path: Path) -> str:

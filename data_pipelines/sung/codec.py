@@ -8,6 +8,8 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from data_pipelines.dsp import Stereo
+
 CODECS = ("mp3", "aac", "vorbis", "opus")
 
 _OPUS_RATE = 48_000
@@ -42,8 +44,8 @@ def through_codec(
 
 
 def _through_soundfile(
-    audio: Float[np.ndarray, "time 2"], sample_rate: int, container: str, subtype: str, level: float
-) -> Float[np.ndarray, "time 2"]:
+    audio: Stereo, sample_rate: int, container: str, subtype: str, level: float
+) -> Stereo:
     """`level` is libsndfile's compression level, 0 to 1."""
     file = io.BytesIO()
     with soundfile.SoundFile(
@@ -55,9 +57,7 @@ def _through_soundfile(
     return soundfile.read(file, dtype="float32")[0]
 
 
-def _through_aac(
-    audio: Float[np.ndarray, "time 2"], bit_rate: int, sample_rate: int
-) -> Float[np.ndarray, "longer 2"]:
+def _through_aac(audio: Stereo, bit_rate: int, sample_rate: int) -> Float[np.ndarray, "longer 2"]:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=sample_rate, layout="stereo")

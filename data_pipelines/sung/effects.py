@@ -11,8 +11,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-
-Audio = Float[np.ndarray, "time 2"]
+from data_pipelines.dsp import Stereo
 
 
 class Desk(NamedTuple):
@@ -23,7 +22,7 @@ class Desk(NamedTuple):
     tempo_bpm: float
 
 
-def apply(desk: Desk, x: Audio) -> tuple[Audio, list[str]]:
+def apply(desk: Desk, x: Stereo) -> tuple[Stereo, list[str]]:
     """The voice after its effects, and their names."""
     used: list[str] = []
     for effect, probability in _EFFECTS.items():
@@ -34,7 +33,7 @@ def apply(desk: Desk, x: Audio) -> tuple[Audio, list[str]]:
     return space(desk, x), [*used, space.__name__]
 
 
-def equaliser(desk: Desk, x: Audio) -> Audio:
+def equaliser(desk: Desk, x: Stereo) -> Stereo:
     """Rumble cut, six bands within about 5 dB, more presence than not."""
     rng = desk.rng
     curve = [(20.0, -30.0), (float(rng.uniform(60, 160)), 0.0)]
@@ -43,14 +42,14 @@ def equaliser(desk: Desk, x: Audio) -> Audio:
     return dsp.equalise(x, desk.sample_rate, curve)
 
 
-def telephone(desk: Desk, x: Audio) -> Audio:
+def telephone(desk: Desk, x: Stereo) -> Stereo:
     """A narrow band, distorted."""
     low, high = desk.rng.uniform(200, 600), desk.rng.uniform(2200, 4500)
     curve = [(low / 2, -30.0), (low, 0.0), (high, 3.0), (high * 1.6, -30.0)]
     return saturation(desk, dsp.equalise(x, desk.sample_rate, curve))
 
 
-def compressor(desk: Desk, x: Audio) -> Audio:
+def compressor(desk: Desk, x: Stereo) -> Stereo:
     """One or two in a row."""
     for _ in range(int(desk.rng.integers(1, 3))):
         ratio, threshold = float(desk.rng.uniform(1.5, 8)), float(desk.rng.uniform(-12, 2))
@@ -58,14 +57,14 @@ def compressor(desk: Desk, x: Audio) -> Audio:
     return x
 
 
-def saturation(desk: Desk, x: Audio) -> Audio:
+def saturation(desk: Desk, x: Stereo) -> Stereo:
     """Tape, valve or clipped input stage: from warm to distorted."""
     drive = np.float32(np.exp(desk.rng.uniform(np.log(0.3), np.log(5.0))) / (4 * dsp.rms(x) + 1e-9))
     bias = np.float32(desk.rng.uniform(0, 0.3))
     return (np.tanh(x * drive + bias) - np.tanh(bias)) / drive
 
 
-def doubling(desk: Desk, x: Audio) -> Audio:
+def doubling(desk: Desk, x: Stereo) -> Stereo:
     """Chorus: two copies of slowly changing delay, one on each side."""
     rng = desk.rng
     mono, n = dsp.mono(x), len(x)
@@ -82,7 +81,7 @@ def doubling(desk: Desk, x: Audio) -> Audio:
     return out
 
 
-def delay(desk: Desk, x: Audio) -> Audio:
+def delay(desk: Desk, x: Stereo) -> Stereo:
     """Repeats: a slap, or in time with the song; each duller, sides in turn."""
     rng = desk.rng
     slap = rng.random() < 0.4
@@ -101,17 +100,17 @@ def delay(desk: Desk, x: Audio) -> Audio:
     return out
 
 
-def dry(desk: Desk, x: Audio) -> Audio:
+def dry(desk: Desk, x: Stereo) -> Stereo:
     """No space at all."""
     return x
 
 
-def near_room(desk: Desk, x: Audio) -> Audio:
+def near_room(desk: Desk, x: Stereo) -> Stereo:
     """Early reflections and a short tail."""
     return _send(desk, x, _add(_reflections(desk), _room(desk, 0.2, 0.7)), -20.0, -8.0)
 
 
-def plate(desk: Desk, x: Audio) -> Audio:
+def plate(desk: Desk, x: Stereo) -> Stereo:
     """Dense and bright from the start."""
     rng, rate = desk.rng, desk.sample_rate
     n = int(rng.uniform(0.6, 2.2) * rate)
@@ -121,12 +120,12 @@ def plate(desk: Desk, x: Audio) -> Audio:
     return _send(desk, x, _unit(_late(desk, tail, 0.04)), -22.0, -7.0)
 
 
-def hall(desk: Desk, x: Audio) -> Audio:
+def hall(desk: Desk, x: Stereo) -> Stereo:
     """A long tail behind the voice."""
     return _send(desk, x, _unit(_late(desk, _room(desk, 1.2, 2.5), 0.06)), -22.0, -6.0)
 
 
-def gated(desk: Desk, x: Audio) -> Audio:
+def gated(desk: Desk, x: Stereo) -> Stereo:
     """A tail that is cut before it has died away."""
     length = int(desk.rng.uniform(0.12, 0.35) * desk.sample_rate)
     impulse = _room(desk, 1.5, 2.5)[:length].copy()
@@ -134,7 +133,7 @@ def gated(desk: Desk, x: Audio) -> Audio:
     return _send(desk, x, _unit(impulse), -14.0, -3.0)
 
 
-def far(desk: Desk, x: Audio) -> Audio:
+def far(desk: Desk, x: Stereo) -> Stereo:
     """Away from the microphone: more room than voice, dull."""
     cut = float(desk.rng.uniform(2500, 8000))
     curve = [(100.0, -6.0), (300.0, 0.0), (cut, 0.0), (2.5 * cut, -10.0)]
@@ -142,7 +141,7 @@ def far(desk: Desk, x: Audio) -> Audio:
     return _send(desk, dull, _add(_reflections(desk), _room(desk, 0.5, 1.8)), -4.0, 4.0)
 
 
-_EFFECTS: dict[Callable[[Desk, Audio], Audio], float] = {
+_EFFECTS: dict[Callable[[Desk, Stereo], Stereo], float] = {
     equaliser: 0.75,
     telephone: 0.03,
     compressor: 0.65,
@@ -152,7 +151,7 @@ _EFFECTS: dict[Callable[[Desk, Audio], Audio], float] = {
 }
 """Chance of each, in their order."""
 
-_SPACES: dict[Callable[[Desk, Audio], Audio], float] = {
+_SPACES: dict[Callable[[Desk, Stereo], Stereo], float] = {
     dry: 0.15,
     near_room: 0.3,
     plate: 0.22,
@@ -164,8 +163,8 @@ _SPACES: dict[Callable[[Desk, Audio], Audio], float] = {
 
 
 def _send(
-    desk: Desk, x: Audio, impulse: Float[np.ndarray, "tap 2"], low_db: float, high_db: float
-) -> Audio:
+    desk: Desk, x: Stereo, impulse: Float[np.ndarray, "tap 2"], low_db: float, high_db: float
+) -> Stereo:
     """The voice and its reverberation, by an impulse response of unit energy, at a drawn level."""
     wet = dsp.db_to_gain(float(desk.rng.uniform(low_db, high_db)))
     return x + dsp.reverberate(x, impulse.astype(np.float32)) * np.float32(wet)
@@ -188,17 +187,13 @@ def _reflections(desk: Desk) -> Float[np.ndarray, "tap 2"]:
     return _unit(impulse)
 
 
-def _late(
-    desk: Desk, impulse: Float[np.ndarray, "tap 2"], most_seconds: float
-) -> Float[np.ndarray, "time 2"]:
+def _late(desk: Desk, impulse: Float[np.ndarray, "tap 2"], most_seconds: float) -> Stereo:
     """The impulse response after a pre-delay."""
     silence = int(desk.rng.uniform(0, most_seconds) * desk.sample_rate)
     return np.pad(impulse, ((silence, 0), (0, 0)))
 
 
-def _add(
-    early: Float[np.ndarray, "early 2"], tail: Float[np.ndarray, "late 2"]
-) -> Float[np.ndarray, "time 2"]:
+def _add(early: Float[np.ndarray, "early 2"], tail: Float[np.ndarray, "late 2"]) -> Stereo:
     """Both impulse responses as one of unit energy."""
     both = np.zeros((max(len(early), len(tail)), 2))
     both[: len(early)] += early

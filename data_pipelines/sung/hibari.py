@@ -15,6 +15,7 @@ import soxr
 from jaxtyping import Complex64, Float
 from numpy.random import Generator
 
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung import syllables
@@ -87,7 +88,7 @@ def sing_lines(
     num_samples: int,
     sample_rate: int,
     treatment: Treatment,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """As `world.resynthesise`, on syllables of lines."""
     from hibari import dsp as synthesis
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float
+
+from data_pipelines.dsp import Stereo
 
 FOLDER = Path("/usr/share/sonic-pi/samples")
 SAMPLES = {
@@ -35,7 +36,7 @@ SAMPLES = {
 
 
 @functools.cache
-def load(name: str, sample_rate: int) -> Float[np.ndarray, "time 2"]:
+def load(name: str, sample_rate: int) -> Stereo:
     """One sample in stereo, its peak at 1; silence where the package is not installed."""
     path = FOLDER / f"{name}.flac"
     if not path.is_file():

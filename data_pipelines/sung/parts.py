@@ -140,10 +140,7 @@ def chords(
     for bar, section in bars(score, entry):
         chord = score.chords[bar]
         pitches = voicing(score, chord, kind, base)
-        steps = [k for k in range(score.steps) if rhythms[section.energy > 0.7][k] == "x"]
-        for i, (step, following) in enumerate(zip(steps, [*steps[1:], score.steps], strict=True)):
-            start = score.time(bar, step)
-            end = score.time(bar + following // score.steps, following % score.steps)
+        for i, (step, start, end) in enumerate(score.hits(bar, rhythms[section.energy > 0.7])):
             loud = 0.55 + 0.35 * section.energy + 0.1 * (step % 4 == 0)
             shift = score.pitch(chord[0] + int(moves[step])) - score.pitch(chord[0])
             chosen = pitches[:: 1 if i % 2 == 0 else -1]  # strokes down and up
@@ -170,7 +167,7 @@ def line(
             chord = {d % 7 for d in score.chords[bar]}
             if step % 4 == 0 and degree % 7 not in chord:
                 degree += 1 if (degree + 1) % 7 in chord else -1
-            stop = score.time(bar + end // score.steps, end % score.steps)
+            stop = score.time(bar, end)
             loud = 0.5 + 0.3 * section.energy + float(rng.normal(0, 0.07))
             notes.append(Note(score.time(bar, step), stop, float(score.pitch(degree)), loud))
             step = end

@@ -1,9 +1,9 @@
 """Singing with sinsy: a score in MusicXML becomes Japanese singing."""
 
+import collections
 import functools
 import tempfile
 import warnings
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 import soxr
-from jaxtyping import Float
 from numpy.random import Generator
 
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung.syllables import Treatment
@@ -31,6 +31,15 @@ _GAP = 0.08
 """Seconds of the shortest rest and note."""
 _BAR = 4 * _TICKS
 _STEPS = "CCDDEFFGGAAB"
+_HEAD = """\
+<?xml version='1.0' encoding='utf-8'?>
+<score-partwise version="2.0"><part-list><score-part id="P1"><part-name /></score-part></part-list>\
+<part id="P1">"""
+_FIRST_BAR = (
+    f"<attributes><divisions>{_TICKS}</divisions><key><fifths>0</fifths></key>"
+    "<time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+    f'<direction><sound tempo="{_TEMPO}" /></direction>'
+)
 
 
 @functools.cache
@@ -52,7 +61,7 @@ def sing_score(
     num_samples: int,
     sample_rate: int,
     treatment: Treatment,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Sings notes on syllables in kana, one for each note; an empty one holds the vowel before.
 
     The synthesiser sings near its mean pitch, where it is voiced and in tune; WORLD puts the melody
@@ -98,47 +107,32 @@ def sing_score(
 
 def score_xml(notes: Sequence[Note], lyrics: Sequence[str]) -> bytes:
     """MusicXML of a melody, to the millisecond, in bars of 4/4 with ties over their lines."""
-    root = ET.Element("score-partwise", version="2.0")
-    ET.SubElement(_child(root, "part-list"), "score-part", id="P1").append(ET.Element("part-name"))
-    part = ET.SubElement(root, "part", id="P1")
-    measure: ET.Element | None = None
+    bars: dict[int, str] = collections.defaultdict(str)
     for bar, begin, end, note, lyric in _pieces(notes, lyrics):
-        if measure is None or measure.get("number") != str(bar):
-            measure = ET.SubElement(part, "measure", number=str(bar))
-            if bar == 1:
-                attributes = _child(measure, "attributes")
-                _child(attributes, "divisions", _TICKS)
-                _child(_child(attributes, "key"), "fifths", 0)
-                time = _child(attributes, "time")
-                _child(time, "beats", 4)
-                _child(time, "beat-type", 4)
-                ET.SubElement(_child(measure, "direction"), "sound", tempo=str(_TEMPO))
-        element = _child(measure, "note")
-        if note is None:
-            _child(element, "rest")
-        else:
-            pitch, height = _child(element, "pitch"), round(note.pitch)
-            _child(pitch, "step", _STEPS[height % 12])
-            _child(pitch, "alter", int(_STEPS[height % 12 - 1] == _STEPS[height % 12]))
-            _child(pitch, "octave", height // 12 - 1)
-        _child(element, "duration", end - begin)
-        if note is not None:
-            ties = [("stop", begin > _ticks(note.start)), ("start", end < _ticks(note.end))]
-            for kind in [kind for kind, tied in ties if tied]:
-                ET.SubElement(element, "tie", type=kind)
-            if begin == _ticks(note.start):
-                _child(_child(element, "lyric"), "text", lyric or "ー")
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+        bars[bar] += _note_xml(begin, end, note, lyric)
+    measures = (
+        f'<measure number="{bar}">{_FIRST_BAR * (bar == 1)}{content}</measure>'
+        for bar, content in bars.items()
+    )
+    return f"{_HEAD}{''.join(measures)}</part></score-partwise>".encode()
+
+
+def _note_xml(begin: int, end: int, note: Note | None, lyric: str) -> str:
+    """A piece of a note, or of a rest, from one tick to another."""
+    duration = f"<duration>{end - begin}</duration>"
+    if note is None:
+        return f"<note><rest />{duration}</note>"
+    octave, height = divmod(round(note.pitch), 12)
+    step, alter = _STEPS[height], int(_STEPS[height - 1] == _STEPS[height])
+    pitch = f"<step>{step}</step><alter>{alter}</alter><octave>{octave - 1}</octave>"
+    first, last = begin == _ticks(note.start), end == _ticks(note.end)
+    ties = '<tie type="stop" />' * (not first) + '<tie type="start" />' * (not last)
+    text = f"<lyric><text>{lyric or 'ー'}</text></lyric>" * first
+    return f"<note><pitch>{pitch}</pitch>{duration}{ties}{text}</note>"
 
 
 def _ticks(seconds: float) -> int:
     return round(seconds * _TEMPO / 60 * _TICKS)
-
-
-def _child(parent: ET.Element, tag: str, text: object = None) -> ET.Element:
-    element = ET.SubElement(parent, tag)
-    element.text = None if text is None else str(text)
-    return element
 
 
 def _pieces(

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp, mastering
+from data_pipelines.dsp import Stereo
 from data_pipelines.embedded import band as procedural_band
 from data_pipelines.embedded.composition import SCALES, Composition, Note, compose
 from data_pipelines.embedded.production import balance, lead_position, shifted
+from data_pipelines.song_folders import Song
 from data_pipelines.source import active_blocks, block_rms
 from data_pipelines.sung import band, effects, voices
 from data_pipelines.sung.codec import CODECS, through_codec
@@ -28,7 +29,6 @@ SAMPLE_RATE = 44_100
 VOICE_SHARES = {"procedural": 0.25, "hibari": 0.15, "world": 0.5, "sinsy": 0.1}
 """Share of the songs that each kind of voice sings, if all are used."""
 
-Audio = Float[np.ndarray, "time 2"]
 
 _PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
@@ -38,7 +38,6 @@ class SongConfig:
     """What all songs of a data set share.
 
     Attributes:
-        seed: seed of the songs.
         seconds: length of a song.
         voices: kinds of voices that sing, of `VOICE_SHARES`.
         fonts: sound fonts; each song draws one of them.
@@ -48,15 +47,6 @@ class SongConfig:
     seconds: float
     voices: tuple[str, ...]
     fonts: tuple[Path, ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Song:
-    """Two stems at 44.1 kHz, peaks below 1, and a description of them."""
-
-    vocals: Audio
-    accompaniment: Audio
-    facts: dict[str, Any]
 
 
 def render(config: SongConfig, number: int) -> Song:
@@ -115,7 +105,7 @@ def _key(score: Composition) -> str:
     return f"{_PITCHES[score.tonic % 12]} {mode}"
 
 
-def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tuple[Audio, str]:
+def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tuple[Stereo, str]:
     """Lead and backing vocals, panned, without effects."""
     lead = voices.sing(rng, voice, score.melody, n, SAMPLE_RATE)
     mix = dsp.pan(lead, lead_position(rng, 0.15))
@@ -136,7 +126,7 @@ def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tu
 
 def _play(
     rng: Generator, score: Composition, n: int, fonts: tuple[Path, ...]
-) -> tuple[Audio, dict[str, Any]]:
+) -> tuple[Stereo, dict[str, Any]]:
     """The accompaniment: two in five bands are procedural; its treble is turned down at random."""
     facts: dict[str, Any] = {"kind": "procedural"}
     if rng.random() < 0.4:
@@ -154,8 +144,8 @@ def _play(
 
 
 def _master(
-    rng: Generator, vocals: Audio, accompaniment: Audio
-) -> tuple[Audio, Audio, dict[str, Any]]:
+    rng: Generator, vocals: Stereo, accompaniment: Stereo
+) -> tuple[Stereo, Stereo, dict[str, Any]]:
     """Equaliser, limiter or clipper, and codec, applied to both stems alike.
 
     The limiter's or clipper's gain is computed from the mixture.
@@ -187,7 +177,7 @@ def _master(
     return stems[0] * level, stems[1] * level, facts
 
 
-def _clipper(mixture: Audio, drive_db: float) -> Audio:
+def _clipper(mixture: Stereo, drive_db: float) -> Stereo:
     """Gain of each sample by a soft clipper that is driven `drive_db` above full scale."""
     peak = float(np.abs(mixture).max(initial=1e-9))
     driven = np.abs(mixture) * np.float32(dsp.db_to_gain(drive_db) / peak)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from data_pipelines.dsp import Stereo, Track
 from data_pipelines.embedded.composition import Note
 from diffsep_jax.errors import UserError
 
@@ -59,8 +59,8 @@ def play_notes(
     bank: int = 0,
     program: int,
     cents: float = 0.0,
-    bend: Float[np.ndarray, "frame"] | None = None,
-) -> Float[np.ndarray, "time 2"]:
+    bend: Track | None = None,
+) -> Stereo:
     """Renders notes on one program, dry; pitches are rounded to semitones, then tuned by `cents`.
 
     `bank` 128 holds the drum kits; kit 0 replaces one that the font lacks. `bend` is in semitones,
@@ -77,7 +77,7 @@ def play_notes(
     if all(lib.fluid_synth_program_select(synth, 0, font_id, bank, number) for number in wanted):
         raise UserError(f"{font}: has no program {program} in bank {bank}; use a General MIDI font")
     lib.fluid_synth_pitch_wheel_sens(synth, 0, _BEND_RANGE)
-    lib.fluid_synth_set_gen(synth, 0, 52, cents)
+    lib.fluid_synth_set_gen(synth, 0, 52, ctypes.c_float(cents))
     events = _events(notes, num_samples, sample_rate, bend)
     out = np.zeros((2, num_samples + _BLOCK), np.float32)
     pointers = (ctypes.c_void_p * 2)()
@@ -103,10 +103,7 @@ def play_notes(
 
 
 def _events(
-    notes: Iterable[Note],
-    num_samples: int,
-    sample_rate: int,
-    bend: Float[np.ndarray, "frame"] | None,
+    notes: Iterable[Note], num_samples: int, sample_rate: int, bend: Track | None
 ) -> list[tuple[int, int, int, int]]:
     """(sample, kind, key, value), in order: ends of notes (0), bends (1), starts (2)."""
     events, stop = [], num_samples // _BLOCK * _BLOCK
@@ -124,6 +121,10 @@ def _events(
     return sorted(events)
 
 
+class _Pointer(ctypes.c_void_p):
+    """An address; ctypes would turn a plain c_void_p into an int, and pass that as 32 bits."""
+
+
 @functools.cache
 def library() -> Any:
     """libfluidsynth. Raises `UserError` if it is not installed."""
@@ -131,55 +132,33 @@ def library() -> Any:
     if name is None:
         raise UserError("FluidSynth is not installed; install the system package fluidsynth")
     lib = ctypes.CDLL(name)
-    pointer, text, integer, real = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_float
-    signatures: dict[str, tuple[Any, ...]] = {  # the result, then the arguments
-        "new_fluid_settings": (pointer,),
-        "fluid_settings_setint": (integer, pointer, text, integer),
-        "fluid_settings_setnum": (integer, pointer, text, ctypes.c_double),
-        "new_fluid_synth": (pointer, pointer),
-        "fluid_set_log_function": (pointer, integer, pointer, pointer),
-        "fluid_synth_sfload": (integer, pointer, text, integer),
-        "fluid_synth_get_sfont_by_id": (pointer, pointer, integer),
-        "fluid_synth_add_sfont": (integer, pointer, pointer),
-        "fluid_synth_remove_sfont": (integer, pointer, pointer),
-        "delete_fluid_synth": (None, pointer),
-        "fluid_synth_program_select": (integer, pointer, integer, integer, integer, integer),
-        "fluid_synth_pitch_wheel_sens": (integer, pointer, integer, integer),
-        "fluid_synth_set_gen": (integer, pointer, integer, integer, real),
-        "fluid_synth_noteon": (integer, pointer, integer, integer, integer),
-        "fluid_synth_noteoff": (integer, pointer, integer, integer),
-        "fluid_synth_pitch_bend": (integer, pointer, integer, integer),
-        "fluid_synth_get_active_voice_count": (integer, pointer),
-        "fluid_synth_process": (integer, pointer, integer, integer, pointer, integer, pointer),
-    }
-    for function, (result, *arguments) in signatures.items():
-        getattr(lib, function).restype = result
-        getattr(lib, function).argtypes = arguments
+    for function in ("new_fluid_settings", "new_fluid_synth", "fluid_synth_get_sfont_by_id"):
+        getattr(lib, function).restype = _Pointer
     for level in range(5):
         lib.fluid_set_log_function(level, None, None)
     return lib
 
 
 @functools.cache
-def _settings(sample_rate: int) -> int:
-    """Address of the settings of a synthesiser."""
+def _settings(sample_rate: int) -> _Pointer:
+    """The settings of a synthesiser."""
     lib = library()
-    settings: int = lib.new_fluid_settings()
+    settings: _Pointer = lib.new_fluid_settings()
     for name, value in (("chorus.active", 0), ("reverb.active", 0), ("polyphony", 256)):
         lib.fluid_settings_setint(settings, f"synth.{name}".encode(), value)
-    lib.fluid_settings_setnum(settings, b"synth.sample-rate", float(sample_rate))
-    lib.fluid_settings_setnum(settings, b"synth.gain", 0.5)
+    lib.fluid_settings_setnum(settings, b"synth.sample-rate", ctypes.c_double(sample_rate))
+    lib.fluid_settings_setnum(settings, b"synth.gain", ctypes.c_double(0.5))
     return settings
 
 
 @functools.cache
-def _load(font: Path) -> int:
-    """Address of a font in memory, where it stays as long as the process lives."""
+def _load(font: Path) -> _Pointer:
+    """A font in memory, where it stays as long as the process lives."""
     check(font)
     lib = library()
     owner = lib.new_fluid_synth(_settings(44100))
     font_id = lib.fluid_synth_sfload(owner, str(font).encode(), 0)
     if font_id < 0:
         raise UserError(_NOT_A_FONT.format(font))
-    loaded: int = lib.fluid_synth_get_sfont_by_id(owner, font_id)
+    loaded: _Pointer = lib.fluid_synth_get_sfont_by_id(owner, font_id)
     return loaded

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import scipy.signal
-from jaxtyping import Float
 
-from data_pipelines.cache import cache_folder, write_npy
+from data_pipelines.cache import write_npy
+from data_pipelines.dsp import Mono
 from data_pipelines.sung import hibari, texts
 from data_pipelines.sung.world import Analysis, analyse
 from diffsep_jax.errors import UserError
+from diffsep_jax.files import user_cache
 
 SIZE = 32
 """Sentences of each source."""
@@ -58,12 +59,12 @@ def sentence(source: str, index: int) -> Analysis:
     return analyse(recording(source, index), KOKORO_RATE)
 
 
-def recording(source: str, index: int) -> Float[np.ndarray, "time"]:
+def recording(source: str, index: int) -> Mono:
     """Sentence `index` of one of Kokoro's speakers at `KOKORO_RATE`; every other is English."""
     rng = _rng(source, index)
     text = texts.english(rng) if index % 2 == 0 else texts.japanese(rng)
     name = f"{source}-{version()}-{zlib.crc32(text.encode()):08x}.npy"
-    path = cache_folder(None).parent / "voices" / name
+    path = user_cache("voices") / name
     if not path.exists():
         speech = _kokoro()(text, source, english=index % 2 == 0)
         write_npy(path, np.round(np.clip(speech, -1, 1) * 32767).astype(np.int16))
@@ -108,7 +109,7 @@ def _kokoro() -> Any:
         str(core.model_path()), options, providers=["CPUExecutionProvider"]
     )
 
-    def speak(text: str, speaker: str, *, english: bool) -> Float[np.ndarray, "time"]:
+    def speak(text: str, speaker: str, *, english: bool) -> Mono:
         phonemes = "".join(hibari.synthesiser().phonemize(text)) if english else core._g2p(text)
         styles = np.fromfile(_styles(speaker), "<f4").reshape(-1, 1, 256)
         return np.asarray(core._infer(phonemes, styles, 1.0), np.float32)

@@ -15,6 +15,7 @@ from jaxtyping import Float, Inexact
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Manner
 
@@ -41,9 +42,7 @@ class Treatment:
     whisper: bool = False
 
 
-def find_syllables(
-    f0_hz: Float[np.ndarray, "frame"], power: Float[np.ndarray, "frame"], rate: float
-) -> tuple[Syllable, ...]:
+def find_syllables(f0_hz: Track, power: Track, rate: float) -> tuple[Syllable, ...]:
     """Syllables of speech with `rate` frames per second; f0 is 0 where it is unvoiced.
 
     One for each peak of the voiced level. Two are separated where the level begins to fall into the
@@ -80,8 +79,8 @@ class Speech:
         power: between 400 and 4,500 Hz, where vowels stand out from nasals and glides.
     """
 
-    f0: Float[np.ndarray, "frame"]
-    power: Float[np.ndarray, "frame"]
+    f0: Track
+    power: Track
     syllables: tuple[Syllable, ...]
 
 
@@ -96,8 +95,8 @@ class Span:
 
     source: Speech
     first: int
-    positions: Float[np.ndarray, "frame"]
-    weight: Float[np.ndarray, "frame"]
+    positions: Track
+    weight: Track
     log_gain: float
 
 
@@ -215,15 +214,13 @@ def warp(x: Float[np.ndarray, "frame bin"], tract: float) -> Float[np.ndarray, "
     return low + (x[:, lower + 1] - low) * (axis - lower).astype(np.float32)
 
 
-def rumble_cut(
-    f0_hz: Float[np.ndarray, "frame"], hz: Float[np.ndarray, "bin"]
-) -> Float[np.ndarray, "frame bin"]:
+def rumble_cut(f0_hz: Track, hz: Float[np.ndarray, "bin"]) -> Float[np.ndarray, "frame bin"]:
     """Amplitude factor that falls below f0, where a raised voice would keep a lower one's noise."""
     ratio = 0.7 * f0_hz.astype(np.float32)[:, None] / np.maximum(hz, 1).astype(np.float32)
     return 1 / (1 + np.square(np.square(ratio)))
 
 
-def loudness(spans: Sequence[Span], frames: int) -> Float[np.ndarray, "frame"]:
+def loudness(spans: Sequence[Span], frames: int) -> Track:
     """Amplitude factor of each frame, 0 in rests."""
     total, log_gain = np.zeros(frames), np.zeros(frames)
     for span in spans:
@@ -233,11 +230,7 @@ def loudness(spans: Sequence[Span], frames: int) -> Float[np.ndarray, "frame"]:
     return np.minimum(total, 1) * np.exp(log_gain / np.maximum(total, 1e-9))
 
 
-def follow(
-    spans: Sequence[Span],
-    melody_hz: Float[np.ndarray, "frame"],
-    treatment: Treatment,
-) -> Float[np.ndarray, "frame"]:
+def follow(spans: Sequence[Span], melody_hz: Track, treatment: Treatment) -> Track:
     """f0 between the melody and the sources' own contours, moved to `treatment.speech_hz`.
 
     0 where the sources are unvoiced or nothing sounds.
@@ -257,11 +250,7 @@ def follow(
     return np.where(voiced > 0.5 * total, f0, 0.0)
 
 
-def blend(
-    spans: Sequence[Span],
-    feature: str,
-    frames: int,
-) -> Inexact[np.ndarray, "frame bin"]:
+def blend(spans: Sequence[Span], feature: str, frames: int) -> Inexact[np.ndarray, "frame bin"]:
     """An array of the sources along the layout: interpolated, crossed where spans meet."""
     total = np.full(frames, 1e-9)
     for span in spans:

@@ -15,10 +15,10 @@ import numpy as np
 import scipy.fft
 import scipy.ndimage
 import soxr
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded import phonetics
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Singer, random_singer
@@ -214,12 +214,8 @@ def relative(rng: Generator, voice: Voice) -> Voice:
 
 
 def sing(
-    rng: Generator,
-    voice: Voice,
-    notes: Sequence[Note],
-    num_samples: int,
-    sample_rate: int = 44100,
-) -> Float[np.ndarray, "time"]:
+    rng: Generator, voice: Voice, notes: Sequence[Note], num_samples: int, sample_rate: int = 44100
+) -> Mono:
     """Sings notes, in order, to a dry mono signal with an RMS of 0.1 where there is voice.
 
     Timing, pitch and phases depend on `rng`, the words on the voice and on the notes' phrases.
@@ -259,7 +255,7 @@ def _loosen(rng: Generator, voice: Voice, notes: Sequence[Note]) -> list[Note]:
     ]
 
 
-def _level(x: Float[np.ndarray, "time"], sample_rate: int) -> Float[np.ndarray, "time"]:
+def _level(x: Mono, sample_rate: int) -> Mono:
     """Scales to an RMS of 0.1 where there is voice, and turns down consonants that stick out."""
     hop = sample_rate // 100
     count = -(-len(x) // hop)
@@ -279,7 +275,7 @@ def _phrases(voice: Voice, notes: Sequence[Note]) -> Iterator[tuple[Generator, l
 
 def _procedural(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """The procedural singer."""
     lyrics: list[phonetics.Syllable | None] = []
     for words, group in _phrases(voice, notes):
@@ -289,7 +285,7 @@ def _procedural(
 
 def _score(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """The singing synthesiser."""
     lyrics: list[str] = []
     for words, group in _phrases(voice, notes):
@@ -303,7 +299,7 @@ def _score(
 
 def _syllables(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Speech, in the frames of one of two synthesisers, laid under the notes."""
     sources: list[tuple[Any, int]] = []
     sounds: list[Note] = []
@@ -331,7 +327,7 @@ def _syllables(
 
 def _recordings(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Whole sentences, one after another, which begin within the phrases.
 
     The pace differs a little from one performance to the next.
@@ -368,9 +364,7 @@ def _line(voice: Voice, number: int) -> hibari.Line | world.Analysis:
     return stock.sentence(voice.source, (voice.lyrics + 11 * number) % stock.SIZE)
 
 
-def _inhale(
-    rng: Generator, voice: Voice, notes: list[Note], x: Float[np.ndarray, "time"], sample_rate: int
-) -> None:
+def _inhale(rng: Generator, voice: Voice, notes: list[Note], x: Mono, sample_rate: int) -> None:
     """Adds the breaths before phrases."""
     for i, note in enumerate(notes):
         gap = note.start - notes[i - 1].end if i else note.start
@@ -386,9 +380,7 @@ def _inhale(
         dsp.place(x, noise * swell * level, int(start * sample_rate))
 
 
-def extend(
-    rng: Generator, x: Float[np.ndarray, "time"], sample_rate: int, edge_hz: float
-) -> Float[np.ndarray, "time"]:
+def extend(rng: Generator, x: Mono, sample_rate: int, edge_hz: float) -> Mono:
     """Fills the band above `edge_hz` with noise under the envelope of the 5 kHz below it.
 
     The envelope is mirrored at the edge and falls by 12 dB per octave.

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
+from data_pipelines.dsp import Mono, Track
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung import syllables
@@ -43,7 +44,7 @@ class Analysis(Speech):
         return 0.5 * np.log(self.spectrum + 1e-16)
 
 
-def analyse(waveform: Float[np.ndarray, "time"], sample_rate: int) -> Analysis:
+def analyse(waveform: Mono, sample_rate: int) -> Analysis:
     """Analyses a mono recording of one voice without accompaniment; finds its syllables."""
     import pyworld
 
@@ -71,7 +72,7 @@ def resynthesise(
     num_samples: int,
     sample_rate: int,
     treatment: Treatment,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """Lays syllables under `notes` while the pitch follows `melody`, which may have more notes.
 
     `sources`: (analysis, index of its syllable), one for each note. The analyses share a sample
@@ -98,14 +99,14 @@ def count_frames(num_samples: int, sample_rate: int) -> int:
 
 
 def synthesise(
-    f0_hz: Float[np.ndarray, "frame"],
+    f0_hz: Track,
     log_spectrum: Float[np.ndarray, "frame bin"],
     aperiodicity: Float[np.ndarray, "frame bin"],
     source_rate: int,
     num_samples: int,
     sample_rate: int,
     treatment: Treatment,
-) -> Float[np.ndarray, "time"]:
+) -> Mono:
     """A waveform at `sample_rate` from WORLD's parameters, which are at `source_rate`."""
     import pyworld
 
