@@ -127,8 +127,10 @@ def test_gradients_agree(changes):
     their_loss.backward()
     np.testing.assert_allclose(their_loss.item(), loss, rtol=1e-5)
     ours = flatten_dict(to_torch(gradients), sep="/")
+    # Biases before a GroupNorm have gradients that cancel, down to 5e-6 of the whole here.
+    least = 1e-4 * math.hypot(*(each.detach().norm().item() for each in ours.values()))
     for name, parameter in flatten_dict(theirs.params, sep="/").items():
-        error = (parameter.grad - ours[name]).norm() / ours[name].norm()
+        error = (parameter.grad - ours[name]).norm() / max(ours[name].norm(), least)
         assert error < 1e-4, (name, error)
 
 
