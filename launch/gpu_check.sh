@@ -18,7 +18,7 @@ if [ -d "$pack/wheels" ]; then
     $python -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$pack"/wheels/*.whl || exit
     # The wheel of FFmpeg is too large to carry, and Ogg Vorbis is read without it.
     mkdir -p "$work/site/av"
-    printf '%s\n' 'from av import container, stream' 'FFmpegError = AudioFrame = AudioStream = VideoStream = type("Absent", (Exception,), {})' > "$work/site/av/__init__.py"
+    printf '%s\n' 'from av import container, stream' 'FFmpegError = AudioFrame = Packet = AudioStream = VideoStream = type("Absent", (Exception,), {})' > "$work/site/av/__init__.py"
     echo 'InputContainer = OutputContainer = object' > "$work/site/av/container.py"
     echo 'Disposition = object' > "$work/site/av/stream.py"
     export PYTHONPATH="$work/site"
