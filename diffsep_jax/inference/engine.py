@@ -179,10 +179,7 @@ def sampling_function(
             return conditioning.estimate
         if guess is None:
             guess = conditioning.estimate
-
-        def velocity(x: Array, sigma: Array) -> Array:
-            sigmas = jnp.broadcast_to(sigma, x.shape[:1])
-            return model.velocity(params, x, sigmas, mixture, conditioning)
+        velocity = model.velocity_fn(params, mixture, conditioning)
 
         def draw(member: Array) -> Array:
             key = key_of(values["seed"] + member.astype(jnp.uint32))

@@ -27,6 +27,7 @@ from diffsep_jax.models.registry import (
 )
 from diffsep_jax.models.spectral.bands import BandGroups
 from diffsep_jax.models.spectral.generator import SpectralGenerator
+from diffsep_jax.typing import VelocityFn
 
 Params = Mapping[str, Any]
 
@@ -141,6 +142,17 @@ class SeparationModel:
         if self.estimate_error is None:
             return output
         return precondition(output, x, sigma, conditioning.estimate, self.estimate_error)
+
+    def velocity_fn(
+        self, params: Params, mixture: Float[Array, "batch time 2"], conditioning: Conditioning
+    ) -> VelocityFn:
+        """`velocity` as samplers call it: (x, one noise level for all examples) -> v_hat."""
+
+        def velocity(x: Array, sigma: Array) -> Array:
+            sigmas = jnp.broadcast_to(sigma, x.shape[:1])
+            return self.velocity(params, x, sigmas, mixture, conditioning)
+
+        return velocity
 
     def _check_fit(self) -> None:
         """Raises UserError unless the generator takes what the conditioner gives."""

@@ -283,11 +283,7 @@ def unrolled_sample(
     step: Int[Array, ""],
 ) -> Float[Array, "batch time 2"]:
     """Vocals sampled from `noise`, in one of `config.unrolled_steps` in turn."""
-
-    def velocity(x: Array, sigma: Array) -> Array:
-        sigmas = jnp.broadcast_to(sigma, x.shape[:1])
-        return model.velocity(params, x, sigmas, mixture, conditioning)
-
+    velocity = model.velocity_fn(params, mixture, conditioning)
     draws = [
         functools.partial(
             adams_bashforth_2, velocity, steps=steps, schedule=config.unrolled_schedule

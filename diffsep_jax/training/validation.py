@@ -61,10 +61,7 @@ def make_validate(
         count, *shape = vocals.shape
         rows = jax.lax.axis_index(MESH_AXES) * count + jnp.arange(count, dtype=jnp.int32)
         noise = draw_noise(run_keys(config.seed)[2], rows, tuple(shape))
-
-        def velocity(x: Array, sigma: Array) -> Array:
-            sigmas = jnp.broadcast_to(sigma, x.shape[:1])
-            return model.velocity(params, x, sigmas, mixture, conditioning)
+        velocity = model.velocity_fn(params, mixture, conditioning)
 
         def loss_at(sigma: Array) -> Array:
             v_hat = velocity(diffusion.diffuse(vocals, noise, sigma), sigma)
