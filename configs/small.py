@@ -30,7 +30,9 @@ def get() -> Experiment:
     return Experiment(
         model=SeparationModel(
             segment=131_072,
-            conditioner=SpectralConditioner(widths=(96, 128, 192), blocks=(1, 1, 2)),
+            conditioner=SpectralConditioner(
+                widths=(96, 128, 192), blocks=(1, 1, 2), scale_exponent=0.6
+            ),
             generator=SpectralGenerator(widths=(48, 64, 96)),
         ),
         data=DataConfig(

@@ -73,9 +73,7 @@ def logarithmic(error: PerExample, floor: float | None) -> PerExample:
     return error if floor is None else jnp.log(error + floor)
 
 
-def scale_loss(
-    error: Coefficients, log_scale: Float[Array, "batch frame 1 coefficient"]
-) -> PerExample:
+def scale_loss(error: Coefficients, log_scale: Coefficients) -> PerExample:
     """L_scale: a Gaussian's -log likelihood of the error per coefficient, up to a constant."""
     return (log_scale + 0.5 * jnp.square(error * jnp.exp(-log_scale))).mean((1, 2, 3))
 

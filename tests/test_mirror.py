@@ -88,7 +88,9 @@ def wait(mirror):
 def saved_at_url():
     """The checkpoints of the last complete copy."""
     filesystem = fsspec.filesystem("memory")
-    names = json.loads(filesystem.cat(f"{URL}/{LIST}")) if filesystem.exists(f"{URL}/{LIST}") else ()
+    names = (
+        json.loads(filesystem.cat(f"{URL}/{LIST}")) if filesystem.exists(f"{URL}/{LIST}") else ()
+    )
     return sorted({name.split("/")[1] for name in names if name.startswith(CHECKPOINTS)})
 
 

@@ -86,8 +86,7 @@ def test_an_untrained_spectral_generators_error_is_its_target():
     params = model.init(jax.random.key(0))
     _, terms, sigma, noise = losses_of(model, TrainConfig(), params, batch)
     conditioning = model.condition(params, batch["mixture"])
-    widths = np.repeat(*np.array([(width, count) for count, width in model.bands]).T)
-    scale = np.exp(np.repeat(conditioning.log_scale, widths, axis=-1))[:, :, None]
+    scale = np.exp(conditioning.log_scale)
     alpha, beta = (np.asarray(w)[:, None, None, None] for w in diffusion.alpha_beta(sigma))
     error = np.asarray(mdct(batch["vocals"] - conditioning.estimate))
     # For v - m in units of s and the noise: (beta d / s - alpha s eps) / sqrt(t)

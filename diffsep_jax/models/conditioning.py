@@ -14,10 +14,11 @@ class Conditioning(NamedTuple):
             `[batch, frame, band, width]`.
         estimate: the direct estimate of the vocals `[batch, time, 2]` (the L_rec head).
         latent_estimate: the bottleneck's estimate `[batch, time, 2]` (the L_lat head), in training.
-        log_scale: log of the direct estimate's error by frame and band, of the spectral family.
+        log_scale: log of the deviation that the direct estimate's error has in each coefficient of
+            the MDCT, of the spectral family.
     """
 
     embeddings: tuple[Array, ...]
     estimate: Float[Array, "batch time 2"]
     latent_estimate: Float[Array, "batch time 2"] | None = None
-    log_scale: Float[Array, "batch frame band"] | None = None
+    log_scale: Float[Array, "batch frame 2 coefficient"] | None = None

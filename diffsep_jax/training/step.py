@@ -15,7 +15,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from diffsep_jax import diffusion, losses
 from diffsep_jax.models.conditioning import Conditioning
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.models.spectral.bands import repeat_over_bands
 from diffsep_jax.models.spectral.generator import gaussian_velocity
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.noise import key_of
@@ -246,8 +245,7 @@ def example_losses(
             total += weights.latent * latent
         if conditioning.log_scale is not None:
             error = jax.lax.stop_gradient(mdct(vocals - estimate))
-            log_scale = repeat_over_bands(conditioning.log_scale, model.bands)
-            terms["scale"] = losses.scale_loss(error, log_scale)
+            terms["scale"] = losses.scale_loss(error, conditioning.log_scale)
             total += weights.scale * terms["scale"]
     if config.freeze != "generator":
         x = diffusion.diffuse(vocals, noise, sigma)
@@ -257,7 +255,7 @@ def example_losses(
         share = weights.normalised if conditioning.log_scale is not None else 0.0
         total += (1 - share) * terms["diffusion"]
         if share:
-            gaussian = gaussian_velocity(x, sigma, conditioning, model.bands)
+            gaussian = gaussian_velocity(x, sigma, conditioning)
             deviation = jax.lax.stop_gradient(gaussian.deviation)
             target = jax.lax.stop_gradient(gaussian.mean - mdct(v)) / deviation
             error = mdct(v_hat - v) / deviation

@@ -19,9 +19,17 @@ from diffsep_jax.models.spectral.bands import (
     embed_bands,
     join_bands,
     read_bands,
+    repeat_over_bands,
     split_bands,
 )
-from diffsep_jax.models.spectral.transform import FRAME, inverse_stft, mdct, stft
+from diffsep_jax.models.spectral.transform import (
+    FRAME,
+    Coefficients,
+    inverse_stft,
+    mdct,
+    mdst,
+    stft,
+)
 
 INITIAL_MASK = 0.3
 """The mask of an untrained network."""
@@ -39,6 +47,8 @@ class SpectralConditioner(nn.Module):
         widths: channels of each level of the U-Net.
         blocks: blocks of each level; the last level is the bottleneck.
         groups: groups of every GroupNorm.
+        scale_exponent: the error that is predicted for a band is shared out among its coefficients
+            in proportion to this power of the mixture's magnitudes; 0: equally.
     """
 
     window: int = 2048
@@ -46,6 +56,7 @@ class SpectralConditioner(nn.Module):
     widths: tuple[int, ...] = (64, 96, 128)
     blocks: tuple[int, ...] = (1, 1, 2)
     groups: int = 8
+    scale_exponent: float = 0.0
 
     @property
     def stride(self) -> int:
@@ -59,6 +70,8 @@ class SpectralConditioner(nn.Module):
         check_network(self, owner)
         good = self.window > 0 and self.window % (2 * FRAME) == 0
         fields.require(good, f"{owner}.window", self.window, f"a multiple of {2 * FRAME} samples")
+        good = 0 <= self.scale_exponent <= 1
+        fields.require(good, f"{owner}.scale_exponent", self.scale_exponent, "0 to 1")
 
     @nn.compact
     def __call__(
@@ -91,7 +104,9 @@ class SpectralConditioner(nn.Module):
         estimated = [join_bands(part, groups, 2) for part in zip(*masked, strict=True)]
         spectrum = jnp.pad(jax.lax.complex(*estimated), ((0, 0), (0, 0), (0, 0), (0, 1)))
         estimate = inverse_stft(spectrum, self.window)  # the direct estimate
-        return Conditioning((h,), estimate, log_scale=self._log_scale(h, estimate, mixture))
+        log_scale = repeat_over_bands(self._log_scale(h, estimate, mixture), self.bands)
+        log_scale = jnp.maximum(log_scale + self._log_shares(mixture), LOG_SCALE_RANGE[0])
+        return Conditioning((h,), estimate, log_scale=log_scale)
 
     @exact_products()
     def _log_scale(self, h: Tokens, estimate: Array, mixture: Array) -> Array:
@@ -108,6 +123,15 @@ class SpectralConditioner(nn.Module):
             jax.lax.stop_gradient(levels)
         )
         return jnp.clip((output + linear)[..., 0] - 1.5, *LOG_SCALE_RANGE)
+
+    def _log_shares(self, mixture: Array) -> Coefficients:
+        """Log of the coefficients' shares in their band's error, of mean square one."""
+        power = jnp.square(mdct(mixture)) + jnp.square(mdst(mixture))
+        padded = jnp.pad(power, [(0, 0)] * 3 + [(1, 1)], mode="edge")
+        smooth = 0.25 * padded[..., :-2] + 0.5 * power + 0.25 * padded[..., 2:]
+        shares = 0.5 * self.scale_exponent * jnp.log(smooth + 1e-9)
+        mean = jnp.log(band_power(jnp.exp(shares), self.bands))
+        return shares - 0.5 * repeat_over_bands(mean, self.bands)
 
 
 def _features(x: BandCoefficients, y: BandCoefficients) -> BandCoefficients:

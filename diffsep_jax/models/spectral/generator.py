@@ -1,7 +1,7 @@
-"""The spectral generator: a velocity, preconditioned per band and frame about the direct estimate.
+"""The spectral generator: a velocity, preconditioned about the direct estimate by its error.
 
 If the vocals' MDCT V were Gaussian about the estimate's, M, with the deviation s that the
-conditioner predicts for each band and frame, then, with X that of x_sigma, D = X - alpha M and
+conditioner predicts for each coefficient, then, with X that of x_sigma, D = X - alpha M and
 t = (alpha s)^2 + beta^2,
 
     E[v | X]   = -beta M + alpha beta (1 - s^2) / t D
@@ -26,11 +26,11 @@ from diffsep_jax.models.layers import Dense, NoiseLevelEmbedding
 from diffsep_jax.models.spectral.bands import (
     BandGroups,
     BandUNet,
+    band_power,
     check_network,
     embed_bands,
     join_bands,
     read_bands,
-    repeat_over_bands,
     split_bands,
 )
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients, inverse_mdct, mdct, mdst
@@ -56,13 +56,12 @@ def gaussian_velocity(
     x: Float[Array, "batch time 2"],
     sigma: Float[Array, "batch"],
     conditioning: Conditioning,
-    bands: BandGroups,
 ) -> GaussianVelocity:
     """See the top of this module."""
     assert conditioning.log_scale is not None
     alpha, beta = (weight[:, None, None, None] for weight in alpha_beta(sigma))
     estimate = mdct(conditioning.estimate)
-    scale = repeat_over_bands(jnp.exp(conditioning.log_scale), bands)
+    scale = jnp.exp(conditioning.log_scale)
     variance = jnp.square(alpha * scale) + jnp.square(beta)
     distance = mdct(x) - alpha * estimate
     slope = alpha * beta * (1 - jnp.square(scale)) / variance
@@ -120,7 +119,7 @@ class SpectralGenerator(nn.Module):
     ) -> Float[Array, "batch time 2"]:
         """The velocity, in float32; nothing of the conditioning gets a gradient."""
         conditioning = jax.lax.stop_gradient(conditioning)
-        gaussian = gaussian_velocity(x, sigma, conditioning, self.bands)
+        gaussian = gaussian_velocity(x, sigma, conditioning)
         output = self._network(gaussian, sigma, mixture, conditioning, compute)
         return inverse_mdct(gaussian.mean - gaussian.deviation * output)
 
@@ -158,7 +157,8 @@ class SpectralGenerator(nn.Module):
     def _snr(self, sigma: Array, log_scale: Array) -> Float[Array, "batch frame band 1"]:
         """Log of the estimate's error over the noise, on a scale of about one."""
         alpha, beta = (jnp.log(jnp.maximum(weight, 1e-4)) for weight in alpha_beta(sigma))
-        ratio = log_scale + (alpha - beta)[:, None, None]
+        level = 0.5 * jnp.log(band_power(jnp.exp(log_scale), self.bands))
+        ratio = level + (alpha - beta)[:, None, None]
         return jnp.clip(ratio / 4, -3.0, 3.0)[..., None]
 
 
