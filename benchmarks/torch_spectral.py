@@ -48,15 +48,13 @@ class TorchSpectralModel:
         reconstruction = error.square().mean(dim=(1, 2))
         if weights.log_floor is not None:
             reconstruction = torch.log(reconstruction + weights.log_floor)
-        bands = self.conditioner.bands
         with torch.no_grad():
-            error_power = band_power(mdct(error), bands)
-        share = torch.cat([torch.full((count,), width / FRAME) for count, width in bands])
-        scale = log_scale + 0.5 * error_power * torch.exp(-2 * log_scale)
-        total = weights.reconstruction * reconstruction + weights.scale * (scale @ share).mean(1)
+            squares = mdct(error).square()
+        scale = (log_scale + 0.5 * squares * torch.exp(-2 * log_scale)).mean(dim=(1, 2, 3))
+        total = weights.reconstruction * reconstruction + weights.scale * scale
         return torch.where(silent, 0.0, total).mean()
 
-    def condition(self, mixture: Audio) -> tuple[Audio, Float[Tensor, "batch frame band"]]:
+    def condition(self, mixture: Audio) -> tuple[Audio, Coefficients]:
         """The direct estimate, and the log scale of its error."""
         params, batch = self.params["conditioner"], len(mixture)
         window = self.conditioner.window
@@ -87,7 +85,19 @@ class TorchSpectralModel:
             seen = torch.cat([h.permute(0, 2, 3, 1), levels], dim=-1)
         output = dense(params["scale"], F.silu(dense(params["scale_hidden"], seen)))
         output = output + dense(params["scale_levels"], levels)
-        return estimate, (output[..., 0] - 1.5).clamp(*LOG_SCALE_RANGE)
+        by_band = (output[..., 0] - 1.5).clamp(*LOG_SCALE_RANGE)
+        log_scale = repeat_over_bands(by_band, self.conditioner.bands) + self._log_shares(mixture)
+        return estimate, log_scale.clamp(min=LOG_SCALE_RANGE[0])
+
+    @torch.no_grad()
+    def _log_shares(self, mixture: Audio) -> Coefficients:
+        """Log of the coefficients' shares in their band's error."""
+        power = mdct(mixture).square() + mdct(mixture.flip(1)).flip(1).square()  # and the MDST's
+        padded = torch.cat([power[..., :1], power, power[..., -1:]], dim=-1)
+        smooth = 0.25 * padded[..., :-2] + 0.5 * power + 0.25 * padded[..., 2:]
+        shares = 0.5 * self.conditioner.scale_exponent * torch.log(smooth + 1e-9)
+        mean = torch.log(band_power(shares.exp(), self.conditioner.bands))
+        return shares - 0.5 * repeat_over_bands(mean, self.conditioner.bands)
 
 
 def _features(x: Tensor, y: Tensor) -> Tensor:
@@ -163,6 +173,13 @@ def band_power(x: Coefficients, groups: BandGroups) -> Float[Tensor, "batch fram
     parts = x.square().mean(2).split([count * width for count, width in groups], dim=-1)
     pairs = zip(parts, groups, strict=True)
     return torch.cat([part.unflatten(-1, (count, -1)).mean(-1) for part, (count, _) in pairs], -1)
+
+
+def repeat_over_bands(x: Float[Tensor, "batch frame band"], groups: BandGroups) -> Coefficients:
+    """A band's value at each of its coefficients; one channel."""
+    parts = x.split([count for count, _ in groups], dim=-1)
+    repeated = [part.repeat_interleave(w, -1) for part, (_, w) in zip(parts, groups, strict=True)]
+    return torch.cat(repeated, dim=-1)[:, :, None]
 
 
 def stft(audio: Audio, window: int) -> Float[Tensor, "batch frame channel bin"]:
