@@ -24,7 +24,9 @@ def get() -> Experiment:
         base.model,
         segment=262_144,
         compute=Compute(dtype="bfloat16"),
-        conditioner=SpectralConditioner(bands=BANDS, widths=(192, 256, 384), blocks=(2, 3, 4)),
+        conditioner=SpectralConditioner(
+            bands=BANDS, widths=(192, 256, 384), blocks=(2, 3, 4), scale_exponent=0.6
+        ),
         generator=SpectralGenerator(
             bands=BANDS, widths=(128, 192, 256), blocks=(2, 3, 3), embedding_width=192
         ),

@@ -19,7 +19,9 @@ def get() -> Experiment:
     base = small.get()
     model = dataclasses.replace(
         base.model,
-        conditioner=SpectralConditioner(widths=(128, 192, 256), blocks=(2, 2, 2)),
+        conditioner=SpectralConditioner(
+            widths=(128, 192, 256), blocks=(2, 2, 2), scale_exponent=0.6
+        ),
         generator=SpectralGenerator(widths=(96, 128, 160), blocks=(1, 1, 2)),
     )
     return dataclasses.replace(base, model=model)

@@ -24,7 +24,9 @@ def get() -> Experiment:
         base,
         model=SeparationModel(
             segment=8_192,
-            conditioner=SpectralConditioner(bands=BANDS, widths=(16, 24), blocks=(1, 1)),
+            conditioner=SpectralConditioner(
+                bands=BANDS, widths=(16, 24), blocks=(1, 1), scale_exponent=0.6
+            ),
             generator=SpectralGenerator(
                 bands=BANDS, widths=(16, 24), blocks=(1, 1), embedding_width=32
             ),

@@ -14,7 +14,7 @@ from diffsep_jax.models.conditioning import Conditioning
 from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.models.spectral import transform
 from diffsep_jax.models.spectral.bands import join_bands, repeat_over_bands, split_bands
-from diffsep_jax.models.spectral.conditioner import SpectralConditioner
+from diffsep_jax.models.spectral.conditioner import SpectralConditioner, log_shares
 from diffsep_jax.models.spectral.generator import SpectralGenerator, gaussian_velocity
 from diffsep_jax.models.waveform.conditioner import Conditioner
 
@@ -95,6 +95,20 @@ def test_the_velocity_about_a_sure_estimate_is_the_true_one():
     found = transform.inverse_mdct(gaussian.mean)
     np.testing.assert_allclose(found, velocity, atol=5e-3)
     assert float(gaussian.normalised.std()) == pytest.approx(1, abs=0.02)
+
+
+def test_a_bands_error_is_shared_out_as_the_mixture_has_it():
+    mixture = noise(11, 4)[..., :1] * jnp.array([[[1.0, 0.1]]])
+    shares = np.exp(log_shares(mixture, BANDS, 0.6))
+    for part in split_bands(jnp.square(shares), BANDS):
+        np.testing.assert_allclose(part.mean(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(shares[:, :, 0] / shares[:, :, 1], 10**0.6, rtol=1e-3)
+    power = jnp.square(transform.mdct(mixture)) + jnp.square(transform.mdst(mixture))
+    smooth = np.convolve(power[1, 2, 0], [0.25, 0.5, 0.25], "same")
+    last_band = slice(768, 1023)
+    ratio = shares[1, 2, 0, last_band] / smooth[last_band] ** 0.3
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
+    np.testing.assert_allclose(log_shares(mixture, BANDS, 0.0), 0, atol=1e-6)
 
 
 def test_untrained_it_draws_gaussian_samples_about_the_estimate():

@@ -105,7 +105,8 @@ class SpectralConditioner(nn.Module):
         spectrum = jnp.pad(jax.lax.complex(*estimated), ((0, 0), (0, 0), (0, 0), (0, 1)))
         estimate = inverse_stft(spectrum, self.window)  # the direct estimate
         log_scale = repeat_over_bands(self._log_scale(h, estimate, mixture), self.bands)
-        log_scale = jnp.maximum(log_scale + self._log_shares(mixture), LOG_SCALE_RANGE[0])
+        log_scale = log_scale + log_shares(mixture, self.bands, self.scale_exponent)
+        log_scale = jnp.maximum(log_scale, LOG_SCALE_RANGE[0])
         return Conditioning((h,), estimate, log_scale=log_scale)
 
     @exact_products()
@@ -124,14 +125,18 @@ class SpectralConditioner(nn.Module):
         )
         return jnp.clip((output + linear)[..., 0] - 1.5, *LOG_SCALE_RANGE)
 
-    def _log_shares(self, mixture: Array) -> Coefficients:
-        """Log of the coefficients' shares in their band's error, of mean square one."""
-        power = jnp.square(mdct(mixture)) + jnp.square(mdst(mixture))
-        padded = jnp.pad(power, [(0, 0)] * 3 + [(1, 1)], mode="edge")
-        smooth = 0.25 * padded[..., :-2] + 0.5 * power + 0.25 * padded[..., 2:]
-        shares = 0.5 * self.scale_exponent * jnp.log(smooth + 1e-9)
-        mean = jnp.log(band_power(jnp.exp(shares), self.bands))
-        return shares - 0.5 * repeat_over_bands(mean, self.bands)
+
+def log_shares(mixture: Array, bands: BandGroups, exponent: float) -> Coefficients:
+    """Log of the coefficients' shares in their band's error, of mean square one in each band.
+
+    A share is proportional to the mixture's magnitude, smoothed over neighbours, to `exponent`.
+    """
+    power = jnp.square(mdct(mixture)) + jnp.square(mdst(mixture))
+    padded = jnp.pad(power, [(0, 0)] * 3 + [(1, 1)], mode="edge")
+    smooth = 0.25 * padded[..., :-2] + 0.5 * power + 0.25 * padded[..., 2:]
+    shares = 0.5 * exponent * jnp.log(smooth + 1e-9)
+    mean = jnp.log(band_power(jnp.exp(shares), bands))
+    return shares - 0.5 * repeat_over_bands(mean, bands)
 
 
 def _features(x: BandCoefficients, y: BandCoefficients) -> BandCoefficients:
