@@ -49,8 +49,8 @@ class TorchSpectralModel:
         if weights.log_floor is not None:
             reconstruction = torch.log(reconstruction + weights.log_floor)
         with torch.no_grad():
-            squares = mdct(error).square()
-        scale = (log_scale + 0.5 * squares * torch.exp(-2 * log_scale)).mean(dim=(1, 2, 3))
+            sizes = mdct(error).abs()
+        scale = (log_scale + math.sqrt(2) * sizes * torch.exp(-log_scale)).mean(dim=(1, 2, 3))
         total = weights.reconstruction * reconstruction + weights.scale * scale
         return torch.where(silent, 0.0, total).mean()
 

@@ -74,8 +74,11 @@ def logarithmic(error: PerExample, floor: float | None) -> PerExample:
 
 
 def scale_loss(error: Coefficients, log_scale: Coefficients) -> PerExample:
-    """L_scale: a Gaussian's -log likelihood of the error per coefficient, up to a constant."""
-    return (log_scale + 0.5 * jnp.square(error * jnp.exp(-log_scale))).mean((1, 2, 3))
+    """L_scale: the error's -log likelihood per coefficient, up to a constant.
+
+    Of a Laplace distribution: errors have long tails, and a Gaussian's deviation follows the tails.
+    """
+    return (log_scale + math.sqrt(2) * jnp.abs(error) * jnp.exp(-log_scale)).mean((1, 2, 3))
 
 
 def normalised_loss(error: Coefficients, target: Coefficients) -> PerExample:
