@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from diffsep_jax import losses, metrics
 from diffsep_jax.errors import UserError
@@ -54,14 +55,14 @@ def test_a_decibel_counts_the_same_in_an_easy_and_in_a_hard_example():
 
 
 def test_the_likelihood_is_greatest_at_the_errors_deviation():
-    error = 0.2 * jax.random.normal(jax.random.key(0), (1, 50, 2, 100))
+    error = 0.2 / np.sqrt(2) * jax.random.laplace(jax.random.key(0), (1, 50, 2, 100))
     scales = np.geomspace(0.05, 0.8, 81)
-    values = [losses.scale_loss(error, jnp.full((1, 50, 1, 100), np.log(s)))[0] for s in scales]
+    values = [losses.scale_loss(error, jnp.full_like(error, np.log(s)))[0] for s in scales]
     assert scales[np.argmin(values)] == pytest.approx(0.2, rel=0.05)
-    # -log of a Gaussian's density is this and log(2 pi) / 2.
-    density = np.exp(-np.square(np.asarray(error) / 0.3) / 2) / (0.3 * np.sqrt(2 * np.pi))
-    value = losses.scale_loss(error, jnp.full((1, 50, 1, 100), np.log(0.3)))[0]
-    assert float(value) + np.log(2 * np.pi) / 2 == pytest.approx(-np.log(density).mean(), rel=1e-5)
+    # -log of a Laplace distribution's density is this and log(2) / 2.
+    density = scipy.stats.laplace.pdf(np.asarray(error), scale=0.3 / np.sqrt(2))
+    value = losses.scale_loss(error, jnp.full_like(error, np.log(0.3)))[0]
+    assert float(value) + np.log(2) / 2 == pytest.approx(-np.log(density).mean(), rel=1e-5)
 
 
 def test_errors_of_large_targets_weigh_less():
