@@ -34,7 +34,7 @@ with one_line_errors():
         save_model,
     )
     from diffsep_jax.inference.settings import DEFAULT_PRESET, Preset
-    from diffsep_jax.lock import only_run
+    from diffsep_jax.lock import only_run_of_all
     from diffsep_jax.models.model import Params, SeparationModel, model_to_json
     from diffsep_jax.runtime import is_primary, join_hosts, use_compilation_cache
     from diffsep_jax.training.checkpoint import check_path, has_checkpoint, load_trained
@@ -268,8 +268,7 @@ def main(args: list[str]) -> None:
     join_hosts(run.multihost)
     check_path(run.folder)
     with contextlib.ExitStack() as stack:
-        if is_primary():
-            stack.enter_context(only_run(run.folder))
+        stack.enter_context(only_run_of_all(run.folder))
         at_url = is_url(run.workdir)
         train_run(run, stack.enter_context(mirrored(run.workdir, run.folder)) if at_url else None)
 

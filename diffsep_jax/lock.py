@@ -11,13 +11,44 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import make_folder, write_errors
+from diffsep_jax.runtime import is_primary, wait_for_all
 
 LOCK_FILE = "lock"
 
 # How often a run updates the time of its lock, which tells other hosts that it is alive.
 _BEAT_SECONDS = 10.0
+
+# A host may see a new file of another one this much later: NFS caches for up to a minute.
+_VISIBLE_SECONDS = 70.0
+
+
+@contextlib.contextmanager
+def only_run_of_all(folder: Path) -> Iterator[None]:
+    """`only_run` for a run of several processes, all of which call it: process 0 has the lock.
+
+    Raises:
+      UserError: as `only_run`, in process 0; or, in all, some do not see the lock in `folder`.
+    """
+    with only_run(folder) if is_primary() else contextlib.nullcontext():
+        if jax.process_count() > 1:
+            wait_for_all("the folder is locked")
+            deadline = time.monotonic() + _VISIBLE_SECONDS
+            while not (seen := _is_held(folder / LOCK_FILE)) and time.monotonic() < deadline:
+                time.sleep(0.5)
+            blind = np.flatnonzero(~multihost_utils.process_allgather(np.array([seen])))
+            if blind.size:
+                raise UserError(
+                    f"{folder}: process {', '.join(map(str, blind))} of {jax.process_count()} has"
+                    " another folder of this name; expected one that all processes share, on a"
+                    " network file system or in a mounted bucket"
+                )
+        yield
 
 
 @contextlib.contextmanager
@@ -80,3 +111,10 @@ def _is_marked(path: Path) -> bool:
         with path.open() as file:
             times.add(os.fstat(file.fileno()).st_mtime_ns)
     return len(times) > 1
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        return bool(path.read_text())
+    except OSError:
+        return False

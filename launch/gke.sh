@@ -10,7 +10,7 @@
 # bucket that its workloads mount at /gcs (`xpk storage attach`, by gcsfuse) for songs, checkpoints
 # and compiled programs. Checkpoints are folders that are renamed when whole: give the bucket a
 # hierarchical namespace, or mount it with gcsfuse's rename-dir-limit above the number of files in a
-# checkpoint (it is 0 by default, and every save fails). train.py takes no gs:// paths.
+# checkpoint (it is 0 by default, and every save fails). With --multihost train.py takes no gs://.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

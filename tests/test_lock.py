@@ -83,3 +83,35 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be created"), only_run(tmp_path / "file"):
         pass
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_share_the_folder_are_refused(tmp_path):
+    """Two real ones, as on hosts with disks of their own."""
+    program = (
+        "import pathlib, sys\n"
+        "from diffsep_jax import lock, runtime\n"
+        "from diffsep_jax.errors import one_line_errors\n"
+        "lock._VISIBLE_SECONDS = 0.1\n"
+        "with one_line_errors():\n"
+        "    runtime.join_hosts(multihost=True)\n"
+        "    with lock.only_run_of_all(pathlib.Path(sys.argv[1]) / 'run'): pass\n"
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / host)],
+            env=environment | {"JAX_PROCESS_ID": str(i)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, host in enumerate(("first", "second"))
+    ]
+    for host, process in zip(("first", "second"), started, strict=True):
+        error = process.communicate(timeout=120)[1]
+        assert process.returncode == 2, error
+        assert f"error: {tmp_path / host / 'run'}: process 1 of 2 has another folder" in error
+    assert not (tmp_path / "second").exists()

@@ -108,7 +108,12 @@ def train(
         )
 
         if is_primary():
-            print("compiling, which the first time takes minutes on a few cores", flush=True)
+            chips = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+            hosts = f" in {jax.process_count()} processes" * (jax.process_count() > 1)
+            print(
+                f"compiling for {chips}{hosts}; the first time takes minutes on a few cores",
+                flush=True,
+            )
         # The state: restored, or new.
         state = checkpoints.restore(program.state, notes.append)
         if state is None:
