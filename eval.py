@@ -4,6 +4,7 @@ Combines a source of songs, estimates of their vocals, and metrics; writes score
 DIR and prints tables. The same command again continues where it stopped. See docs/evaluation.md.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -87,7 +88,7 @@ def main(command: Evaluate) -> None:
     from diffsep_jax.evaluation.report import write_report
     from diffsep_jax.evaluation.summary import summarise
     from diffsep_jax.inference.separator import Separator
-    from diffsep_jax.lock import only_run_of_all
+    from diffsep_jax.lock import only_run
     from diffsep_jax.pages import missing_packages
     from diffsep_jax.runtime import (
         is_primary,
@@ -134,7 +135,7 @@ def main(command: Evaluate) -> None:
             overlap=command.overlap,
             limit_vocals=command.limit_vocals,
         )
-    with only_run_of_all(command.out):
+    with only_run(command.out) if is_primary() else contextlib.nullcontext():
         if command.overwrite:  # only after all checks have passed
             if is_primary():
                 scores.remove_result(command.out)

@@ -41,6 +41,7 @@ def only_run_of_all(folder: Path) -> Iterator[None]:
             deadline = time.monotonic() + _VISIBLE_SECONDS
             while not (seen := _is_held(folder / LOCK_FILE)) and time.monotonic() < deadline:
                 time.sleep(0.5)
+            wait_for_all("every process has looked for the lock")
             blind = np.flatnonzero(~multihost_utils.process_allgather(np.array([seen])))
             if blind.size:
                 raise UserError(
