@@ -90,6 +90,21 @@ def test_mesh_and_micro_batches_change_nothing(
     np.testing.assert_allclose(ours[2], theirs[2], rtol=2e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("toy")
+def test_training_through_the_sampler_is_the_same_on_a_mesh():
+    """Each step by another number of the sampler's steps; on two devices in micro-batches, too."""
+    unrolled = {"unrolled_steps": (1, 2)}
+    one = dataclasses.replace(config_of(1, 1), **unrolled)
+    first, *theirs = three_steps(micro.MODEL, one)
+    _, *ours = three_steps(
+        micro.MODEL, dataclasses.replace(config_of(1, 2, micro_batches=2), **unrolled), first
+    )
+    for mine, other in zip(ours[:2], theirs[:2], strict=True):
+        assert_close(mine, other, 2e-6)
+    np.testing.assert_allclose(ours[2], theirs[2], rtol=2e-6)
+
+
 def test_muon_sees_whole_matrices_whatever_the_mesh(model):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     del shapes["generator"]  # its matrices are like the conditioner's

@@ -375,6 +375,8 @@ def test_the_generators_learning_rate_and_the_decay_of_matrices_alone():
         (TrainConfig, {"profile_steps": (0, 2)}, "profile_steps is 0 2"),
         (TrainConfig, {"ema_decay": 1.0}, "ema_decay is 1.0"),
         (TrainConfig, {"ema_half_life": 0.0}, "ema_half_life is 0.0"),
+        (TrainConfig, {"unrolled_steps": (1, 0)}, "unrolled_steps is 0; expected 1"),
+        (TrainConfig, {"unrolled_schedule": -1.0}, "unrolled_schedule is -1.0; expected 0.1"),
         (
             TrainConfig,
             {"freeze": "generator", "best_by": "utterance_sdr_ddim"},

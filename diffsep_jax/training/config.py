@@ -86,8 +86,11 @@ class TrainConfig:
             value = getattr(self, field.name)
             if field.name != "seed" and field.type in (int, "int") and value < 1:
                 raise UserError(f"{field.name} is {value}; expected 1 or more")
-        for steps in self.unrolled_steps:
-            check_settings(steps=steps, schedule=self.unrolled_schedule)
+        try:
+            for steps in (1, *self.unrolled_steps):
+                check_settings(steps=steps, schedule=self.unrolled_schedule)
+        except UserError as error:
+            raise UserError(f"unrolled_{error}") from None
         if self.unrolled_steps and self.freeze == "generator":
             raise UserError("unrolled_steps has no effect with a frozen generator; leave it out")
         if not 0 <= self.stall_minutes <= 1e6:
