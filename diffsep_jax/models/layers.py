@@ -39,7 +39,7 @@ def named_product(x: Array) -> Array:
     return checkpoint_name(x, PRODUCT)
 
 
-class _KnownParams:
+class KnownParams:
     """Mixin for linen modules: returns existing parameters without checking their shapes.
 
     To check them, Flax traces each initialiser again, a quarter of the time to trace a sampler. The
@@ -54,7 +54,7 @@ class _KnownParams:
 
 
 def _with_known_params(module: type[nn.Module]) -> Any:
-    return type(module.__name__, (_KnownParams, module), {"__module__": __name__})
+    return type(module.__name__, (KnownParams, module), {"__module__": __name__})
 
 
 _Conv = _with_known_params(nn.Conv)
@@ -93,7 +93,7 @@ def conv(
     )
 
 
-class GroupNorm(nn.Module):
+class GroupNorm(KnownParams, nn.Module):
     """Group normalisation (Wu and He 2018) over time and the channels of a group.
 
     The statistics are float32 sums over time first, then over a group's channels: one pass over the

@@ -16,7 +16,15 @@ from jaxtyping import Array, Float
 
 from diffsep_jax.models import fields
 from diffsep_jax.models.compute import Compute
-from diffsep_jax.models.layers import Dense, FiLM, GroupNorm, conv, exact_products, named_product
+from diffsep_jax.models.layers import (
+    Dense,
+    FiLM,
+    GroupNorm,
+    KnownParams,
+    conv,
+    exact_products,
+    named_product,
+)
 from diffsep_jax.models.spectral.transform import FRAME, Coefficients
 
 BandGroups = tuple[tuple[int, int], ...]
@@ -70,7 +78,7 @@ def repeat_over_bands(x: Float[Array, "batch frame band"], groups: BandGroups) -
     return jnp.repeat(x, widths, axis=-1, total_repeat_length=int(widths.sum()))[:, :, None]
 
 
-class BandDense(nn.Module):
+class BandDense(KnownParams, nn.Module):
     """A dense layer with separate weights for each band.
 
     Attributes:
@@ -121,7 +129,7 @@ def read_bands(
     return outputs
 
 
-class BandBlock(nn.Module):
+class BandBlock(KnownParams, nn.Module):
     """Residual: a convolution over frames, one over bands, then a mix of all bands."""
 
     groups: int
