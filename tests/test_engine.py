@@ -10,6 +10,7 @@ import pytest
 
 from diffsep_jax import samplers
 from diffsep_jax.errors import UserError
+from diffsep_jax.inference import traces
 from diffsep_jax.inference.engine import ChunkSeparator
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import SamplerSettings
@@ -279,3 +280,28 @@ def test_a_call_after_compiling_compiles_nothing(model, params, chunks, refines)
         assert compiled
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
+
+
+def test_a_second_start_traces_nothing(model, params, chunks, tmp_path, monkeypatch):
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    try:
+        first = ChunkSeparator(model, params, batch_size=8)
+        first.compile(SETTINGS, refines=False)
+        expected = np.asarray(first(*chunks, SETTINGS))
+
+        def refuse(*_):
+            raise AssertionError("traced")
+
+        monkeypatch.setattr(SeparationModel, "condition", refuse)
+        second = ChunkSeparator(model, params, batch_size=8)
+        second.compile(SETTINGS, refines=False)
+        assert np.array_equal(second(*chunks, SETTINGS), expected)
+        for separator, refines in ((second, True), (ChunkSeparator(model, params), False)):
+            with pytest.raises(AssertionError, match="traced"):
+                separator.compile(dataclasses.replace(SETTINGS, sampler="ab2"), refines=refines)
+        monkeypatch.setattr(traces, "_code_digest", lambda: b"other code")
+        with pytest.raises(AssertionError, match="traced"):
+            ChunkSeparator(model, params, batch_size=8).compile(SETTINGS, refines=False)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)

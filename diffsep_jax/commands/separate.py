@@ -144,7 +144,9 @@ class Machine:
     device: runtime.DeviceOption = "auto"
     """What to compute on; auto: a GPU or TPU where JAX finds one, otherwise the CPU."""
 
-    batch_size: int = DEFAULT_BATCH_SIZE
+    batch_size: Annotated[int | None, unset("on CPUs one for each core, up to 4; elsewhere 4")] = (
+        None
+    )
     """Chunks separated at once: changes speed and memory, not the result."""
 
     dtype: runtime.DtypeOption = "auto"
@@ -216,7 +218,7 @@ def separate(command: Separate) -> None:
     if len(jobs) == 1:
         open_input(jobs[0].path, options)  # raises UserError for a misspelt name
     check_writable(files.out)
-    runtime.use_cores(machine.batch_size)
+    runtime.use_cores(machine.batch_size or DEFAULT_BATCH_SIZE)
     runtime.check_platform(machine.device)
     if jobs and machine.progress == "bar" and sys.stderr.isatty():
         note = (
@@ -251,8 +253,6 @@ def _separate(
     )
     refines = quality.refine is not None
     settings = complete(quality.sampling, separator.default_preset, refines=refines)
-    separator.warm_up(overlap=quality.overlap, refines=refines, settings=settings)
-    report.begin(len(jobs), finished_before)
     results = separator.separate_files(
         jobs,
         options,
@@ -261,8 +261,11 @@ def _separate(
         on_progress=report.progress,
         settings=settings,
     )
-    failed, start = 0, time.perf_counter()
     with contextlib.closing(results):
+        # The first files are read meanwhile.
+        separator.warm_up(overlap=quality.overlap, refines=refines, settings=settings)
+        report.begin(len(jobs), finished_before)
+        failed, start = 0, time.perf_counter()
         for result in results:
             failed += result.error is not None
             now = time.perf_counter()

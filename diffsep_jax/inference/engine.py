@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, Int32
 from diffsep_jax import diffusion
 from diffsep_jax.inference.chunks import DEFAULT_BATCH_SIZE
 from diffsep_jax.inference.settings import PAPER, SamplerSettings
+from diffsep_jax.inference.traces import kept_trace
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.noise import crossover, key_of, white_noise
 from diffsep_jax.runtime import fixed_flags
@@ -65,7 +66,7 @@ class ChunkSeparator:
         self._by_chunk = NamedSharding(self._mesh, CHUNKS)
         self._everywhere = NamedSharding(self._mesh, SAME)
         self._params = jax.device_put(params, self._everywhere)
-        self._programs: dict[Sampler, Any] = {}
+        self._programs: dict[tuple[Sampler, int, bool], Any] = {}
 
     @fixed_flags()
     def __call__(
@@ -86,31 +87,35 @@ class ChunkSeparator:
         """
         chunks = jax.device_put((mixture, start, guess), self._by_chunk)
         values = jax.device_put(runtime_values(settings), self._everywhere)
-        return self._program(settings.method)(self._params, *chunks, values)
+        key = settings.method, len(mixture), guess is not None
+        if key not in self._programs:
+            self._programs[key] = sampling_program(self._model, self._mesh, settings.method)
+        return self._programs[key](self._params, *chunks, values)
 
     @fixed_flags()
     def compile(self, settings: SamplerSettings, *, refines: bool) -> None:
-        """Compiles what a call with these settings runs, with a guess if `refines`."""
+        """Compiles what a call with these settings runs, with a guess if `refines`.
+
+        Where compiled programs are kept, see `runtime.use_compilation_cache`, so is the trace.
+        """
         size = self.batch_size
         mixture = jax.ShapeDtypeStruct(
             (size, self.segment, CHANNELS), np.float32, sharding=self._by_chunk
         )
         start = jax.ShapeDtypeStruct((size,), np.int32, sharding=self._by_chunk)
         values = jax.device_put(runtime_values(settings), self._everywhere)
-        program = self._program(settings.method)
+        arguments = self._params, mixture, start, mixture if refines else None, values
+        sampler = settings.method
+        key = sampler, size, refines
+        if key not in self._programs:
+            program = sampling_program(self._model, self._mesh, sampler)
+            self._programs[key] = kept_trace(program, self._model, sampler, arguments)
         try:
-            program.lower(
-                self._params, mixture, start, mixture if refines else None, values
-            ).compile()
+            self._programs[key].lower(*arguments).compile()
         except RuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or not self.lower_batch_size(size):
                 raise
             self.compile(settings, refines=refines)
-
-    def _program(self, sampler: Sampler) -> Any:
-        if sampler not in self._programs:
-            self._programs[sampler] = sampling_program(self._model, self._mesh, sampler)
-        return self._programs[sampler]
 
     def lower_batch_size(self, tried: int) -> bool:
         """Halves `batch_size`, unless it is already below `tried`; False at 1 per device."""

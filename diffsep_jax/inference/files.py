@@ -105,6 +105,8 @@ def separate_files(
 ) -> Generator[FileResult]:
     """Separates the files in order. A bad one is reported in its result; the others continue.
 
+    Reading begins with this call, so that the model can be compiled meanwhile.
+
     The stems of a file appear under their names when all of them are whole, and replace earlier
     ones; on an error or an interrupt none of the file's is written.
 
@@ -120,11 +122,20 @@ def separate_files(
     jobs = list(jobs)
     openers = [functools.partial(_open, job, options) for job in jobs]
     tracks = separate_tracks(openers, model, settings, overlap=overlap, limit_vocals=limit_vocals)
+    return _results(jobs, tracks, options.output, on_progress)
+
+
+def _results(
+    jobs: Sequence[FileJob],
+    tracks: Generator[SeparatedTrack],
+    output: OutputFormat,
+    on_progress: Callable[[FileJob, int, int], None] | None,
+) -> Generator[FileResult]:
     with contextlib.closing(tracks):
         for job, separated in zip(jobs, tracks, strict=True):
             progress = None if on_progress is None else functools.partial(on_progress, job)
             try:
-                result = _write(job, separated, options.output, progress)
+                result = _write(job, separated, output, progress)
             except UserError as error:
                 result = FileResult(job=job, error=error)
             yield result

@@ -59,7 +59,7 @@ class Separator:
         model: SeparationModel,
         params: Params,
         *,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         dtype: DtypeOption = "auto",
         default_preset: Preset = DEFAULT_PRESET,
     ) -> None:
@@ -68,11 +68,15 @@ class Separator:
         Args:
           model: the networks, as `load_model` gives them.
           params: parameters of the networks.
-          batch_size: chunks separated at once; it changes speed and memory, not the result.
+          batch_size: chunks separated at once, which changes speed and memory, not the result;
+            None is one for each device on CPUs, else 4.
           dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
           default_preset: the preset for options that are not given.
         """
         refuse_fork()
+        if batch_size is None:
+            on_cpu = jax.default_backend() == "cpu"
+            batch_size = jax.local_device_count() if on_cpu else DEFAULT_BATCH_SIZE
         if batch_size < 1:
             raise UserError(f"batch size is {batch_size}; expected at least 1")
         self.dtype = inference_dtype(dtype)
@@ -103,7 +107,7 @@ class Separator:
         cls,
         name_or_dir: str,
         *,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         dtype: DtypeOption = "auto",
     ) -> "Separator":
         """Loads a shipped model by name, a model directory, or one at a URL.

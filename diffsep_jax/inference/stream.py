@@ -19,6 +19,7 @@ import itertools
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,6 +110,8 @@ def separate_tracks(
 ) -> Generator[SeparatedTrack]:
     """The tracks in order, each with its stems. A bad track does not stop the others.
 
+    Reading begins with this call, so that the model can be compiled meanwhile.
+
     Take a track's blocks before asking for the next track: blocks not taken by then are skipped.
     Either all tracks have vocals to start from or none has.
 
@@ -124,6 +127,12 @@ def separate_tracks(
         return TrackStream(track, model, overlap=overlap, limit_vocals=limit_vocals, guess=guess)
 
     ahead = read_ahead(_read(openers, stream_of), _READ_AHEAD * model.batch_size)
+    return _tracks(ahead, model, settings)
+
+
+def _tracks(
+    ahead: Generator["_Item"], model: "ChunkSeparator", settings: SamplerSettings
+) -> Generator[SeparatedTrack]:
     with contextlib.closing(ahead), contextlib.closing(_separate(ahead, model, settings)) as items:
         for track, chunk in items:
             if chunk is None:  # otherwise the rest of a track whose blocks were not all taken
@@ -133,10 +142,10 @@ def separate_tracks(
 
 
 def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
-    """The same items, computed in a thread up to `depth` ahead.
+    """The same items, computed in a thread up to `depth` ahead, from this call on.
 
-    An exception in `items` is raised here, after the items before it. Closing this generator does
-    not wait for the thread, which ends with the item that it is computing.
+    An exception in `items` is raised here, after the items before it. Closing or dropping this
+    generator does not wait for the thread, which ends with the item that it is computing.
     """
     ahead: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
     room = threading.Semaphore(depth)
@@ -152,18 +161,26 @@ def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
                 closed.set()
             ahead.put(future.result)
 
-    threading.Thread(target=run, daemon=True, name="diffsep-reader").start()
-    try:
-        while True:
-            try:
-                item = ahead.get()()
-            except StopIteration:
-                return
-            room.release()
-            yield item
-    finally:
+    def stop() -> None:
         closed.set()
         room.release()
+
+    def take() -> Generator[T]:
+        try:
+            while True:
+                try:
+                    item = ahead.get()()
+                except StopIteration:
+                    return
+                room.release()
+                yield item
+        finally:
+            stop()
+
+    threading.Thread(target=run, daemon=True, name="diffsep-reader").start()
+    taken = take()
+    weakref.finalize(taken, stop)  # one that never began skips its `finally`
+    return taken
 
 
 def _read(

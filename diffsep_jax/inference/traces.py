@@ -1,0 +1,64 @@
+"""Traced programs on disk, beside JAX's compiled ones, so that a second start traces nothing.
+
+JAX looks compiled programs up by their text, and traces the model's Python code to get it: a
+quarter of the time to the first chunk. Here the text itself is kept, under a name that depends on
+all of this package's code.
+"""
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.export
+import jaxlib
+
+import diffsep_jax
+from diffsep_jax.errors import MachineError, UserError
+from diffsep_jax.files import write_bytes
+from diffsep_jax.models.model import SeparationModel
+from diffsep_jax.samplers import Sampler
+
+
+def kept_trace(
+    program: Any, model: SeparationModel, sampler: Sampler, arguments: Sequence[Any]
+) -> Any:
+    """`program`, which samples from a model, or an equal one that calls its kept trace.
+
+    The trace is read from the folder of compiled programs, and written if there is none. It serves
+    `arguments` of these shapes, types and devices only.
+
+    `program` itself comes back where JAX keeps no compiled programs; on GPUs and TPUs, whose
+    attention kernels JAX may refuse to export; and if the model or the sampler is not this
+    package's code.
+    """
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    parts = (type(model), type(model.generator), type(model.conditioner), sampler.function)
+    is_ours = all(part is None or part.__module__.startswith("diffsep_jax.") for part in parts)
+    if not folder or "://" in folder or jax.default_backend() != "cpu" or not is_ours:
+        return program
+    # Shapes with their shardings, which name the devices.
+    layout = [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in jax.tree.leaves(arguments)]
+    identity = repr((model, sampler.name, jax.tree.structure(arguments), layout))
+    digest = hashlib.sha256(identity.encode() + _code_digest()).hexdigest()
+    path = Path(folder) / f"traced-{digest}"
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    except OSError:
+        exported = jax.export.export(program)(*arguments)
+        with contextlib.suppress(MachineError, UserError):  # JAX, too, runs on without its cache
+            write_bytes(path, bytes(exported.serialize()))
+    return jax.jit(exported.call)
+
+
+@functools.cache
+def _code_digest() -> bytes:
+    """A hash of this package's code and of the versions of what traces it."""
+    digest = hashlib.sha256(repr((jax.__version__, jaxlib.__version__, flax.__version__)).encode())
+    for path in sorted(Path(diffsep_jax.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.digest()
