@@ -1,9 +1,11 @@
 """Our BSS Eval against museval's: which is faster.
 
     python -m benchmarks.bss_eval --seconds 240
+    python -m benchmarks.bss_eval --data DEVSET --seconds 60
 
-Scores one stereo track of noise with both, in turns in one process, and prints the times and their
-ratios. Needs the `dev` extra. That the two agree is tested (`tests/test_bss_eval.py`).
+Scores one stereo track, of noise or of songs, with both in turns in one process, and prints the
+times, their ratios and the largest difference. Needs the `dev` extra. That the two agree is tested
+(`tests/test_bss_eval.py`).
 """
 
 import dataclasses
@@ -14,11 +16,14 @@ import types
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import tyro
+from jaxtyping import Float32
 
 from benchmarks.turns import Seconds, take_turns
 from diffsep_jax.errors import UserError, one_line_errors
 from diffsep_jax.evaluation.bss_eval import BssEval, FrameScores
+from diffsep_jax.inference.track import STEMS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +32,8 @@ class Options:
 
     Attributes:
         seconds: length of the track.
+        data: a folder of songs, each with vocals.wav and accompaniment.wav, which are joined; noise
+            by default. The estimates hold a tenth of the other stem, and noise.
         rounds: turns of each.
         sample_rate: sample rate in Hz.
         num_taps: length of the filters.
@@ -34,6 +41,7 @@ class Options:
     """
 
     seconds: float = 60.0
+    data: Path | None = None
     rounds: int = 1
     sample_rate: int = 44_100
     num_taps: int = 512
@@ -44,16 +52,23 @@ def main(options: Options) -> None:
     """Prints a table."""
     rng = np.random.default_rng(0)
     num_samples = round(options.seconds * options.sample_rate)
-    references = rng.normal(0, 0.1, (2, num_samples, 2)).astype(np.float32)
+    if options.data is None:
+        references = rng.normal(0, 0.1, (2, num_samples, 2)).astype(np.float32)
+    else:
+        references = joined_songs(options.data)[:, :num_samples]
     if options.centred:
         references[0, :, 1] = references[0, :, 0]
-    estimates = references + rng.normal(0, 0.05, references.shape).astype(np.float32)
+    leak, noise = (0.0, 0.05) if options.data is None else (0.1, 0.005)
+    estimates = references + leak * references[::-1]
+    estimates += rng.normal(0, noise, references.shape).astype(np.float32)
+    scores = {}
 
-    def ours() -> object:
-        return BssEval(references, options.sample_rate, num_taps=options.num_taps)(estimates)
+    def ours() -> None:
+        scored = BssEval(references, options.sample_rate, num_taps=options.num_taps)
+        scores["ours"] = scored(estimates)
 
-    def theirs() -> object:
-        return museval(references, estimates, options.sample_rate, options.num_taps)
+    def theirs() -> None:
+        scores["museval"] = museval(references, estimates, options.sample_rate, options.num_taps)
 
     clock, processor = time.perf_counter(), time.process_time()
     ours()
@@ -65,7 +80,10 @@ def main(options: Options) -> None:
         **take_turns({"museval": theirs, "ours": ours}, options.rounds, warm_up=0),
     }
     base = seconds["museval"]
-    print(f"{options.seconds:g} s of stereo at {options.sample_rate} Hz, {options.num_taps} taps")
+    length = references.shape[1] / options.sample_rate
+    difference = np.nanmax(np.abs(np.array(scores["ours"]) - np.array(scores["museval"])))
+    print(f"{length:.1f} s of stereo at {options.sample_rate} Hz, {options.num_taps} taps")
+    print(f"largest difference: {difference:.2g} dB")
     print("| | seconds | museval / this | processor seconds | museval / this |")
     print("|---|---|---|---|---|")
     for name, each in seconds.items():
@@ -73,6 +91,16 @@ def main(options: Options) -> None:
             f"| {name} | {each.clock:.1f} | {base.clock / each.clock:.1f}"
             f" | {each.processor:.1f} | {base.processor / each.processor:.1f} |"
         )
+
+
+def joined_songs(folder: Path) -> Float32[np.ndarray, "stem time 2"]:
+    """Vocals and accompaniment of the folder's songs, one after another."""
+    songs = [
+        [soundfile.read(song / f"{stem}.wav", dtype="float32")[0] for stem in STEMS]
+        for song in sorted(folder.iterdir())
+        if song.is_dir()
+    ]
+    return np.stack([np.concatenate(stem) for stem in zip(*songs, strict=True)])
 
 
 def museval(
