@@ -11,7 +11,9 @@ import pytest
 
 import configs
 from diffsep_jax.errors import UserError
+from diffsep_jax.models import convolution as forms_of_convolution
 from diffsep_jax.models.compute import Compute
+from diffsep_jax.models.convolution import convolve
 from diffsep_jax.models.layers import GroupNorm, conv
 from diffsep_jax.models.model import (
     model_from_json,
@@ -339,6 +341,30 @@ def test_another_form_of_convolution_is_the_convolution(form):
             (other.apply(variables, x).astype(jnp.float32), ours),
             (native.apply(variables, x).astype(jnp.float32), theirs),
         )
+
+
+def test_a_gpu_without_an_algorithm_takes_the_sum_over_taps(monkeypatch):
+    """Which form is taken is tried once for each type, also while a program is traced."""
+    tried = []
+
+    def native(inputs, kernel):
+        tried.append(inputs.dtype.name)
+        if inputs.dtype == jnp.bfloat16:
+            raise jax.errors.JaxRuntimeError("INTERNAL: no valid config")
+        return inputs
+
+    forms = {"native": lambda x, _: x, "taps": lambda x, _: x + 1}
+    monkeypatch.setattr(forms_of_convolution, "_native", native)
+    monkeypatch.setattr(forms_of_convolution, "_FORMS", forms)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    forms_of_convolution._native_compiles.cache_clear()
+    try:
+        for dtype, value in (("bfloat16", 1), ("float32", 0)) * 2:
+            x, kernel = jnp.zeros((1, 16, 8), dtype), jnp.zeros((3, 8, 8), dtype)
+            assert jnp.all(jax.jit(lambda *given: convolve(*given))(x, kernel) == value)
+        assert tried == ["bfloat16", "float32"]
+    finally:
+        forms_of_convolution._native_compiles.cache_clear()
 
 
 def remat_loss(model, compute, batch=2):

@@ -6,9 +6,11 @@ gradients of a convolution take ten times as long: `channels_last` writes them i
 
 For a small batch and a long time axis the TPU compiler copies the windows of a convolution into
 arrays several times the size of its input; one matrix product for each tap, `taps`, needs no such
-copies.
+copies. GPUs take their library's convolutions, and `taps` for a type in which it has none.
 """
 
+import concurrent.futures
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -32,11 +34,13 @@ def convolve(inputs: Array, kernel: Array, convolution: Convolution = "auto") ->
         return lax.platform_dependent(inputs, kernel, tpu=tpu, cuda=gpu, rocm=gpu, default=cpu)
     if convolution == "auto":
         convolution = choose_convolution(jax.default_backend())
+        if convolution == "native" and not _native_compiles(inputs.dtype.name):
+            convolution = "taps"
     return _FORMS[convolution](inputs, kernel)
 
 
 def choose_convolution(platform: str) -> Convolution:
-    """What `auto` stands for on a platform of JAX."""
+    """What `auto` stands for on a platform of JAX, if it compiles there."""
     if platform == "cpu":
         return "channels_last"
     return "taps" if platform == "tpu" else "native"
@@ -44,6 +48,29 @@ def choose_convolution(platform: str) -> Convolution:
 
 def _native(inputs: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(inputs, kernel, (1,), "SAME", dimension_numbers=_CHANNELS_LAST)
+
+
+@functools.cache
+def _native_compiles(dtype: str) -> bool:
+    """Whether a small convolution with its gradients compiles on the default device.
+
+    For bfloat16 XLA may find no algorithm of cuDNN's: github.com/jax-ml/jax/issues/37922.
+    """
+
+    def loss(inputs: Array, kernel: Array) -> Array:
+        return jnp.square(_native(inputs, kernel).astype(jnp.float32)).sum()
+
+    def compile_gradients() -> None:
+        shapes = (jax.ShapeDtypeStruct(shape, dtype) for shape in ((2, 1024, 64), (3, 64, 64)))
+        jax.jit(jax.grad(loss, (0, 1))).lower(*shapes).compile()
+
+    # In a thread, as the caller is being traced, perhaps for a mesh.
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        try:
+            executor.submit(compile_gradients).result()
+        except RuntimeError:
+            return False
+    return True
 
 
 _channels_last = jax.custom_vjp(_native)
