@@ -217,6 +217,22 @@ def test_reading_ahead_keeps_items_errors_and_their_order(depth):
     assert threads_end(before)
 
 
+def test_reading_begins_before_the_first_track_is_asked_for():
+    """And ends, where none ever is, with the last reference to the tracks."""
+    before, opened = threading.active_count(), threading.Event()
+
+    def openers():
+        opened.set()
+        while True:
+            yield opener(noise(10 * SEGMENT))
+
+    tracks = separate_tracks(openers(), Model(2).chunks, PAPER, overlap=0.0)
+    assert opened.wait(10)
+    assert threading.active_count() == before + 1
+    del tracks
+    assert threads_end(before)
+
+
 def test_long_silence_does_not_hold_up_what_sounds():
     """Nor is it kept in memory until a batch is full."""
     audio = np.concatenate([noise(SEGMENT), np.zeros((200 * SEGMENT, 2), np.float32)])
