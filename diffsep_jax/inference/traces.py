@@ -17,7 +17,6 @@ import jax
 import jax.export
 import jaxlib
 
-import diffsep_jax
 from diffsep_jax.errors import MachineError, UserError
 from diffsep_jax.files import write_bytes
 from diffsep_jax.models.model import SeparationModel
@@ -59,6 +58,6 @@ def kept_trace(
 def _code_digest() -> bytes:
     """A hash of this package's code and of the versions of what traces it."""
     digest = hashlib.sha256(repr((jax.__version__, jaxlib.__version__, flax.__version__)).encode())
-    for path in sorted(Path(diffsep_jax.__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.digest()
