@@ -300,6 +300,10 @@ def test_a_second_start_traces_nothing(model, params, chunks, tmp_path, monkeypa
         for separator, refines in ((second, True), (ChunkSeparator(model, params), False)):
             with pytest.raises(AssertionError, match="traced"):
                 separator.compile(dataclasses.replace(SETTINGS, sampler="ab2"), refines=refines)
+        for kept in tmp_path.glob("traced-*"):
+            kept.write_bytes(kept.read_bytes()[:-1])
+        with pytest.raises(AssertionError, match="traced"):  # damaged
+            ChunkSeparator(model, params, batch_size=8).compile(SETTINGS, refines=False)
         monkeypatch.setattr(traces, "_code_digest", lambda: b"other code")
         with pytest.raises(AssertionError, match="traced"):
             ChunkSeparator(model, params, batch_size=8).compile(SETTINGS, refines=False)

@@ -22,6 +22,8 @@ from diffsep_jax.files import write_bytes
 from diffsep_jax.models.model import SeparationModel
 from diffsep_jax.samplers import Sampler
 
+_CHECKSUM_BYTES = hashlib.sha256().digest_size  # at the start of the file
+
 
 def kept_trace(
     program: Any, model: SeparationModel, sampler: Sampler, arguments: Sequence[Any]
@@ -45,12 +47,15 @@ def kept_trace(
     identity = repr((model, sampler.name, jax.tree.structure(arguments), layout))
     digest = hashlib.sha256(identity.encode() + _code_digest()).hexdigest()
     path = Path(folder) / f"traced-{digest}"
-    try:
-        exported = jax.export.deserialize(bytearray(path.read_bytes()))
-    except OSError:
+    kept = path.read_bytes() if path.is_file() else b""
+    checksum, trace = kept[:_CHECKSUM_BYTES], kept[_CHECKSUM_BYTES:]
+    if hashlib.sha256(trace).digest() == checksum:
+        exported = jax.export.deserialize(bytearray(trace))
+    else:
         exported = jax.export.export(program)(*arguments)
+        trace = bytes(exported.serialize())
         with contextlib.suppress(MachineError, UserError):  # JAX, too, runs on without its cache
-            write_bytes(path, bytes(exported.serialize()))
+            write_bytes(path, hashlib.sha256(trace).digest() + trace)
     return jax.jit(exported.call)
 
 
