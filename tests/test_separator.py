@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.resources
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -110,7 +111,9 @@ def test_a_function_and_a_preset_reach_the_model():
 
 
 def test_what_is_known_of_a_model():
-    separator = Separator(TINY, {"a": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}})
+    params = {"a": {"kernel": np.zeros((3, 4)), "bias": np.zeros(4)}}
+    assert f"batch size {jax.local_device_count()}," in repr(Separator(TINY, params))
+    separator = Separator(TINY, params, batch_size=4)
     assert (separator.sample_rate, separator.segment, separator.num_parameters) == (RATE, 4096, 16)
     assert repr(separator) == (
         "Separator(0.0M parameters, 44100 Hz, chunks of 0.1 s, batch size 4, float32,"
