@@ -100,6 +100,10 @@ def joined_songs(folder: Path) -> Float32[np.ndarray, "stem time 2"]:
         for song in sorted(folder.iterdir())
         if song.is_dir()
     ]
+    if not songs:
+        raise UserError(
+            f"data is {folder}; expected a folder of songs, vocals.wav and accompaniment.wav"
+        )
     return np.stack([np.concatenate(stem) for stem in zip(*songs, strict=True)])
 
 

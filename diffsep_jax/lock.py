@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +38,12 @@ def only_run_of_all(folder: Path) -> Iterator[None]:
     """
     with only_run(folder) if is_primary() else contextlib.nullcontext():
         if jax.process_count() > 1:
+            path = folder / LOCK_FILE
             wait_for_all("the folder is locked")
+            # A killed run may have left another lock on a disk that is not shared.
+            held = int(multihost_utils.broadcast_one_to_all(np.uint32(_checksum(path))))
             deadline = time.monotonic() + _VISIBLE_SECONDS
-            while not (seen := _is_held(folder / LOCK_FILE)) and time.monotonic() < deadline:
+            while not (seen := _checksum(path) == held) and time.monotonic() < deadline:
                 time.sleep(0.5)
             wait_for_all("every process has looked for the lock")
             blind = np.flatnonzero(~multihost_utils.process_allgather(np.array([seen])))
@@ -114,8 +118,9 @@ def _is_marked(path: Path) -> bool:
     return len(times) > 1
 
 
-def _is_held(path: Path) -> bool:
+def _checksum(path: Path) -> int:
+    """Of the file's text, which names the process; 0 if it cannot be read."""
     try:
-        return bool(path.read_text())
+        return zlib.crc32(path.read_bytes())
     except OSError:
-        return False
+        return 0

@@ -76,7 +76,8 @@ def logarithmic(error: PerExample, floor: float | None) -> PerExample:
 def scale_loss(error: Coefficients, log_scale: Coefficients) -> PerExample:
     """L_scale: the error's -log likelihood per coefficient, up to a constant.
 
-    Of a Laplace distribution: errors have long tails, and a Gaussian's deviation follows the tails.
+    The distribution is Laplace's: errors have long tails, and a Gaussian's deviation would follow
+    the rare large ones.
     """
     return (log_scale + math.sqrt(2) * jnp.abs(error) * jnp.exp(-log_scale)).mean((1, 2, 3))
 

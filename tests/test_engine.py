@@ -297,9 +297,14 @@ def test_a_second_start_traces_nothing(model, params, chunks, tmp_path, monkeypa
         second = ChunkSeparator(model, params, batch_size=8)
         second.compile(SETTINGS, refines=False)
         assert np.array_equal(second(*chunks, SETTINGS), expected)
-        for separator, refines in ((second, True), (ChunkSeparator(model, params), False)):
+        others = (
+            (second, SETTINGS, True),
+            (ChunkSeparator(model, params, batch_size=16), SETTINGS, False),
+            (second, dataclasses.replace(SETTINGS, sampler="ab2"), False),
+        )
+        for separator, settings, refines in others:
             with pytest.raises(AssertionError, match="traced"):
-                separator.compile(dataclasses.replace(SETTINGS, sampler="ab2"), refines=refines)
+                separator.compile(settings, refines=refines)
         for kept in tmp_path.glob("traced-*"):
             kept.write_bytes(kept.read_bytes()[:-1])
         with pytest.raises(AssertionError, match="traced"):  # damaged

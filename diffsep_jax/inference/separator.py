@@ -69,7 +69,8 @@ class Separator:
           model: the networks, as `load_model` gives them.
           params: parameters of the networks.
           batch_size: chunks separated at once, which changes speed and memory, not the result;
-            None is one for each device on CPUs, else 4.
+            None is one for each of JAX's devices on CPUs (see `runtime.use_cores`), else
+            `DEFAULT_BATCH_SIZE`.
           dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
           default_preset: the preset for options that are not given.
         """

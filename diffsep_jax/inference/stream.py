@@ -144,8 +144,9 @@ def _tracks(
 def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
     """The same items, computed in a thread up to `depth` ahead, from this call on.
 
-    An exception in `items` is raised here, after the items before it. Closing or dropping this
-    generator does not wait for the thread, which ends with the item that it is computing.
+    An exception in `items` is raised here, after the items before it. Closing it, or
+    dropping it if it never began, does not wait for the thread, which ends with the item that it is
+    computing.
     """
     ahead: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
     room = threading.Semaphore(depth)

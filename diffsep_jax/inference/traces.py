@@ -1,7 +1,7 @@
 """Traced programs on disk, beside JAX's compiled ones, so that a second start traces nothing.
 
 JAX looks compiled programs up by their text, and traces the model's Python code to get it: a
-quarter of the time to the first chunk. Here the text itself is kept, under a name that depends on
+fifth of the time to the first chunk. Here the text itself is kept, under a name that depends on
 all of this package's code.
 """
 
@@ -47,7 +47,10 @@ def kept_trace(
     identity = repr((model, sampler.name, jax.tree.structure(arguments), layout))
     digest = hashlib.sha256(identity.encode() + _code_digest()).hexdigest()
     path = Path(folder) / f"traced-{digest}"
-    kept = path.read_bytes() if path.is_file() else b""
+    try:
+        kept = path.read_bytes()
+    except OSError:
+        kept = b""
     checksum, trace = kept[:_CHECKSUM_BYTES], kept[_CHECKSUM_BYTES:]
     if hashlib.sha256(trace).digest() == checksum:
         exported = jax.export.deserialize(bytearray(trace))

@@ -68,7 +68,9 @@ def _native_compiles(dtype: str) -> bool:
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         try:
             executor.submit(compile_gradients).result()
-        except RuntimeError:
+        except RuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
             return False
     return True
 

@@ -87,7 +87,7 @@ class TrainConfig:
             if field.name != "seed" and field.type in (int, "int") and value < 1:
                 raise UserError(f"{field.name} is {value}; expected 1 or more")
         try:
-            for steps in (1, *self.unrolled_steps):
+            for steps in (1, *self.unrolled_steps):  # 1 checks the schedule where there are none
                 check_settings(steps=steps, schedule=self.unrolled_schedule)
         except UserError as error:
             raise UserError(f"unrolled_{error}") from None
