@@ -30,12 +30,11 @@ def kept_trace(
 ) -> Any:
     """`program`, which samples from a model, or an equal one that calls its kept trace.
 
-    The trace is read from the folder of compiled programs, and written if there is none. It serves
-    `arguments` of these shapes, types and devices only.
+    Reads the trace from JAX's compilation cache folder, or traces the program and writes it there.
+    The result accepts only arguments with the shapes, types and devices of `arguments`.
 
-    `program` itself comes back where JAX keeps no compiled programs; on GPUs and TPUs, whose
-    attention kernels JAX may refuse to export; and if the model or the sampler is not this
-    package's code.
+    Returns `program` itself if JAX has no compilation cache; on GPUs and TPUs, where JAX may be
+    unable to export attention kernels; and if the model or sampler comes from outside this package.
     """
     folder = jax.config.values["jax_compilation_cache_dir"]
     parts = (type(model), type(model.generator), type(model.conditioner), sampler.function)
