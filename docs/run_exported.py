@@ -29,18 +29,22 @@ if rate != about["sample_rate"]:
     sys.exit(f"{song}: {rate} Hz, expected {about['sample_rate']} Hz; resample it first")
 gain = about["target_rms"] / max(np.sqrt(np.square(mixture, dtype=np.float64).mean()), 1e-8)
 
-# Chunks that overlap by segment - hop samples, cross-faded: weights that rise and fall in a line.
-segment, hop, batch = about["segment"], about["hop"], about["batch_size"] or 1
-count = 1 + max(0, -(-(len(mixture) - segment) // hop))
-padded = np.zeros(((count + batch) * hop + segment, 2), np.float32)
-padded[: len(mixture)] = mixture * np.float32(gain)  # mono in both channels
+# As diffsep separate lays them: chunks that overlap by segment - hop samples, the last of which ends
+# with the song; what that one lacks is filled with itself.
+segment, hop, stride = about["segment"], about["hop"], about["stride"]
+spare, batch = max(0, len(mixture) - segment), about["batch_size"] or 1
+if hops := -(-spare // hop):
+    hop = -(-spare // (stride * hops)) * stride
+count = 1 + -(-spare // hop)
+track = np.broadcast_to(mixture * np.float32(gain), (len(mixture), 2))  # mono in both channels
+# Cross-faded: weights that rise and fall in a line.
 ramp = (np.arange(segment, dtype=np.float32)[:, None] + 0.5) / (segment - hop)
 fade = np.minimum(1, np.minimum(ramp, ramp[::-1]))
-vocals, weight = np.zeros_like(padded), np.zeros_like(padded)
+vocals, weight = np.zeros((2, (count - 1) * hop + segment, 2), np.float32)
 for first in range(0, count, batch):
     starts = hop * np.arange(first, first + batch, dtype=np.int32)
-    chunks = np.stack([padded[start : start + segment] for start in starts])
-    separated = np.asarray(program(params, chunks, starts, values))
+    chunks = [np.resize(track[start : start + segment], (segment, 2)) for start in starts]
+    separated = np.asarray(program(params, np.stack(chunks), starts, values))
     for start, chunk in zip(starts[: count - first], separated, strict=False):
         vocals[start : start + segment] += fade * chunk
         weight[start : start + segment] += fade

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from diffsep_jax.audio.read import AudioArray
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference import chunks as chunks_module
 from diffsep_jax.inference import track as track_module
-from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, Fifo, overlap_add, plan
+from diffsep_jax.inference.chunks import DEFAULT_OVERLAP, Fifo, cut, overlap_add, plan
 from diffsep_jax.inference.settings import PAPER
 from diffsep_jax.inference.stream import separate_tracks
 from diffsep_jax.inference.track import measure
@@ -110,10 +111,30 @@ def test_fade_is_linear_and_symmetric():
 
 @pytest.mark.parametrize(("segment", "stride"), [(131_072, 128), (32_768, 256), (512, 512)])
 @pytest.mark.parametrize("overlap", OVERLAPS)
-def test_chunks_start_on_the_models_frames(segment, stride, overlap):
+def test_chunks_start_on_the_models_frames_and_the_last_ends_with_the_track(
+    segment, stride, overlap
+):
     layout = plan(10**6, segment, overlap, stride)
     assert layout.hop % stride == 0
-    assert 0 <= overlap * segment - layout.overlap < stride
+    assert overlap * segment - layout.overlap < stride
+    asked = segment - int(overlap * segment / stride) * stride
+    assert layout.num_chunks == 1 + math.ceil((10**6 - segment) / asked)
+    beyond = (layout.num_chunks - 1) * layout.hop + segment - 10**6
+    assert 0 <= beyond < layout.num_chunks * stride
+
+
+def test_a_short_track_is_repeated_to_the_length_of_a_chunk():
+    audio = noise(30)
+    for layout in (plan(30, 100, 0.2), plan(30, 30, 0.2)):
+        (chunk,) = cut(iter([audio[:20], audio[20:]]), layout)
+        np.testing.assert_array_equal(chunk, np.resize(audio, (layout.segment, 2)))
+
+
+def test_zeros_follow_what_ends_before_the_track():
+    chunks = list(cut([np.ones((120, 2), np.float32)], plan(270, 100, 0.0, 10)))
+    np.testing.assert_array_equal(chunks[0], 1)
+    np.testing.assert_array_equal(chunks[1][:, 0], np.arange(100) < 30)  # begins at 90
+    np.testing.assert_array_equal(chunks[2], 0)
 
 
 def test_a_track_is_cut_on_the_models_frames():
@@ -124,7 +145,7 @@ def test_a_track_is_cut_on_the_models_frames():
         return chunks
 
     run(noise(3000), dataclasses.replace(model(separate), stride=125), overlap=0.2)
-    assert seen == [0, 875, 1750, 2625]
+    assert seen == [0, 750, 1500, 2250]
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 0.51, float("nan")])

@@ -40,14 +40,19 @@ def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Pla
     """The layout of chunks that overlap by a share of `segment`, in samples at the model's rate.
 
     `segment` is a multiple of `stride`, and so is the hop, so that the frames of all chunks lie on
-    one grid. The overlap may therefore be shorter than asked, by less than a stride.
+    one grid. The overlap may therefore be shorter than asked, by less than a stride. It is longer
+    where as many chunks then end with the track, to a stride for each, rather than beyond it.
 
     Raises:
       UserError: overlap not in [0, 0.5], where at most two chunks meet.
     """
     check_overlap(overlap)
     # A product like 0.3 x 10 ends just under the whole number that it stands for.
-    return Plan(num_samples, segment, int(overlap * segment / stride + 1e-6) * stride)
+    asked = Plan(num_samples, segment, int(overlap * segment / stride + 1e-6) * stride)
+    if asked.num_chunks == 1:
+        return asked
+    hop = math.ceil((num_samples - segment) / (asked.num_chunks - 1) / stride) * stride
+    return Plan(num_samples, segment, segment - hop)
 
 
 def check_overlap(overlap: float) -> None:
@@ -76,15 +81,20 @@ class Fifo:
 
 
 def cut(blocks: Iterable[Block], plan: Plan) -> Iterator[Float32[np.ndarray, "segment 2"]]:
-    """The plan's chunks; the last is filled up with zeros."""
+    """The plan's chunks. Zeros follow blocks that end before the track does.
+
+    What a chunk lacks beyond the track is filled with the chunk itself from its start on, again and
+    again: a part that is silent would change how networks normalise the rest.
+    """
     blocks = iter(blocks)
     fifo = Fifo(2)
-    for _ in range(plan.num_chunks):
+    for index in range(plan.num_chunks):
         while fifo.length < plan.segment and (block := next(blocks, None)) is not None:
             fifo.push(block)
-        if fifo.length < plan.segment:
-            fifo.push(np.zeros((plan.segment - fifo.length, 2), np.float32))
-        yield fifo.pop(plan.segment, keep=plan.overlap)
+        length = min(plan.segment, plan.num_samples - index * plan.hop)
+        if fifo.length < length:
+            fifo.push(np.zeros((length - fifo.length, 2), np.float32))
+        yield np.resize(fifo.pop(length, keep=plan.overlap), (plan.segment, 2))
 
 
 def overlap_add(chunks: Iterable[Block], plan: Plan) -> Iterator[Block]:

@@ -108,6 +108,7 @@ def export_sampler(
         "sample_rate": model.sample_rate,
         "target_rms": model.target_rms,
         "segment": model.segment,
+        "stride": stride,
         "hop": plan(model.segment, model.segment, overlap, stride).hop,
         "batch_size": batch_size,
         "dtype": model.compute.dtype,
