@@ -29,8 +29,8 @@ if rate != about["sample_rate"]:
     sys.exit(f"{song}: {rate} Hz, expected {about['sample_rate']} Hz; resample it first")
 gain = about["target_rms"] / max(np.sqrt(np.square(mixture, dtype=np.float64).mean()), 1e-8)
 
-# As diffsep separate lays them: chunks that overlap by segment - hop samples, the last of which ends
-# with the song; what that one lacks is filled with itself.
+# As diffsep separate lays them: chunks that overlap by segment - hop samples. The last one ends
+# with the song; what it lacks is filled with itself.
 segment, hop, stride = about["segment"], about["hop"], about["stride"]
 spare, batch = max(0, len(mixture) - segment), about["batch_size"] or 1
 if hops := -(-spare // hop):
