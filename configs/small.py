@@ -45,6 +45,7 @@ def get() -> Experiment:
                     silent_share=0.15,
                     layer_probability=0.4,
                     speed_percent=(-6.0, 6.0),
+                    remix_speed_percent=(-20.0, 25.0),
                     # On two cores it would take the time of the training itself.
                     pitch_probability=0.0,
                     eq_db=(-3.0, 3.0),

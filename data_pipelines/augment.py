@@ -35,6 +35,8 @@ class AugmentConfig:
             the level stays.
         layer_db: level of a layer relative to the first accompaniment, both songs at equal RMS.
         speed_percent: how much both stems are played faster and higher (varispeed).
+        remix_speed_percent: how much an accompaniment from another song, with its layers, is played
+            faster and higher besides, so that few recordings give many instruments.
         pitch_probability: chance of shifting both stems by one interval; slower than all others.
         pitch_semitones: interval of that shift.
         eq_db: tilt of an equaliser about 1 kHz, drawn for each stem: the gain of the highest
@@ -57,6 +59,7 @@ class AugmentConfig:
     layer_probability: float = 0.0
     layer_db: tuple[float, float] = (-8.0, 3.0)
     speed_percent: tuple[float, float] = (0.0, 0.0)
+    remix_speed_percent: tuple[float, float] = (0.0, 0.0)
     pitch_probability: float = 0.2
     pitch_semitones: tuple[float, float] = (-2.0, 2.0)
     eq_db: tuple[float, float] = (0.0, 0.0)
@@ -88,6 +91,7 @@ class AugmentConfig:
         """Whether an example is read with a margin at both ends, for the transients of filters."""
         return (
             self.speed_percent != (0.0, 0.0)
+            or self.remix_speed_percent != (0.0, 0.0)
             or self.eq_db != (0.0, 0.0)
             or self.low_pass_probability > 0.0
         )
@@ -96,6 +100,7 @@ class AugmentConfig:
 _RANGES = {
     "layer_db": (-60.0, 60.0),
     "speed_percent": (-50.0, 100.0),
+    "remix_speed_percent": (-50.0, 100.0),
     "pitch_semitones": (-12.0, 12.0),
     "eq_db": (-30.0, 30.0),
     "bus_db": (0.0, 60.0),
@@ -203,7 +208,7 @@ def augment(
     Stem remixing and layers come before, so both songs of a remix are shifted by one interval.
 
     Args:
-        segment: stems of equal length.
+        segment: the stems; their lengths differ if their speeds do.
         changes: from `draw_changes`.
         gains: gains of vocals and accompaniment, applied with those drawn.
         length: samples of the result, which varispeed changes; by default as before.
@@ -213,7 +218,7 @@ def augment(
     if changes.semitones is not None:
         semitones = changes.semitones
         segment = Segment(*(shift_pitch(stem, semitones, sample_rate) for stem in segment))
-    if length != len(segment.vocals) or changes.tilts:
+    if changes.tilts or any(len(stem) != length for stem in segment):
         responses = [mastering.tilt(length, sample_rate, stem.tilt_db) for stem in stems]
         pairs = zip(segment, responses, strict=True)
         segment = Segment(*(mastering.resample(stem, length, response) for stem, response in pairs))

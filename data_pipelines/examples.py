@@ -58,6 +58,8 @@ class ExamplePlan:
         accompaniment: the place of the vocals, or another one by stem remixing.
         layers: accompaniments added to it, with their levels in dB, at most two.
         silent: whether the vocals are set to zero.
+        stretch: varispeed of the vocals.
+        backing: varispeed of the accompaniment and its layers.
     """
 
     vocals: Place
@@ -65,6 +67,7 @@ class ExamplePlan:
     layers: tuple[tuple[Place, float], ...]
     silent: bool
     stretch: Stretch
+    backing: Stretch
     changes: Changes
 
 
@@ -76,9 +79,10 @@ def draw_plan(
     An augmentation that is turned off changes nothing in what the others draw, nor in what songs
     and places are read.
     """
-    (added,) = rng.spawn(1)
+    added, remix = rng.spawn(2)
     silent = bool(added.random() < config.silent_share)
     speed = 1.0 + added.uniform(*config.speed_percent) / 100.0
+    remix_speed = 1.0 + remix.uniform(*config.remix_speed_percent) / 100.0
     stretch = stretch_of(segment, config, speed)
 
     song = _draw_song(rng, source)
@@ -102,6 +106,7 @@ def draw_plan(
         layers=tuple(layers),
         silent=silent,
         stretch=stretch,
+        backing=stretch_of(segment, config, speed * remix_speed) if remixed else stretch,
         changes=draw_changes(rng, config),
     )
 
@@ -111,8 +116,8 @@ def render(plan: ExamplePlan, source: Source) -> Segment:
     stretch = plan.stretch
     stems = _read(source, plan.vocals, stretch)
     gains = [_to_unit_level(source, place.song) for place in (plan.vocals, plan.accompaniment)]
-    if plan.accompaniment != plan.vocals:
-        accompaniment = _read(source, plan.accompaniment, stretch).accompaniment
+    if (plan.accompaniment, plan.backing) != (plan.vocals, stretch):
+        accompaniment = _read(source, plan.accompaniment, plan.backing).accompaniment
         stems = Segment(stems.vocals, accompaniment)
     if plan.silent:
         stems.vocals[:] = 0.0
@@ -218,7 +223,7 @@ def _add_layers(plan: ExamplePlan, source: Source, accompaniment: Stereo, unit: 
     """Adds the layers in place and keeps the level; `unit` is the first song's gain to RMS 1."""
     level = dsp.rms(accompaniment)
     for place, db in plan.layers:
-        layer = _read(source, place, plan.stretch).accompaniment
+        layer = _read(source, place, plan.backing).accompaniment
         layer *= np.float32(dsp.db_to_gain(db) * _to_unit_level(source, place.song) / unit)
         accompaniment += layer
     accompaniment *= np.float32(level / (dsp.rms(accompaniment) or 1.0))

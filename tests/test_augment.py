@@ -51,6 +51,7 @@ configs = st.builds(
     layer_probability=probability,
     layer_db=ranges(60.0),
     speed_percent=ranges(50.0),
+    remix_speed_percent=ranges(50.0),
     eq_db=ranges(30.0),
     bus_probability=probability,
     limiter_probability=probability,
@@ -64,6 +65,7 @@ EVERYTHING = AugmentConfig(
     silent_share=0.2,
     layer_probability=1.0,
     speed_percent=(-6.0, 6.0),
+    remix_speed_percent=(-30.0, 40.0),
     pitch_probability=0.0,
     eq_db=(-3.0, 3.0),
     bus_probability=1.0,
@@ -76,6 +78,7 @@ NEW_FIELDS = (
     "silent_share",
     "layer_probability",
     "speed_percent",
+    "remix_speed_percent",
     "eq_db",
     "bus_probability",
     "limiter_probability",
@@ -284,7 +287,8 @@ def plan(augmentation: AugmentConfig, index: int, segment: int = 8192) -> Exampl
 @pytest.mark.parametrize("field", NEW_FIELDS)
 def test_an_augmentation_changes_nothing_in_what_the_others_draw(field: str):
     """The songs, places and changes of an example, of all augmentations, with and without one."""
-    own = {"silent_share": "silent", "layer_probability": "layers", "speed_percent": "stretch"}
+    own = {"silent_share": "silent", "layer_probability": "layers"}
+    own |= {"remix_speed_percent": "backing"}
     own |= {"bus_probability": "bus_db", "limiter_probability": "limiter_db"}
     own |= {"low_pass_probability": "low_pass_hz", "fade_probability": "fade_db"}
     differ: set[str] = set()
@@ -297,7 +301,7 @@ def test_an_augmentation_changes_nothing_in_what_the_others_draw(field: str):
     if field == "eq_db":
         assert differ == {"tilts", "vocals", "accompaniment"}
     elif field == "speed_percent":  # a slowed example may start later, to reach the voice
-        assert "stretch" in differ <= {"stretch", "vocals"}
+        assert {"stretch", "backing"} <= differ <= {"stretch", "backing", "vocals"}
     else:
         assert differ == {own[field]}
 
@@ -406,6 +410,38 @@ def test_an_example_is_read_at_a_speed_of_the_range():
     assert 0.939 < min(speeds) < 0.96
     assert 1.04 < max(speeds) < 1.065
     assert np.mean(speeds) == pytest.approx(1.0, abs=0.02)
+
+
+def test_only_an_accompaniment_of_another_song_has_a_speed_of_its_own():
+    config = dataclasses.replace(only("remix_speed_percent"), remix_probability=0.5)
+    speeds = []
+    for index in range(80):
+        drawn = plan(config, index, 32_768)
+        assert drawn.stretch.read == drawn.stretch.made == drawn.backing.made
+        if drawn.accompaniment == drawn.vocals:
+            assert drawn.backing == drawn.stretch
+        else:
+            speeds.append(drawn.backing.read / drawn.backing.made)
+    assert 0.69 < min(speeds) < 0.8
+    assert 1.25 < max(speeds) < 1.41
+    assert np.mean(speeds) == pytest.approx(1.05, abs=0.08)
+
+
+def test_a_remixed_accompaniment_is_played_at_its_own_speed():
+    """The vocals are those of the example without it, but for the ends of songs."""
+    config = dataclasses.replace(NO_AUGMENTATION, remix_probability=1.0)
+    faster = dataclasses.replace(config, remix_speed_percent=(25.0, 25.0))
+    total, slopes = Ramps().num_samples(0), []
+    for index in range(20):
+        plain, changed = (examples(each, 8192, index) for each in (config, faster))
+        first = plan(faster, index).vocals.start - MARGIN
+        if not 0 <= first <= total - 8192 - 2 * MARGIN:
+            continue
+        np.testing.assert_allclose(changed["vocals"], plain["vocals"], atol=1e-3)
+        bands = [each["mixture"] - each["vocals"] for each in (plain, changed)]
+        slopes.append(np.divide(*[np.diff(band[1000:7000, 0]).mean() for band in bands[::-1]]))
+    assert len(slopes) > 10
+    np.testing.assert_allclose(slopes, 1.25, rtol=0.02)
 
 
 def test_the_accompaniment_keeps_its_level_whatever_is_layered_on_it():

@@ -308,7 +308,7 @@ def test_songs_that_are_too_short_are_refused_by_name():
     length = Ramps().num_samples(0)
     batches(Ramps(), CONFIG, segment=length)
     # Played faster, and with a margin for filters, an example takes more of the song.
-    with pytest.raises(UserError, match=f"segment of {length}, for which up to 17[0-9]* are"):
+    with pytest.raises(UserError, match=f"segment of {length}, for which up to 21[0-9]* are"):
         batches(Ramps(), RECIPE, segment=length)
 
 

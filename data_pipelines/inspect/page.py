@@ -87,6 +87,8 @@ def describe(plan: ExamplePlan, source: Source) -> Iterator[str]:
         yield f"layer on the accompaniment: {place(layer)}, {db:+.1f} dB"
     if stretch.read != stretch.made:
         yield f"speed {stretch.read / stretch.made - 1.0:+.1%}"
+    if plan.backing != stretch:
+        yield f"accompaniment's speed {plan.backing.read / plan.backing.made - 1.0:+.1%}"
     if changes.semitones is not None:
         yield f"pitch {changes.semitones:+.2f} semitones"
     if changes.bus_db is not None:
