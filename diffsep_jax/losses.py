@@ -30,6 +30,9 @@ class LossWeights:
         log_floor: L_rec of an example is the logarithm of its mean square error plus this floor
             (ours: a decibel counts the same in an easy example and in a hard one). None, as in the
             paper: no logarithm.
+        log_blocks: blocks of equal length, into which an example is cut for L_rec; the logarithms
+            of their errors are averaged, so that a decibel counts the same in a pause and in song
+            (ours). It divides the segment.
         scale: weight of L_scale, the likelihood of the direct estimate's error (spectral family).
         normalised: share of L_diff that is taken in units of the generator's output, by
             `normalised_loss`, rather than in units of the audio (spectral family).
@@ -41,6 +44,7 @@ class LossWeights:
     latent: float = 1.0
     reconstruction: float = 1.0
     log_floor: float | None = None
+    log_blocks: int = 1
     scale: float = 0.1
     normalised: float = 0.5
     sample: float = 1.0
@@ -52,6 +56,9 @@ class LossWeights:
                 raise UserError(f"loss weight {name} is {value}; expected a finite number >= 0")
         if self.normalised > 1:
             raise UserError(f"loss weight normalised is {self.normalised}; expected at most 1")
+        if self.log_blocks < 1 or (self.log_blocks > 1 and self.log_floor is None):
+            expected = "at least 1" if self.log_blocks < 1 else "1, or a log_floor"
+            raise UserError(f"loss weight log_blocks is {self.log_blocks}; expected {expected}")
         if self.log_floor == 0:
             raise UserError(
                 "loss weight log_floor is 0; expected more, because an error can be 0, or None"
@@ -68,9 +75,14 @@ def reconstruction_loss(estimate: Waveform, vocals: Waveform) -> PerExample:
     return _mean_square_error(estimate, vocals)
 
 
-def logarithmic(error: PerExample, floor: float | None) -> PerExample:
-    """log(error + floor), or the error itself without a `floor`; see `LossWeights.log_floor`."""
-    return error if floor is None else jnp.log(error + floor)
+def reconstruction_term(estimate: Waveform, vocals: Waveform, weights: LossWeights) -> PerExample:
+    """L_rec, or its logarithm with a `log_floor`; see `LossWeights`."""
+    if weights.log_floor is None:
+        return reconstruction_loss(estimate, vocals)
+    num_blocks = weights.log_blocks
+    blocks = [x.reshape(-1, x.shape[1] // num_blocks, x.shape[2]) for x in (estimate, vocals)]
+    error = reconstruction_loss(*blocks)
+    return jnp.log(error + weights.log_floor).reshape(-1, num_blocks).mean(1)
 
 
 def scale_loss(error: Coefficients, log_scale: Coefficients) -> PerExample:

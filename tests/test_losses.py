@@ -48,10 +48,24 @@ def test_the_spectral_distance_is_the_logarithmic_half_of_the_metric():
 
 
 def test_a_decibel_counts_the_same_in_an_easy_and_in_a_hard_example():
-    errors = jnp.array([0.0, 0.01, 1.0])
-    np.testing.assert_array_equal(losses.logarithmic(errors, None), errors)
-    expected = np.log([0.05, 0.06, 1.05])
-    np.testing.assert_allclose(losses.logarithmic(errors, 0.05), expected, rtol=1e-6)
+    vocals = jnp.zeros((3, 64, 2))
+    estimate = vocals + jnp.sqrt(jnp.array([0.0, 0.01, 1.0]))[:, None, None]
+    plain, logarithmic = (
+        losses.reconstruction_term(estimate, vocals, losses.LossWeights(log_floor=floor))
+        for floor in (None, 0.05)
+    )
+    np.testing.assert_allclose(plain, [0.0, 0.01, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(logarithmic, np.log([0.05, 0.06, 1.05]), rtol=1e-6)
+
+
+def test_a_decibel_counts_the_same_in_a_pause_and_in_song():
+    """Two examples, whose second halves have another error."""
+    errors = np.sqrt(np.repeat([[0.01, 0.0], [0.01, 4.0]], 32, axis=1))[..., None].repeat(2, -1)
+    estimate, vocals = jnp.asarray(errors, jnp.float32), jnp.zeros((2, 64, 2))
+    weights = losses.LossWeights(log_floor=0.01, log_blocks=2)
+    expected = np.log([[0.02, 0.01], [0.02, 4.01]]).mean(1)
+    term = losses.reconstruction_term(estimate, vocals, weights)
+    np.testing.assert_allclose(term, expected, rtol=1e-6)
 
 
 def test_the_likelihood_is_greatest_at_the_errors_deviation():
@@ -77,7 +91,10 @@ def test_bad_weights_are_refused(name, value):
         losses.LossWeights(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("normalised", 1.5), ("log_floor", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("normalised", 1.5), ("log_floor", 0.0), ("log_blocks", 0), ("log_blocks", 4)],
+)
 def test_weights_that_would_break_the_loss_are_refused(name, value):
     with pytest.raises(UserError, match=f"loss weight {name} is"):
         losses.LossWeights(**{name: value})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffsep_jax import diffusion
+from diffsep_jax.errors import UserError
 from diffsep_jax.losses import LossWeights
 from diffsep_jax.models.spectral.transform import mdct
 from diffsep_jax.samplers import adams_bashforth_2
@@ -59,6 +60,12 @@ def test_the_loss_is_the_weighted_sum_of_the_trained_networks_terms(family, free
     }
     expected = sum(factors[name] * value for name, value in terms.items())
     np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_blocks_of_the_loss_divide_the_segment():
+    weights = LossWeights(log_floor=0.05, log_blocks=3)
+    with pytest.raises(UserError, match="log_blocks is 3; expected a divisor of the segment of"):
+        train_program(micro.MODEL, TrainConfig(loss_weights=weights), make_mesh(MeshConfig()))
 
 
 def test_the_terms_of_the_waveform_family_are_mean_squares():

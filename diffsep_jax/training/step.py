@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from diffsep_jax import diffusion, losses
+from diffsep_jax.errors import UserError
 from diffsep_jax.models.conditioning import Conditioning
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.models.spectral.generator import gaussian_velocity
@@ -70,7 +71,12 @@ class TrainProgram(NamedTuple):
 
 
 def train_program(model: SeparationModel, config: TrainConfig, mesh: Mesh) -> TrainProgram:
-    """The program of a run on `mesh`."""
+    """The program of a run on `mesh`. Raises UserError if the loss does not fit the segment."""
+    if model.segment % (blocks := config.loss_weights.log_blocks):
+        raise UserError(
+            f"loss weight log_blocks is {blocks}; expected a divisor of the segment"
+            f" of {model.segment} samples"
+        )
     optimizer = make_optimizer(config.optimizer, config.num_steps, config.freeze)
 
     def init(key: PRNGKeyArray) -> TrainState:
@@ -236,8 +242,7 @@ def example_losses(
         conditioning = jax.lax.stop_gradient(conditioning)
     else:
         estimate = conditioning.estimate
-        error = losses.reconstruction_loss(estimate, vocals)
-        terms["reconstruction"] = losses.logarithmic(error, weights.log_floor)
+        terms["reconstruction"] = losses.reconstruction_term(estimate, vocals, weights)
         total += weights.reconstruction * terms["reconstruction"]
         if conditioning.latent_estimate is not None:
             latent = losses.reconstruction_loss(conditioning.latent_estimate, vocals)
@@ -263,8 +268,7 @@ def example_losses(
             total += share * terms["normalised"]
     if config.unrolled_steps:
         sample = unrolled_sample(model, config, params, mixture, conditioning, noise, step)
-        error = losses.reconstruction_loss(sample, vocals)
-        terms["sample"] = losses.logarithmic(error, weights.log_floor)
+        terms["sample"] = losses.reconstruction_term(sample, vocals, weights)
         scale = losses.MUSIC_RMS / model.target_rms
         terms["spectra"] = losses.log_spectral_distance(scale * sample, scale * vocals)
         total += weights.sample * terms["sample"] + weights.spectra * terms["spectra"]
