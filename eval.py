@@ -44,7 +44,7 @@ class Evaluate:
         metrics: all; quick (all but BSS Eval, which takes longest); or sdr (only SDR and SI-SDR of
             whole tracks).
         overwrite: replace a result of other settings in --out.
-        overlap: share of each chunk that is cross-faded with the next one, 0 to 0.5.
+        overlap: least share of each chunk that is cross-faded with the next one, 0 to 0.5.
         limit_vocals: as in diffsep separate, so that what users get is scored.
         batch_size: number of chunks separated at once.
         device: what to compute on; auto: a GPU or TPU where JAX finds one, otherwise the CPU.

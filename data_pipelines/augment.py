@@ -85,6 +85,12 @@ class AugmentConfig:
                     )
             elif not 0.0 <= value <= 1.0:
                 raise UserError(f"{field.name} is {value}; expected 0 to 1")
+        slowest, slowest_remix = self.speed_percent[0], self.remix_speed_percent[0]
+        if (1.0 + slowest / 100.0) * (1.0 + slowest_remix / 100.0) < 0.5:  # what MARGIN is for
+            raise UserError(
+                f"speed_percent begins at {slowest:g} and remix_speed_percent at {slowest_remix:g};"
+                " expected at least half the speed by both together"
+            )
 
     @property
     def filters(self) -> bool:
@@ -211,7 +217,7 @@ def augment(
         segment: the stems; their lengths differ if their speeds do.
         changes: from `draw_changes`.
         gains: gains of vocals and accompaniment, applied with those drawn.
-        length: samples of the result, which varispeed changes; by default as before.
+        length: samples of the result, which varispeed changes; by default those of the vocals.
     """
     length = length or len(segment.vocals)
     stems = (changes.vocals, changes.accompaniment)

@@ -8,7 +8,6 @@ where the voice sings is known in advance (`Source.activity`), and positions are
 import ctypes
 import dataclasses
 import functools
-import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -94,8 +93,10 @@ def batches(
 
 def check_lengths(source: Source, config: PipelineConfig, segment: int) -> None:
     """Raises `UserError` if a song is shorter than the most that is read for an example."""
-    ranges = config.augment.speed_percent, config.augment.remix_speed_percent
-    fastest = math.prod(1.0 + high / 100.0 for _, high in ranges)
+    augment = config.augment
+    fastest = 1.0 + augment.speed_percent[1] / 100.0
+    if augment.remix_probability:
+        fastest *= max(1.0, 1.0 + augment.remix_speed_percent[1] / 100.0)
     needed = max(segment, stretch_of(segment, config.augment, fastest).read)
     for song in range(len(source)):
         if source.num_samples(song) < needed:

@@ -27,9 +27,9 @@ class LossWeights:
     Attributes:
         latent: weight of L_lat, the vocals read off the conditioner's bottleneck (waveform family).
         reconstruction: weight of L_rec, the vocals read off the conditioner's output.
-        log_floor: L_rec of an example is the logarithm of its mean square error plus this floor
-            (ours: a decibel counts the same in an easy example and in a hard one). None, as in the
-            paper: no logarithm.
+        log_floor: L_rec, also that of a sample, is the logarithm of the mean square error plus this
+            floor (ours: a decibel counts the same in an easy example and in a hard one). None, as
+            in the paper: no logarithm.
         log_blocks: blocks of equal length, into which an example is cut for L_rec; the logarithms
             of their errors are averaged, so that a decibel counts the same in a pause and in song
             (ours). It divides the segment.

@@ -51,7 +51,7 @@ configs = st.builds(
     layer_probability=probability,
     layer_db=ranges(60.0),
     speed_percent=ranges(50.0),
-    remix_speed_percent=ranges(50.0),
+    remix_speed_percent=st.sampled_from([(0.0, 0.0), (0.0, 60.0), (20.0, 30.0)]),
     eq_db=ranges(30.0),
     bus_probability=probability,
     limiter_probability=probability,
@@ -410,6 +410,34 @@ def test_an_example_is_read_at_a_speed_of_the_range():
     assert 0.939 < min(speeds) < 0.96
     assert 1.04 < max(speeds) < 1.065
     assert np.mean(speeds) == pytest.approx(1.0, abs=0.02)
+
+
+def test_both_speeds_together_are_at_least_a_half():
+    AugmentConfig(speed_percent=(-20.0, 0.0), remix_speed_percent=(-37.5, 0.0))
+    with pytest.raises(UserError, match="remix_speed_percent at -40; expected at least half"):
+        AugmentConfig(speed_percent=(-20.0, 0.0), remix_speed_percent=(-40.0, 0.0))
+
+
+@pytest.mark.parametrize("speed", [(0.0, 0.0), (20.0, 20.0)])
+def test_songs_long_enough_for_slow_accompaniments_are_long_enough(speed):
+    """An accompaniment that is not remixed is read at the vocals' speed."""
+    config = pipeline.PipelineConfig(
+        batch_size=1,
+        augment=AugmentConfig(speed_percent=speed, remix_speed_percent=(-30.0, -20.0)),
+    )
+    length = Ramps().num_samples(0)
+    fits = [segment for segment in range(100_000, length, 100) if fits_in(config, segment)]
+    longest = fits[-1]
+    for index in range(20):
+        assert example(Ramps(), config, longest, index)["vocals"].shape == (longest, 2)
+
+
+def fits_in(config: pipeline.PipelineConfig, segment: int) -> bool:
+    try:
+        pipeline.check_lengths(Ramps(), config, segment)
+    except UserError:
+        return False
+    return True
 
 
 def test_only_an_accompaniment_of_another_song_has_a_speed_of_its_own():

@@ -144,15 +144,15 @@ def test_no_kernel_without_a_promise(tmp_path, params, platforms):
 
 
 @pytest.mark.parametrize(
-    ("family", "sampler", "batch_size", "channels", "options"),
+    ("family", "sampler", "batch_size", "channels", "num_segments", "options"),
     [
-        ("waveform", "ddim", None, 2, {"steps": 2, "eta": 0.2, "seed": 5}),
-        ("waveform", "direct", 4, 1, {}),
-        ("spectral", "ddim", None, 1, {"steps": 2, "eta": 0.2, "seed": 5}),
+        ("waveform", "ddim", None, 2, 5.1, {"steps": 2, "eta": 0.2, "seed": 5}),
+        ("waveform", "direct", 4, 1, 2.0, {}),  # three chunks meet
+        ("spectral", "ddim", None, 1, 1.3, {"steps": 2, "eta": 0.2, "seed": 5}),
     ],
 )
 def test_the_script_does_without_the_package(
-    tmp_path, family, sampler, batch_size, channels, options
+    tmp_path, family, sampler, batch_size, channels, num_segments, options
 ):
     """Its vocals are the package's, for a whole track."""
     model = micro.FAMILIES[family]
@@ -161,7 +161,7 @@ def test_the_script_does_without_the_package(
     about = export_sampler(
         model, params, tmp_path, settings=settings, batch_size=batch_size, platforms=["cpu"]
     )
-    length = 5 * model.segment + 441
+    length = round(num_segments * model.segment)
     song = 0.1 * np.random.default_rng(3).standard_normal((length, channels), np.float32)
     sf.write(tmp_path / "song.wav", song, 44_100, subtype="FLOAT")
     arguments = [tmp_path, tmp_path / "song.wav", tmp_path / "vocals.wav"]

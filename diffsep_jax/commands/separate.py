@@ -92,7 +92,7 @@ class Quality:
     an earlier OUT."""
 
     overlap: float = DEFAULT_OVERLAP
-    """Share of each chunk that is cross-faded with the next, 0 to 0.5."""
+    """Least share of each chunk that is cross-faded with the next, 0 to 0.5."""
 
     limit_vocals: bool = True
     """Turn the vocals down where they would be over 2 dB louder than the song: in fades, pauses."""

@@ -41,10 +41,10 @@ def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Pla
 
     `segment` is a multiple of `stride`, and so is the hop, so that the frames of all chunks lie on
     one grid. The overlap may therefore be shorter than asked, by less than a stride. It is longer
-    where as many chunks then end with the track, to a stride for each, rather than beyond it.
+    where the same number of chunks can so end sooner after the track, by less than a stride each.
 
     Raises:
-      UserError: overlap not in [0, 0.5], where at most two chunks meet.
+      UserError: overlap not in [0, 0.5].
     """
     check_overlap(overlap)
     # A product like 0.3 x 10 ends just under the whole number that it stands for.

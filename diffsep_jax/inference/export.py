@@ -33,7 +33,7 @@ from diffsep_jax.models.attention import Backend
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import fixed_flags
 
-FORMAT = "diffsep-jax export 2"
+FORMAT = "diffsep-jax export 3"
 PROGRAM_FILE = "sampler.jaxexport"
 ABOUT_FILE = "export.json"
 

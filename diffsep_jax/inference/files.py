@@ -115,7 +115,7 @@ def separate_files(
       model: separates the chunks.
       settings: settings of the sampler.
       options: the same for all files.
-      overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
+      overlap: least share of a chunk that is cross-faded with the next, in [0, 0.5].
       limit_vocals: whether `limiter.limit` is applied to the vocals.
       on_progress: called with (job, chunks done, chunks in all).
     """

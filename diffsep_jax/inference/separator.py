@@ -159,7 +159,7 @@ class Separator:
           waveform: floating point, full scale 1, `[time]` (mono) or `[time, channel]` with one or
             two channels.
           sample_rate: any rate, in Hz.
-          overlap: share of a chunk that is cross-faded with the next, 0 to 0.5.
+          overlap: least share of a chunk that is cross-faded with the next, 0 to 0.5.
           limit_vocals: turn the vocals down where they are more than 2 dB louder than the mixture,
             as a network makes them in fades and pauses.
           refine: vocals to start from instead of the direct estimate, with a `start_sigma` below 1;

@@ -119,7 +119,7 @@ def separate_tracks(
       openers: called one after another, ahead of the track that is being taken.
       model: separates the chunks.
       settings: how to sample.
-      overlap: share of a chunk that is cross-faded with the next, in [0, 0.5].
+      overlap: least share of a chunk that is cross-faded with the next, in [0, 0.5].
       limit_vocals: whether `limiter.limit` is applied to the vocals.
     """
 

@@ -136,7 +136,7 @@ class TrackStream:
         Args:
           track: the mixture.
           model: its rate, segment and level; it is not called.
-          overlap: share of a chunk, in [0, 0.5].
+          overlap: least share of a chunk, in [0, 0.5].
           limit_vocals: whether `limit` is applied to the vocals.
           guess: vocals for the model to start from, as long as the track or as the excerpt, at any
             rate, mono or stereo; the mixture's gain is applied to them too.
