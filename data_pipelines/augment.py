@@ -35,8 +35,8 @@ class AugmentConfig:
             the level stays.
         layer_db: level of a layer relative to the first accompaniment, both songs at equal RMS.
         speed_percent: how much both stems are played faster and higher (varispeed).
-        remix_speed_percent: how much an accompaniment from another song, with its layers, is played
-            faster and higher besides, so that few recordings give many instruments.
+        remix_speed_percent: the same for an accompaniment from another song and its layers, on top
+            of `speed_percent`: few recordings then sound like many instruments.
         pitch_probability: chance of shifting both stems by one interval; slower than all others.
         pitch_semitones: interval of that shift.
         eq_db: tilt of an equaliser about 1 kHz, drawn for each stem: the gain of the highest

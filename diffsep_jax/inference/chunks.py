@@ -41,7 +41,7 @@ def plan(num_samples: int, segment: int, overlap: float, stride: int = 1) -> Pla
 
     `segment` is a multiple of `stride`, and so is the hop, so that the frames of all chunks lie on
     one grid. The overlap may therefore be shorter than asked, by less than a stride. It is longer
-    where the same number of chunks can so end sooner after the track, by less than a stride each.
+    where the same number of chunks can then end soon after the track: within a stride for each.
 
     Raises:
       UserError: overlap not in [0, 0.5].
