@@ -23,6 +23,7 @@ from diffsep_jax.models.spectral.conditioner import (
     SpectralConditioner,
 )
 from diffsep_jax.models.spectral.transform import FRAME
+from diffsep_jax.models.spectral.wiener import LOADING, TINY
 
 Tokens = Float[Tensor, "batch channel frame band"]
 Coefficients = Float[Tensor, "batch frame channel coefficient"]
@@ -58,7 +59,8 @@ class TorchSpectralModel:
         """The direct estimate, and the log scale of its error."""
         params, batch = self.params["conditioner"], len(mixture)
         window = self.conditioner.window
-        bins = torch.view_as_real(stft(mixture, window)[..., :-1])
+        spectra = stft(mixture, window)
+        bins = torch.view_as_real(spectra[..., :-1])
         parts = [part.unbind(-1) for part in split_bands(bins, self._bands)]
         embedded = [
             band_dense(params[f"embed_{i}"], _features(x, y)) for i, (x, y) in enumerate(parts)
@@ -76,8 +78,10 @@ class TorchSpectralModel:
             a, b = band_dense(params[f"mask_{i}"], hidden).unflatten(1, (batch, -1)).chunk(2, -1)
             a = a + INITIAL_MASK
             masked.append(torch.stack([a * x - b * y, a * y + b * x], dim=-1))
-        spectrum = torch.view_as_complex(join_bands(masked))
-        estimate = inverse_stft(F.pad(spectrum, (0, 1)), window)
+        spectrum = F.pad(torch.view_as_complex(join_bands(masked)), (0, 1))
+        if share := self.conditioner.wiener:
+            spectrum = torch.lerp(spectrum, wiener_filter(spectra, spectrum), share)
+        estimate = inverse_stft(spectrum, window)
 
         with torch.no_grad():
             powers = [band_power(mdct(x), self.conditioner.bands) for x in (estimate, mixture)]
@@ -199,6 +203,27 @@ def inverse_stft(bins: Tensor, window: int) -> Audio:
         hann.square().view(1, 1, 1, count, FRAME).expand(1, frames, -1, -1, -1), frames
     )
     return (audio / weight)[..., margin : margin + frames * FRAME].transpose(1, 2)
+
+
+def wiener_filter(
+    mixture: Float[Tensor, "batch frame channel bin"],
+    vocals: Float[Tensor, "batch frame channel bin"],
+) -> Float[Tensor, "batch frame channel bin"]:
+    """Complex, as `diffsep_jax.models.spectral.wiener.wiener_filter`."""
+    covariances = []
+    for x, y in ((each[:, :, 0], each[:, :, 1]) for each in (vocals, mixture - vocals)):
+        left, right = (torch.view_as_real(z).square().sum(-1) for z in (x, y))
+        power = 0.5 * (left + right)
+        gain = power / (power.sum(1, keepdim=True) + TINY)
+        covariances.append([z.sum(1, keepdim=True) * gain for z in (left, right, x * y.conj())])
+    left, right, cross = (a + b for a, b in zip(*covariances, strict=True))
+    loading = LOADING * (left + right) + TINY
+    left, right = left + loading, right + loading
+    determinant = left * right - torch.view_as_real(cross).square().sum(-1)
+    x, y = mixture[:, :, 0], mixture[:, :, 1]
+    u, w = (right * x - cross * y) / determinant, (left * y - cross.conj() * x) / determinant
+    left, right, cross = covariances[0]
+    return torch.stack([left * u + cross * w, cross.conj() * u + right * w], dim=2)
 
 
 def mdct(audio: Audio) -> Coefficients:

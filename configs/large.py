@@ -25,7 +25,7 @@ def get() -> Experiment:
         segment=262_144,
         compute=Compute(dtype="bfloat16"),
         conditioner=SpectralConditioner(
-            bands=BANDS, widths=(192, 256, 384), blocks=(2, 3, 4), scale_exponent=0.6
+            bands=BANDS, widths=(192, 256, 384), blocks=(2, 3, 4), scale_exponent=0.6, wiener=0.5
         ),
         generator=SpectralGenerator(
             bands=BANDS, widths=(128, 192, 256), blocks=(2, 3, 3), embedding_width=192

@@ -20,7 +20,7 @@ def get() -> Experiment:
     model = dataclasses.replace(
         base.model,
         conditioner=SpectralConditioner(
-            widths=(128, 192, 256), blocks=(2, 2, 2), scale_exponent=0.6
+            widths=(128, 192, 256), blocks=(2, 2, 2), scale_exponent=0.6, wiener=0.5
         ),
         generator=SpectralGenerator(widths=(96, 128, 160), blocks=(1, 1, 2)),
     )

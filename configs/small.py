@@ -31,7 +31,7 @@ def get() -> Experiment:
         model=SeparationModel(
             segment=131_072,
             conditioner=SpectralConditioner(
-                widths=(96, 128, 192), blocks=(1, 1, 2), scale_exponent=0.6
+                widths=(96, 128, 192), blocks=(1, 1, 2), scale_exponent=0.6, wiener=0.5
             ),
             generator=SpectralGenerator(widths=(48, 64, 96)),
         ),
@@ -42,15 +42,16 @@ def get() -> Experiment:
                 silent_kept=0.0,
                 augment=AugmentConfig(
                     remix_probability=0.8,
-                    silent_share=0.15,
-                    layer_probability=0.4,
-                    speed_percent=(-6.0, 6.0),
+                    silent_share=0.2,
+                    layer_probability=0.7,
+                    layer_db=(-6.0, 4.0),
+                    speed_percent=(-5.0, 16.0),
                     remix_speed_percent=(-20.0, 25.0),
                     # On two cores it would take the time of the training itself.
                     pitch_probability=0.0,
-                    eq_db=(-3.0, 3.0),
+                    eq_db=(-5.0, 5.0),
                     bus_probability=0.5,
-                    gain_db=(-6.0, 4.0),
+                    gain_db=(-8.0, 4.0),
                     limiter_probability=0.3,
                     low_pass_probability=0.1,
                     fade_probability=0.05,

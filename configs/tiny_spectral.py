@@ -25,7 +25,7 @@ def get() -> Experiment:
         model=SeparationModel(
             segment=8_192,
             conditioner=SpectralConditioner(
-                bands=BANDS, widths=(16, 24), blocks=(1, 1), scale_exponent=0.6
+                bands=BANDS, widths=(16, 24), blocks=(1, 1), scale_exponent=0.6, wiener=0.5
             ),
             generator=SpectralGenerator(
                 bands=BANDS, widths=(16, 24), blocks=(1, 1), embedding_width=32

@@ -30,6 +30,7 @@ from diffsep_jax.models.spectral.transform import (
     mdst,
     stft,
 )
+from diffsep_jax.models.spectral.wiener import wiener_filter
 
 INITIAL_MASK = 0.3
 """The mask of an untrained network."""
@@ -49,6 +50,8 @@ class SpectralConditioner(nn.Module):
         groups: groups of every GroupNorm.
         scale_exponent: the error that is predicted for a band is shared out among its coefficients
             in proportion to this power of the mixture's magnitudes; 0: equally.
+        wiener: share of the multichannel Wiener filter's output in the estimate, the masks' own
+            making up the rest.
     """
 
     window: int = 2048
@@ -57,6 +60,7 @@ class SpectralConditioner(nn.Module):
     blocks: tuple[int, ...] = (1, 1, 2)
     groups: int = 8
     scale_exponent: float = 0.0
+    wiener: float = 0.0
 
     @property
     def stride(self) -> int:
@@ -70,8 +74,9 @@ class SpectralConditioner(nn.Module):
         check_network(self, owner)
         good = self.window > 0 and self.window % (2 * FRAME) == 0
         fields.require(good, f"{owner}.window", self.window, f"a multiple of {2 * FRAME} samples")
-        good = 0 <= self.scale_exponent <= 1
-        fields.require(good, f"{owner}.scale_exponent", self.scale_exponent, "0 to 1")
+        for name in ("scale_exponent", "wiener"):
+            share = getattr(self, name)
+            fields.require(0 <= share <= 1, f"{owner}.{name}", share, "0 to 1")
 
     @nn.compact
     def __call__(
@@ -103,6 +108,8 @@ class SpectralConditioner(nn.Module):
             masked.append((a * x - b * y, a * y + b * x))
         estimated = [join_bands(part, groups, 2) for part in zip(*masked, strict=True)]
         spectrum = jnp.pad(jax.lax.complex(*estimated), ((0, 0), (0, 0), (0, 0), (0, 1)))
+        if self.wiener:
+            spectrum += self.wiener * (wiener_filter(bins, spectrum) - spectrum)
         estimate = inverse_stft(spectrum, self.window)  # the direct estimate
         log_scale = repeat_over_bands(self._log_scale(h, estimate, mixture), self.bands)
         log_scale = log_scale + log_shares(mixture, self.bands, self.scale_exponent)

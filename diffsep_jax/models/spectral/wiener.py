@@ -1,0 +1,54 @@
+"""The multichannel Wiener filter: what a chunk's stereo image says about who is where.
+
+The masks of the conditioner see a bin and its surroundings. Where a voice stays in the middle and
+an instrument at the side, their covariance over the whole chunk tells them apart as well. With
+y_j the spectra of the vocals and of the rest, v_j the mean of |y_j|^2 over channels, and R_j the
+normalised covariance of the channels at a frequency (Duong, Vincent and Gribonval 2010),
+
+    R_j = sum_t y_j y_j^H / sum_t v_j         vocals = v_1 R_1 (v_1 R_1 + v_2 R_2)^-1 mixture
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from diffsep_jax.models.layers import exact_products
+from diffsep_jax.models.spectral.transform import Bins
+
+LOADING = 1e-2
+"""Share of the total power that is added to each channel, which keeps the inverse finite where both
+channels are the same."""
+
+TINY = 1e-9
+
+
+@exact_products()
+def wiener_filter(mixture: Bins, vocals: Bins) -> Bins:
+    """The vocals by the filter that an estimate of them implies; two channels."""
+    sources = (vocals, mixture - vocals)
+    covariances = [_covariance(source) for source in sources]
+    left, right, cross = (sum(parts) for parts in zip(*covariances, strict=True))
+    loading = LOADING * (left + right) + TINY
+    left, right = left + loading, right + loading
+    determinant = left * right - _square(cross)
+    left, right, determinant = (z.astype(cross.dtype) for z in (left, right, determinant))
+    x, y = mixture[:, :, 0], mixture[:, :, 1]
+    u = (right * x - cross * y) / determinant
+    w = (left * y - cross.conj() * x) / determinant
+    left, right, cross = (z.astype(cross.dtype) for z in covariances[0])
+    return jnp.stack([left * u + cross * w, cross.conj() * u + right * w], axis=2)
+
+
+def _covariance(source: Bins) -> tuple[Array, ...]:
+    """v R: the power of the left and of the right channel, and the product of left and right*."""
+    x, y = source[:, :, 0], source[:, :, 1]
+    left, right = _square(x), _square(y)
+    power = 0.5 * (left + right)
+    gain = power / (power.sum(1, keepdims=True) + TINY)
+    cross = x * y.conj()
+    means = (part.sum(1, keepdims=True) for part in (left, right, cross))
+    return tuple(mean * gain.astype(mean.dtype) for mean in means)
+
+
+def _square(x: Complex[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """|x|^2, with a gradient at 0."""
+    return jnp.square(x.real) + jnp.square(x.imag)
