@@ -51,7 +51,7 @@ Separates vocals from music by diffusion: about two minutes, nothing to download
 """
 
 WHAT_TO_EXPECT = """
-[bold]What to expect.[/] The shipped model, small, was trained for nine hours on two CPU cores, \
+[bold]What to expect.[/] The shipped model, small, was trained for ten hours on two CPU cores, \
 on songs sung by synthesisers and on instrumental music; no singer was recorded for any of them. \
 In real recordings, expect instruments that leak, lost syllables, and missed voices under music \
 unlike its training data: it shows that the method works, and is no tool for production. The \
