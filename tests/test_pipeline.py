@@ -298,7 +298,7 @@ def test_bad_pipeline_values_are_refused(fields):
 
 
 def test_only_one_field_says_how_often_vocals_are_silent():
-    with pytest.raises(UserError, match=r"silent_kept is 0\.1 and augment\.silent_share is 0\.15"):
+    with pytest.raises(UserError, match=r"silent_kept is 0\.1 and augment\.silent_share is 0\.2"):
         dataclasses.replace(RECIPE, silent_kept=0.1)
 
 
@@ -308,7 +308,7 @@ def test_songs_that_are_too_short_are_refused_by_name():
     length = Ramps().num_samples(0)
     batches(Ramps(), CONFIG, segment=length)
     # Played faster, and with a margin for filters, an example takes more of the song.
-    with pytest.raises(UserError, match=f"segment of {length}, for which up to 21[0-9]* are"):
+    with pytest.raises(UserError, match=f"segment of {length}, for which up to 239[0-9]* are"):
         batches(Ramps(), RECIPE, segment=length)
 
 

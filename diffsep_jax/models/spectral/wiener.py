@@ -8,10 +8,10 @@ normalised covariance of the channels at a frequency (Duong, Vincent and Gribonv
     R_j = sum_t y_j y_j^H / sum_t v_j         vocals = v_1 R_1 (v_1 R_1 + v_2 R_2)^-1 mixture
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from diffsep_jax.models.layers import exact_products
 from diffsep_jax.models.spectral.transform import Bins
 
 LOADING = 1e-2
@@ -21,9 +21,12 @@ channels are the same."""
 TINY = 1e-9
 
 
-@exact_products()
+@jax.checkpoint
 def wiener_filter(mixture: Bins, vocals: Bins) -> Bins:
-    """The vocals by the filter that an estimate of them implies; two channels."""
+    """The vocals by the filter that an estimate of them implies; two channels.
+
+    The backward pass recomputes it: it is cheap, and would keep many arrays of this size.
+    """
     sources = (vocals, mixture - vocals)
     covariances = [_covariance(source) for source in sources]
     left, right, cross = (sum(parts) for parts in zip(*covariances, strict=True))
