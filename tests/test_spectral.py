@@ -143,6 +143,7 @@ def test_untrained_it_draws_gaussian_samples_about_the_estimate():
             {"conditioner": SpectralConditioner(bands=BANDS, scale_exponent=2.0)},
             "conditioner.scale_exponent",
         ),
+        ({"conditioner": SpectralConditioner(bands=BANDS, wiener=-0.5)}, "conditioner.wiener"),
         ({"generator": SpectralGenerator(bands=((4, 16),))}, "generator.bands"),
         ({"generator": SpectralGenerator(widths=(64, 96))}, "generator.widths"),
         ({"generator": SpectralGenerator(fourier_scale=0.0)}, "generator.fourier_scale"),

@@ -1,4 +1,4 @@
-"""The spectral conditioner: a direct estimate of the vocals by complex masks, and its error."""
+"""The spectral conditioner: a direct estimate by masks and a stereo filter, and its error."""
 
 import flax.linen as nn
 import jax
