@@ -209,7 +209,7 @@ def wiener_filter(
     mixture: Float[Tensor, "batch frame channel bin"],
     vocals: Float[Tensor, "batch frame channel bin"],
 ) -> Float[Tensor, "batch frame channel bin"]:
-    """Complex, as `diffsep_jax.models.spectral.wiener.wiener_filter`."""
+    """The same filter as `diffsep_jax.models.spectral.wiener.wiener_filter`."""
     covariances = []
     for x, y in ((each[:, :, 0], each[:, :, 1]) for each in (vocals, mixture - vocals)):
         left, right = (torch.view_as_real(z).square().sum(-1) for z in (x, y))
@@ -217,11 +217,11 @@ def wiener_filter(
         gain = power / (power.sum(1, keepdim=True) + TINY)
         covariances.append([z.sum(1, keepdim=True) * gain for z in (left, right, x * y.conj())])
     left, right, cross = (a + b for a, b in zip(*covariances, strict=True))
-    loading = LOADING * (left + right) + TINY
-    left, right = left + loading, right + loading
-    determinant = left * right - torch.view_as_real(cross).square().sum(-1)
+    total = left + right + TINY
+    left, right, cross = left / total + LOADING, right / total + LOADING, cross / total
+    inverse = 1 / (total * (left * right - torch.view_as_real(cross).square().sum(-1)))
     x, y = mixture[:, :, 0], mixture[:, :, 1]
-    u, w = (right * x - cross * y) / determinant, (left * y - cross.conj() * x) / determinant
+    u, w = (right * x - cross * y) * inverse, (left * y - cross.conj() * x) * inverse
     left, right, cross = covariances[0]
     return torch.stack([left * u + cross * w, cross.conj() * u + right * w], dim=2)
 

@@ -54,5 +54,13 @@ def test_mono_comes_out_as_mono_and_silence_as_silence(rest):
     np.testing.assert_allclose(vocals[:, :, 0], vocals[:, :, 1], atol=1e-4)
     share = (1 - rest) ** 2 / ((1 - rest) ** 2 + rest**2)
     np.testing.assert_allclose(vocals, share * mixture, atol=2e-2 * np.abs(mixture).max())
-    silence = wiener_filter(0 * mixture, 0 * mixture)
-    np.testing.assert_array_equal(silence, 0)
+
+
+def test_silence_stays_silent_and_has_finite_gradients():
+    """All of it, and a frame among others."""
+    mixture = bins(0, (1, 0.5))
+    for silent in (0 * mixture, mixture.at[:, 3].set(0)):
+        filtered, pullback = jax.vjp(wiener_filter, silent, 0.5 * silent)
+        np.testing.assert_array_equal(filtered[:, 3], 0)
+        for gradient in pullback(jnp.ones_like(filtered)):
+            assert np.isfinite(gradient).all()

@@ -27,9 +27,10 @@ class Compute:
             the losses are always float32.
         attention: see `diffsep_jax.models.attention`.
         convolution: see `diffsep_jax.models.convolution`.
-        remat: what the backward pass recomputes instead of keeping. `none`: nothing; `dots`:
-            everything in a block but its convolutions, matrix products and attention; `full`:
-            everything in a block. Blocks are the residual blocks and the attention layers.
+        remat: what the backward pass recomputes instead of keeping, besides the Wiener filter.
+            `none`: nothing; `dots`: everything in a block but its convolutions, matrix products and
+            attention; `full`: everything in a block. Blocks are the residual blocks and the
+            attention layers.
     """
 
     dtype: Dtype = "float32"

@@ -40,7 +40,7 @@ LOG_SCALE_RANGE = (-8.517, 2.0)
 
 
 class SpectralConditioner(nn.Module):
-    """Masks the mixture's STFT; mixtures of about unit RMS.
+    """Masks the mixture's STFT, and filters it by the stereo image; mixtures of about unit RMS.
 
     Attributes:
         window: window of the STFT in samples, an even multiple of the frame.
@@ -51,7 +51,7 @@ class SpectralConditioner(nn.Module):
         scale_exponent: the error that is predicted for a band is shared out among its coefficients
             in proportion to this power of the mixture's magnitudes; 0: equally.
         wiener: share of the multichannel Wiener filter's output in the estimate, the masks' own
-            making up the rest.
+            making up the rest; 0: the masks alone.
     """
 
     window: int = 2048

@@ -1,7 +1,7 @@
-"""The multichannel Wiener filter: what a chunk's stereo image says about who is where.
+"""The multichannel Wiener filter: which source is where in a chunk's stereo image.
 
 The masks of the conditioner see a bin and its surroundings. Where a voice stays in the middle and
-an instrument at the side, their covariance over the whole chunk tells them apart as well. With
+an instrument at the side, the covariance of the channels over the chunk tells them apart. With
 y_j the spectra of the vocals and of the rest, v_j the mean of |y_j|^2 over channels, and R_j the
 normalised covariance of the channels at a frequency (Duong, Vincent and Gribonval 2010),
 
@@ -15,28 +15,31 @@ from jaxtyping import Array, Complex, Float
 from diffsep_jax.models.spectral.transform import Bins
 
 LOADING = 1e-2
-"""Share of the total power that is added to each channel, which keeps the inverse finite where both
-channels are the same."""
+"""Share of a bin's power, of both sources and channels, that is added to each channel: the inverse
+stays finite where both channels are the same."""
 
 TINY = 1e-9
+"""Power of a bin that counts as silence; mixtures have about unit RMS."""
 
 
 @jax.checkpoint
 def wiener_filter(mixture: Bins, vocals: Bins) -> Bins:
     """The vocals by the filter that an estimate of them implies; two channels.
 
-    The backward pass recomputes it: it is cheap, and would keep many arrays of this size.
+    The backward pass recomputes the filter, which is cheap; it would keep many arrays otherwise.
     """
     sources = (vocals, mixture - vocals)
     covariances = [_covariance(source) for source in sources]
     left, right, cross = (sum(parts) for parts in zip(*covariances, strict=True))
-    loading = LOADING * (left + right) + TINY
-    left, right = left + loading, right + loading
-    determinant = left * right - _square(cross)
-    left, right, determinant = (z.astype(cross.dtype) for z in (left, right, determinant))
+    total = left + right + TINY
+    left, right = left / total + LOADING, right / total + LOADING
+    cross = cross * (1 / total).astype(cross.dtype)
+    # Real, of about 1 / total: the gradient of a complex quotient would leave float32's range.
+    inverse = 1 / (total * (left * right - _square(cross)))
+    left, right, inverse = (z.astype(cross.dtype) for z in (left, right, inverse))
     x, y = mixture[:, :, 0], mixture[:, :, 1]
-    u = (right * x - cross * y) / determinant
-    w = (left * y - cross.conj() * x) / determinant
+    u = (right * x - cross * y) * inverse
+    w = (left * y - cross.conj() * x) * inverse
     left, right, cross = (z.astype(cross.dtype) for z in covariances[0])
     return jnp.stack([left * u + cross * w, cross.conj() * u + right * w], axis=2)
 
