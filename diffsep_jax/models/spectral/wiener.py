@@ -6,6 +6,8 @@ y_j the spectra of the vocals and of the rest, v_j the mean of |y_j|^2 over chan
 normalised covariance of the channels at a frequency (Duong, Vincent and Gribonval 2010),
 
     R_j = sum_t y_j y_j^H / sum_t v_j         vocals = v_1 R_1 (v_1 R_1 + v_2 R_2)^-1 mixture
+
+where the matrix to invert has `LOADING` of its trace added to its diagonal.
 """
 
 import jax
