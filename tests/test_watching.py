@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import faulthandler
 import io
 import os
 import pathlib
@@ -23,7 +24,7 @@ from diffsep_jax.models.compute import Compute
 from diffsep_jax.runtime import CHIPS, Chip, count_flops
 from diffsep_jax.training.checkpoint import Checkpoints
 from diffsep_jax.training.log import TensorBoard
-from diffsep_jax.training.observers import Profiler, Watchdog
+from diffsep_jax.training.loop import profile, restart_watchdog
 from diffsep_jax.training.sharding import MeshConfig, make_mesh
 from diffsep_jax.training.step import example_seconds_at_peak
 
@@ -48,11 +49,10 @@ def test_a_run_that_hangs_shows_where_on_stderr(toy, tmp_path, monkeypatch, capf
 
 
 def test_nothing_is_shown_while_steps_finish_in_time(capfd):
-    watchdog = Watchdog(0.6 / 60)
-    for step in range(5):
-        watchdog.before(step)
+    for _ in range(5):
+        restart_watchdog(0.6 / 60)
         time.sleep(0.2)
-    watchdog.finish()
+    faulthandler.cancel_dump_traceback_later()
     assert capfd.readouterr().err == ""
 
 
@@ -103,29 +103,14 @@ def test_flops_that_cannot_be_counted_are_reported(monkeypatch):
     assert "expected it to include cpu" in lines[0]
 
 
-def take_steps(profiler, steps):
-    double = jax.jit(lambda x: 2 * x)
-    x = jnp.ones((4,))
-    for step in steps:
-        profiler.before(step)
-        with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            x = double(x)
-        profiler.after(step, {"x": x})
-
-
 def profiles(folder: pathlib.Path):
     return list(folder.rglob("*.xplane.pb"))
 
 
-def test_the_chosen_steps_are_profiled(tmp_path):
-    lines = []
-    profiler = Profiler(tmp_path / "profile", (2, 3), lines.append)
-    take_steps(profiler, [1, 2])
-    assert not profiles(tmp_path)
-    take_steps(profiler, [3, 4, 5])
-    profiler.finish()
-    (profile,) = profiles(tmp_path)
-    data = jax.profiler.ProfileData.from_file(str(profile))
+def test_the_chosen_steps_are_profiled(toy, tmp_path, capsys):
+    run(tmp_path, dataclasses.replace(micro.TRAIN, num_steps=4, profile_steps=(2, 3)))
+    (written,) = profiles(tmp_path / "profile")
+    data = jax.profiler.ProfileData.from_file(str(written))
     events = [
         dict(event.stats)["step_num"]
         for plane in data.planes
@@ -134,21 +119,15 @@ def test_the_chosen_steps_are_profiled(tmp_path):
         if event.name == "train"
     ]
     assert sorted(events) == [2, 3]
-    assert len(lines) == 1
-
-
-def test_no_profile_unless_the_first_step_is_taken(tmp_path):
-    profiler = Profiler(tmp_path / "profile", (2, 3), pytest.fail)
-    take_steps(profiler, [3, 4])
-    profiler.finish()
-    assert not list(tmp_path.iterdir())
+    assert capsys.readouterr().out.count("wrote the profile") == 1
+    run(tmp_path, dataclasses.replace(micro.TRAIN, profile_steps=(4, 6)))  # resumes after step 4
+    assert profiles(tmp_path / "profile") == [written]
 
 
 def test_a_run_that_breaks_off_leaves_the_profile_so_far(tmp_path):
     lines = []
-    profiler = Profiler(tmp_path, (1, 9), lines.append)
-    take_steps(profiler, [1])
-    profiler.finish()
+    with pytest.raises(HungError), profile(tmp_path, lines.append):
+        raise HungError
     assert profiles(tmp_path)
     assert len(lines) == 1
     jax.profiler.start_trace(tmp_path / "next")  # which raises if one is going on
@@ -164,7 +143,8 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path, monkeyp
         raise RuntimeError("no space")
 
     monkeypatch.setattr(jax.profiler, "stop_trace", fails)
-    take_steps(Profiler(tmp_path, (1, 1), lines.append), [1, 2])
+    with profile(tmp_path, lines.append):
+        pass
     assert len(lines) == 1
     assert "the profile cannot be written (no space)" in lines[0]
 

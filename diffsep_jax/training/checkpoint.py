@@ -27,7 +27,6 @@ from diffsep_jax.files import write_bytes, write_errors
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import is_primary, wait_for_all
 from diffsep_jax.training.config import BestMetric
-from diffsep_jax.training.observers import Observer
 from diffsep_jax.training.run_config import read_model_config
 from diffsep_jax.training.sharding import with_shardings
 from diffsep_jax.training.step import TrainState
@@ -41,7 +40,7 @@ _PATTERNS = frozenset("[*?\\")
 _METRICS = "metrics"  # Orbax's name for the folder and for the JSON file in it
 
 
-class Checkpoints(Observer):
+class Checkpoints:
     """The checkpoints of one run, in `directory`: the latest `keep`, and the best by `best_by`.
 
     Several processes share the folder, and each of them calls every method.
@@ -112,7 +111,7 @@ class Checkpoints(Observer):
             )
         self._saving = step
 
-    def after(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    def check(self) -> None:
         """Raises UserError if the save in the background has failed; does not wait."""
         if self._saving is not None and not self._checkpointer.is_saving_in_progress():
             self._wait()

@@ -21,7 +21,6 @@ from diffsep_jax.errors import UserError, describe
 from diffsep_jax.files import make_folder, write_bytes, write_errors
 from diffsep_jax.runtime import is_primary
 from diffsep_jax.training.config import TrainConfig
-from diffsep_jax.training.observers import Observer
 from diffsep_jax.training.optimizer import learning_rate_schedule
 from diffsep_jax.training.tracker import Tracker
 from diffsep_jax.training.validation import Validation
@@ -33,7 +32,7 @@ REFERENCE_PEAK = 0.5
 """Peak of the mixtures that TensorBoard plays; full scale is 1."""
 
 
-class RunLog(Observer):
+class RunLog:
     """Writes WORKDIR/log.jsonl and WORKDIR/tensorboard, and shows progress.
 
     Process 0 alone writes and prints. A resumed run drops the records of steps that it will take
@@ -104,13 +103,15 @@ class RunLog(Observer):
         self._tracker = tracker
 
     def before(self, step: int) -> None:
+        """Call it before step number `step`, counted from 1, is prepared."""
         if step == self._start_step + 1:  # after compiling
             self._restart_clock(self._start_step)
 
     def after(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Checks the metrics of the step before, and logs this step's if a record is due.
 
-        Reading the step before while this one runs keeps a step queued on the devices.
+        Call it once the step is dispatched: reading the step before while this one runs keeps a
+        step queued on the devices.
         """
         if self._unread is not None:
             read_metrics(*self._unread)
@@ -123,6 +124,7 @@ class RunLog(Observer):
             self.write(step, "train", values | self._rates(step))
 
     def finish(self) -> None:
+        """Call it when the run ends, also by an exception."""
         self._live.stop()
         if self._tracker is not None:
             with self._failure_printed():

@@ -1,21 +1,22 @@
 """The training loop: one function, read from top to bottom."""
 
 import contextlib
+import faulthandler
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from diffsep_jax.files import check_writable
 from diffsep_jax.models.model import Params, SeparationModel
 from diffsep_jax.runtime import fixed_flags, is_primary, wait_for_all
 from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
 from diffsep_jax.training.config import TrainConfig
 from diffsep_jax.training.interrupt import StopRequest, raise_stopped
 from diffsep_jax.training.log import RunLog, read_metrics
-from diffsep_jax.training.observers import Observer, Profiler, Watchdog
 from diffsep_jax.training.run_config import check_run_config, run_config, write_run_config
 from diffsep_jax.training.sharding import BatchLayout
 from diffsep_jax.training.step import (
@@ -30,7 +31,6 @@ from diffsep_jax.training.tracker import Tracker
 from diffsep_jax.training.validation import make_validate
 
 HostBatch = dict[str, np.ndarray]
-AnyObserver = TypeVar("AnyObserver", bound=Observer)
 
 
 @fixed_flags()
@@ -93,19 +93,14 @@ def train(
     run_validation = make_validate(model, config, mesh)
 
     with contextlib.ExitStack() as stack:
-        observers: list[Observer] = []
-
-        def observe(observer: AnyObserver) -> AnyObserver:
-            stack.callback(observer.finish)
-            observers.append(observer)
-            return observer
-
         stop = stack.enter_context(StopRequest(mesh))
         stack.enter_context(jax.set_mesh(mesh))
-        observe(Watchdog(config.stall_minutes))
-        checkpoints = observe(
-            Checkpoints(workdir / CHECKPOINTS, config.keep_checkpoints, config.best_by, on_saved)
+        restart_watchdog(config.stall_minutes)  # restoring and compiling are watched as well
+        stack.callback(faulthandler.cancel_dump_traceback_later)
+        checkpoints = Checkpoints(
+            workdir / CHECKPOINTS, config.keep_checkpoints, config.best_by, on_saved
         )
+        stack.callback(checkpoints.finish)
 
         if is_primary():
             chips = f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
@@ -128,7 +123,8 @@ def train(
             notes.append(f"resumed from the checkpoint of step {int(state.step)}")
         start_step = int(state.step)
         write_run_config(workdir, ours)
-        log = observe(RunLog(workdir, config, start_step=start_step, batch_size=layout.batch_size))
+        log = RunLog(workdir, config, start_step=start_step, batch_size=layout.batch_size)
+        stack.callback(log.finish)
         for note in notes:
             log.say(note)
         if tracker is not None and is_primary():
@@ -159,20 +155,28 @@ def train(
         log.example_seconds_at_peak = example_seconds_at_peak(model, config, mesh, log.say)
         if stopped_by := stop.vote():
             raise_stopped(stopped_by, f"nothing was to be saved after step {start_step}")
+        profile_steps = (0, 0)  # none
         if config.profile_steps is not None and is_primary():
-            observe(Profiler(workdir / "profile", config.profile_steps, log.say))
+            check_writable(workdir / "profile")
+            profile_steps = config.profile_steps
+        profiling = stack.enter_context(contextlib.ExitStack())
         batches = train_batches(start_step)
         stack.callback(getattr(batches, "close", lambda: None))
 
         for step in range(start_step + 1, config.num_steps + 1):
-            for observer in observers:
-                observer.before(step)
+            restart_watchdog(config.stall_minutes)
+            log.before(step)
+            if step == profile_steps[0]:
+                profiling.enter_context(profile(workdir / "profile", log.say))
             with log.timing("data_wait"):
                 batch = layout.put(next(batches))
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, metrics = step_fn(state, batch, step_key)
-            for observer in observers:
-                observer.after(step, metrics)
+            checkpoints.check()
+            log.after(step, metrics)
+            if step == profile_steps[1]:
+                jax.block_until_ready(metrics)
+                profiling.close()
 
             stopped_by = stop.vote()
             validates = is_validated_at(step)
@@ -190,6 +194,27 @@ def train(
             if stopped_by:
                 raise_stopped(stopped_by, f"saved step {step}")
     return state
+
+
+def restart_watchdog(minutes: float) -> None:
+    """Prints the stacks of all threads on stderr unless called again in time; 0 turns it off."""
+    if minutes:
+        faulthandler.dump_traceback_later(60 * minutes, repeat=True, file=2)  # stderr
+
+
+@contextlib.contextmanager
+def profile(folder: pathlib.Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Writes a trace by JAX's profiler; `report` says where it is, or why it cannot be written."""
+    jax.profiler.start_trace(folder)
+    try:
+        yield
+    finally:
+        try:
+            jax.profiler.stop_trace()
+        except RuntimeError as error:
+            report(f"{folder}: the profile cannot be written ({error})")
+        else:
+            report(f"wrote the profile; to view it: pip install xprof; xprof --logdir {folder}")
 
 
 def replace_leaves(params: Params, given: Params) -> Params:
