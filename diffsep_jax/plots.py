@@ -1,4 +1,4 @@
-"""Every picture, by matplotlib: spectrograms, box plots over tracks, quality against time.
+"""Every picture, by matplotlib: spectrograms, and quality against time.
 
 They are transparent, with grey text and lines that are legible on white and on black, and sized for
 a width of 390 pixels, so that they fit a phone screen.
@@ -32,13 +32,7 @@ RANGE_DB = 70.0
 
 _WINDOW, _BANDS, _FRAMES = 4096, 128, 430
 
-LIMIT_DB = 60.0
-"""A ratio beyond it means that one of its parts is missing, such as artefacts in the mixture.
-
-On an axis it would squeeze all others together, so it is drawn as an arrow at the end of the axis.
-"""
-
-INK, ACCENT, ANCHOR = "#7d7788", "#c2488c", "#7f78a6"
+INK = "#7d7788"
 _WIDTH = 4.0  # inches at 96 pixels
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -114,66 +108,6 @@ def spectrograms(panels: Mapping[str, Waveform], sample_rate: int, columns: int 
             axis.set_ylim(*octaves)
         figure.supxlabel("time, s; frequency in kHz", fontsize=9)
         return _saved(figure, format="png", dpi=160)
-
-
-class Box(NamedTuple):
-    """One box plot: a value for each track."""
-
-    name: str
-    values: Sequence[float]
-    is_anchor: bool
-
-
-def boxes(rows: Sequence[Box]) -> bytes:
-    """An SVG: box plots one below the other on one axis, each under its name.
-
-    A box holds the middle half of the tracks, its line is the median, the whiskers reach all of
-    them, and a dot is a track.
-    """
-    low, high = axis_limits([value for row in rows for value in row.values])
-    with _style():
-        figure = Figure(figsize=(_WIDTH, 0.4 + 0.42 * len(rows)), layout="constrained")
-        axis = figure.subplots()
-        for place, row in enumerate(rows):
-            colour = ANCHOR if row.is_anchor else ACCENT
-            axis.text(0, place - 0.33, _short(row.name), transform=axis.get_yaxis_transform())
-            values = np.array(row.values)
-            inside = values[(low <= values) & (values <= high)]
-            axis.plot(inside, np.full(len(inside), place), "o", ms=3, mew=0, alpha=0.6, c=colour)
-            for end, marker, is_beyond in (
-                (low, "<", (values < low).any()),
-                (high, ">", (values > high).any()),
-            ):
-                if is_beyond:
-                    axis.plot([end], [place], marker, ms=6, c=colour, clip_on=False)
-            if len(inside):
-                axis.boxplot(
-                    np.clip(values, low, high),
-                    orientation="horizontal",
-                    positions=[place],
-                    widths=0.36,
-                    whis=(0, 100),
-                    showfliers=False,
-                    manage_ticks=False,
-                    boxprops={"color": colour},
-                    whiskerprops={"color": colour},
-                    capprops={"color": colour},
-                    medianprops={"color": colour, "linewidth": 2.5},
-                )
-        axis.set_xlim(low, high)
-        axis.set_ylim(len(rows) - 0.6, -0.75)
-        axis.set_yticks([])
-        axis.spines["left"].set_visible(False)
-        axis.grid(axis="x", color=INK, alpha=0.25)
-        return _saved(figure, format="svg", metadata={"Date": None})
-
-
-def axis_limits(values: Sequence[float]) -> tuple[float, float]:
-    """The ends of an axis with room for all values up to `LIMIT_DB`; there may be none."""
-    known = [value for value in values if abs(value) <= LIMIT_DB] or [0.0]
-    low, high = min(known), max(known)
-    margin = max(0.04 * (high - low), 0.05)
-    return low - margin, high + margin
 
 
 class Point(NamedTuple):

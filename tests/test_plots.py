@@ -7,11 +7,10 @@ import xml.etree.ElementTree
 
 import matplotlib.image
 import numpy as np
-import pytest
 from scored import noise
 
 from diffsep_jax import plots
-from diffsep_jax.plots import Box, Point
+from diffsep_jax.plots import Point
 
 RATE = 44_100
 
@@ -82,36 +81,12 @@ def test_without_matplotlib_there_is_one_line():
     assert "pip install matplotlib" in result.stderr
 
 
-@pytest.mark.parametrize("values", [[0.0, 10.0], [-31.0, 9.5], [5.0], [1e-3, 1.2e-3]])
-def test_an_axis_holds_its_values(values):
-    low, high = plots.axis_limits([*values, 150.0, -313.0])
-    assert low < min(values) <= max(values) < high
-    assert high - low < 1.1 * (max(values) - min(values)) + 0.2
-    assert plots.axis_limits([]) == plots.axis_limits([0.0])
-
-
-def test_boxes_are_named_as_they_are():
+def test_lines_are_named_as_they_are():
     names = ["mixture", "歌 <b> $a_b$ & co", "a\udcff", "x" * 100]
-    rows = [Box(name, [1.0, 2.0, 4.0], i == 0) for i, name in enumerate(names)]
-    found = texts(plots.boxes(rows))
-    shown = ["mixture", "歌 <b> $a_b$ & co", "a?", "x" * 47 + "…"]
-    assert [text for text in found if text in shown] == shown
-    assert plots.boxes(rows) == plots.boxes(rows)
-
-
-def test_values_beyond_the_limit_are_arrows():
-    """The mixture has no artefacts, so its SAR of 150 dB leaves the axis to the others."""
-
-    def dots(*values):
-        return plots.boxes([Box("x", values, False)]).count(b"<use ")
-
-    assert dots(0.0, 20.0, 150.0, 160.0) == dots(0.0, 20.0, 150.0)
-    assert dots(150.0) - dots() == dots(-70.0) - dots() == 1
-    assert all(
-        float(text.replace("\N{MINUS SIGN}", "-")) < 30
-        for text in texts(plots.boxes([Box("", [0.0, 20.0, 150.0], False)]))
-        if text
-    )
+    points = [Point(name, None, 0.1, 3.0) for name in names]
+    found = texts(plots.quality_against_time(points))
+    assert {"mixture", "歌 <b> $a_b$ & co", "a?", "x" * 47 + "…"} <= set(found)
+    assert plots.quality_against_time(points) == plots.quality_against_time(points)
 
 
 def test_points_of_equal_steps_are_labelled_at_the_best():

@@ -55,7 +55,7 @@ def render(result):
 def _quick_pictures(request, monkeypatch):
     """Pictures take most of a page's time; `text` has true ones, as it is made before."""
     if "real_pictures" not in request.fixturenames:
-        for name in ("spectrograms", "boxes", "quality_against_time"):
+        for name in ("spectrograms", "quality_against_time"):
             monkeypatch.setattr(plots, name, lambda *_: b"")
 
 
@@ -208,12 +208,9 @@ def test_where_the_best_was_not_kept_the_page_says_so(tmp_path):
     assert "in the order of b, the best condition, whose estimates were not kept" in render(result)
 
 
-def test_each_metric_has_a_plot_and_each_table_one_protocol(text):
+def test_each_table_has_one_protocol(text):
     for table in re.findall('<table class="metric">.*?</table>', text, re.DOTALL):
         assert ("utterance SDR" in table) + ("chunk SDR" in table) < 2
-    drawn = [each["alt"] for each in Page(text).elements["img"] if "box plots" in each["alt"]]
-    assert len(drawn) == len(scored.ALL)
-    assert "box plots of level 1-5k, dB, 0 is best" in drawn
 
 
 def test_the_numbers_are_the_summarys(result, text):

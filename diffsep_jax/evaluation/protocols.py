@@ -34,7 +34,6 @@ class Metric:
         title: heading in tables.
         group: the table that it belongs to.
         protocol: meaning of its number. Results with other protocols cannot be merged.
-        unit: dB, or nothing for a plain ratio.
         higher_is_better: False for distances.
         best: the ideal value if a deviation to either side is worse; otherwise None.
         measure: (true vocals, estimate) -> value, both `[time, channel]`; None if `scoring`
@@ -45,7 +44,6 @@ class Metric:
     title: str
     group: Group
     protocol: str
-    unit: Literal["dB", ""] = "dB"
     higher_is_better: bool = True
     best: float | None = None
     measure: Callable[[Any, Any], float | None] | None = None
@@ -60,16 +58,13 @@ class Metric:
         return values if self.best is None else np.abs(values - self.best)
 
 
-def _by_band(
-    name: str, group: Group, unit: Literal["dB", ""], best: float, protocol: str
-) -> list[Metric]:
+def _by_band(name: str, group: Group, best: float, protocol: str) -> list[Metric]:
     return [
         Metric(
             name=f"{name}_{band}",
             title=f"{name} {low / 1000:g}-{high / 1000:g}k",
             group=group,
             protocol=protocol,
-            unit=unit,
             higher_is_better=False,
             best=best,
         )
@@ -101,14 +96,12 @@ _METRICS = [
         protocol="multi-resolution STFT distance: |R - E| / |R| + mean |log R - log E| of"
         " magnitudes not below 1e-4, mean over Hann windows of 256 to 4096 samples and over"
         " channels",
-        unit="",
         higher_is_better=False,
         measure=metrics.mr_stft,
     ),
     *_by_band(
         "level",
         "spectral",
-        "dB",
         0.0,
         "level by band: energy of the estimate over the reference's between the frequencies named,"
         " in dB",
@@ -144,7 +137,6 @@ _METRICS = [
     *_by_band(
         "calibration",
         "calibration",
-        "",
         1.0,
         "calibration by band: (n + 1) / n x variance of the n repeats over the squared error of"
         " their mean, between the frequencies named",

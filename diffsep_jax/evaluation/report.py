@@ -29,7 +29,6 @@ from diffsep_jax.evaluation.protocols import (
     MIXTURE,
     OTHER_TRACKS,
     Group,
-    Metric,
 )
 from diffsep_jax.evaluation.scores import REPORT_FILE, Result, Row, merge, read_result
 from diffsep_jax.evaluation.summary import (
@@ -40,7 +39,6 @@ from diffsep_jax.evaluation.summary import (
     real_time_factor,
     summarise,
     tracks_differ,
-    values_by_condition,
 )
 from diffsep_jax.evaluation.sweep import line_and_steps, number_label
 from diffsep_jax.files import write_bytes
@@ -278,7 +276,7 @@ def _quality(result: Result, summary: Summary) -> str | None:
 
 
 def _groups(result: Result, summary: Summary) -> list[dict[str, Any]]:
-    """For each group of metrics its table, the box plots, and what the numbers mean."""
+    """For each group of metrics its table and what the numbers mean."""
     found = []
     metrics = [METRICS[name] for name in result.protocols]
     groups = [group for group in get_args(Group) if any(m.group == group for m in metrics)]
@@ -289,30 +287,10 @@ def _groups(result: Result, summary: Summary) -> list[dict[str, Any]]:
                 "group": group,
                 "title": GROUP_TITLES[group].partition(" (")[0],
                 "table": table,
-                "plots": [{"title": _title(each), "uri": _boxes(result, each)} for each in ours],
                 "meanings": [(each.full_title, result.protocols[each.name]) for each in ours],
             }
         )
     return found
-
-
-def _boxes(result: Result, metric: Metric) -> str:
-    from diffsep_jax import plots
-
-    rows = [
-        plots.Box(name, [float(each.mean()) for each in values.values()], name in ANCHORS)
-        for name, values in values_by_condition(result, metric.name).items()
-        if name not in ANCHORS or metric.group != "calibration"
-    ]
-    return pages.data_uri("image/svg+xml", plots.boxes(rows))
-
-
-def _title(metric: Metric) -> str:
-    """The metric's title, its unit, and which values are better."""
-    unit = f", {metric.unit}" if metric.unit else ""
-    if metric.best is not None:
-        return f"{metric.title}{unit}, {metric.best:g} is best"
-    return f"{metric.title}{unit}, {'higher' if metric.higher_is_better else 'lower'} is better"
 
 
 def _text(value: Any) -> str:
