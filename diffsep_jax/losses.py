@@ -65,23 +65,23 @@ class LossWeights:
             )
 
 
-def diffusion_loss(v_hat: Waveform, v: Waveform) -> PerExample:
-    """L_diff, the square of equation (3) per example: mean over time and channel."""
-    return _mean_square_error(v_hat, v)
+def mean_square_error(estimate: Waveform, target: Waveform) -> PerExample:
+    """Of velocities L_diff, the square of equation (3); of a head's vocals L_lat or L_rec.
 
-
-def reconstruction_loss(estimate: Waveform, vocals: Waveform) -> PerExample:
-    """L_lat or L_rec, depending on the head of `estimate`: mean square over time and channel."""
-    return _mean_square_error(estimate, vocals)
+    The mean is over time and channel.
+    """
+    # In float32 before the difference: bfloat16 has 8 bits, and the sum runs over 10^5 samples.
+    error = estimate.astype(jnp.float32) - target.astype(jnp.float32)
+    return jnp.mean(jnp.square(error), axis=(1, 2))
 
 
 def reconstruction_term(estimate: Waveform, vocals: Waveform, weights: LossWeights) -> PerExample:
     """L_rec, or its logarithm with a `log_floor`; see `LossWeights`."""
     if weights.log_floor is None:
-        return reconstruction_loss(estimate, vocals)
+        return mean_square_error(estimate, vocals)
     num_blocks = weights.log_blocks
     blocks = [x.reshape(-1, x.shape[1] // num_blocks, x.shape[2]) for x in (estimate, vocals)]
-    error = reconstruction_loss(*blocks)
+    error = mean_square_error(*blocks)
     return jnp.log(error + weights.log_floor).reshape(-1, num_blocks).mean(1)
 
 
@@ -119,9 +119,3 @@ def _log_magnitudes(audio: Waveform, size: int) -> Float[Array, "batch frame cha
     spectrum = jnp.fft.rfft(framed * window[None, None, None])
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
     return 0.5 * jnp.log(jnp.maximum(power, MR_STFT_CLAMP)).swapaxes(1, 2)
-
-
-def _mean_square_error(estimate: Waveform, target: Waveform) -> PerExample:
-    # In float32 before the difference: bfloat16 has 8 bits, and the sum runs over 10^5 samples.
-    error = estimate.astype(jnp.float32) - target.astype(jnp.float32)
-    return jnp.mean(jnp.square(error), axis=(1, 2))

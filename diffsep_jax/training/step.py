@@ -245,7 +245,7 @@ def example_losses(
         terms["reconstruction"] = losses.reconstruction_term(estimate, vocals, weights)
         total += weights.reconstruction * terms["reconstruction"]
         if conditioning.latent_estimate is not None:
-            latent = losses.reconstruction_loss(conditioning.latent_estimate, vocals)
+            latent = losses.mean_square_error(conditioning.latent_estimate, vocals)
             terms["latent"] = latent
             total += weights.latent * latent
         if conditioning.log_scale is not None:
@@ -256,7 +256,7 @@ def example_losses(
         x = diffusion.diffuse(vocals, noise, sigma)
         v = diffusion.velocity(vocals, noise, sigma)
         v_hat = model.velocity(params, x, sigma, mixture, conditioning)
-        terms["diffusion"] = losses.diffusion_loss(v_hat, v)
+        terms["diffusion"] = losses.mean_square_error(v_hat, v)
         share = weights.normalised if conditioning.log_scale is not None else 0.0
         total += (1 - share) * terms["diffusion"]
         if share:

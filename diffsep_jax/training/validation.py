@@ -56,7 +56,7 @@ def make_validate(
         conditioning = model.condition(params, mixture)
         segments = {**batch, "direct": conditioning.estimate}
         if config.freeze == "generator":
-            loss = losses.reconstruction_loss(conditioning.estimate, vocals).mean()
+            loss = losses.mean_square_error(conditioning.estimate, vocals).mean()
             return jax.lax.pmean(loss[None], MESH_AXES), segments
         count, *shape = vocals.shape
         rows = jax.lax.axis_index(MESH_AXES) * count + jnp.arange(count, dtype=jnp.int32)
@@ -65,7 +65,7 @@ def make_validate(
 
         def loss_at(sigma: Array) -> Array:
             v_hat = velocity(diffusion.diffuse(vocals, noise, sigma), sigma)
-            return losses.diffusion_loss(v_hat, diffusion.velocity(vocals, noise, sigma)).mean()
+            return losses.mean_square_error(v_hat, diffusion.velocity(vocals, noise, sigma)).mean()
 
         levels = jax.lax.map(loss_at, jnp.array(NOISE_LEVELS, jnp.float32))
         segments["ddim"] = samplers.ddim(velocity, noise, steps=config.validation_sampler_steps)
