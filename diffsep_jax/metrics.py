@@ -1,7 +1,8 @@
 """Metrics of one separated track against the truth.
 
 Utterance SDR and SI-SDR; the multi-resolution STFT distance; level by band; leakage where nobody
-sings; the calibration of several samples. docs/evaluation.md explains what each measures.
+sings; the calibration of several samples. docs/evaluation.md explains what each measures. All
+that compare two signals raise UserError as `check_pair` does.
 """
 
 import math
@@ -48,9 +49,6 @@ def sdr(
 
     10 log10((sum s^2 + 1e-7) / (sum (s - s_hat)^2 + 1e-7)), over the whole track and all channels,
     in float64. For a silent reference (`is_silent`) it says nothing about the vocals.
-
-    Raises:
-      UserError: see `check_pair`.
     """
     check_pair(reference, estimate)
     exact_reference = np.asarray(reference, np.float64)
@@ -70,9 +68,6 @@ def si_sdr(
     removed. In float64, within +-`LIMIT_DB`, which stands for infinity: an estimate that contains
     nothing of the reference, such as silence, gives -`LIMIT_DB`. NaN if the reference is silent
     (`is_silent`).
-
-    Raises:
-      UserError: see `check_pair`.
     """
     check_pair(reference, estimate)
     if is_silent(reference):
@@ -111,9 +106,6 @@ def mr_stft(
     apart; frame i is centred on sample i x hop, and the track is padded with zeros. The clamp of
     1e-8 assumes samples at full scale 1. Spectra in the samples' type, sums in float64, in bounded
     memory.
-
-    Raises:
-      UserError: see `check_pair`.
     """
     check_pair(reference, estimate)
     num_channels = reference.shape[1]
@@ -142,9 +134,6 @@ def level_error_db(
     that do not end below half the sample rate (in Hz) are left out. Within +-`LIMIT_DB`; NaN where
     the reference has nothing in a band. Energies are those of Hann windows of 4096 samples, a
     quarter apart, so that a band's edge is 20 Hz wide.
-
-    Raises:
-      UserError: see `check_pair`.
     """
     check_pair(reference, estimate)
     ours, theirs = (_band_energies(audio, sample_rate) for audio in (reference, estimate))
@@ -162,9 +151,6 @@ def leakage_db(
     samples in which the RMS of the true vocals is more than 60 dB below that of the whole mixture;
     samples after the last whole block are left out. The mixture as the estimate gives 0 dB, silence
     -`LIMIT_DB`. NaN if there is no such block, or the mixture is silent in all of them.
-
-    Raises:
-      UserError: see `check_pair`.
     """
     check_pair(vocals, estimate)
     check_pair(vocals, mixture)
@@ -191,7 +177,7 @@ def calibration(
     certain, above 1 they vary more than they need to. NaN where the mean has no error.
 
     Raises:
-      UserError: see `check_pair`; or there are fewer than two samples.
+      UserError: there are fewer than two samples.
     """
     count = len(samples)
     if count < 2:
