@@ -110,14 +110,8 @@ def separate_files(
     The stems of a file appear under their names when all of them are whole, and replace earlier
     ones; on an error or an interrupt none of the file's is written.
 
-    Args:
-      jobs: the files.
-      model: separates the chunks.
-      settings: settings of the sampler.
-      options: the same for all files.
-      overlap: least share of a chunk that is cross-faded with the next, in [0, 0.5].
-      limit_vocals: whether `limiter.limit` is applied to the vocals.
-      on_progress: called with (job, chunks done, chunks in all).
+    `on_progress` is called with (job, chunks done, chunks in all); `overlap` and `limit_vocals` are
+    those of `Separator.separate`.
     """
     jobs = list(jobs)
     openers = [functools.partial(_open, job, options) for job in jobs]

@@ -115,12 +115,8 @@ def separate_tracks(
     Take a track's blocks before asking for the next track: blocks not taken by then are skipped.
     Either all tracks have vocals to start from or none has.
 
-    Args:
-      openers: called one after another, ahead of the track that is being taken.
-      model: separates the chunks.
-      settings: how to sample.
-      overlap: least share of a chunk that is cross-faded with the next, in [0, 0.5].
-      limit_vocals: whether `limiter.limit` is applied to the vocals.
+    `openers` are called one after another, ahead of the track that is being taken. `overlap` and
+    `limit_vocals` are those of `Separator.separate`.
     """
 
     def stream_of(track: Track, guess: Track | None) -> TrackStream:

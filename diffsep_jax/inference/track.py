@@ -131,13 +131,11 @@ class TrackStream:
         limit_vocals: bool = False,
         guess: Track | None = None,
     ) -> None:
-        """Plans the chunks.
+        """Plans the chunks; `overlap` and `limit_vocals` are those of `Separator.separate`.
 
         Args:
           track: the mixture.
           model: its rate, segment and level; it is not called.
-          overlap: least share of a chunk, in [0, 0.5].
-          limit_vocals: whether `limit` is applied to the vocals.
           guess: vocals for the model to start from, as long as the track or as the excerpt, at any
             rate, mono or stereo; the mixture's gain is applied to them too.
 
