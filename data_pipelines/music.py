@@ -16,8 +16,8 @@ import soxr
 from rich.progress import track
 
 from data_pipelines.packages import fetch
-from data_pipelines.song_folders import check_output, wav_of_16_bits
-from diffsep_jax.files import write_bytes, write_folder
+from data_pipelines.song_folders import check_output, wav_of_16_bits, write_folder
+from diffsep_jax.files import write_bytes
 from diffsep_jax.lock import only_run
 
 SAMPLE_RATE = 44_100

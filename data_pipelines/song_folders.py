@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,7 @@ from jaxtyping import Int16
 
 from data_pipelines.dsp import Stereo
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import check_writable
+from diffsep_jax.files import check_writable, write_errors
 from diffsep_jax.lock import LOCK_FILE
 
 
@@ -30,6 +32,26 @@ def check_output(out: Path, mark: str) -> None:
     names = {path.name for path in out.iterdir()} if out.exists() else set()
     if names - {LOCK_FILE} and mark not in names:
         raise UserError(f"{out}: holds something else; expected a new folder, or one with {mark}")
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a new folder of files, whole or not at all. Raises UserError if that fails.
+
+    A partial folder that a killed process left is removed first.
+    """
+    part = folder.with_name(f".{folder.name}.tmp")
+    with write_errors(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            for name, data in files.items():
+                with (part / name).open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())  # before the folder gets its name
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def check_same(path: Path, wanted: Mapping[str, Any]) -> None:

@@ -1,12 +1,11 @@
-"""Files and folders that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folders for them."""
 
 import errno
 import os
 import re
-import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -87,24 +86,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-
-
-def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes a new folder of files, whole or not at all. Raises UserError if that fails.
-
-    A partial folder that a killed process left is removed first.
-    """
-    part = folder.with_name(f"{_hidden(folder)}.tmp")
-    with write_errors(folder):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            for name, data in files.items():
-                (part / name).write_bytes(data)
-                _sync(part / name)
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from data_pipelines.devset.clips import clip_names, make_clips
 from data_pipelines.devset.lines import SAMPLE_RATE
 from data_pipelines.devset.sources import DEBIAN, Table
 from data_pipelines.dsp import Stereo
-from data_pipelines.song_folders import check_output
+from data_pipelines.song_folders import check_output, write_folder
 from diffsep_jax.errors import UserError
-from diffsep_jax.files import write_bytes, write_folder
+from diffsep_jax.files import write_bytes
 from diffsep_jax.lock import only_run
 
 VERSION = "1"

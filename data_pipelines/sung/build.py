@@ -12,11 +12,11 @@ import numpy as np
 from rich.progress import track
 
 from data_pipelines.processes import map_unordered
-from data_pipelines.song_folders import check_output, check_same, wav_of_16_bits
+from data_pipelines.song_folders import check_output, check_same, wav_of_16_bits, write_folder
 from data_pipelines.sung import oneshots, soundfont, voices
 from data_pipelines.sung.song import SAMPLE_RATE, VERSION, VOICE_SHARES, SongConfig, render
 from diffsep_jax.errors import UserError, check_at_least
-from diffsep_jax.files import write_bytes, write_folder
+from diffsep_jax.files import write_bytes
 from diffsep_jax.lock import only_run
 
 SETTINGS = "sung.json"
