@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from diffsep_jax.audio.read import AudioFile
 from diffsep_jax.audio.write import FORMATS
 from diffsep_jax.errors import UserError
 from diffsep_jax.inference.files import FileJob
@@ -18,12 +17,13 @@ from diffsep_jax.urls import is_url
 
 # fmt: off
 SUFFIXES = frozenset({
-    ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac", ".m4a",
-    ".m4b", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".rf64", ".tta",
-    ".w64", ".wav", ".wave", ".webm", ".wma", ".wv",
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac",
+    ".flv", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc", ".mpeg",
+    ".mpg", ".oga", ".ogg", ".opus", ".rf64", ".tta", ".w64", ".wav", ".wave", ".weba", ".webm",
+    ".wma", ".wmv", ".wv",
 })
 # fmt: on
-"""Files that are taken from a folder, and reported if they hold no audio; others are opened."""
+"""Endings of the files that are taken from a folder."""
 
 DEFAULT_NAME = "{folder}/{track}/{stem}.{ext}"
 
@@ -45,10 +45,10 @@ def find_inputs(
 ) -> list[Input]:
     """The files that are given, here or in the list, and those in folders, at any depth, by name.
 
-    Files of a folder are named on stderr where they hold no audio. Hidden files and folders are
-    skipped, and so is `out` inside a folder, which holds the results
-    of earlier runs. Links are followed, and what has several names is taken once. Raises UserError
-    if there is no file, a folder or list cannot be read, or `out` is an input.
+    Files of a folder are taken by their `SUFFIXES`, and stderr says how many are not. Hidden files
+    and folders are skipped, and so is `out` inside a folder, which holds the results of earlier
+    runs. Links are followed, and what has several names is taken once. Raises UserError if there is
+    no file, a folder or list cannot be read, or `out` is an input.
     """
     named = [*inputs, *_listed(list_file)] if list_file is not None else list(inputs)
     if not named:
@@ -61,16 +61,25 @@ def find_inputs(
             " choose another --out"
         )
     found: dict[str, Input] = {}
+    skipped: list[Path] = []
     for path in named:
         if os.path.isdir(path):
             own = Path(os.path.basename(os.path.abspath(path))) if len(folders) > 1 else Path()
-            inside = [each._replace(folder=own / each.folder) for each in _inside(path, out)]
+            inside = [
+                each._replace(folder=own / each.folder) for each in _inside(path, out, skipped)
+            ]
             if not inside:
-                raise UserError(f"{path}: no audio in this folder; expected audio files")
+                raise UserError(f"{path}: no audio in this folder; expected files such as a.wav")
             for each in inside:
                 found.setdefault(os.path.realpath(each.path), each)
         else:
             found.setdefault(os.path.realpath(path), Input(path))
+    if skipped:
+        print(
+            f"note: {len(skipped)} file(s) in folders skipped, as their names do not end like those"
+            f" of audio, such as {skipped[0]}; files given by name are always read",
+            file=sys.stderr,
+        )
     return list(found.values())
 
 
@@ -210,7 +219,7 @@ def _listed(list_file: Path) -> list[Path]:
     return [Path(path) for path in listed]
 
 
-def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
+def _inside(folder: Path, out: Path | None, skipped: list[Path]) -> Iterator[Input]:
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}")
 
@@ -225,22 +234,10 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Input]:
             path = Path(parent) / name
             if name.startswith("."):
                 continue
-            reason = None if path.suffix.lower() in SUFFIXES else _why_no_audio(path)
-            if reason is None:
+            if path.suffix.lower() in SUFFIXES:
                 yield Input(path, Path(parent).relative_to(folder))
             else:
-                print(f"note: {path}: skipped, as it {reason}", file=sys.stderr)
-
-
-def _why_no_audio(path: Path) -> str | None:
-    try:
-        AudioFile(path, allow_damaged=True)
-    except UserError as error:
-        cause = error.__context__
-        return (
-            f"cannot be read: {cause.strerror}" if isinstance(cause, OSError) else "holds no audio"
-        )
-    return None
+                skipped.append(path)
 
 
 def _check_name(name: str, stems: Sequence[str]) -> None:
