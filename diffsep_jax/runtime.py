@@ -86,20 +86,6 @@ def fixed_flags() -> Iterator[None]:
         yield
 
 
-_process: int | None = None  # the first that called `refuse_fork`
-
-
-def refuse_fork() -> None:
-    """Raises UserError in a fork of a process that has called this: JAX hangs in forks."""
-    global _process
-    _process = _process or os.getpid()
-    if _process != os.getpid():
-        raise UserError(
-            f"process {os.getpid()} was forked from process {_process}, which has a Separator, and"
-            ' JAX hangs in forks; start processes with multiprocessing.get_context("spawn")'
-        )
-
-
 def use_cores(batch_size: int) -> None:
     """Makes each CPU core a JAX device, at most `batch_size` of them. Call it before JAX is used.
 

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import importlib.resources
 import math
-import os
 
 import jax
 import jax.numpy as jnp
@@ -165,22 +164,3 @@ def test_warm_up_checks_options_and_compiles(monkeypatch):
         expected = next(iter(options))
         with pytest.raises(UserError, match=expected):
             separator.warm_up(**options)
-
-
-@pytest.mark.filterwarnings("ignore:os.fork")
-def test_a_separator_refuses_to_work_in_a_fork():
-    """There JAX would wait for ever for threads that only the parent has."""
-    separator = Separator.from_pretrained("small")
-    child = os.fork()
-    if not child:
-        refused = 0
-        for attempt in (
-            lambda: separator.separate(noise(99), RATE),
-            lambda: Separator.from_pretrained("small"),
-        ):
-            try:
-                attempt()
-            except UserError as error:
-                refused += str(error).startswith(f"process {os.getpid()} was forked from process")
-        os._exit(refused)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2

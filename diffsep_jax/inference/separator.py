@@ -29,7 +29,7 @@ from diffsep_jax.inference.settings import (
 from diffsep_jax.inference.stream import Progress, separate_tracks
 from diffsep_jax.inference.track import STEMS, Track, measure
 from diffsep_jax.models.model import Params, SeparationModel
-from diffsep_jax.runtime import DtypeOption, inference_dtype, refuse_fork
+from diffsep_jax.runtime import DtypeOption, inference_dtype
 
 
 class Separation(NamedTuple):
@@ -74,7 +74,6 @@ class Separator:
           dtype: type in which the networks compute; auto is float32 on CPUs, else bfloat16.
           default_preset: the preset for options that are not given.
         """
-        refuse_fork()
         if batch_size is None:
             on_cpu = jax.default_backend() == "cpu"
             batch_size = jax.local_device_count() if on_cpu else DEFAULT_BATCH_SIZE
@@ -311,8 +310,7 @@ class Separator:
         *,
         refines: bool,
     ) -> SamplerSettings:
-        """All settings. Raises UserError for a bad one, a bad overlap, and in a forked process."""
-        refuse_fork()
+        """All settings. Raises UserError for a bad one, and for a bad overlap."""
         if settings is not None and sampling:
             raise UserError(f"settings are given; expected no {', '.join(sampling)} with them")
         settings = settings or complete(sampling, self.default_preset, refines=refines)
