@@ -189,21 +189,16 @@ class Optimizer:
     def __init__(self, params: Params, config: TrainConfig) -> None:
         self.params, self.config, self.steps_taken = params, config, 0
         optimizer = config.optimizer
-        rates = {
-            "generator": optimizer.learning_rate * optimizer.generator_learning_rate_ratio,
-            "conditioner": optimizer.learning_rate,
-        }
+        self.parameters: list[Tensor] = jax.tree.leaves(params)
         groups = [
             {
-                "params": [p for p in jax.tree.leaves(network) if (p.ndim > 1) == is_kernel],
-                "lr": rates[name],
+                "params": [p for p in self.parameters if (p.ndim > 1) == is_kernel],
                 "weight_decay": optimizer.weight_decay if is_kernel else 0.0,
             }
-            for name, network in params.items()
             for is_kernel in (True, False)
         ]
-        self.adamw = torch.optim.AdamW(groups, betas=(optimizer.b1, optimizer.b2), fused=True)
-        self.parameters: list[Tensor] = jax.tree.leaves(params)
+        betas = (optimizer.b1, optimizer.b2)
+        self.adamw = torch.optim.AdamW(groups, optimizer.learning_rate, betas, fused=True)
         self.ema = [p.detach().clone() for p in self.parameters]
 
     def descend(self, loss: Float[Tensor, ""]) -> None:

@@ -140,9 +140,7 @@ def test_train_steps_agree():
     config = dataclasses.replace(
         micro.TRAIN,
         num_steps=1_000_000,  # the learning rate stays at its peak
-        optimizer=OptimizerConfig(
-            learning_rate=1e-2, warmup_steps=0, weight_decay=0.1, generator_learning_rate_ratio=0.5
-        ),
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=0, weight_decay=0.1),
     )
     params = micro.random_params(model)
     batch = {"mixture": audio(model, 0), "vocals": audio(model, 1)}

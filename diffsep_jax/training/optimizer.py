@@ -38,9 +38,6 @@ class OptimizerConfig:
         schedule: what follows the warm-up. "cosine" falls until the end of the run. "constant"
             (ours) stays at the peak, then cools down over the last tenth by 1 - sqrt(progress)
             (Haegele et al. 2024), so that a run can be extended: the rate rises again.
-        final_learning_rate_ratio: end of the fall, as a share of the peak.
-        generator_learning_rate_ratio: the generator's learning rate, as a multiple of the
-            conditioner's.
         weight_decay: decoupled; applied to matrices and kernels only.
         b1: decay of the first moment.
         b2: decay of the second moment.
@@ -52,8 +49,6 @@ class OptimizerConfig:
     learning_rate: float = 1e-4
     warmup_steps: int = 10_000
     schedule: Schedule = "cosine"
-    final_learning_rate_ratio: float = 0.0
-    generator_learning_rate_ratio: float = 1.0
     weight_decay: float = 1e-3
     b1: float = 0.9
     b2: float = 0.999
@@ -61,10 +56,10 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "generator_learning_rate_ratio", "clip_norm"):
+        for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected a positive number")
-        for name in ("warmup_steps", "final_learning_rate_ratio", "weight_decay"):
+        for name in ("warmup_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("b1", "b2", "momentum"):
@@ -77,18 +72,17 @@ class OptimizerConfig:
 def learning_rate_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     """Step -> learning rate: up over the warm-up, then as `OptimizerConfig.schedule` says."""
     peak = config.learning_rate
-    end = peak * config.final_learning_rate_ratio
     warmup_steps = min(config.warmup_steps, max(num_steps - 1, 0))
     first = peak / (warmup_steps + 1)
     if config.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
-            first, peak, warmup_steps, decay_steps=max(num_steps, 1), end_value=end
+            first, peak, warmup_steps, decay_steps=max(num_steps, 1)
         )
     length = max(1, round(COOL_DOWN * num_steps))
 
     def cool_down(step: jax.typing.ArrayLike) -> jax.Array:
         progress = jnp.clip(jnp.asarray(step, jnp.float32) / length, 0.0, 1.0)
-        return end + (peak - end) * (1 - jnp.sqrt(progress))
+        return peak * (1 - jnp.sqrt(progress))
 
     return optax.join_schedules(
         [
@@ -107,11 +101,10 @@ def make_optimizer(
 
     The parameters of the network `freeze` do not change.
     """
-    ratios = {"generator": config.generator_learning_rate_ratio, "conditioner": 1.0, freeze: 0.0}
 
-    def scale_networks(updates: dict, _: object) -> dict:
+    def stop_frozen(updates: dict, _: object) -> dict:
         return {
-            name: jax.tree.map(lambda u, ratio=ratios[name]: u * ratio, each)
+            name: jax.tree.map(jnp.zeros_like, each) if name == freeze else each
             for name, each in updates.items()
         }
 
@@ -121,7 +114,7 @@ def make_optimizer(
         optax.add_decayed_weights(
             config.weight_decay, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
         ),
-        optax.stateless(scale_networks),
+        optax.stateless(stop_frozen),
         optax.scale_by_learning_rate(learning_rate_schedule(config, num_steps)),
     )
 
