@@ -131,8 +131,8 @@ class RunLog:
                 self._tracker.finish()
         with contextlib.suppress(OSError):  # a full disk was reported when the record was written
             self._file.close()
-        if self._events is not None:
-            self._events.close()
+            if self._events is not None:
+                self._events.file.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Appends a record and prints it, that of a training step below the bar if there is one."""
@@ -226,31 +226,21 @@ class TensorBoard:
     written at once: tensorboardX's SummaryWriter writes in a thread, and hangs on a full disk.
 
     Raises:
-      UserError: a package is missing, or the file cannot be written (also by the methods).
+      UserError: the file cannot be written (also by the methods).
     """
 
     def __init__(self, folder: pathlib.Path, *, start_step: int) -> None:
-        try:
-            from tensorboardX import summary
-            from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto import event_pb2
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"writing for TensorBoard needs the package {error.name}, which is not installed;"
-                " pip install tensorboardX, or train without TensorBoard"
-            ) from None
+        from tensorboardX import summary
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2
+
         self._summary, self._event_pb2, self._folder = summary, event_pb2, folder
         make_folder(folder)
         with write_errors(folder):
             # Without the suffix, a restart within a second would overwrite the earlier file.
-            self._file = EventsWriter(f"{folder}/events", f".{time.time_ns()}")
+            self.file = EventsWriter(f"{folder}/events", f".{time.time_ns()}")
         restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(start_step + 1, session_log=restart)
-
-    def close(self) -> None:
-        """Closes the file."""
-        with write_errors(self._folder):
-            self._file.close()
 
     def scalars(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Numbers of one step, named KIND/NAME."""
@@ -280,5 +270,5 @@ class TensorBoard:
     def _write(self, step: int, **content: Any) -> None:
         event = self._event_pb2.Event(wall_time=time.time(), step=step, **content)
         with write_errors(self._folder):
-            self._file.write_event(event)
-            self._file.flush()
+            self.file.write_event(event)
+            self.file.flush()
