@@ -79,8 +79,7 @@ def _run(given: Sequence[str]) -> None:
 
     from diffsep_jax.commands.app import App, serve
     from diffsep_jax.commands.export import Export, export
-    from diffsep_jax.commands.info import Info, show_info
-    from diffsep_jax.commands.models import Models, list_models
+    from diffsep_jax.commands.info import Info, Models, list_models, show_info
     from diffsep_jax.commands.separate import Separate, separate
 
     commands: dict[str, tuple[type, Callable[[Any], None]]] = {

@@ -1,1 +1,1 @@
-"""The subcommands of `diffsep`, one in a file."""
+"""The subcommands of `diffsep`."""
