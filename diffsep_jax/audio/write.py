@@ -264,7 +264,6 @@ def _open(
 
 
 def _sndfile_options(output: OutputFormat, sample_rate: int, num_samples: int) -> dict[str, Any]:
-    """What `soundfile.SoundFile` has to know."""
     if output.format == "ogg":
         return {"format": "OGG", "subtype": "VORBIS", "compression_level": 1 - _OGG_QUALITY}
     if output.format == "mp3":

@@ -94,7 +94,6 @@ class Comparison:
         return f"{winner} is better, by more than chance"
 
     def __str__(self) -> str:
-        """The comparison in one line."""
         left_out = f"; {self.left_out} left out, without a score" if self.left_out else ""
         p_value = "" if self.p_value is None else f", Wilcoxon p = {self.p_value:.2g}"
         seeds = f", seeds alone ±{self.seed_noise:.2f} on the mean" if self.seed_noise else ""

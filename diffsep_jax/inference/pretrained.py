@@ -100,7 +100,6 @@ def load_default_preset(name: str) -> Preset:
 
 
 def _read_config(name: str) -> tuple[SeparationModel, dict[str, Any]]:
-    """The model and the content of its config."""
     config_path = model_file(name, CONFIG_FILE)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
