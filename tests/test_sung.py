@@ -169,6 +169,10 @@ def test_a_folder_of_other_songs_is_not_mixed_with_these(tmp_path, quick):
     build_sung(command(tmp_path / "songs"))
     with pytest.raises(UserError, match="seed is 0; expected 7"):
         build_sung(command(tmp_path / "songs", seed=7))
+    settings = tmp_path / "songs" / "sung.json"
+    settings.write_text(settings.read_text().replace('"procedural"', '"procedural", "sinsy"'))
+    with pytest.raises(UserError, match=r"voices is \['procedural', 'sinsy'\]; expected \['proced"):
+        build_sung(command(tmp_path / "songs"))  # sinsy was a voice of earlier versions
     (tmp_path / "songs" / "sung.json").write_text("{")
     with pytest.raises(UserError, match=r"sung\.json: cannot be read; .* choose another --out"):
         build_sung(command(tmp_path / "songs"))

