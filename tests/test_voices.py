@@ -9,7 +9,7 @@ import pytest
 
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.songs import render_song
-from data_pipelines.sung import hibari, stock, voices, world
+from data_pipelines.sung import stock, voices, world
 from data_pipelines.sung.song import VOICE_SHARES
 from data_pipelines.sung.syllables import Treatment
 from diffsep_jax.errors import UserError
@@ -99,9 +99,8 @@ def test_the_generator_decides_timing_and_phases_but_not_the_words(engine):
     assert same > np.corrcoef(envelope(first).ravel(), envelope(other).ravel())[0, 1]
 
 
-@pytest.mark.parametrize("engine", ["hibari", "world"])
-def test_speech_keeps_its_own_contour_and_24_khz_voices_have_treble(engine):
-    voice = plain(engine, delivery="spoken", melodic=0.0, speech_hz=200.0)
+def test_speech_keeps_its_own_contour_and_24_khz_voices_have_treble():
+    voice = plain("world", delivery="spoken", melodic=0.0, speech_hz=200.0)
     track = pitches(perform(voice))
     high = [note._replace(pitch=note.pitch + 12) for note in NOTES]
     audio = perform(voice, notes=high)
@@ -115,9 +114,8 @@ def test_speech_keeps_its_own_contour_and_24_khz_voices_have_treble(engine):
     assert 1e-4 < treble / spectrum[(hz > 6000) & (hz < 11000)].sum() < 1
 
 
-@pytest.mark.parametrize("engine", ["hibari", "world"])
-def test_whispers_have_no_pitch(engine):
-    track = pitches(perform(plain(engine, effort="whispered")))
+def test_whispers_have_no_pitch():
+    track = pitches(perform(plain("world", effort="whispered")))
     voiced = [np.mean(~np.isnan(in_note(track, note))) for note in NOTES]
     assert np.mean(voiced) < 0.3
 
@@ -138,7 +136,7 @@ def test_procedural_gestures():
 
 
 def test_syllables_of_any_recording_are_sung():
-    speech = hibari.synthesiser()("every little thing is going down the road", seed=0)
+    speech = stock.hibari()("every little thing is going down the road", seed=0)
     analysis = world.analyse(speech, 24000)
     assert 8 <= len(analysis.syllables) <= 13
     for start, nucleus, end in analysis.syllables:
@@ -155,7 +153,7 @@ def test_syllables_of_any_recording_are_sung():
 
 
 def test_an_empty_melody_is_silence_and_short_notes_are_sung():
-    for engine in ("procedural", "hibari", "world"):
+    for engine in VOICE_SHARES:
         voice = plain(engine)
         assert not perform(voice, notes=()).any()
         short = [Note(0.1 * i, 0.1 * i + 0.02, 60.0, 0.5) for i in range(30)]
@@ -226,8 +224,8 @@ def test_a_missing_speaker_is_named(tmp_path, monkeypatch):
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     voices.check(["procedural"])
-    with pytest.raises(UserError, match=r"voice hibari: the package hibari-tts .*make voices"):
-        voices.check(["procedural", "hibari"])
+    with pytest.raises(UserError, match=r"voice world: the package pyworld-prebuilt .*make voices"):
+        voices.check(["procedural", "world"])
 
 
 EMBEDDED = {

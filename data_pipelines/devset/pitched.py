@@ -12,8 +12,8 @@ from data_pipelines.devset.tonality import Tonality
 from data_pipelines.dsp import Mono, Stereo, db_to_gain, pan
 from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Manner
-from data_pipelines.sung.syllables import Treatment
-from data_pipelines.sung.world import Analysis, analyse, resynthesise
+from data_pipelines.sung.syllables import Analysis, Treatment
+from data_pipelines.sung.world import analyse, resynthesise
 
 _MOST_NOISE, _NUCLEUS_FRAMES = 0.2, 10
 _KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")

@@ -40,7 +40,7 @@ class BuildSung:
         seed: seed of the data set.
         song_seconds: length of a song.
         workers: processes, one core each.
-        voices: kinds of voices that sing: procedural, hibari, world.
+        voices: kinds of voices that sing: procedural, world.
         fonts: sound fonts that play the instruments; default: those that are installed.
     """
 

