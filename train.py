@@ -23,7 +23,7 @@ with one_line_errors():
     import configs
     from data_pipelines import pipeline, sources
     from data_pipelines.augment import NO_AUGMENTATION
-    from data_pipelines.inspect.report import report
+    from data_pipelines.inspect.page import report
     from data_pipelines.source import Source
     from diffsep_jax.arguments import arguments
     from diffsep_jax.inference.pretrained import (

@@ -16,7 +16,7 @@ import train
 from data_pipelines import pipeline
 from data_pipelines.augment import NO_AUGMENTATION
 from data_pipelines.inspect import __main__ as command
-from data_pipelines.inspect import contents, page
+from data_pipelines.inspect import page
 from data_pipelines.pipeline import PipelineConfig
 from data_pipelines.sources import EmbeddedSongs, FolderSongs
 from diffsep_jax.errors import UserError, printable
@@ -52,7 +52,7 @@ def run(root, out, *more):
 
 
 def test_contents_are_measured(songs):
-    rows = contents.measure(folder_songs(songs), "x")
+    rows = page.measure(folder_songs(songs), "x")
     assert (rows["data set"], rows["songs"], rows["sample rate"]) == ("x", "2", "44,100 Hz")
     assert rows["hours"] == f"{2 * 10 * 4096 / RATE / 3600:.3f}"
     assert rows["longest song"].startswith("0:00.9")

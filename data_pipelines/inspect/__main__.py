@@ -60,7 +60,7 @@ def main(args: Sequence[str]) -> None:
     check_at_least(command, examples=1, segment=1, sample_rate=1, seed=0)
 
     # Imported here because they are slow: help and bad options answer at once.
-    from data_pipelines.inspect.report import report
+    from data_pipelines.inspect.page import report
     from data_pipelines.pipeline import PipelineConfig
     from data_pipelines.sources import open_source
 
