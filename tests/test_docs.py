@@ -46,7 +46,7 @@ def words(line):
         found = shlex.split(line, comments=True)
     except ValueError:
         return []
-    while found and (found[0] == "time" or re.match(r"[A-Z_]+=", found[0])):
+    while found and re.match(r"time$|/usr/bin/time$|-v$|[A-Z_]+=", found[0]):
         del found[0]
     found[:1] = [word.removeprefix(".venv/bin/") for word in found[:1]]
     return found if found and found[0] in PROGRAMS else []
@@ -151,7 +151,7 @@ def test_every_config_says_how_to_run_it():
         "python eval.py --out OUT --metric quick",
         "python -m data_pipelines.build stems --out OUT",
         "python -m data_pipelines.inspect SONGS --example 3",
-        "python -m benchmarks.long_file --minute 3",
+        "python -m benchmarks.bss_eval --data DEVSET --second 240",
         "python -m diffsep_jax.evaluation.report OUT --table tsv",
         "python launch/compile_for_tpu.py small --topology v5e:2x2",
         "python nonsense.py",
