@@ -20,7 +20,6 @@ import signal
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Union, get_args
 
-import rich.progress
 import tyro
 from rich.console import Console
 
@@ -143,12 +142,9 @@ def _build(builder: RecordsBuilder, sample_rate: int) -> None:
         check_same(builder.folder / "metadata.json", dataclasses.asdict(builder.record_format))
         console.print(f"{builder.folder} exists; delete it to build it again", markup=False)
     else:
-        stderr = Console(stderr=True)
-        with rich.progress.Progress(console=stderr, disable=not stderr.is_terminal) as bar:
-            task = bar.add_task(builder.name, total=None)
-            # Hides what TFDS prints about downloads; this build downloads nothing.
-            with contextlib.redirect_stdout(io.StringIO()):
-                builder.build(lambda done, total: bar.update(task, completed=done, total=total))
+        # Hides what TFDS prints about downloads; this build downloads nothing.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.build()
     tables = {split: builder.folder / table_name(split) for split in SPLITS}
     reports: dict[str, dict[str, Any]] = {
         split: report

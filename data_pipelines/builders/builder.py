@@ -16,6 +16,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 import tyro
+from rich.console import Console
+from rich.progress import track
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from data_pipelines.builders.layouts import Layout, find
@@ -91,12 +93,11 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
         """The data set's own folder, which `build` creates."""
         return Path(self.data_dir)
 
-    def build(self, on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+    def build(self) -> None:
         """Builds the data set; continues where an earlier build was interrupted.
 
-        `on_progress(done, total)` is called with bytes of the source.
+        On a terminal, stderr shows the progress.
         """
-        self._on_progress = on_progress
         self.download_and_prepare(download_dir=self._parts)
         for leftover in (self._parts, *self._parts.parent.glob("incomplete.*")):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -127,12 +128,15 @@ class RecordsBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore
             for split in SPLITS
             for shard in self._shards([r for r in self._findings.recordings if r.split == split])
         }
-        total = sum(shard.num_bytes for shard in shards.values())
-        done, written = 0, {}
-        for records, table in self._run(list(shards.values())):
-            written[records.stem] = records, read_table(table)
-            done += shards[records.stem].num_bytes
-            self._on_progress(done, total)
+        stderr = Console(stderr=True)
+        finished = track(
+            self._run(list(shards.values())),
+            self.name,
+            len(shards),
+            console=stderr,
+            disable=not stderr.is_terminal,
+        )
+        written = {records.stem: (records, read_table(table)) for records, table in finished}
         infos = []
         for split in SPLITS:
             parts = [written[key] for key, s in shards.items() if s.recordings[0].split == split]

@@ -38,7 +38,6 @@ class Shard:
         min_samples: shorter recordings are left out.
         folder: where finished shards wait for the others.
         key: changes with the format and with any file's place, size or time; names the files.
-        num_bytes: size of the recordings' files.
     """
 
     recordings: tuple[Recording, ...]
@@ -46,23 +45,21 @@ class Shard:
     min_samples: int
     folder: Path
     key: str
-    num_bytes: int
 
 
 def plan_shard(
     recordings: tuple[Recording, ...], record_format: RecordFormat, min_samples: int, folder: Path
 ) -> Shard:
     """The shard of these recordings."""
-    parts, num_bytes = [VERSION, repr(record_format), str(min_samples)], 0
+    parts = [VERSION, repr(record_format), str(min_samples)]
     for recording in recordings:
         parts.append(repr(recording))
         for path in sorted({file.path for file in recording.files}):
             with contextlib.suppress(OSError):  # reading reports it
                 status = path.stat()
-                num_bytes += status.st_size
                 parts.append(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}")
     digest = hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
-    return Shard(recordings, record_format, min_samples, folder, digest[:24], num_bytes)
+    return Shard(recordings, record_format, min_samples, folder, digest[:24])
 
 
 def write_shard(shard: Shard) -> tuple[Path, Path]:
