@@ -47,7 +47,7 @@ def test_a_band_is_a_function_of_its_generator_and_says_what_it_played(
     assert audio.dtype == np.float32
     assert audio.std() > 1e-3
     assert json.loads(json.dumps(description))["kind"] == kind
-    assert description["programs"]
+    assert description["parts"]
     assert not np.array_equal(play(seed + 1)[0], audio)  # and nothing of it is left to be heard
     np.testing.assert_array_equal(play(seed)[0], audio)
 

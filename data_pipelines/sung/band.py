@@ -33,8 +33,8 @@ def play(
 ) -> tuple[Stereo, dict[str, Any]]:
     """Arranges and renders the accompaniment of a song: (stereo float32, what was played).
 
-    The level is arbitrary. The description holds JSON values: kind, programs, kit, guitars
-    (amplified ones), parts, procedural, cents, bus. Raises `UserError` as `play_notes` does.
+    The level is arbitrary. The description holds JSON values: kind, parts, procedural, cents, bus.
+    Raises `UserError` as `play_notes` does.
     """
     arrangement = arrange(rng, score)
     mix = np.zeros((num_samples, 2), np.float32)
@@ -64,18 +64,12 @@ def play(
     impulse = dsp.room(rng, sample_rate, seconds, brightness, float(rng.uniform(0, 0.03)))
     mix += dsp.reverberate(wet, impulse)
     mix, bus = _bus(rng, mix, sample_rate, arrangement.kind)
-    parts = arrangement.parts
     description = {
         "kind": arrangement.kind,
-        "programs": sorted({p for part in parts if part.sound != "drums" for p in part.programs}),
-        "kit": next((part.programs[0] for part in parts if part.sound == "drums"), None),
-        "guitars": sum(
-            part.sound == "amplifier" and part.role not in ("bass", "machine") for part in parts
-        ),
         "parts": [
             {"role": part.role, "sound": part.sound, "effect": part.effect}
             | {"programs": list(part.programs), "notes": len(part.notes)}
-            for part in parts
+            for part in arrangement.parts
         ],
         "procedural": procedural,
         "cents": round(arrangement.cents, 1),

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from data_pipelines import dsp, mastering
 from data_pipelines.dsp import Stereo
 from data_pipelines.embedded import band as procedural_band
-from data_pipelines.embedded.composition import SCALES, Composition, Note, compose
+from data_pipelines.embedded.composition import Composition, Note, compose
 from data_pipelines.embedded.production import balance, lead_position, shifted
 from data_pipelines.song_folders import Song
 from data_pipelines.source import active_blocks, block_rms
@@ -28,8 +28,6 @@ SAMPLE_RATE = 44_100
 
 VOICE_SHARES = {"procedural": 1 / 3, "world": 2 / 3}
 """Share of the songs that each kind of voice sings, if both are used."""
-
-_PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,6 @@ def render(config: SongConfig, number: int) -> Song:
             "style": style,
             "effects": used,
             "tempo_bpm": round(score.tempo_bpm, 1),
-            "key": _key(score),
             "band": band_facts,
             "vocals_to_band_db": round(ratio_db, 1),
             "sung_share": round(float(activity.mean()), 3),
@@ -97,11 +94,6 @@ def _with_rests(rng: Generator, score: Composition) -> tuple[Note, ...]:
             break
         melody = tuple(note for note in melody if note.phrase != phrase)
     return melody
-
-
-def _key(score: Composition) -> str:
-    mode = next(name for name, scale in SCALES.items() if scale == score.scale)
-    return f"{_PITCHES[score.tonic % 12]} {mode}"
 
 
 def _sing(rng: Generator, voice: voices.Voice, score: Composition, n: int) -> tuple[Stereo, str]:
