@@ -14,8 +14,8 @@ import soundfile
 from data_pipelines.devset import build, clips
 from data_pipelines.devset.build import BuildDevset, build_devset
 from data_pipelines.devset.lines import Take, clean_take, draw_line, sounding
-from data_pipelines.devset.melody import compose_melody, harmonise
 from data_pipelines.devset.mixing import mix, silent_seconds
+from data_pipelines.devset.pitched import compose_melody, harmonise
 from data_pipelines.devset.sources import DEBIAN, Table, _band, _voice
 from data_pipelines.devset.tonality import find_tonality
 from data_pipelines.packages import fetch

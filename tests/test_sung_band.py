@@ -11,10 +11,12 @@ from data_pipelines.embedded import composition
 from data_pipelines.sung import amplifier, arrangement, band, soundfont
 from data_pipelines.sung.arrangement import KINDS, arrange
 from data_pipelines.sung.drummer import KITS, ORCHESTRA_KIT
-from data_pipelines.sung.parts import PROGRAMS, VOICE_PROGRAMS
+from data_pipelines.sung.parts import PROGRAMS
 from diffsep_jax.errors import UserError
 
 RATE = 22050
+VOICE_PROGRAMS = {52, 53, 54, 55, 78, 85, 88, 90, 91, 94, 96, 100, 101, 102, 121, 126}
+"""Choir, voices, orchestra hit, whistle, pads and effects of sung samples, breath, applause."""
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,6 @@ from data_pipelines.embedded.composition import Composition, Note, Section
 
 Sound = Literal["programs", "drums", "amplifier", "saw", "glide", "noise", "one-shots"]
 
-VOICE_PROGRAMS = frozenset({52, 53, 54, 55, 78, 85, 88, 90, 91, 94, 96, 100, 101, 102, 121, 126})
-"""Never played: programs that are voices, or use samples of voices in FluidR3 or MuseScore General.
-
-Choir, voices, orchestra hit, whistle, pads and effects made of sung samples, breath, applause.
-"""
-
 PROGRAMS: dict[str, tuple[int, ...]] = {
     "keys": (0, 1, 2, 3, 4, 5, 6, 7),
     "organ": (16, 17, 18, 19, 20),
@@ -30,6 +24,7 @@ PROGRAMS: dict[str, tuple[int, ...]] = {
     "bass": (32, 33, 34, 35, 36, 37, 38, 39),
     "guitar": (25, 26, 27, 27, 29),
 }
+"""None is a voice, or uses samples of voices in FluidR3 or MuseScore General."""
 
 RHYTHMS = {
     "held": ("x...............", "x.......x.......", "x.....x.x......."),
