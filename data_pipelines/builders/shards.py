@@ -50,7 +50,7 @@ class Shard:
 def plan_shard(
     recordings: tuple[Recording, ...], record_format: RecordFormat, min_samples: int, folder: Path
 ) -> Shard:
-    """The shard of these recordings."""
+    """The shard of these recordings, with its key."""
     parts = [VERSION, repr(record_format), str(min_samples)]
     for recording in recordings:
         parts.append(repr(recording))

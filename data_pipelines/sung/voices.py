@@ -260,7 +260,6 @@ def _phrases(voice: Voice, notes: Sequence[Note]) -> Iterator[tuple[Generator, l
 def _procedural(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
 ) -> Mono:
-    """The procedural singer."""
     lyrics: list[phonetics.Syllable | None] = []
     for words, group in _phrases(voice, notes):
         lyrics += write_lyrics(words, len(group), voice.melisma)
@@ -270,7 +269,7 @@ def _procedural(
 def _syllables(
     rng: Generator, voice: Voice, notes: list[Note], num_samples: int, sample_rate: int
 ) -> Mono:
-    """Sentences of a few, their syllables laid under the notes."""
+    """The syllables of sentences laid under the notes; a phrase has one sentence."""
     sources: list[tuple[Analysis, int]] = []
     sounds: list[Note] = []
     for words, group in _phrases(voice, notes):
@@ -323,7 +322,7 @@ def _recordings(
 
 
 def _sentence(words: Generator, voice: Voice) -> int:
-    """One of the few sentences that a voice repeats."""
+    """Number of one of the few sentences that a voice repeats."""
     return (voice.lyrics + 11 * int(words.integers(_LINES))) % stock.SIZE
 
 
