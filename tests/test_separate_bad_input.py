@@ -12,22 +12,10 @@ pytestmark = pytest.mark.usefixtures("halving")
 
 def test_a_refinement_that_cannot_be_is_refused(tmp_path, capsys):
     path, short = song(tmp_path / "a.wav"), song(tmp_path / "short.wav", noise(20_009, 2))
-    out = ["--out", tmp_path / "out"]
+    out = ["--out", tmp_path / "out", "--start-sigma", 0.3]
     for arguments, message in [
-        (
-            [path, "--refine", path, "--start-sigma", 1],
-            "start_sigma 1, which keeps nothing of the vocals to refine",
-        ),
-        (
-            [path, "--refine", path, "--sampler", "direct"],
-            "sampler is direct with start_sigma 1, which keeps nothing",
-        ),
-        ([path, short, "--refine", path, "--start-sigma", 0.3], "expected one input"),
-        (
-            [path, "--refine", short, "--start-sigma", 0.3],
-            f"{short}: its length is 20009 samples at 44100 Hz; expected 20011 samples",
-        ),
-        ([path, "--refine", tmp_path / "gone.wav", "--start-sigma", 0.3], "no vocals to refine"),
+        ([path, short, "--refine", path], "expected one input"),
+        ([path, "--refine", short], f"{short}: its length is 20009 samples at 44100 Hz; expected"),
     ]:
         error = fails(capsys, *arguments, *out)
         assert message in error
@@ -99,28 +87,16 @@ def test_bad_files_are_reported_and_the_others_separated(tmp_path, capsys):
     ("option", "value", "message"),
     [
         ("--steps", 0, "steps is 0; expected 1 to 1000000"),
-        ("--steps", 2**31, "steps is 2147483648; expected 1 to 1000000"),
-        ("--cutoff-hz", 22_050, "cutoff_hz is 22050.0; expected less than 22050"),
-        ("--seed", -1, "seed is -1; expected"),
-        ("--start-sigma", 1.1, "start_sigma is 1.1; expected 1e-06 to 1"),
-        ("--schedule", 9, "schedule is 9.0; expected 0.1 to 8"),
-        ("--temperature", -1, "temperature is -1.0; expected 0 to 2"),
-        ("--crossover-hz", 22_050, "crossover_hz is 22050.0; expected less than 22050"),
-        ("--ensemble", 0, "ensemble is 0; expected 1 to 10000"),
-        ("--overlap", 0.6, "overlap is 0.6; expected"),
         ("--batch-size", 0, "batch size is 0; expected at least 1"),
         ("--model", "smal", "unknown model 'smal'; known models: small"),
         ("--step", 3, "--steps"),  # a suggestion
         ("--sampler", "dim", "ddim"),
-        ("--preset", "quick", "balanced"),
         ("--start", -1, "start is -1.0; expected 0 seconds or more"),
         ("--start", 9, "start is 9 s; expected less than its length"),
         ("--duration", 0, "duration is 0.0; expected more than 0 seconds"),
         ("--sample-rate", 10, "sample rate is 10; expected 1000 to 1000000 Hz"),
         ("--name", "{title}", "name is '{title}'; expected a path below --out"),
-        ("--bitrate-kbps", 320, "bitrate_kbps is 320 with wav; expected format mp3"),
         ("--subtype", "pcm8", "subtype is pcm8 with wav; expected"),
-        ("--list", "gone.txt", "gone.txt: cannot be read: No such file"),
     ],
 )
 def test_bad_options(tmp_path, capsys, option, value, message):

@@ -98,8 +98,9 @@ def test_a_frequency_that_plays_no_part_may_be_too_high_for_a_model():
         settings.check_rate(44_100)
     PRESETS["fast"].check_rate(8_000)
     SamplerSettings(sampler="ab2").check_rate(8_000)
-    with pytest.raises(UserError, match=r"cutoff_hz is 5000.0; expected less than 4000,"):
-        SamplerSettings().check_rate(8_000)
+    for name in ("cutoff_hz", "crossover_hz"):
+        with pytest.raises(UserError, match=rf"{name} is 5000.0; expected less than 4000,"):
+            SamplerSettings(**{"cutoff_hz": 0.0, name: 5000.0}).check_rate(8_000)
 
 
 def test_a_bound_parameter_is_no_setting():
@@ -129,6 +130,9 @@ def test_a_function_is_a_sampler():
         ({"preset": "fast", "sampler": "ab2"}, "sampler ab2 contradicts preset fast"),
         ({"preset": "best", "sampler": "direct"}, "sampler direct contradicts preset best"),
         ({"steps": 0}, "steps is 0; expected 1 to 1000000"),
+        ({"temperature": -1.0}, "temperature is -1.0; expected 0 to 2"),
+        ({"ensemble": 0}, "ensemble is 0; expected 1 to 10000"),
+        ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
         ({"sampler": "euler"}, "sampler is euler; expected one of ddim, ab2, direct"),
     ],
 )
