@@ -1,6 +1,5 @@
 """Tracks on which our BSS Eval is compared with museval's."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from jaxtyping import Float32
 
 from data_pipelines.embedded.excerpt import load_excerpt
 from data_pipelines.embedded.songs import render_song
-from diffsep_jax.evaluation.bss_eval import FrameScores
 from diffsep_jax.evaluation.oracle import ideal_ratio_mask
 
 Stems = Float32[np.ndarray, "2 time channel"]
@@ -31,31 +29,6 @@ class Case(NamedTuple):
     references: Stems
     estimates: Stems
     singular: bool = False
-
-
-def largest_difference(ours: FrameScores, theirs: FrameScores) -> dict[str, float]:
-    """Largest difference of each metric over stems and frames in dB; infinite if NaNs differ.
-
-    What lies above 100 dB or below -100 dB counts as 100: of an error that small, rounding is part.
-    """
-    return {
-        name: _difference(a, b)
-        for name, a, b in zip(FrameScores._fields, ours, theirs, strict=True)
-    }
-
-
-def largest_difference_of_medians(ours: FrameScores, theirs: FrameScores) -> float:
-    """The same of the tracks' scores: medians over the frames that are not NaN, all metrics."""
-    return max(
-        _difference(np.nanmedian(a, axis=1), np.nanmedian(b, axis=1))
-        for a, b in zip(ours, theirs, strict=True)
-    )
-
-
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
-        return math.inf
-    return float(np.nanmax(np.abs(np.clip(ours, -100, 100) - np.clip(theirs, -100, 100))))
 
 
 def cases(sample_rate: int, num_taps: int) -> Iterator[Case]:

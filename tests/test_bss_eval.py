@@ -1,10 +1,12 @@
 """BSS Eval: against museval, against least squares written out, and its limits."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from museval_cases import cases, largest_difference, largest_difference_of_medians
+from museval_cases import cases
 
 from benchmarks.bss_eval import museval
 from diffsep_jax.errors import UserError
@@ -191,39 +193,29 @@ def test_bad_input_is_refused_in_one_line(track):
         assert "\n" not in str(caught.value)
 
 
-def disagreements(sample_rate, num_taps, some_cases):
-    """Cases in which a frame or the track's median is not museval's to 0.01 dB."""
-    found = {}
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sample_rate", "num_taps", "num_cases"),
+    [
+        (8_000, 32, None),
+        (44_100, 512, 1),  # the real song, where the equations are the worst conditioned
+    ],
+)
+def test_agreement_with_museval(sample_rate, num_taps, num_cases):
+    """To 0.01 dB, of all that lies within 100 dB: of errors smaller than that, rounding is part."""
+    some_cases = list(itertools.islice(cases(sample_rate, num_taps), num_cases))
+    assert len(some_cases) >= (num_cases or 20)
     for case in some_cases:
         ours = BssEval(case.references, sample_rate, num_taps=num_taps)(case.estimates)
         theirs = museval(case.references, case.estimates, sample_rate, num_taps)
-        differences = largest_difference(ours, theirs)
-        differences["track"] = largest_difference_of_medians(ours, theirs)
+        pairs = dict(zip(FrameScores._fields, zip(ours, theirs, strict=True), strict=True))
         if case.singular:  # neither's filters are determined; SDR has none
-            differences = {"sdr": differences["sdr"]}
-        if not max(differences.values()) < 0.01:
-            found[case.name] = differences
-    return found
-
-
-@pytest.mark.slow
-def test_agreement_with_museval():
-    all_cases = list(cases(8_000, 32))
-    assert len(all_cases) >= 20
-    assert disagreements(8_000, 32, all_cases) == {}
-
-
-@pytest.mark.slow
-def test_agreement_with_museval_on_the_real_song():
-    """At full rate with all the taps, where the equations are the worst conditioned."""
-    assert disagreements(44_100, 512, [next(cases(44_100, 512))]) == {}
-
-
-def test_differences_count_nan_and_size(track):
-    scores = score(*track)
-    assert max(largest_difference(scores, scores).values()) == 0
-    assert largest_difference_of_medians(scores, scores) == 0
-    other = scores._replace(sir=scores.sir + 0.5, sar=np.where(scores.sar > 0, np.nan, scores.sar))
-    assert largest_difference(scores, other) == pytest.approx(
-        {"sdr": 0, "isr": 0, "sir": 0.5, "sar": np.inf}
-    )
+            pairs = {"sdr": pairs["sdr"]}
+        else:
+            tracks = ([np.nanmedian(a, axis=1) for a in each] for each in (ours, theirs))
+            pairs |= {"track": tuple(tracks)}
+        for name, pair in pairs.items():
+            a, b = (np.clip(each, -100, 100) for each in pair)
+            np.testing.assert_allclose(
+                a, b, rtol=0, atol=0.01, equal_nan=True, err_msg=f"{case.name}: {name}"
+            )
