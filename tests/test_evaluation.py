@@ -474,33 +474,13 @@ def test_songs_of_one_name_are_refused():
 
 def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
     (tmp_path / "file").touch()
-    (tmp_path / "empty").mkdir()
     model = str(model_dir)
     for options, message in [
         ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
-        ({"data": str(tmp_path / "gone"), "model": model}, "no such folder"),
-        ({"data": str(tmp_path / "empty"), "model": model}, "no songs"),
-        ({"model": model, "out": tmp_path / "file" / "x"}, "cannot be written"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
-        ({"model": model, "overlap": 0.7}, "overlap is 0.7"),
-        ({"model": model, "sampling": SamplerOptions(cutoff_hz=30_000.0)}, "cutoff_hz is 30000.0"),
-        (
-            {"model": model, "estimates": "{track}"},
-            "--model is given with --estimates, where it has no",
-        ),
-        (
-            {"estimates": "{track}", "repeats": 2},
-            "--repeats is given with --estimates, where it has",
-        ),
-        ({"estimates": str(tmp_path)}, "expected a path with {track} in it"),
-        ({"estimates": "no/{track}.wav"}, "at least one of the 2 tracks, such as no/one.wav"),
-        (
-            {"estimates": "{track}", "sampling": QUICK},
-            "a sampler option is given with --estimates",
-        ),
+        ({"model": model, "estimates": "{track}"}, "--model is given with --estimates, where it"),
+        ({"estimates": "{track}", "sampling": QUICK}, "a sampler option is given with --estimates"),
         ({"model": model, "num_songs": 2}, "--num-songs is given with --data"),
-        ({"data": "embedded", "song_seconds": float("nan")}, "seconds is nan; expected at least"),
-        ({"data": "embedded", "song_seconds": float("inf")}, "seconds is inf; expected at least"),
         ({"model": model, "sweep": ("steps=none",)}, "sweep is steps=none; expected values"),
         ({"model": model, "name": "mixture"}, "name is 'mixture'; expected a name other than"),
     ]:

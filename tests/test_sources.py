@@ -1,5 +1,6 @@
 """Sources: random access equals slicing, and bad folders end in one line that names the file."""
 
+import math
 import os
 from pathlib import Path
 
@@ -68,7 +69,12 @@ def test_beyond_the_end_is_an_error(tmp_path, stems):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"num_songs": 0}, {"seconds": -1.0}, {"sample_rate": 0}, {"seed": -1}],
+    [
+        {"num_songs": 0},
+        *({"seconds": seconds} for seconds in (-1.0, math.nan, math.inf)),
+        {"sample_rate": 0},
+        {"seed": -1},
+    ],
 )
 def test_bad_values_are_refused(fields):
     with pytest.raises(UserError, match=next(iter(fields))):
@@ -149,9 +155,6 @@ def test_bad_folders_are_refused(tmp_path, stems):
     refused(tmp_path / "no_vocals", "song", "no file matches the patterns of vocals")
     write_song(tmp_path / "alone" / "song", {"vocals": stems["vocals"]})
     refused(tmp_path / "alone", "song", "only vocals")
-    write_song(tmp_path / "twice" / "song", stems)
-    write(tmp_path / "twice" / "song" / "vocals.flac", stems["vocals"], RATE, None)
-    refused(tmp_path / "twice", "vocals.wav", "vocals.flac")
 
 
 def test_bad_files_are_refused(tmp_path, stems):
