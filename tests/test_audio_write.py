@@ -40,19 +40,15 @@ def noise(num_frames=30_011, num_channels=2, seed=0):
     return dsp.lfilter(b, a, white, axis=0)[200:].astype(np.float32)
 
 
-def write(
-    folder,
-    output,
-    stems,
-    *,
-    rate=RATE,
-    block=5000,
-):
+def writing(paths, output, num_frames, rate=48_000, num_channels=2, **options):
+    shape = {"sample_rate": rate, "num_channels": num_channels, "num_frames": num_frames}
+    return stems_writer(paths, output, **shape, **options)
+
+
+def write(folder, output, stems, *, rate=RATE, block=5000):
     paths = {name: folder / f"{name}.{output.format}" for name in stems}
     num_frames, num_channels = next(iter(stems.values())).shape
-    with stems_writer(
-        paths, output, sample_rate=rate, num_channels=num_channels, num_frames=num_frames
-    ) as writer:
+    with writing(paths, output, num_frames, rate, num_channels) as writer:
         for start in range(0, num_frames, block):
             for name, audio in stems.items():
                 writer.write(name, audio[start : start + block])
@@ -187,22 +183,19 @@ def test_lossy_formats_keep_length_time_and_level(tmp_path, format_, rate):
             assert level == pytest.approx(1, abs=tolerance)
 
 
-@pytest.mark.parametrize("format_", ["mp3", "ogg"])
-def test_another_decoder_finds_the_same_samples(tmp_path, format_):
+@pytest.mark.parametrize(("format_", "least_db"), [("mp3", 15), ("ogg", 15), ("opus", 60)])
+def test_another_decoder_finds_the_same_samples(tmp_path, format_, least_db):
     audio = noise()
-    paths, _ = write(tmp_path, OutputFormat(format=format_), {"a": audio})
-    with av.open(str(paths["a"])) as container:
-        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
-    decoded = np.concatenate(frames, axis=1).T
-    assert decoded.shape == audio.shape
-    assert snr_db(audio, decoded) > 15
-
-
-def test_another_decoder_finds_the_same_samples_in_opus(tmp_path):
-    audio = noise()
-    decoded = decode(tmp_path, OutputFormat(format="opus"), audio, 48_000)
-    by_libsndfile, _ = sf.read(tmp_path / "a.opus", dtype="float32")
-    assert snr_db(decoded, by_libsndfile) > 60
+    decoded = decode(tmp_path, OutputFormat(format=format_), audio, 48_000)
+    path = tmp_path / f"a.{format_}"
+    if format_ == "opus":
+        audio, other = decoded, sf.read(path, dtype="float32")[0]
+    else:
+        with av.open(str(path)) as container:
+            frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        other = np.concatenate(frames, axis=1).T
+    assert other.shape == audio.shape
+    assert snr_db(audio, other) > least_db
 
 
 @pytest.mark.parametrize("bitrate_kbps", [64, 128, 160, 192, 224, 256, 320])
@@ -273,13 +266,7 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(tmp_path, format_
         path.write_bytes(b"old")
 
     def write_and_fail():
-        with stems_writer(
-            paths,
-            OutputFormat(format=format_),
-            sample_rate=48_000,
-            num_channels=2,
-            num_frames=200,
-        ) as writer:
+        with writing(paths, OutputFormat(format=format_), 200) as writer:
             writer.write("a", np.zeros((200, 2), np.float32))
             writer.write("b", np.zeros((100, 2), np.float32))
             raise KeyboardInterrupt
@@ -290,33 +277,35 @@ def test_an_interrupted_write_leaves_nothing_and_keeps_the_old(tmp_path, format_
     assert {path.read_bytes() for path in paths.values()} == {b"old"}
 
 
+@pytest.fixture
+def alarm():
+    """Is set when SIGALRM comes, which raises KeyboardInterrupt."""
+    rang = threading.Event()
+
+    def interrupt(*_):
+        rang.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    yield rang
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("alarm")
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_interrupt_is_never_lost_in_an_encoder(tmp_path, capfd, format_):
     audio = noise(20_000)
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
     def write_until_interrupted(seconds):
-        with stems_writer(
-            {"a": tmp_path / "a"},
-            OutputFormat(format=format_),
-            sample_rate=48_000,
-            num_channels=2,
-            num_frames=len(audio),
-        ) as writer:
+        with writing({"a": tmp_path / "a"}, OutputFormat(format=format_), len(audio)) as writer:
             signal.setitimer(signal.ITIMER_REAL, seconds)
             until = time.monotonic() + 20
             while time.monotonic() < until:
                 writer.write("a", audio)
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for milliseconds in range(1, 40, 3):
-            with pytest.raises(KeyboardInterrupt):
-                write_until_interrupted(milliseconds / 1000)
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    for milliseconds in range(1, 40, 3):
+        with pytest.raises(KeyboardInterrupt):
+            write_until_interrupted(milliseconds / 1000)
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 
@@ -340,9 +329,7 @@ def test_a_full_disk_is_one_line_at_the_block_that_does_not_fit(tmp_path, format
     written = []
 
     def write_blocks():
-        with stems_writer(
-            {"b": tmp_path / "b"}, output, sample_rate=48_000, num_channels=2, num_frames=1_400_000
-        ) as writer:
+        with writing({"b": tmp_path / "b"}, output, 1_400_000) as writer:
             for block in blocks:
                 writer.write("b", block)
                 written.append(block)
@@ -358,13 +345,9 @@ def test_a_full_disk_is_one_line_at_the_block_that_does_not_fit(tmp_path, format
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_an_interrupt_ends_a_write_to_a_full_disk(tmp_path, format_):
-    output, audio = OutputFormat(format=format_), noise(4000)
-
     def write_and_interrupt():
-        with stems_writer(
-            {"b": tmp_path / "b"}, output, sample_rate=48_000, num_channels=2, num_frames=5000
-        ) as writer:
-            writer.write("b", audio)
+        with writing({"b": tmp_path / "b"}, OutputFormat(format=format_), 5000) as writer:
+            writer.write("b", noise(4000))
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
             raise KeyboardInterrupt
 
@@ -413,13 +396,11 @@ def test_what_does_not_go_together_is_refused(options, message):
     ("options", "rate", "message"),
     [
         ({"format": "mp3"}, 96_000, "is 96000 Hz with mp3; expected one of 8000, .*--sample-rate"),
-        ({"format": "m4a"}, 50_000, "is 50000 Hz with m4a; expected one of 7350, 8000"),
         ({"format": "opus"}, 44_100, "is 44100 Hz with opus; expected 48000 Hz"),
         ({"format": "ogg"}, 200_001, "is 200001 Hz with ogg; expected 8000 to 200000 Hz"),
         ({"format": "ogg"}, 7_999, "is 7999 Hz with ogg; expected 8000 to 200000 Hz"),
         ({"format": "flac"}, 655_360, "is 655360 Hz with flac; expected 1 to 655350 Hz"),
         ({"format": "mp3", "bitrate_kbps": 320}, 22_050, "320 at 22050 Hz; .* one of 64, 80"),
-        ({"format": "mp3", "bitrate_kbps": 48}, 44_100, "48 at 44100 Hz; .* one of 64, 80"),
     ],
 )
 def test_rates_that_a_format_does_not_have_name_the_file(options, rate, message):
@@ -434,28 +415,19 @@ def test_the_highest_rates_are_written(tmp_path, format_):
     decode(tmp_path, OutputFormat(format=format_), noise(1000), rate)
 
 
-def test_an_interrupt_is_never_lost_while_files_are_read_back(tmp_path, monkeypatch):
+def test_an_interrupt_is_never_lost_while_files_are_read_back(tmp_path, monkeypatch, alarm):
     """In the main thread PyAV loses every fifth or so."""
-    check_whole = write_module._check_whole
-    seconds, until = 0.0, 0.0
+    check_whole, milliseconds = write_module._check_whole, iter(range(1, 31))
 
     def check_again_and_again(*arguments):
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        while time.monotonic() < until:
+        signal.setitimer(signal.ITIMER_REAL, next(milliseconds) / 1000)
+        until = time.monotonic() + 10
+        while not alarm.is_set() and time.monotonic() < until:
             check_whole(*arguments)
 
-    def interrupt(*_):
-        nonlocal until
-        until = 0.0
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(write_module, "_check_whole", check_again_and_again)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for milliseconds in range(1, 31):
-            seconds, until = milliseconds / 1000, time.monotonic() + 10
-            with pytest.raises(KeyboardInterrupt):
-                write(tmp_path, OutputFormat(format="flac"), {"a": noise(20_000)})
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    for _ in range(30):
+        alarm.clear()
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, OutputFormat(format="flac"), {"a": noise(20_000)})
     assert not list(tmp_path.iterdir())

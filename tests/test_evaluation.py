@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import scored
 import soundfile as sf
+from test_audio_write import files_up_to
 
 import eval as eval_script
 from diffsep_jax.audio.read import read_audio
@@ -427,13 +427,9 @@ def test_excerpts_are_where_the_singing_is_and_do_not_clip(tmp_path):
 
 
 def test_an_excerpt_that_cannot_be_written_ends_in_one_line(tmp_path):
-    song, limit = scored.song(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
-    try:
-        with pytest.raises(UserError, match=r"mixture\.flac: cannot be written: File too large"):
-            keep_excerpt(tmp_path, song, {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    message = r"mixture\.flac: cannot be written: File too large"
+    with files_up_to(4096), pytest.raises(UserError, match=message):
+        keep_excerpt(tmp_path, scored.song(), {})
 
 
 def test_of_few_settings_every_estimate_can_be_heard(tmp_path, songs, halving):

@@ -6,11 +6,11 @@ import av
 import numpy as np
 import pytest
 from halving import noise, run, song
-from test_audio_write import files_up_to
+from test_audio_write import files_up_to, writing
 
 from diffsep_jax.audio.read import read_audio
 from diffsep_jax.audio.tags import NO_TAGS, Cover, Tags, read_tags
-from diffsep_jax.audio.write import FORMATS, OutputFormat, stems_writer
+from diffsep_jax.audio.write import FORMATS, OutputFormat
 from diffsep_jax.errors import UserError
 
 TEXTS = {
@@ -40,14 +40,8 @@ def cover(codec="mjpeg"):
 
 def write(path, format_, tags, audio=None):
     audio = noise(30_011, 2) if audio is None else audio
-    with stems_writer(
-        {"a": path},
-        OutputFormat(format=format_),
-        sample_rate=48_000,
-        num_channels=audio.shape[1],
-        num_frames=len(audio),
-        tags=tags,
-    ) as writer:
+    shape = {"num_frames": len(audio), "num_channels": audio.shape[1]}
+    with writing({"a": path}, OutputFormat(format=format_), **shape, tags=tags) as writer:
         writer.write("a", audio)
     return path
 
