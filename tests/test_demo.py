@@ -65,23 +65,9 @@ def tiny_model(tmp_path):
     return tmp_path / "[" / "b]"
 
 
-@pytest.fixture
-def halving(monkeypatch):
-    """A separator that halves: utterance SDRs are then known."""
-
-    def separate(self, mixture, sample_rate, **_):
-        return Separation(mixture / 2, mixture / 2)
-
-    monkeypatch.setattr(demo.Separator, "separate", separate)
-
-
-@pytest.mark.usefixtures("halving")
-def test_demo_writes_what_it_says(
-    tmp_path,
-    tiny_model,
-    monkeypatch,
-    capsys,
-):
+def test_demo_writes_what_it_says(tmp_path, tiny_model, monkeypatch, capsys):
+    halves = lambda self, mixture, *_, **__: Separation(mixture / 2, mixture / 2)  # noqa: E731
+    monkeypatch.setattr(demo.Separator, "separate", halves)  # utterance SDRs are then known
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(demo, "SONG_SECONDS", 4.0)
     out = tmp_path / "out [i]"
@@ -95,12 +81,10 @@ def test_demo_writes_what_it_says(
     assert np.array_equal(stems["accompaniment"], stems["mixture"] - stems["vocals"])
     assert sorted(path.stem for path in out.iterdir()) == sorted((*names, "demo"))
     printed = capsys.readouterr().out
-    for said in ("real song", "CC BY-NC-SA 3.0", "stempeg", "T=8", "utterance SDR", "parameters"):
+    for said in ("CC BY-NC-SA 3.0", "T=8", *(f"{name}.wav" for name in names)):
         assert said in printed
     for named in ("[/b]", "out [i]"):
         assert named in printed.replace("\n", "")
-    for name in names:
-        assert f"{name}.wav" in printed
 
 
 class Adding(Separator):
@@ -143,18 +127,11 @@ def test_the_table_has_medians_over_tracks_with_vocals():
     ]
 
 
-def test_demo_errors_are_one_line(tmp_path, tiny_model, capsys):
-    (tmp_path / "file").touch()
-    model = str(tiny_model)
-    for options, message in [
-        ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
-        ({"model": model, "num_songs": 0}, "num_songs is 0"),
-        ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
-    ]:
-        with pytest.raises(SystemExit) as exit_, one_line_errors():
-            demo.main(demo.Demo(**{"out": tmp_path / "out"} | options))
-        assert exit_.value.code == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert error.count("\n") == 1
+def test_an_error_is_one_line_and_nothing_is_written(tmp_path, tiny_model, capsys):
+    with pytest.raises(SystemExit) as exit_, one_line_errors():
+        demo.main(demo.Demo(out=tmp_path / "out", model=str(tiny_model), num_songs=0))
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert "num_songs is 0" in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
