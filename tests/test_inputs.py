@@ -54,13 +54,20 @@ def test_named_files_come_in_the_order_given_and_once(album):
 
 
 def test_a_list_adds_inputs(album, tmp_path):
-    text = f"#EXTM3U\n#EXTINF:1,#\n{album / '02.flac'}\n\n # cd 2\n  {album / 'cd2'}  \n"
-    (tmp_path / "list.txt").write_text(text)
-    expected = [Input(album / "02.flac"), Input(album / "cd2" / "01.mp3")]
-    assert find_inputs([], tmp_path / "list.txt") == expected
+    listed = tmp_path / "list.txt"
+    one, two = album / "02.flac", album / "cd2"
+    listed.write_text(f"#EXTM3U\n#EXTINF:1,#\n{one}\n\n # cd 2\n  {two}  \n")
+    assert find_inputs([], listed) == [Input(one), Input(two / "01.mp3")]
     long = "a" * 300 + ".wav"
-    (tmp_path / "list.txt").write_bytes(f"\ufeffa.wav\r\n{long}\r\n".encode())  # from Windows
-    assert find_inputs([], tmp_path / "list.txt") == [Input(Path("a.wav")), Input(Path(long))]
+    listed.write_bytes(f"\ufeffa.wav\r\n{long}\r\n".encode())  # from Windows
+    assert find_inputs([], listed) == [Input(Path("a.wav")), Input(Path(long))]
+    for name in (names := [" a.wav ", "b\u2028c.wav"]):
+        (tmp_path / name).touch()
+    listed.write_text("\n".join(str(tmp_path / name) for name in names))
+    assert [each.path.name for each in find_inputs([], listed)] == names
+    listed.write_text("# gs://old\na.wav\n gs://bucket/song.wav\n")
+    with pytest.raises(UserError, match=r"list.txt: gs://bucket/song.wav is a URL; expected local"):
+        find_inputs([], listed)
 
 
 def test_the_results_in_a_folder_are_no_songs(album):
@@ -134,12 +141,10 @@ def test_names_follow_the_template(name, stems, expected):
     [
         "{title}/{stem}",
         "{stem:d}.{ext}",
-        "{stem.title.x}",
         "{}/{stem}",
         "{track}.{ext}",
         "{track",
         "{track[a]}/{stem}",
-        "{track:>9}/{stem}",
         "/{track}/{stem}.{ext}",
         "../{track}/{stem}.{ext}",
         "{track}/{stem}/",
@@ -258,17 +263,3 @@ def test_files_of_a_folder_without_a_known_ending_are_counted(album, capsys):
     assert error.startswith("note: 2 file(s) in folders skipped, as their names do not end like")
     assert str(album / "cover.jpg") in error
     assert error.count("\n") == 1
-
-
-def test_urls_in_a_list_are_refused(tmp_path):
-    (tmp_path / "list").write_text("# gs://old\na.wav\n gs://bucket/song.wav\n")
-    with pytest.raises(UserError, match=r"list: gs://bucket/song.wav is a URL; expected local"):
-        find_inputs([], tmp_path / "list")
-
-
-def test_names_in_a_list_may_begin_and_end_in_spaces(tmp_path):
-    names = [" a.wav ", "b\u2028c.wav"]
-    for name in names:
-        (tmp_path / name).touch()
-    (tmp_path / "list").write_text("\n".join(str(tmp_path / name) for name in names))
-    assert [each.path.name for each in find_inputs([], tmp_path / "list")] == names
