@@ -1,5 +1,7 @@
 """The command line: what shells leave, and what is no path."""
 
+import itertools
+
 import pytest
 
 from diffsep_jax.arguments import arguments
@@ -19,20 +21,23 @@ def test_a_url_is_refused(argument):
         arguments(["x", argument])
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        ["--model", "hf://user/name@main", "--model=gs://bucket/m", "--init_from", "s3://b/m"],
-        ["--data.source", "gs://b/a", "songs", "s3://b/a", "--workdir=gs://b/run", "song.wav"],
-        ["--data.validation-source=gs://b/a", "gs://b/c"],
-    ],
-)
+MODELS = ["--model", "hf://user/name@main", "--model=gs://bucket/m", "--init_from", "s3://b/m"]
+RUN = ["--data.source", "gs://b/a", "songs", "s3://b/a", "--workdir=gs://b/run", "song.wav"]
+VALIDATION = ["--data.validation-source=gs://b/a", "gs://b/c"]
+
+
+@pytest.mark.parametrize("given", [MODELS, RUN, VALIDATION])
 def test_models_work_folders_and_records_may_be_urls(given):
     assert arguments(given) == given
-    for stray in (["gs://song"], ["--model", "small", "gs://song"], ["--out", "gs://song"]):
-        if stray != ["gs://song"] or "--data" not in given[0]:
-            with pytest.raises(UserError, match=r"^gs://song: is a URL"):
-                arguments([*given, *stray])
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [(MODELS, []), *itertools.product([MODELS, RUN, VALIDATION], [["--model", "a"], ["--out"]])],
+)
+def test_a_stray_url_beside_them_is_refused(given, options):
+    with pytest.raises(UserError, match=r"^gs://song: is a URL"):
+        arguments([*given, *options, "gs://song"])
 
 
 def test_a_url_within_a_value_is_left_to_the_option():

@@ -213,7 +213,7 @@ def test_segments_are_heard_at_one_gain(tmp_path):
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file"):
+    with pytest.raises(UserError, match=r"/file: "):
         TensorBoard(tmp_path / "file", start_step=0)
 
 
