@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from typing import get_args
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from halving import RATE, Halving, fails, noise, run, song
+from processes import python
 
 import diffsep_jax
 from diffsep_jax import cli
@@ -212,7 +212,7 @@ def test_the_rest_of_the_help_has_every_option_and_needs_no_networks():
         "try: cli.main(['song.mp3', '--help-all'])\n"
         "finally: assert 'flax' not in sys.modules, 'flax was imported'"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = python("-c", code)
     assert result.returncode == 0, result.stderr
     printed = " ".join(result.stdout.replace("│", "").split())
     assert "None" not in printed

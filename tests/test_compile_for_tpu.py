@@ -1,16 +1,14 @@
 """Compiling for TPUs without one: topologies, communication, FLOPs, memory, exit status."""
 
 import dataclasses
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import micro
 import micro_config
 import pytest
+from processes import python
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.models.compute import Compute
@@ -180,9 +178,9 @@ def test_training_gathers_parameters_and_reduces_gradients(model):
 
 
 def run(config, *arguments):
-    script = [sys.executable, compile_for_tpu.__file__, config, "--program", "sample", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parent)}
-    return subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
+    tests = str(pathlib.Path(__file__).parent)
+    script = (compile_for_tpu.__file__, config, "--program", "sample", *arguments)
+    return python(*script, PYTHONPATH=tests)
 
 
 @needs_libtpu

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import scored
 import soundfile as sf
+from processes import places
 from test_audio_write import files_up_to
 
 import eval as eval_script
@@ -443,7 +443,7 @@ def test_of_few_settings_every_estimate_can_be_heard(tmp_path, songs, halving):
     stems = {path.stem for path in folder.iterdir()}
     assert stems == {"mixture", "vocals", *(f"estimate {name}" for name in names)}
     many = run(tmp_path, sweep=("steps=2,3,4,5,6,7,8,9,10", "eta=0"), overwrite=True)
-    assert kept(many) == [MIXTURE, "T=2 eta=0", MIXTURE][: len(kept(many))]
+    assert kept(many) == [MIXTURE, "T=2 eta=0"]
     assert {path.stem for path in folder.iterdir()} == {"mixture", "vocals", "estimate"}
 
 
@@ -496,9 +496,6 @@ def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
     """Real ones, over loopback, each with its own device."""
     data = scored.write_songs(tmp_path / "songs", names=("a", "b", "c"))
     one = run(tmp_path, model=str(model_dir), sampling=SamplerOptions(sampler="direct"))
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     root = Path(eval_script.__file__).parent
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(root)}
     command = [
@@ -506,16 +503,15 @@ def test_two_processes_give_the_result_of_one(tmp_path, model_dir):
         *("--sampler=direct", "--metrics=sdr", f"--cache-dir={tmp_path / 'cache'}"),
         *("--batch-size=8", f"--out={tmp_path / 'two'}", "--multihost"),
     ]
-    environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     started = [
         subprocess.Popen(
             command,
-            env=environment | {"JAX_PROCESS_ID": str(i)},
+            env=environment | place,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(2)
+        for place in places(2)
     ]
     try:
         outputs = [process.communicate(timeout=400) for process in started]

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from processes import places
 
 from diffsep_jax import lock
 from diffsep_jax.errors import UserError
@@ -100,18 +101,14 @@ def test_processes_that_do_not_share_the_folder_are_refused(tmp_path):
     # A killed run of before left its lock there.
     (tmp_path / "second" / "run").mkdir(parents=True)
     (tmp_path / "second" / "run" / lock.LOCK_FILE).write_text("process 1 on another host")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path / host)],
-            env=environment | {"JAX_PROCESS_ID": str(i)},
+            env=os.environ | place,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i, host in enumerate(("first", "second"))
+        for host, place in zip(("first", "second"), places(2), strict=True)
     ]
     for host, process in zip(("first", "second"), started, strict=True):
         error = process.communicate(timeout=120)[1]

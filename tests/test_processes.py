@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import jax
 import micro
 import numpy as np
 import pytest
+from processes import places
 from runs import run
 
 from diffsep_jax.errors import EXIT_PREEMPTED
@@ -32,29 +32,19 @@ def compiled(tmp_path_factory):
 
 def start(compiled, workdir, *options, processes=2, devices=4):
     """Starts the processes of one run; returns them."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_COMPILATION_CACHE_DIR": str(compiled),
         "PYTHONPATH": str(TESTS.parent),
     }
+    command = [sys.executable, TESTS / "worker.py", workdir, *options]
+    command += ["--multihost"] if processes > 1 else []
     started = []
-    for i in range(processes):
-        command = [TESTS / "worker.py", workdir, *options]
-        place = {}
-        if processes > 1:
-            command.append("--multihost")
-            place = {
-                "JAX_COORDINATOR_ADDRESS": address,
-                "JAX_NUM_PROCESSES": str(processes),
-                "JAX_PROCESS_ID": str(i),
-            }
+    for i, place in enumerate(places(processes) if processes > 1 else [{}]):
         with (workdir.parent / f"{workdir.name}.{i}.log").open("a") as log:
             process = subprocess.Popen(
-                [sys.executable, *map(str, command)],
+                list(map(str, command)),
                 env=environment | place,
                 stdout=log,
                 stderr=subprocess.STDOUT,

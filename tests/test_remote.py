@@ -1,7 +1,5 @@
 """Models by URL: from a local server that speaks the hub's protocol, and from fsspec's memory."""
 
-import os
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hub import COMMITS, Hub, serving
+from processes import python
 
 import train
 from diffsep_jax.errors import UserError
@@ -111,9 +110,8 @@ def test_environment_variables_of_the_hub_and_its_cache_without_a_network(hub, t
     code = "import sys; from diffsep_jax.inference.remote import fetch; print(fetch(*sys.argv[1:]))"
 
     def fetch(**environment):
-        command = [sys.executable, "-c", code, URL, "model.safetensors"]
-        given = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)} | environment
-        done = subprocess.run(command, env=given, capture_output=True, text=True)
+        given = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path)} | environment
+        done = python("-c", code, URL, "model.safetensors", **given)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -8,6 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from processes import python
 
 from diffsep_jax.errors import UserError
 from diffsep_jax.runtime import (
@@ -152,12 +153,7 @@ def test_flops_of_a_product_are_two_for_each_term():
 def test_a_platform_that_is_not_there_is_named():
     code = "from diffsep_jax.runtime import check_platform; check_platform()"
     for name in ("cuda", "nonsense"):
-        result = subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"JAX_PLATFORMS": name},
-            capture_output=True,
-            text=True,
-        )
+        result = python("-c", code, JAX_PLATFORMS=name)
         assert f"UserError: JAX_PLATFORMS is '{name}'; expected a platform" in result.stderr
 
 
@@ -167,12 +163,7 @@ def test_a_device_that_is_not_there_is_named_and_the_cpu_always_is():
         "check_platform({!r}); print(jax.default_backend())"
     )
     for device, output in (("cpu", "cpu\n"), ("gpu", ""), ("tpu", "")):
-        result = subprocess.run(
-            [sys.executable, "-c", code.format(device)],
-            env=os.environ | {"JAX_PLATFORMS": "nonsense"},
-            capture_output=True,
-            text=True,
-        )
+        result = python("-c", code.format(device), JAX_PLATFORMS="nonsense")
         if output == "" and result.returncode == 0:
             pytest.skip(f"this machine has a {device}")
         assert result.stdout == output

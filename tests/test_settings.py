@@ -1,11 +1,10 @@
 """What a user says of the sampler, and what follows from it."""
 
 import functools
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
+from processes import python
 
 from diffsep_jax import samplers
 from diffsep_jax.errors import UserError
@@ -84,7 +83,7 @@ def test_values_of_another_type_are_refused_where_no_type_checker_runs():
         "    try: function(**options)\n"
         "    except UserError as error: print(error)\n"
     )
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    process = python("-c", code)
     assert process.stdout.splitlines() == [
         "steps is 2.5; expected a whole number",
         "seed is 1.0; expected a whole number",
