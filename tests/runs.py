@@ -8,9 +8,10 @@ import jax
 import micro
 import numpy as np
 
-from diffsep_jax.training.checkpoint import CHECKPOINTS
+from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
 from diffsep_jax.training.loop import train
-from diffsep_jax.training.sharding import BatchLayout, make_mesh
+from diffsep_jax.training.sharding import BatchLayout, MeshConfig, make_mesh
+from diffsep_jax.training.step import train_program
 
 VALIDATED = dataclasses.replace(micro.TRAIN, validate_every=6, validation_sampler_steps=2)
 VALIDATION = [micro.batch(1000)]
@@ -48,6 +49,17 @@ def records(workdir, kind="train"):
 
 def saved_steps(workdir):
     return sorted(int(p.name) for p in (workdir / CHECKPOINTS).iterdir() if p.name.isdigit())
+
+
+def restored(workdir, step, model=micro.MODEL, config=micro.TRAIN):
+    """The whole training state after the last step, `step`, from its checkpoint."""
+    program = train_program(model, config, make_mesh(MeshConfig()))
+    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
+    try:
+        assert checkpoints.latest_step == step
+        return jax.device_get(checkpoints.restore(program.state, print))
+    finally:
+        checkpoints.finish()
 
 
 def assert_equal(a, b):

@@ -9,22 +9,18 @@ import time
 from pathlib import Path
 
 import fsspec
-import jax
 import micro
 import micro_config
-import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from runs import run, saved_steps
+from runs import assert_equal, restored, run, saved_steps
 from test_train_command import MICRO, run_here
 
 import train
 from diffsep_jax.errors import MachineError, UserError
 from diffsep_jax.inference.pretrained import load_model
-from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
+from diffsep_jax.training.checkpoint import CHECKPOINTS
 from diffsep_jax.training.mirror import LIST, Mirror, local_folder, mirrored
-from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.step import train_program
 
 URL = "memory://bucket/run"
 
@@ -216,17 +212,6 @@ def test_training_waits_for_no_copy_and_copies_whole_checkpoints(toy, tmp_path, 
 OPTIONS = ["--train.num-steps=5", "--train.checkpoint-every=2", "--train.keep-checkpoints=1"]
 
 
-def state(workdir):
-    experiment = micro_config.get()
-    program = train_program(experiment.model, experiment.train, make_mesh(MeshConfig()))
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
-    try:
-        assert checkpoints.latest_step == 5
-        return checkpoints.restore(program.state, print)
-    finally:
-        checkpoints.finish()
-
-
 @pytest.mark.slow
 def test_a_run_whose_machine_is_lost_goes_on_elsewhere_bitwise(toy, tmp_path, monkeypatch, capsys):
     alone = tmp_path / "alone"
@@ -259,12 +244,14 @@ def test_a_run_whose_machine_is_lost_goes_on_elsewhere_bitwise(toy, tmp_path, mo
     shutil.rmtree(folder)
     folder.mkdir()
     Mirror(URL, folder).fill()
-    jax.tree.map(np.testing.assert_array_equal, state(folder), state(alone))
+    experiment = micro_config.get()
+    states = (restored(each, 5, experiment.model, experiment.train) for each in (folder, alone))
+    assert_equal(*states)
     assert saved_steps(folder) == saved_steps(alone)
     steps = [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 5]  # and the validation
     exported, expected = (load_model(name)[1] for name in (f"{URL}/model", str(alone / "model")))
-    jax.tree.map(np.testing.assert_array_equal, exported, expected)
+    assert_equal(exported, expected)
 
 
 def test_a_failure_in_the_middle_is_one_line_and_that_of_the_last_copy_the_status(

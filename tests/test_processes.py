@@ -14,12 +14,10 @@ import micro
 import numpy as np
 import pytest
 from processes import places
-from runs import run
+from runs import assert_equal, restored, run
 
 from diffsep_jax.errors import EXIT_PREEMPTED
-from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
-from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.step import train_program
+from diffsep_jax.training.checkpoint import CHECKPOINTS
 
 TESTS = pathlib.Path(__file__).parent
 
@@ -75,17 +73,6 @@ def logs(workdir):
     return "".join(p.read_text() for p in sorted(workdir.parent.glob(f"{workdir.name}.*.log")))
 
 
-def state(workdir, step):
-    """The run's whole state, as flat arrays."""
-    program = train_program(micro.MODEL, micro.train_config(), make_mesh(MeshConfig()))
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=None)
-    try:
-        assert checkpoints.latest_step == step
-        return jax.device_get(checkpoints.restore(program.state, print))
-    finally:
-        checkpoints.finish()
-
-
 def assert_close(a, b, tolerance):
     a, b = (
         np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
@@ -115,7 +102,7 @@ def test_two_processes_one_killed_both_restarted_equal_a_run_left_alone(
     assert first != 0  # the other ends too, rather than wait for ever
     assert finish(start(compiled, workdir, "--toy")) == [0, 0], logs(workdir)
     assert "resumed from the checkpoint of step" in logs(workdir)
-    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(toy_left_alone, 6))
+    assert_equal(restored(workdir, 6), restored(toy_left_alone, 6))
 
 
 @pytest.mark.slow
@@ -147,7 +134,7 @@ def test_two_processes_fall_back_from_an_unreadable_checkpoint_together(
             path.write_bytes(path.read_bytes()[:500])
     assert finish(start(compiled, workdir, "--toy")) == [0, 0], logs(workdir)
     assert logs(workdir).count("6: cannot be read") == 1
-    jax.tree.map(np.testing.assert_array_equal, state(workdir, 6), state(toy_left_alone, 6))
+    assert_equal(restored(workdir, 6), restored(toy_left_alone, 6))
 
 
 @pytest.mark.slow
@@ -159,7 +146,7 @@ def test_two_processes_log_once_and_compute_what_one_does(toy, toy_left_alone, t
     assert np.isfinite(validation["utterance_sdr_ddim"])
     assert "step 6 train" not in (toy_left_alone.parent / "left_alone.1.log").read_text()
     alone = run(tmp_path, micro.train_config())
-    assert_close(state(toy_left_alone, 6).params, alone.params, 1e-6)
+    assert_close(restored(toy_left_alone, 6).params, alone.params, 1e-6)
 
 
 @pytest.mark.slow

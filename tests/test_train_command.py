@@ -8,19 +8,17 @@ import subprocess
 import sys
 import time
 
-import jax
 import micro_config
 import numpy as np
 import pytest
 import soundfile
+from runs import assert_equal, restored
 
 import configs
 import train
 from diffsep_jax.errors import PreemptedError, UserError
 from diffsep_jax.inference.pretrained import load_default_preset, load_model
-from diffsep_jax.training.checkpoint import CHECKPOINTS, Checkpoints
-from diffsep_jax.training.sharding import MeshConfig, make_mesh
-from diffsep_jax.training.step import train_program
+from diffsep_jax.training.checkpoint import CHECKPOINTS
 
 ROOT = pathlib.Path(__file__).parents[1]
 MICRO = ROOT / "tests" / "micro_config.py"
@@ -41,18 +39,6 @@ def finish(process):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out
-
-
-def state(workdir):
-    """The whole training state of the last step, from its checkpoint."""
-    experiment = micro_config.get()
-    program = train_program(experiment.model, experiment.train, make_mesh(MeshConfig()))
-    checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=3)
-    try:
-        assert checkpoints.latest_step == 15
-        return checkpoints.restore(program.state, print)
-    finally:
-        checkpoints.finish()
 
 
 SLOWLY = """
@@ -92,7 +78,9 @@ def test_a_run_killed_by_sigkill_and_started_again_equals_one_left_alone(tmp_pat
     assert not (killed / "model").exists()
     output = finish(start(MICRO, "--workdir", killed, cache))
     assert "resumed from the checkpoint of step" in output
-    jax.tree.map(np.testing.assert_array_equal, state(killed), state(alone))
+    experiment = micro_config.get()
+    states = (restored(each, 15, experiment.model, experiment.train) for each in (killed, alone))
+    assert_equal(*states)
     weights = [(run / "model" / "model.safetensors").read_bytes() for run in (killed, alone)]
     assert weights[0] == weights[1]
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
@@ -130,7 +118,7 @@ def test_two_stages_by_way_of_an_export(tmp_path):
     assert json.loads((second / "run_config.json").read_text())["fixed"]["init_from"]
     assert load_default_preset(str(second / "model")) == "balanced"
     before, after = (load_model(str(run / "model"))[1] for run in (first, second))
-    jax.tree.map(np.testing.assert_array_equal, before["conditioner"], after["conditioner"])
+    assert_equal(before["conditioner"], after["conditioner"])
     assert not np.array_equal(
         before["generator"]["out_0"]["bias"], after["generator"]["out_0"]["bias"]
     )
