@@ -9,7 +9,7 @@ from diffsep_jax.errors import UserError
 from diffsep_jax.evaluation import tables
 from diffsep_jax.evaluation.estimates import SeparatorEstimates, condition_names
 from diffsep_jax.evaluation.summary import summarise
-from diffsep_jax.evaluation.sweep import label, parse_sweep, simplest
+from diffsep_jax.evaluation.sweep import label, number_label, parse_sweep, simplest
 from diffsep_jax.inference.separator import Separator
 from diffsep_jax.inference.settings import PRESETS, SamplerOptions, SamplerSettings
 from diffsep_jax.samplers import SAMPLERS, Sampler
@@ -70,6 +70,15 @@ def test_points_that_differ_a_little_have_labels_that_differ():
     assert len(set(names)) == 8
     assert names[0] == "T=2 eta=0.3333331 fc=1234567.5 start=0.1"
     assert names[-1] == "T=2 eta=0.3333332 fc=1234568 start=0.10000001"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (5000.0, "5000"), (0.4, "0.4"), (1 / 3, repr(1 / 3)), (1e6 + 1, "1000001")],
+)
+def test_a_numbers_label_reads_as_the_number(value, text):
+    assert number_label(value) == text
+    assert float(text) == value
 
 
 def test_samplers_come_one_after_the_other():
@@ -208,3 +217,15 @@ def test_the_table_tells_the_points_of_a_registered_sampler_apart(monkeypatch):
         ["0.2", "1.00"],
         ["0.4", "2.00"],
     ]
+
+
+def test_points_that_differ_a_little_have_cells_of_their_own():
+    points = parse_sweep(CLOSE, BASE).points
+    rows = table_of(points, [float(i) for i in range(8)]).rows
+    assert [row[1:3] for row in rows] == [
+        ["0.3333331", "0.1"],
+        ["0.3333331", "0.10000001"],
+        ["0.3333332", "0.1"],
+        ["0.3333332", "0.10000001"],
+    ]
+    assert sorted(float(value) for row in rows for value in row[3:]) == list(range(8))
