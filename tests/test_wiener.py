@@ -64,3 +64,22 @@ def test_silence_stays_silent_and_has_finite_gradients():
         np.testing.assert_array_equal(filtered[:, 3], 0)
         for gradient in pullback(jnp.ones_like(filtered)):
             assert np.isfinite(gradient).all()
+
+
+def test_examples_of_a_batch_and_frequencies_do_not_mix():
+    one, other = (bins(seed, (1, 0.7)) + bins(seed + 1, (0.3, 1)) for seed in (0, 2))
+    mixtures = jnp.concatenate([one, other])
+    together = wiener_filter(mixtures, 0.6 * mixtures.at[..., 3].multiply(0.5))
+    for i, mixture in enumerate((one, other)):
+        alone = wiener_filter(mixture, 0.6 * mixture)
+        np.testing.assert_allclose(together[i : i + 1, ..., :3], alone[..., :3], atol=1e-5)
+
+
+def test_a_silent_channel_stays_silent():
+    mixture = (bins(0, (1, 1)) + bins(2, (1, 0.1))).at[:, :, 1].set(0)
+    vocals, gradient = jax.value_and_grad(
+        lambda x: jnp.square(jnp.abs(wiener_filter(mixture, x))).sum()
+    )(0.5 * mixture)
+    assert np.isfinite(vocals)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(wiener_filter(mixture, 0.5 * mixture)[:, :, 1], 0, atol=1e-6)
