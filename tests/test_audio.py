@@ -111,6 +111,8 @@ WRITTEN_BY_SNDFILE = (
     "a.flac",
     "a.ogg",
     "a.mp3",
+    "a.voc",
+    "a.avr",
 )
 
 
@@ -332,6 +334,21 @@ def test_the_default_one_of_several_streams_is_taken(tmp_path):
     for stream in (-1, 2):
         with pytest.raises(UserError, match=f"has no audio stream {stream}; expected 0 to 1"):
             AudioFile(tmp_path / "a.mka", stream)
+
+
+def test_audio_that_starts_after_its_picture_is_reported(tmp_path):
+    for start, notes in ((0.5, ["its audio starts 0.500 s after its picture"]), (0.0, [])):
+        encode(
+            tmp_path / "a.mkv",
+            music(),
+            "pcm_f32le",
+            sample_format="flt",
+            video="mpeg4",
+            start=start,
+        )
+        source = AudioFile(tmp_path / "a.mkv")
+        assert len(list(source.blocks())) == 1
+        assert source.notes == notes
 
 
 @pytest.mark.parametrize("num_bytes", [1, 5000])

@@ -58,6 +58,11 @@ def stated_bytes(path: Path) -> int:
         case b"riff":
             size = int.from_bytes(header[16:24], "little")
             return size if size < 2**63 else 0  # all ones: written to a pipe
+        case b"Crea":  # voc
+            return chunks_end(path, int.from_bytes(header[20:22], "little"), 1, 3, "little")
+        case b"2BIT":  # avr
+            frame_bytes = (header[15] // 8) * (2 if any(header[12:14]) else 1)
+            return 128 + int.from_bytes(header[26:30]) * frame_bytes
         case b"0&\xb2u":  # wma, wmv: 24 bytes into the object of the file's properties
             at = header.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")) + 40
             return int.from_bytes(header[at : at + 8], "little") if at >= 40 else 0
@@ -109,16 +114,18 @@ def samples_end(path: Path) -> int:
     return 0
 
 
-def caf_end(path: Path) -> int:
-    """Where the last chunk of a CAF ends, according to its header; 0 if it extends to the end."""
-    end, size = 8, path.stat().st_size
+def chunks_end(
+    path: Path, start: int, name_bytes: int, size_bytes: int, order: Literal["little", "big"]
+) -> int:
+    """Where a file's last chunk ends, according to its header; 0 if it extends to the end."""
+    end, size = start, path.stat().st_size
     with path.open("rb") as file:
-        while end + 12 <= size:
-            file.seek(end + 4)  # after the chunk's name
-            length = int.from_bytes(file.read(8), signed=True)
+        while end + name_bytes + size_bytes <= size:
+            file.seek(end + name_bytes)
+            length = int.from_bytes(file.read(size_bytes), order, signed=size_bytes == 8)
             if length < 0:
                 return 0
-            end += 12 + length
+            end += name_bytes + size_bytes + length
     return end
 
 

@@ -4,9 +4,9 @@ FFmpeg decodes all formats except Ogg Vorbis and ALAC in CAF, which libsndfile d
 
 One rule decides whether a file is whole: what decodes is compared with the length that its header
 states, in seconds or in bytes, and with the bytes of the file. Some formats state no length, and
-their end cannot be checked: raw AAC, voc, avr, mp3 without an encoder's tag, MPEG-TS, and files
-that were written to a pipe. Encoder delay and padding stay as FFmpeg leaves them, but for the
-padding that an mp4's last AAC packet does not count.
+their end cannot be checked: raw AAC, mp3 without an encoder's tag, MPEG-TS, and files that were
+written to a pipe. Encoder delay and padding stay as FFmpeg leaves them, but for the padding that
+an mp4's last AAC packet does not count.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from jaxtyping import Float32
 
 from diffsep_jax.audio.headers import (
     MPEG_FRAME,
-    caf_end,
+    chunks_end,
     has_rest,
     joined_mp3_end,
     ogg_streams,
@@ -42,6 +42,9 @@ BLOCK_FRAMES = 65_536
 
 # Other rates mean a damaged header, and resampling from them could make a block arbitrarily long.
 SAMPLE_RATES = (1_000, 1_000_000)
+
+# Encoders delay sound and picture a little; from this difference on it is audible.
+_LATE_SECONDS = 0.1
 
 # How much may be missing: writers of headers miscount by some bytes, and lossy codecs in containers
 # pad and trim by a frame or two.
@@ -91,7 +94,8 @@ class AudioFile:
       allow_damaged: read what can be read of a file that is not whole.
 
     Attributes:
-      notes: messages for the user: which of several streams is read, damage. `blocks` adds more.
+      notes: messages for the user: which of several streams is read, audio that starts after the
+        picture, damage. `blocks` adds more.
 
     Raises:
       UserError: the file is missing, empty, not audio, smaller than its header states, neither
@@ -126,7 +130,7 @@ class AudioFile:
             # FFmpeg miscounts the end of short ones, and of joined ones libsndfile reads the first.
             is_vorbis = header.endswith(b"\x01vorbis") and ogg_streams(self.path) == (1, True)
             self._is_for_sndfile = is_alac_in_caf or (is_vorbis and not stream)
-            if is_alac_in_caf and caf_end(self.path) > self.path.stat().st_size:
+            if is_alac_in_caf and chunks_end(self.path, 8, 4, 8, "big") > self.path.stat().st_size:
                 self._report_damage("its end is missing")
             if self._is_for_sndfile:
                 with sf.SoundFile(os.fsencode(self.path)) as file:
@@ -230,6 +234,10 @@ class AudioFile:
             stream = streams[number]
             if stream.codec_context is None:
                 raise UserError(f"{self.name}: FFmpeg has no decoder for its audio; convert it")
+            for picture in container.streams.video:
+                late = _start_seconds(stream) - _start_seconds(picture)
+                if late > _LATE_SECONDS and not picture.disposition & Disposition.attached_pic:
+                    self._note(f"its audio starts {late:.3f} s after its picture")
             bit_rate = (stream if len(container.streams) == 1 else container).bit_rate or 1
             if stated > size and 8 * (stated - size) > _EXACT_SECONDS * bit_rate:
                 missing = 8 * (stated - size) / bit_rate
@@ -307,6 +315,10 @@ def _without_padding(frame: av.AudioFrame, packet: av.Packet) -> av.AudioFrame:
     whole = av.AudioFrame.from_ndarray(planes, frame.format.name, frame.layout.name)
     whole.sample_rate = frame.sample_rate
     return whole
+
+
+def _start_seconds(stream: av.AudioStream | av.VideoStream) -> float:
+    return float((stream.start_time or 0) * (stream.time_base or 0))
 
 
 def finite_blocks(source: AudioSource) -> Iterator[Block]:
