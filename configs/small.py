@@ -10,8 +10,9 @@
         --data.validation-source SUNG --init-from runs/conditioner/model
 
 The networks, the losses, the noise levels, the stages and most augmentations are ours; the paper
-names remix, polarity, channel flip and pitch: `docs/method.md`. Hardware, time and scores of the
-run that made the weights: `diffsep_jax/pretrained/small/README.md`.
+names remix, polarity, channel flip and pitch: `docs/method.md`. The shipped weights were made in
+more parts, the last of them on twice the segment and through the sampler; commands, hardware, time
+and scores: `diffsep_jax/pretrained/small/README.md`.
 """
 
 from configs.experiment import DataConfig, Experiment
