@@ -6,10 +6,14 @@ state takes the shardings of the run that restores it.
 """
 
 import contextlib
+import functools
 import itertools
 import json
+import logging
 import math
 import pathlib
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -230,6 +234,7 @@ class Checkpoints:
             ) from None
 
     def _load(self, step: int, abstract: dict[str, Any], partial: bool = False) -> dict[str, Any]:
+        _silence_abandoned_reads()
         context = ocp.Context()
         context.pytree.loading.partial_load = partial
         with context:
@@ -274,3 +279,33 @@ def _first_line(error: BaseException) -> str:
         error = cause
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+@functools.cache
+def _silence_abandoned_reads() -> None:
+    """Stops Python from reporting the reads that Orbax abandons after one of them failed.
+
+    Hundreds of them end later, each with a traceback of its own.
+    """
+
+    never_awaited = (
+        "coroutine '_read_array_index_and_device_put' was never awaited",
+        "coroutine 'Store._get_array_metadatas' was never awaited",
+    )
+    for message in never_awaited:
+        warnings.filterwarnings("ignore", message=message)
+
+    def is_abandoned(error: BaseException | None) -> bool:
+        failed = ("Event loop is closed", "Encountered error while reading array index")
+        return str(error).startswith(failed + never_awaited)
+
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if not is_abandoned(unraisable.exc_value):
+            report(unraisable)
+
+    sys.unraisablehook = report_others
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and is_abandoned(record.exc_info[1]))
+    )
