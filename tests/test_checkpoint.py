@@ -57,6 +57,21 @@ def test_the_latest_and_the_best_by_validation_are_kept(tmp_path):
     assert step_of(tmp_path, "loss", best=False) == 6
 
 
+@pytest.mark.parametrize("name", ["lr[1e-4]", "a*", "a?b", "a\\b"])
+def test_a_folder_whose_name_is_a_pattern_is_refused(tmp_path, name):
+    """In some of them Orbax would lose the arrays without an error."""
+    with pytest.raises(UserError, match="treats as a pattern; choose another --workdir"):
+        Checkpoints(tmp_path / name, 2)
+
+
+@pytest.mark.parametrize("name", ["{a}", "lr=1e-4]", "a b", "ä", "~x", "$x", "%d"])
+def test_other_names_of_folders_are_only_names(tmp_path, name):
+    checkpoints = Checkpoints(tmp_path / name, 2)
+    save(checkpoints, 3)
+    checkpoints.finish()
+    assert step_of(tmp_path / name, "loss", best=False) == 3
+
+
 def test_a_save_without_its_arrays_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_PATTERNS", frozenset())
     checkpoints = Checkpoints(tmp_path / "lr[1e-4]", 2)
