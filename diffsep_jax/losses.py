@@ -66,9 +66,9 @@ class LossWeights:
 
 
 def mean_square_error(estimate: Waveform, target: Waveform) -> PerExample:
-    """Of velocities L_diff, the square of equation (3); of a head's vocals L_lat or L_rec.
+    """Mean square error of each example, over time and channel.
 
-    The mean is over time and channel.
+    Of velocities it is L_diff, the square of equation (3); of vocals L_lat or L_rec.
     """
     # In float32 before the difference: bfloat16 has 8 bits, and the sum runs over 10^5 samples.
     error = estimate.astype(jnp.float32) - target.astype(jnp.float32)

@@ -381,13 +381,17 @@ def cut_m4a(path):
         (
             "a.wav",
             lambda path: patched(path, (b"fmt ", 4, b"\x34\x12")),
-            "FFmpeg has no decoder for",
+            "FFmpeg has no decoder for its audio",
         ),
-        ("wide.wav", lambda path: sf.write(path, np.zeros((100, 6)), RATE), "6 channels;.*-ac 2"),
+        (
+            "wide.wav",
+            lambda path: sf.write(path, np.zeros((100, 6)), RATE),
+            "6 channels; expected mono or stereo.*-ac 2",
+        ),
         (
             "slow.wav",
             lambda path: sf.write(path, np.zeros((100, 2)), 1),
-            "rate is 1 Hz; expected 1000",
+            "sample rate is 1 Hz; expected 1000 to",
         ),
     ],
 )

@@ -424,13 +424,24 @@ def test_layers_come_each_by_its_own_chance():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"limiter_probability": 1.5},
-        {"fade_probability": -1.0},
-        {"bus_probability": float("nan")},
-        {"limiter_db": (0.0, float("nan"))},
+        {"polarity_probability": -0.1},
         {"gain_db": (3.0, -3.0)},
+        {"remix_probability": 2.0},
+        {"pitch_probability": 1.1},
         {"pitch_semitones": (0.0, 13.0)},
+        {"silent_share": 1.1},
+        {"layer_probability": -0.1},
+        {"layer_db": (3.0, -8.0)},
+        {"speed_percent": (-51.0, 0.0)},
+        {"eq_db": (-3.0, 31.0)},
+        {"bus_probability": float("nan")},
+        {"bus_db": (-1.0, 8.0)},
+        {"limiter_probability": 2.0},
+        {"limiter_db": (0.0, float("nan"))},
+        {"low_pass_probability": 1.5},
         {"low_pass_hz": (0.0, 16_000.0)},
+        {"fade_probability": -1.0},
+        {"fade_db": (-90.0, 0.0)},
     ],
 )
 def test_bad_augmentation_values_are_refused(fields):

@@ -1,5 +1,6 @@
 """The benchmarks: turns are taken, the samplers' runs, what is wrong with the options is said."""
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -97,10 +98,13 @@ def test_songs_are_scored_and_runs_compared(model, tmp_path, monkeypatch, capsys
     gain = still["quality"]["utterance_sdr"][0] - mine["quality"]["utterance_sdr"][0]
     row = f"| mine T=2 | 4 | {ratio:.2f} | {gain:+.2f} |"
     assert row in capsys.readouterr().out
-    for name in ("rows.csv", "rows.md", "index.html"):
-        page = (tmp_path / "second" / name).read_text()
-        assert "mine" in page
+    [line, other] = csv.DictReader((tmp_path / "second" / "rows.csv").read_text().splitlines())
+    assert float(line["utterance_sdr"]) == still["quality"]["utterance_sdr"][0]
+    assert (line["sampler"], other["sampler"]) == ("mine", "direct")
+    assert row in (tmp_path / "second" / "rows.md").read_text()
+    page = (tmp_path / "second" / "index.html").read_text()
     assert "data:image/svg+xml" in page
+    assert "mine T=2" in page
     # Scores of other chunks or weights are not taken for this run's, and that is found first.
     for other in ({"segment": 2 * micro.MODEL.segment}, {"model": "small"}):
         changed = {**options, **other, "plugin": (plugin,), "out": tmp_path / "first"}

@@ -146,6 +146,11 @@ def test_every_config_says_how_to_run_it():
     "command",
     [
         "diffsep song.mp3 --nonsense",
+        "python -m data_pipelines.build stems --out OUT",
+        "python -m data_pipelines.inspect SONGS --example 3",
+        "python -m benchmarks.bss_eval --data DEVSET --second 240",
+        "python -m diffsep_jax.evaluation.report OUT --table tsv",
+        "python launch/compile_for_tpu.py small --topology v5e:2x2",
         "python train.py small --workdir RUN --train.num-step 3",
         "python eval.py --out OUT --metric quick",
         "python nonsense.py",

@@ -474,6 +474,8 @@ def test_errors_are_one_line(tmp_path, songs, model_dir, capsys):
     for options, message in [
         ({"model": "no-such-model"}, "unknown model 'no-such-model'"),
         ({"model": model, "out": tmp_path / "file"}, "cannot be written"),
+        ({"model": model, "overlap": 0.7}, "overlap is 0.7"),
+        ({"estimates": "{track}", "repeats": 2}, "--repeats is given with --estimates, where it"),
         ({"model": model, "estimates": "{track}"}, "--model is given with --estimates, where it"),
         ({"estimates": "{track}", "sampling": QUICK}, "a sampler option is given with --estimates"),
         ({"model": model, "num_songs": 2}, "--num-songs is given with --data"),

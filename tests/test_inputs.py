@@ -105,7 +105,10 @@ def test_no_input_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in [
         (([], None), "no input; expected at least one audio file"),
-        (([tmp_path / "empty"], None), "empty: no audio in this folder"),
+        (
+            ([tmp_path / "empty"], None),
+            "empty: no file in this folder has the ending of an audio file",
+        ),
         (([], tmp_path / "gone.txt"), "gone.txt: cannot be read: No such file"),
         (([], tmp_path / "song.txt"), "song.txt: not UTF-8 text; expected one path per line"),
         (([], tmp_path / "notes.txt"), "notes.txt: not UTF-8 text; expected one path per line"),
@@ -260,6 +263,6 @@ def test_files_of_a_folder_without_a_known_ending_are_counted(album, capsys):
     (album / "cd2" / "link").symlink_to(album / "nowhere")
     assert len(find_inputs([album])) == 3
     error = capsys.readouterr().err
-    assert error.startswith("note: 2 file(s) in folders skipped, as their names do not end like")
+    assert error.startswith("note: 2 file(s) in folders skipped, such as")
     assert str(album / "cover.jpg") in error
     assert error.count("\n") == 1

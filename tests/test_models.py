@@ -46,24 +46,55 @@ def test_parameter_counts_are_the_papers(name, generator, conditioner):
     assert without_heads == pytest.approx(conditioner, rel=1e-3)
 
 
-def test_shapes_of_the_papers_networks():
-    model, batch = configs.get("diff_dmx_rt_musdb").model, 2
-    segment, widths = model.segment, model.conditioner.widths
+def test_shapes_at_every_level_of_the_papers_networks():
+    model = configs.get("diff_dmx_rt_musdb").model
+    segment, batch = model.segment, 2
     audio = jax.ShapeDtypeStruct((batch, segment, 2), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0))
 
     def networks(params, audio):
-        conditioning = model.condition(params, audio, with_latent=True)
+        conditioning, inner = model.conditioner.apply(
+            {"params": params["conditioner"]},
+            audio,
+            with_latent=True,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
         sigma = jnp.full((batch,), 0.5)
-        return conditioning, model.velocity(params, audio, sigma, audio, conditioning)
+        v, gen_inner = model.generator.apply(
+            {"params": params["generator"]},
+            audio,
+            sigma,
+            audio,
+            conditioning,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+        return conditioning, v, inner["intermediates"], gen_inner["intermediates"]
 
-    params = jax.eval_shape(model.init, jax.random.key(0))
-    conditioning, v = jax.eval_shape(networks, params, audio)
+    conditioning, v, inner, gen_inner = jax.eval_shape(networks, params, audio)
     assert v.shape == conditioning.estimate.shape == conditioning.latent_estimate.shape
     assert v.shape == (batch, segment, 2)
-    frames = [segment // 8, segment // 8, segment // 32, segment // 32]
+    frames = [segment, segment, segment // 2, segment // 8, segment // 8, segment // 32]
+    frames += [segment // 32, segment // 128]
     assert [e.shape for e in conditioning.embeddings] == [
-        (batch, *shape) for shape in zip(frames, widths[3:7], strict=True)
+        (batch, frames[i], model.conditioner.widths[i]) for i in (3, 4, 5, 6)
     ]
+    for captured, network, last_block in (
+        (inner, model.conditioner, lambda side, i: f"{side}_block_{i}"),
+        (
+            gen_inner,
+            model.generator,
+            lambda side, i: f"{side}_block_{i}_{model.generator.blocks[i] - 1}",
+        ),
+    ):
+        for level in range(7):
+            expected = (batch, frames[level], network.widths[level])
+            for side in ("encoder", "decoder"):
+                (out,) = captured[last_block(side, level)]["__call__"]
+                assert out.shape == expected
+            (down,) = captured[f"down_{level}"]["__call__"]
+            assert down.shape == (batch, frames[level + 1], network.widths[level + 1])
 
 
 @pytest.fixture(scope="module", params=micro.FAMILIES)
@@ -225,24 +256,31 @@ def test_a_model_that_does_not_fit_itself_is_refused(change, message):
         dataclasses.replace(TINY, **change)
 
 
+BAD_FIELDS = [
+    ("widths", (32, 48, 0, 64)),
+    ("factors", ()),
+    ("factors", (4, -4, 1)),
+    ("patch_size", 0),
+    ("groups", 0),
+    ("groups", 7),
+    ("attention_levels", -1),
+    ("attention_levels", 4),
+    ("injection_levels", 4),
+    ("attention_width", 0),
+    ("attention_heads", 3),
+]
+
+
 @pytest.mark.parametrize(
     ("network", "field", "value"),
     [
-        ("generator", "widths", (32, 48, 0, 64)),
-        ("generator", "factors", ()),
-        ("generator", "patch_size", 0),
-        ("generator", "groups", 0),
-        ("generator", "groups", 7),
-        ("generator", "attention_levels", -1),
-        ("generator", "injection_levels", 4),
-        ("generator", "attention_width", 0),
-        ("generator", "attention_heads", 3),
+        *(("generator", *bad) for bad in BAD_FIELDS),
         ("generator", "blocks", (1, 0, 1)),
         ("generator", "blocks", (1, 1)),
         ("generator", "fourier_features", 15),
         ("generator", "fourier_scale", float("nan")),
         ("generator", "embedding_width", 0),
-        ("conditioner", "patch_size", 0),
+        *(("conditioner", *bad) for bad in BAD_FIELDS),
         ("conditioner", "groups", 32),  # divides 32 and 64, not their halves
         ("conditioner", "transformer_layers", -1),
         ("conditioner", "transformer_width", 0),
@@ -260,10 +298,13 @@ def test_a_bad_field_of_a_network_is_refused_by_name(network, field, value):
     ("path", "value", "message"),
     [
         ("segment", 8192.0, r"Expected `int`, got `float` - at `\$.segment`"),
+        ("target_rms", "loud", r"Expected `float`.* at `\$.target_rms`"),
         ("family", "cepstral", "family is 'cepstral'; expected waveform or spectral"),
         ("format", "diffsep-jax 999", "format is 'diffsep-jax 999'; expected 'diffsep-jax 1'"),
         ("compute", {}, "unknown field `compute`"),
+        ("generator", 3, r"Expected `object`, got `int` - at `\$.generator`"),
         ("generator.widths", [8, "x"], r"at `\$.generator.widths\[1\]`"),
+        ("generator.use_mixture", "yes", r"at `\$.generator.use_mixture`"),
         ("generator.name", "x", "unknown field `name`"),
         ("conditioner.skips", "concat", r"'concat' - at `\$.conditioner.skips`"),
     ],

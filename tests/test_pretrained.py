@@ -72,8 +72,20 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def other_format(path):
+    path.write_text(path.read_text().replace("diffsep-jax 1", "diffsep-jax 999"))
+
+
+def unknown_field(path):
+    path.write_text(path.read_text().replace('"use_mixture"', '"use_mixtur"'))
+
+
 def no_object(path):
     path.write_text("[1, 2]")
+
+
+def bad_groups(path):
+    path.write_text(re.sub('"groups": [0-9]+', '"groups": 7', path.read_text()))
 
 
 def another_width(path):
@@ -97,7 +109,10 @@ def half_precision(path):
     [
         damage("config.json", remove),
         damage("config.json", truncate),
+        damage("config.json", other_format),
+        damage("config.json", unknown_field),
         damage("config.json", no_object),
+        damage("config.json", bad_groups),
         damage("config.json", another_width),
         damage("model.safetensors", remove),
         damage("model.safetensors", truncate),

@@ -15,7 +15,10 @@ def test_a_refinement_that_cannot_be_is_refused(tmp_path, capsys):
     out = ["--out", tmp_path / "out", "--start-sigma", 0.3]
     for arguments, message in [
         ([path, short, "--refine", path], "expected one input"),
-        ([path, "--refine", short], f"{short}: its length is 20009 samples at 44100 Hz; expected"),
+        (
+            [path, "--refine", short],
+            f"{short}: its length is 20009 samples at 44100 Hz; expected 20011",
+        ),
     ]:
         error = fails(capsys, *arguments, *out)
         assert message in error

@@ -88,7 +88,7 @@ def test_a_thread_that_is_left_does_not_hold_up_the_commands_end():
     code = (
         "import atexit, time\n"
         "from diffsep_jax import cli\n"
-        "from diffsep_jax.commands import models\n"
+        "from diffsep_jax.commands import info\n"
         "from diffsep_jax.inference.stream import read_ahead\n"
         "def items():\n"
         "    yield 1\n"
@@ -97,7 +97,7 @@ def test_a_thread_that_is_left_does_not_hold_up_the_commands_end():
         "    for _ in read_ahead(items(), 1):\n"
         "        raise KeyboardInterrupt\n"
         "atexit.register(print, 'the end of Python')\n"
-        "models.list_models = interrupted\n"
+        "info.list_models = interrupted\n"
         "cli.main()\n"
     )
     result = subprocess.run(

@@ -17,10 +17,11 @@ from diffsep_jax.urls import is_url
 
 # fmt: off
 SUFFIXES = frozenset({
-    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".avi", ".caf", ".flac",
-    ".flv", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc", ".mpeg",
-    ".mpg", ".oga", ".ogg", ".opus", ".rf64", ".tta", ".w64", ".wav", ".wave", ".weba", ".webm",
-    ".wma", ".wmv", ".wv",
+    ".3gp", ".aac", ".ac3", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au", ".avi", ".avr",
+    ".caf", ".dff", ".dsf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka", ".mkv",
+    ".mov", ".mp2", ".mp3", ".mp4", ".mpc", ".mpeg", ".mpg", ".mpga", ".mts", ".oga", ".ogg",
+    ".ogv", ".opus", ".rf64", ".snd", ".spx", ".ts", ".tta", ".voc", ".w64", ".wav", ".wave",
+    ".weba", ".webm", ".wma", ".wmv", ".wv",
 })
 # fmt: on
 """Endings of the files that are taken from a folder."""
@@ -69,15 +70,18 @@ def find_inputs(
                 each._replace(folder=own / each.folder) for each in _inside(path, out, skipped)
             ]
             if not inside:
-                raise UserError(f"{path}: no audio in this folder; expected files such as a.wav")
+                raise UserError(
+                    f"{path}: no file in this folder has the ending of an audio file, such as .wav;"
+                    " give others by name"
+                )
             for each in inside:
                 found.setdefault(os.path.realpath(each.path), each)
         else:
             found.setdefault(os.path.realpath(path), Input(path))
     if skipped:
         print(
-            f"note: {len(skipped)} file(s) in folders skipped, as their names do not end like those"
-            f" of audio, such as {skipped[0]}; files given by name are always read",
+            f"note: {len(skipped)} file(s) in folders skipped, such as {skipped[0]}: their names do"
+            " not end like an audio file's; files given by name are always read",
             file=sys.stderr,
         )
     return list(found.values())

@@ -131,7 +131,8 @@ class RunLog:
                 self._tracker.finish()
         with contextlib.suppress(OSError):  # a full disk was reported when the record was written
             self._file.close()
-            if self._events is not None:
+        if self._events is not None:
+            with contextlib.suppress(OSError):
                 self._events.file.close()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
